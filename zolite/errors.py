@@ -1,0 +1,38 @@
+"""The errors a person sees: what went wrong, with the numbers, and what to do about it.
+
+ZoliteError            something failed while running       exit code 1
+├── UsageError         zolite was asked for the impossible  exit code 2
+└── DoesNotFit         the plan exceeds the memory          exit code 3
+"""
+
+from collections.abc import Sequence
+
+
+class ZoliteError(Exception):
+    """One line of what, with the numbers, and one line of what to do."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(ZoliteError):
+    """The command, the recipe or the data is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class DoesNotFit(ZoliteError):
+    """The plan needs more memory than there is."""
+
+    exit_code = 3
+
+
+def listed(problems: Sequence[str], limit: int = 20) -> str:
+    """Several problems as one message: all of them up to `limit`, then a count of the rest."""
+    shown = "\n".join(f"  {problem}" for problem in problems[:limit])
+    rest = len(problems) - limit
+    return shown + (f"\n  … and {rest} more" if rest > 0 else "")

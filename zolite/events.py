@@ -1,0 +1,95 @@
+"""What a run says while it runs: plain dataclasses, one JSON object a line."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Started:
+    """The session is open, the model is loaded, step `step` comes next."""
+
+    session: str
+    step: int
+    steps: int
+    device: str
+    trainable: int  # numbers trained
+    budget_bytes: int  # memory that was free for this run when it began, the model included
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One optimisation step, numbered from 1. `loss` is the mean over the points measured."""
+
+    step: int
+    loss: float
+    lr: float
+    seconds: float  # wall time of this step, averaged over the journal batch it came in
+    memory_bytes: int
+    peak_bytes: int
+    skipped: bool = False  # the loss was not finite, so nothing was added
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """`metric` is "accuracy" (0 to 1) where rows have labels, "loss" (nats a token) elsewhere."""
+
+    step: int
+    split: str
+    metric: str
+    value: float
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint is on disk, whole."""
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something a person should know. `level` is "info" or "warning"."""
+
+    level: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An adapter was written."""
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run ended. `reason` is "done", "interrupted" or "diverged"."""
+
+    step: int
+    reason: str
+    seconds: float
+    skipped: int
+    peak_bytes: int
+
+
+Event = Started | StepDone | Evaluated | Saved | Noted | Exported | Finished
+
+TYPES: dict[str, type[Event]] = {
+    t.__name__.lower(): t for t in (Started, StepDone, Evaluated, Saved, Noted, Exported, Finished)
+}
+
+
+def to_json(event: Event) -> str:
+    """One line: {"event": "stepdone", …}."""
+    return json.dumps({"event": type(event).__name__.lower(), **asdict(event)}, ensure_ascii=False)
+
+
+def from_json(line: str) -> Event:
+    """The inverse of `to_json`."""
+    fields: dict[str, Any] = json.loads(line)
+    return TYPES[fields.pop("event")](**fields)

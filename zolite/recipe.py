@@ -1,0 +1,236 @@
+"""The recipe: what to train, on what, how. Every default and every check of it lives here.
+
+A recipe is frozen. Files (TOML) and command-line flags are turned into one by `from_dict` and `override`,
+which report all problems at once.
+"""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from zolite.errors import UsageError, listed
+
+SPACES = ("lora", "lora-b")
+QUANTS = ("int8", "nf4", "bf16", "float32")
+SCHEDULES = ("linear", "constant")
+
+# (learning rate, ε) where the recipe leaves them open. MeZO's published LoRA values (ε 1e-2, 1e-4) are for 13B;
+# these were measured on small models (docs/log.md).
+STEP_SIZES = {"lora": (3e-4, 1e-2), "lora-b": (3e-3, 1e-2)}
+
+
+@dataclass(frozen=True)
+class ModelPart:
+    name: str = "builtin:smollm2-135m"
+    """hub id, local folder, .gguf file or builtin:NAME"""
+    quant: str = "int8"
+    """how the frozen weights are stored: int8, nf4, bf16 or float32"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N"""
+
+
+@dataclass(frozen=True)
+class AdapterPart:
+    space: str = "lora-b"
+    """which numbers are trained: lora (A and B) or lora-b (B; A stays as drawn)"""
+    rank: int = 8
+    """rank of the adapter"""
+    alpha: float = 16.0
+    """the adapter's product is scaled by alpha / rank"""
+    targets: tuple[str, ...] = ()
+    """names of the linear layers that get an adapter; empty for all of them"""
+
+
+@dataclass(frozen=True)
+class DataPart:
+    path: str = ""
+    """a folder with train, dev and test files, or one file of which a tenth is held out as dev"""
+    template: str = "{text}\nCategory: {label}"
+    """prompt of rows with a label: any column in braces, {label} last"""
+    context: int = 512
+    """longest row in tokens, answer included"""
+
+
+@dataclass(frozen=True)
+class TrainPart:
+    method: str = "mezo"
+    """a row of `zolite methods`"""
+    steps: int = 2000
+    """optimisation steps"""
+    batch: int = 16
+    """rows a step"""
+    microbatch: int = 0
+    """rows a forward; 0 takes the whole batch at once"""
+    slots: int = 2
+    """points measured in one forward; 1 measures them one after the other"""
+    queries: int = 1
+    """directions a step"""
+    lr: float = 0.0
+    """first learning rate; 0 takes the space's default"""
+    eps: float = 0.0
+    """perturbation scale ε; 0 takes the space's default"""
+    schedule: str = "linear"
+    """linear (to zero at the last step) or constant"""
+    seed: int = 0
+    """decides directions, data order and the adapter's first values"""
+    eval_every: int = 0
+    """steps between evaluations on dev; 0 for ten in a run"""
+    eval_rows: int = 200
+    """rows of dev that such an evaluation looks at"""
+    save_every: int = 0
+    """steps between checkpoints; 0 for ten in a run"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    model: ModelPart = field(default_factory=ModelPart)
+    adapter: AdapterPart = field(default_factory=AdapterPart)
+    data: DataPart = field(default_factory=DataPart)
+    train: TrainPart = field(default_factory=TrainPart)
+
+
+def from_dict(values: dict[str, Any]) -> Recipe:
+    """Nested tables, as in a recipe file, to a checked Recipe."""
+    return override(Recipe(), {f"{part}.{key}": value for part, key, value in _leaves(values)})
+
+
+def to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """The inverse of `from_dict`; tuples become lists."""
+    parts = dataclasses.asdict(recipe)
+    return {p: {k: list(v) if isinstance(v, tuple) else v for k, v in part.items()} for p, part in parts.items()}
+
+
+def load(path: Path) -> Recipe:
+    """A recipe file."""
+    try:
+        return from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UsageError(f"recipe {path} cannot be read: {error.strerror}", "check the path") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"recipe {path} is not TOML: {error}", "see profiles/recipes for examples") from error
+
+
+def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with `part.key` set to each given value (text is converted), checked as a whole."""
+    problems: list[str] = []
+    parts = {part.name: getattr(recipe, part.name) for part in dataclasses.fields(Recipe)}
+    for path, value in changes.items():
+        part, _, key = path.partition(".")
+        if part not in parts or key not in _types(parts[part]):
+            problems.append(f"{path}: no such setting{_nearest(path, parts)}")
+            continue
+        try:
+            parts[part] = dataclasses.replace(parts[part], **{key: _convert(value, _types(parts[part])[key])})
+        except ValueError as error:
+            problems.append(f"{path}: {error}")
+    changed = Recipe(**parts)
+    problems += check(changed)
+    if problems:
+        raise UsageError("the recipe has problems:\n" + listed(problems), "`zolite train --help` lists the settings")
+    return changed
+
+
+def check(recipe: Recipe) -> list[str]:
+    """Everything wrong with a recipe that can be seen without the model, the data or the machine."""
+    a, d, t = recipe.adapter, recipe.data, recipe.train
+    rules = (
+        (recipe.model.quant in QUANTS, f"model.quant is {recipe.model.quant!r}, not one of {', '.join(QUANTS)}"),
+        (a.space in SPACES, f"adapter.space is {a.space!r}, not one of {', '.join(SPACES)}"),
+        (1 <= a.rank <= 1024, f"adapter.rank is {a.rank}, not 1 to 1024"),
+        (a.alpha > 0, f"adapter.alpha is {a.alpha:g}, not above 0"),
+        (d.context >= 8, f"data.context is {d.context}, below 8 tokens"),
+        (d.template.rstrip().endswith("{label}"), "data.template does not end with {label}"),
+        (t.steps >= 1, f"train.steps is {t.steps}, below 1"),
+        (t.batch >= 1, f"train.batch is {t.batch}, below 1"),
+        (0 <= t.microbatch <= t.batch, f"train.microbatch is {t.microbatch}, not 0 to train.batch ({t.batch})"),
+        (1 <= t.slots <= 64, f"train.slots is {t.slots}, not 1 to 64"),
+        (1 <= t.queries <= 256, f"train.queries is {t.queries}, not 1 to 256"),
+        (t.lr >= 0, f"train.lr is {t.lr:g}, below 0"),
+        (t.eps >= 0, f"train.eps is {t.eps:g}, below 0"),
+        (t.schedule in SCHEDULES, f"train.schedule is {t.schedule!r}, not one of {', '.join(SCHEDULES)}"),
+        (0 <= t.seed < 2**63, f"train.seed is {t.seed}, not 0 to 2⁶³ − 1"),
+        (t.eval_every >= 0, f"train.eval_every is {t.eval_every}, below 0"),
+        (t.eval_rows >= 1, f"train.eval_rows is {t.eval_rows}, below 1"),
+        (t.save_every >= 0, f"train.save_every is {t.save_every}, below 0"),
+    )
+    return [message for holds, message in rules if not holds]
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with every value that was left open filled in, as a session records it."""
+    t = recipe.train
+    lr, eps = STEP_SIZES[recipe.adapter.space]
+    tenth = max(1, -(-t.steps // 10))
+    filled = dataclasses.replace(
+        t,
+        lr=t.lr or lr,
+        eps=t.eps or eps,
+        microbatch=t.microbatch or t.batch,
+        eval_every=t.eval_every or tenth,
+        save_every=t.save_every or tenth,
+    )
+    return dataclasses.replace(recipe, train=filled)
+
+
+def settings() -> list[tuple[str, str, Any, str]]:
+    """(path, type, default, meaning) of every setting, for help texts and forms."""
+    rows = []
+    for part in dataclasses.fields(Recipe):
+        value = getattr(Recipe(), part.name)
+        meanings = _meanings(type(value))
+        for f in dataclasses.fields(value):
+            rows.append((f"{part.name}.{f.name}", str(f.type), getattr(value, f.name), meanings[f.name]))
+    return rows
+
+
+def _meanings(part: type) -> dict[str, str]:
+    """The string under each field of a part, which Python itself throws away."""
+    import ast
+    import inspect
+
+    body = ast.parse(inspect.getsource(part)).body[0].body  # type: ignore[attr-defined]
+    return {
+        f.target.id: text.value.value
+        for f, text in zip(body, body[1:], strict=False)
+        if isinstance(f, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+
+
+def _leaves(values: dict[str, Any]) -> list[tuple[str, str, Any]]:
+    bad = [key for key, table in values.items() if not isinstance(table, dict)]
+    if bad:
+        raise UsageError(f"the recipe has {', '.join(bad)} outside a table", "put each setting under its [table]")
+    return [(part, key, value) for part, table in values.items() for key, value in table.items()]
+
+
+def _types(part: Any) -> dict[str, Any]:
+    return get_type_hints(type(part))
+
+
+def _nearest(path: str, parts: dict[str, Any]) -> str:
+    import difflib
+
+    known = [f"{name}.{key}" for name, part in parts.items() for key in _types(part)]
+    by_key = [k for k in known if k.partition(".")[2] == path]
+    close = by_key or difflib.get_close_matches(path, known, 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    """A value from TOML or text to the type of its field."""
+    if kind == tuple[str, ...]:
+        items = value.split(",") if isinstance(value, str) else value
+        return tuple(str(item).strip() for item in items if str(item).strip())
+    if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
+        raise ValueError(f"{value!r} is not {'text' if kind is str else 'a number'}")
+    if kind is int and isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"{value!r} is not a whole number")
+    try:
+        number = kind(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r} is not {'a whole number' if kind is int else 'a number'}") from None
+    if kind is float and not abs(number) < float("inf"):
+        raise ValueError(f"{value!r} is not a finite number")
+    return number
