@@ -1,0 +1,1 @@
+"""Hardware, models and recipes that zolite knows by name."""

@@ -1,2 +1,350 @@
+"""The command line: parse, call, render events."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from zolite import __version__, render
+from zolite import recipe as recipes
+from zolite import session as sessions
+from zolite.errors import ZoliteError
+from zolite.events import Event, Finished, Started, to_json
+from zolite.paths import paths as all_paths
+from zolite.recipe import Recipe
+from zolite.text import human_bytes
+
+app = typer.Typer(
+    help="Fine-tune language models with forward passes alone, on the GPU you already own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+sessions_app = typer.Typer(help="What was trained, and what is in it.", no_args_is_help=True)
+app.add_typer(sessions_app, name="sessions")
+
+INTERRUPTED = 130
+
+# Command-line options and the settings they set; everything else goes through --set.
+FLAGS = {
+    "method": "train.method",
+    "space": "adapter.space",
+    "rank": "adapter.rank",
+    "targets": "adapter.targets",
+    "quant": "model.quant",
+    "device": "model.device",
+    "steps": "train.steps",
+    "batch": "train.batch",
+    "lr": "train.lr",
+    "eps": "train.eps",
+    "slots": "train.slots",
+    "seed": "train.seed",
+    "context": "data.context",
+    "template": "data.template",
+}
+
+Json = Annotated[bool, typer.Option("--json", help="one JSON document, or one event a line, on stdout")]
+Plain = Annotated[bool, typer.Option("--plain", help="lines of text instead of live panels")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting of the recipe")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="a session")]
+
+
 def main() -> None:
-    print("zolite")
+    """Run a command; errors become one line of what, one of what to do, and an exit code."""
+    try:
+        app()
+    except ZoliteError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=lambda v: _version(v))] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    """Options of every command."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"zolite {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    steps: Annotated[int | None, typer.Option(help="fewer or more steps than the demo's own")] = None,
+    quant: Annotated[str | None, typer.Option(help="int8, nf4, bf16 or float32")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
+    seed: Annotated[int | None, typer.Option(help="another run of the same demo")] = None,
+    plain: Plain = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune the embedded model on embedded messages, from first look to exported adapter."""
+    from zolite.demo.run import demo, demo_recipe
+
+    recipe = _with_flags(demo_recipe(), steps=steps, quant=quant, device=device, seed=seed)
+    _follow(lambda stop: demo(recipe, stop), plain, as_json)
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="hub id, folder, .gguf file or builtin:NAME")],
+    data: Annotated[str, typer.Option(metavar="PATH", help="JSONL or CSV file, or a folder with train, dev and test")],
+    recipe: Annotated[Path | None, typer.Option(help="a recipe file; the other options override it")] = None,
+    method: Annotated[str | None, typer.Option(help="a row of `zolite methods`")] = None,
+    space: Annotated[str | None, typer.Option(help=", ".join(recipes.SPACES))] = None,
+    rank: Annotated[int | None, typer.Option(help="rank of the adapter")] = None,
+    targets: Annotated[str | None, typer.Option(help="linear layers, comma between; all if left out")] = None,
+    quant: Annotated[str | None, typer.Option(help=", ".join(recipes.QUANTS))] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
+    steps: Annotated[int | None, typer.Option(help="optimisation steps")] = None,
+    batch: Annotated[int | None, typer.Option(help="rows a step")] = None,
+    lr: Annotated[float | None, typer.Option(help="first learning rate")] = None,
+    eps: Annotated[float | None, typer.Option(help="perturbation scale")] = None,
+    slots: Annotated[int | None, typer.Option(help="points measured in one forward")] = None,
+    seed: Annotated[int | None, typer.Option(help="decides directions, data order and first values")] = None,
+    context: Annotated[int | None, typer.Option(help="longest row in tokens")] = None,
+    template: Annotated[str | None, typer.Option(help="prompt of rows with labels, {label} last")] = None,
+    name: Annotated[str | None, typer.Option(help="the session's name")] = None,
+    sets: Sets = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check recipe and data, load nothing")] = False,
+    plain: Plain = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune MODEL on your rows and save a session."""
+    given = {flag: value for flag, value in locals().items() if flag in FLAGS}
+    base = recipes.load(recipe) if recipe else Recipe()
+    chosen = _with_flags(base, **given, changes={"model.name": model, "data.path": data, **_settings(sets)})
+    sessions.ensure_free(name)
+    if dry_run:
+        _dry_run(chosen, as_json)
+        return
+    from zolite.train import begin
+
+    _follow(lambda stop: begin(chosen, name, stop), plain, as_json)
+
+
+@app.command()
+def resume(
+    name: Name,
+    sets: Sets = None,
+    force: Annotated[bool, typer.Option(help="go on although model, data or recipe changed")] = False,
+    plain: Plain = False,
+    as_json: Json = False,
+) -> None:
+    """Go on with a session where it stopped."""
+    from zolite.train import resume
+
+    _follow(lambda stop: resume(name, _settings(sets), force, stop), plain, as_json)
+
+
+@app.command("eval")
+def evaluate(
+    target: Annotated[str, typer.Argument(metavar="NAME|MODEL", help="a session, or a model as it is")],
+    data: Annotated[str, typer.Option(metavar="PATH", help="a file, or a folder's test rows")],
+    quant: Annotated[str | None, typer.Option(help="for a MODEL: int8, nf4, bf16 or float32")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
+    template: Annotated[str | None, typer.Option(help="for a MODEL: prompt of rows with labels")] = None,
+    as_json: Json = False,
+) -> None:
+    """Accuracy on rows with labels, token loss on others."""
+    from zolite.score import score
+
+    flags = {FLAGS[k]: v for k, v in {"quant": quant, "device": device, "template": template}.items() if v is not None}
+    event = score(target, Path(data), flags)
+    _report(json.loads(to_json(event)), f"{event.split}: {render.metric_text(event)}", as_json)
+
+
+@app.command()
+def export(
+    name: Name,
+    to: Annotated[Path, typer.Option(metavar="DIR", help="a new or empty folder")],
+    as_json: Json = False,
+) -> None:
+    """Write the adapter as peft does: adapter_config.json, adapter_model.safetensors and a model card."""
+    from zolite.export import peft
+
+    with sessions.open_(name) as session:
+        step = peft.export(session, to.expanduser())
+        base = session.facts["base"]
+    _report(
+        {"session": name, "step": step, "path": str(to), "base": base},
+        f"{to}: the adapter of {name} at step {step}, for {base}",
+        as_json,
+    )
+
+
+@sessions_app.command("list")
+def list_sessions(as_json: Json = False) -> None:
+    """Every session, newest first."""
+    rows = sessions.list_()
+    if as_json:
+        print(json.dumps([_summary(row) for row in rows], ensure_ascii=False))
+        return
+    table = Table("name", "status", "step", "model", "method", "best", "disk", box=None, pad_edge=False)
+    for row in rows:
+        best = f"{row.best.split} {render.metric_text(row.best)}" if row.best else row.problem
+        table.add_row(
+            row.name, row.status, f"{row.step}/{row.steps}", row.model, row.method, best, human_bytes(row.bytes)
+        )
+    Console().print(table if rows else "no sessions yet: `zolite demo` makes the first")
+
+
+@sessions_app.command("show")
+def show_session(name: Name, as_json: Json = False) -> None:
+    """A session's recipe, what it was made with, its scores and checkpoints."""
+    with sessions.open_(name) as session:
+        about = {
+            "name": session.name,
+            "path": str(session.path),
+            "step": session.journal.last_step(),
+            "recipe": recipes.to_dict(session.recipe),
+            "facts": session.facts,
+            "evaluations": [json.loads(to_json(e)) for e in session.journal.evaluations()],
+            "checkpoints": session.steps(),
+        }
+    _report(about, "\n".join(_outline(about)), as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Driver, torch, bitsandbytes, disk and memory: what is wrong, and how to mend it."""
+    from dataclasses import asdict
+
+    from zolite import doctor as clinic
+
+    checks = clinic.checkup()
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], ensure_ascii=False))
+    else:
+        Console().print(clinic.render(checks))
+    raise typer.Exit(clinic.worst(checks))
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """The estimators zolite has, and what each costs."""
+    from zolite.core.methods import METHODS
+
+    one = recipes.TrainPart()
+    rows = [
+        {
+            "name": m.name,
+            "paper": m.paper,
+            "summary": m.summary,
+            "forwards_per_step": m.forwards_per_step(one),
+            "state_bytes_per_number": m.state_bytes(10**6) / 10**6,
+            "spaces": list(m.spaces),
+            "deterministic": m.deterministic,
+        }
+        for m in METHODS.values()
+    ]
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False))
+        return
+    table = Table("name", "forwards a step", "state, bytes a number", "what", "paper", box=None, pad_edge=False)
+    for row in rows:
+        cells = (row["name"], row["forwards_per_step"], row["state_bytes_per_number"], row["summary"], row["paper"])
+        table.add_row(*map(str, cells))
+    Console().print(table)
+
+
+@app.command()
+def paths(as_json: Json = False) -> None:
+    """Where zolite keeps things."""
+    where = {name: str(path) for name, path in all_paths().items()}
+    _report(where, "\n".join(f"{name:9} {path}" for name, path in where.items()), as_json)
+
+
+class Interrupt:
+    """Ctrl-C: the first lets the step finish and saves; the second leaves at once with what is journalled."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            sys.stderr.write("\x1b[?25h" if sys.stderr.isatty() else "")  # the live view had hidden the cursor
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        self.asked = True
+        print("finishing this step and saving; once more to leave at once", file=sys.stderr)
+
+
+def _follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bool) -> None:
+    """Show a run's events, and leave with what they mean."""
+    interrupt, name, last = Interrupt(), "", None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt.handle)
+    with render.VIEWS[render.pick(plain, as_json)]() as view:
+        for event in run(interrupt):
+            view.show(event)
+            name = event.session if isinstance(event, Started) else name
+            last = event if isinstance(event, Finished) else last
+    if last is not None and last.reason == "interrupted":
+        print(f"stopped at step {last.step}; `zolite resume {name}` goes on", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+
+
+def _with_flags(recipe: Recipe, changes: dict[str, Any] | None = None, **flags: Any) -> Recipe:
+    given = {FLAGS[flag]: value for flag, value in flags.items() if value is not None}
+    return recipes.override(recipe, given | (changes or {}))
+
+
+def _settings(sets: list[str] | None) -> dict[str, str]:
+    bad = [item for item in sets or [] if "=" not in item]
+    if bad:
+        raise typer.BadParameter(f"--set {bad[0]!r} is not KEY=VALUE")
+    return {key.strip(): value for key, _, value in (item.partition("=") for item in sets or [])}
+
+
+def _dry_run(recipe: Recipe, as_json: bool) -> None:
+    from zolite.data import rows as tables
+
+    recipe = recipes.resolve(recipe)
+    dataset = tables.load(Path(recipe.data.path).expanduser(), recipe.data.template)
+    counts = {split: len(rows) for split, rows in dataset.splits.items()}
+    about = {"recipe": recipes.to_dict(recipe), "rows": counts, "kind": dataset.kind, "labels": list(dataset.labels)}
+    _report(about, "\n".join(_outline(about)), as_json)
+
+
+def _report(document: dict[str, Any], text: str, as_json: bool) -> None:
+    print(json.dumps(document, ensure_ascii=False) if as_json else text)
+
+
+def _outline(value: Any, depth: int = 0) -> list[str]:
+    """Nested values as indented lines."""
+    lines: list[str] = []
+    for key, item in value.items():
+        if isinstance(item, dict):
+            lines += [f"{'  ' * depth}{key}", *_outline(item, depth + 1)]
+        else:
+            items = item if isinstance(item, list) and item and isinstance(item[0], dict) else [item]
+            shown = [json.dumps(i, ensure_ascii=False) if not isinstance(i, str) else i for i in items]
+            lines += [f"{'  ' * depth}{key}: {text}" for text in shown]
+    return lines
+
+
+def _summary(row: sessions.Summary) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(row)

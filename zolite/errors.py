@@ -25,7 +25,7 @@ class UsageError(ZoliteError):
     exit_code = 2
 
 
-class DoesNotFit(ZoliteError):
+class DoesNotFit(ZoliteError):  # noqa: N818 - reads as what it says
     """The plan needs more memory than there is."""
 
     exit_code = 3

@@ -1,6 +1,7 @@
 """What a run says while it runs: plain dataclasses, one JSON object a line."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,11 +86,13 @@ TYPES: dict[str, type[Event]] = {
 
 
 def to_json(event: Event) -> str:
-    """One line: {"event": "stepdone", …}."""
-    return json.dumps({"event": type(event).__name__.lower(), **asdict(event)}, ensure_ascii=False)
+    """One line: {"event": "stepdone", …}. JSON knows no NaN: numbers that are not finite become null."""
+    fields = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(event).items()}
+    return json.dumps({"event": type(event).__name__.lower(), **fields}, ensure_ascii=False)
 
 
 def from_json(line: str) -> Event:
-    """The inverse of `to_json`."""
+    """The inverse of `to_json`; null becomes NaN."""
     fields: dict[str, Any] = json.loads(line)
-    return TYPES[fields.pop("event")](**fields)
+    known: dict[str, Any] = {k: math.nan if v is None else v for k, v in fields.items()}
+    return TYPES[known.pop("event")](**known)

@@ -4,7 +4,11 @@ A recipe is frozen. Files (TOML) and command-line flags are turned into one by `
 which report all problems at once.
 """
 
+import ast
 import dataclasses
+import difflib
+import inspect
+import itertools
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,25 +180,22 @@ def resolve(recipe: Recipe) -> Recipe:
 
 def settings() -> list[tuple[str, str, Any, str]]:
     """(path, type, default, meaning) of every setting, for help texts and forms."""
-    rows = []
-    for part in dataclasses.fields(Recipe):
-        value = getattr(Recipe(), part.name)
-        meanings = _meanings(type(value))
-        for f in dataclasses.fields(value):
-            rows.append((f"{part.name}.{f.name}", str(f.type), getattr(value, f.name), meanings[f.name]))
-    return rows
+    parts = {part.name: getattr(Recipe(), part.name) for part in dataclasses.fields(Recipe)}
+    meanings = {name: _meanings(type(part)) for name, part in parts.items()}
+    return [
+        (f"{name}.{f.name}", str(f.type), getattr(part, f.name), meanings[name][f.name])
+        for name, part in parts.items()
+        for f in dataclasses.fields(part)
+    ]
 
 
 def _meanings(part: type) -> dict[str, str]:
     """The string under each field of a part, which Python itself throws away."""
-    import ast
-    import inspect
-
-    body = ast.parse(inspect.getsource(part)).body[0].body  # type: ignore[attr-defined]
+    body: list[Any] = ast.parse(inspect.getsource(part)).body[0].body  # type: ignore[attr-defined]
     return {
-        f.target.id: text.value.value
-        for f, text in zip(body, body[1:], strict=False)
-        if isinstance(f, ast.AnnAssign) and isinstance(text, ast.Expr)
+        field.target.id: text.value.value
+        for field, text in itertools.pairwise(body)
+        if (type(field).__name__, type(text).__name__) == ("AnnAssign", "Expr")
     }
 
 
@@ -210,8 +211,6 @@ def _types(part: Any) -> dict[str, Any]:
 
 
 def _nearest(path: str, parts: dict[str, Any]) -> str:
-    import difflib
-
     known = [f"{name}.{key}" for name, part in parts.items() for key in _types(part)]
     by_key = [k for k in known if k.partition(".")[2] == path]
     close = by_key or difflib.get_close_matches(path, known, 1)

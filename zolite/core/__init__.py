@@ -1,0 +1,1 @@
+"""The mathematics of zeroth-order optimisation. Knows no model, no data and no file."""

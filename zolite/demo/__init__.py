@@ -1,0 +1,1 @@
+"""The demo: the embedded model on the embedded messages, from first look to exported adapter."""

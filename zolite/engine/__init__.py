@@ -1,0 +1,1 @@
+"""Losses at many points of a space, on a batch of a model."""

@@ -1,0 +1,1 @@
+"""Language models with frozen, quantized weights. Knows no method."""

@@ -1,0 +1,71 @@
+"""Adapters as a space: which numbers are trained, where they start, and how the model's layers read them."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zolite.core import key as noise
+from zolite.core.key import TILE, Key
+from zolite.core.space import Block, Space, make_space
+from zolite.model.load import Loaded, select
+from zolite.model.quant import FORMATS, replace_
+from zolite.model.slots import Active, SlotLinear
+from zolite.recipe import Recipe
+
+TRAINED = {"lora": ("a", "b"), "lora-b": ("b",)}  # which factors each space trains
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A model whose linear layers read the space's slots."""
+
+    space: Space
+    active: Active
+    frozen: dict[str, Tensor]  # float32 factors that are not trained, by block name
+
+    def factors(self, theta: Tensor) -> dict[str, Tensor]:
+        """Every factor by block name ("model.layers.0.….a"), float32, at the given theta (n,)."""
+        return {b.name: b.of(theta) for b in self.space.blocks} | self.frozen
+
+
+def attach(loaded: Loaded, recipe: Recipe) -> Adapter:
+    """Wrap the chosen linear layers. A starts uniform in ±1/√in as LoRA's Kaiming start does, B at zero."""
+    model, part = loaded.model, recipe.adapter
+    names = select(model, part.targets)
+    shapes = {f"{n}.{f}": shape for n in names for f, shape in _shapes(model.get_submodule(n), part.rank).items()}
+    trained = {name: shape for name, shape in shapes.items() if name[-1] in TRAINED[part.space]}
+    form = FORMATS[recipe.model.quant]
+    dtype = form.cuda if loaded.device.type == "cuda" else form.cpu
+    space = make_space(trained, recipe.train.slots, dtype, loaded.device)
+    starts = {n: start(recipe.train.seed, n, shapes[n], loaded.device) for n in shapes if n.endswith(".a")}
+    blocks = {b.name: b for b in space.blocks}
+    for name in starts.keys() & blocks.keys():
+        blocks[name].of(space.theta).copy_(starts[name])
+    frozen = {name: start for name, start in starts.items() if name not in blocks}
+    adapter = Adapter(space, Active(), frozen)
+    for name in names:
+        _wrap(model, name, adapter, blocks, part.alpha / part.rank, dtype)
+    return adapter
+
+
+def _wrap(model: Any, name: str, adapter: Adapter, blocks: dict[str, Block], scale: float, dtype: torch.dtype) -> None:
+    def factor(which: str) -> Tensor:
+        full = f"{name}.{which}"
+        return blocks[full].of(adapter.space.slots) if full in blocks else adapter.frozen[full].to(dtype)
+
+    base = model.get_submodule(name)
+    replace_(model, name, SlotLinear(base, factor("a"), factor("b"), scale, adapter.active))
+
+
+def _shapes(linear: Any, rank: int) -> dict[str, tuple[int, int]]:
+    return {"a": (rank, linear.in_features), "b": (linear.out_features, rank)}
+
+
+def start(seed: int, name: str, shape: tuple[int, int], device: torch.device) -> Tensor:
+    """A layer's own numbers, whatever other layers carry adapters."""
+    count = math.prod(shape)
+    words = noise.words(Key(seed, 0, ("start", name)), 0, -(-count // TILE) * TILE, device)
+    return (noise.uniform(words)[:count] * 2 - 1).view(shape) / math.sqrt(shape[1])

@@ -1,0 +1,36 @@
+"""Measures the machine: memory in use now, at its peak, and free."""
+
+import resource
+import sys
+
+import psutil
+import torch
+
+
+def used_bytes(device: torch.device) -> int:
+    """Memory this process holds on the device: torch's allocations on a GPU, resident memory on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that `used_bytes` has been."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def budget_bytes(device: torch.device) -> int:
+    """What this process could hold: what it holds already and what is free now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    return int(psutil.virtual_memory().available) + used_bytes(device)
+
+
+def device_name(device: torch.device) -> str:
+    """For people and for a session's facts."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"

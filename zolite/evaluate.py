@@ -1,0 +1,48 @@
+"""How good a model is at theta: accuracy where rows have labels, token loss elsewhere."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from zolite.data.batch import length
+from zolite.data.template import Example
+from zolite.engine.engine import Engine
+from zolite.events import Evaluated
+
+EVAL_TOKENS = 4096  # a forward's size: large enough to keep a device busy, small beside the weights
+
+
+@torch.inference_mode()
+def evaluate(engine: Engine, rows: Sequence[Example], split: str, step: int) -> Evaluated:
+    """Accuracy in [0, 1], or nats a token."""
+    began = time.monotonic()
+    measure = right_answers if rows[0].candidates > 1 else nats
+    total = sum(measure(engine, [rows[i] for i in batch]) for batch in by_length(rows))
+    if rows[0].candidates > 1:
+        metric, value = "accuracy", total / len(rows)
+    else:
+        metric, value = "loss", total / sum(len(row.queries) for row in rows)
+    return Evaluated(step, split, metric, value, len(rows), time.monotonic() - began)
+
+
+def right_answers(engine: Engine, rows: Sequence[Example]) -> float:
+    """How many rows' right candidate scores highest."""
+    answers = torch.tensor([row.answer for row in rows])
+    return float((engine.scores(rows).argmax(dim=1).cpu() == answers).sum())
+
+
+def nats(engine: Engine, rows: Sequence[Example]) -> float:
+    """Summed cross-entropy of the answers' tokens."""
+    means = engine.scores(rows)[:, 0].cpu()
+    return -float((means * torch.tensor([len(row.queries) for row in rows])).sum())
+
+
+def by_length(rows: Sequence[Example]) -> list[list[int]]:
+    """Row numbers in batches of at most EVAL_TOKENS padded tokens, longest first, so that the peak comes first."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(rows)), key=lambda i: -length(rows[i])):
+        if not batches or (len(batches[-1]) + 1) * length(rows[batches[-1][0]]) > EVAL_TOKENS:
+            batches.append([])
+        batches[-1].append(i)
+    return batches

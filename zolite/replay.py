@@ -1,0 +1,70 @@
+"""Theta from a session: the newest whole checkpoint and the journal rows after it, without the model."""
+
+import torch
+from torch import Tensor
+
+from zolite.core.estimator import Estimator
+from zolite.core.key import Key
+from zolite.core.methods import method
+from zolite.core.rule import Rule
+from zolite.core.sampler import State
+from zolite.core.space import Space, make_space
+from zolite.engine.adapter import start
+from zolite.errors import ZoliteError
+from zolite.session import Session
+
+
+@torch.inference_mode()
+def catch_up_(
+    session: Session, after: int, space: Space, estimator: Estimator, rule: Rule, state: dict[str, State]
+) -> int:
+    """Apply the journal's rows after a step to theta; the last step applied.
+
+    The same products and sums as when they were measured: the same bits on the same device.
+    """
+    step = after
+    for row in session.journal.steps(after=after):
+        coefs = torch.frombuffer(bytearray(row.coefs), dtype=torch.float32).to(space.theta.device)
+        estimate = estimator.replay(coefs, Key(session.recipe.train.seed, row.step - 1), state["estimator"], space)
+        space.add_(rule.update(estimate, row.step - 1, state["rule"], space).grad)
+        step = row.step
+    return step
+
+
+@torch.inference_mode()
+def last_factors(session: Session) -> tuple[int, dict[str, Tensor]]:
+    """(step, every factor of the adapter by block name, float32) where the journal ends."""
+    checkpoint, problems = session.newest()
+    if checkpoint is None:
+        raise ZoliteError(f"session {session.name} has no whole checkpoint. {' '.join(problems)}", "train it again")
+    cpu, train = torch.device("cpu"), session.recipe.train
+    tensors, held = checkpoint.tensors(), checkpoint.state()
+    space = make_space(
+        {n: tuple(t.shape) for n, t in tensors.items() if not n.startswith("state.")}, 0, torch.float32, cpu
+    )
+    for block in space.blocks:
+        block.of(space.theta).copy_(tensors[block.name])
+    estimator, rule = method(train.method).build(train)
+    state = {"estimator": estimator.init(space), "rule": rule.init(space)}
+    restore_state(state, held["method"], tensors)
+    step = catch_up_(session, checkpoint.step, space, estimator, rule, state)
+    frozen = {name: start(train.seed, name, tuple(shape), cpu) for name, shape in held["frozen"].items()}
+    return step, {b.name: b.of(space.theta).clone() for b in space.blocks} | frozen
+
+
+def split_state(state: dict[str, State]) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """A method's state as plain values and as tensors, by dotted name."""
+    flat = {f"{owner}.{name}": value for owner, part in state.items() for name, value in part.items()}
+    tensors = {f"state.{name}": value for name, value in flat.items() if isinstance(value, Tensor)}
+    return {name: value for name, value in flat.items() if not isinstance(value, Tensor)}, tensors
+
+
+def restore_state(state: dict[str, State], plain: dict[str, object], tensors: dict[str, Tensor]) -> None:
+    """The inverse of `split_state`, into a fresh state, in place."""
+    for owner, part in state.items():
+        for name, value in part.items():
+            full = f"{owner}.{name}"
+            if isinstance(value, Tensor):
+                value.copy_(tensors[f"state.{full}"])
+            else:
+                part[name] = plain[full]

@@ -1,0 +1,60 @@
+"""Scores a session's adapter, or a model as it is, on rows."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zolite import recipe as recipes
+from zolite import session as sessions
+from zolite.data import rows as tables
+from zolite.data.template import encode
+from zolite.engine.adapter import attach
+from zolite.engine.engine import Engine
+from zolite.errors import UsageError
+from zolite.evaluate import evaluate
+from zolite.events import Evaluated
+from zolite.model import load as models
+from zolite.paths import paths
+from zolite.recipe import Recipe
+from zolite.replay import last_factors
+
+
+def score(target: str, data: Path, changes: dict[str, Any]) -> Evaluated:
+    """`target` names a session if there is one of that name, else a model."""
+    known = (paths()["sessions"] / target).is_dir() if not target.startswith("builtin:") else False
+    return score_session(target, data, changes) if known else score_model(target, data, changes)
+
+
+def score_session(name: str, data: Path, changes: dict[str, Any]) -> Evaluated:
+    """The adapter where the session's journal ends, on the weights it was trained on."""
+    with sessions.open_(name) as session:
+        recipe, labels = recipes.override(session.recipe, changes), tuple(session.facts["labels"])
+        step, factors = last_factors(session)
+    return _scored(recipe, labels, data, step, factors)
+
+
+def score_model(name: str, data: Path, changes: dict[str, Any]) -> Evaluated:
+    """A model without an adapter: one of rank 1 that adds nothing stands in for it."""
+    recipe = recipes.override(Recipe(), {"model.name": name, "adapter.rank": 1, **changes})
+    return _scored(recipe, (), data, 0, {})
+
+
+def _scored(
+    recipe: Recipe, labels: tuple[str, ...], data: Path, step: int, factors: dict[str, torch.Tensor]
+) -> Evaluated:
+    recipe = recipes.resolve(recipe)
+    kind, rows = tables.load_for_eval(data.expanduser(), recipe.data.template, labels)
+    labels = labels or tuple(sorted({row.columns["label"] for row in rows})) if kind == "label" else ()
+    if kind == "label" and len(labels) < 2:
+        raise UsageError(f"{data} has one label only: {', '.join(labels)}", "accuracy needs at least two")
+    source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
+    loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
+    examples = encode(
+        rows, kind, labels, loaded.tokenizer, recipe.data.template, recipe.data.context, data.name
+    ).examples
+    adapter = attach(loaded, recipe)
+    for block in adapter.space.blocks:
+        if block.name in factors:
+            block.of(adapter.space.theta).copy_(factors[block.name])
+    return evaluate(Engine(loaded, adapter, recipe.train.microbatch), examples, data.stem, step)

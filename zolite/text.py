@@ -1,0 +1,43 @@
+"""Numbers and names as a person reads them."""
+
+from math import isfinite
+
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+UNKNOWN = "–"
+
+
+def human_bytes(n: float) -> str:
+    """812 MiB, 1.2 GiB: a decimal from GiB on, where it is worth money."""
+    power = 0
+    while round(abs(n)) >= 1024 and power < len(UNITS) - 1:
+        n, power = n / 1024, power + 1
+    return f"{n:.{1 if power >= 3 else 0}f} {UNITS[power]}"
+
+
+def human_seconds(s: float) -> str:
+    """45s, 1m18s, 2h03m, 3d04h: the two largest units."""
+    if not isfinite(s):
+        return UNKNOWN
+    s = max(0, round(s))
+    for size, unit, small, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if s >= size:
+            return f"{s // size}{unit}{s % size // small:02d}{name}"
+    return f"{s}s"
+
+
+def human_number(x: float) -> str:
+    """1.300, 0.6714, 12.50: four digits, ending zeros kept so that a column of them does not jitter."""
+    return f"{x:#.4g}".rstrip(".") if isfinite(x) else UNKNOWN
+
+
+def human_rate(rate: float) -> str:
+    """2.31 steps/s, and for slow runs 12.4 s/step."""
+    if not isfinite(rate) or rate <= 0:
+        return f"{UNKNOWN} steps/s"
+    number, unit = (rate, "steps/s") if rate >= 0.5 else (1 / rate, "s/step")
+    return f"{number:,.{2 if number < 10 else 1 if number < 100 else 0}f} {unit}"
+
+
+def one_line(text: str) -> str:
+    """Text that cannot move the cursor or start a line: control characters and lone surrogates become spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,0 +1,331 @@
+"""The loop: fine-tune with forward passes alone. Read this file first.
+
+    run = prepare(recipe)                      # data, model, adapter, method
+    with session.create(name, run.recipe, run.facts) as store:
+        for event in train(run, store):        # Started, StepDone, Evaluated, Saved, …, Finished
+            ...
+
+A step is: draw directions from (seed, step), measure the losses at θ ± ε·direction in one forward, add −lr · slope ·
+direction to θ. What a step leaves behind is a few scalars; with them the journal replays it without the model.
+"""
+
+import dataclasses
+import importlib.metadata
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from zolite import recipe as recipes
+from zolite import session as sessions
+from zolite.core.estimator import Estimate, Estimator
+from zolite.core.key import Key
+from zolite.core.methods import method
+from zolite.core.rule import Rule, schedule
+from zolite.core.sampler import State
+from zolite.core.space import Space
+from zolite.data import rows as tables
+from zolite.data.batch import Order, length, sample
+from zolite.data.template import Example, encode
+from zolite.engine import probe
+from zolite.engine.adapter import attach
+from zolite.engine.engine import Engine
+from zolite.errors import UsageError, ZoliteError, listed
+from zolite.evaluate import evaluate
+from zolite.events import Evaluated, Event, Finished, Noted, Saved, Started, StepDone
+from zolite.model import load as models
+from zolite.paths import paths
+from zolite.recipe import Recipe
+from zolite.replay import catch_up_, restore_state, split_state
+from zolite.session import Session, StepRow
+
+FLUSH_SECONDS = 0.5  # steps wait on the device this long before their scalars are copied out, journalled and shown
+MOST_SKIPPED = 10  # steps in a row without a finite loss before the run gives up
+T = TypeVar("T", bound=Event)
+
+Examples = dict[str, Sequence[Example]]
+"""Rows as token sequences, by split."""
+
+SKIPPED = 1  # flag of a journal row
+
+VERSIONED = ("zolite", "torch", "transformers", "bitsandbytes")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a run is made of, on its device."""
+
+    recipe: Recipe  # resolved: nothing left open
+    engine: Engine
+    estimator: Estimator
+    rule: Rule
+    state: dict[str, State]  # of the estimator and the rule
+    examples: Examples
+    order: Order
+    facts: dict[str, Any]  # what must be alike for a resume to continue the same run
+    notes: tuple[str, ...]
+    budget_bytes: int
+
+    @property
+    def space(self) -> Space:
+        return self.engine.adapter.space
+
+
+def prepare(recipe: Recipe) -> Run:
+    """Check everything that can be checked, cheapest first, then load."""
+    recipe = recipes.resolve(recipe)
+    rows = method(recipe.train.method)
+    if recipe.adapter.space not in rows.spaces:
+        raise UsageError(f"{rows.name} does not train {recipe.adapter.space}", f"it trains: {', '.join(rows.spaces)}")
+    device = models.pick_device(recipe.model.device)
+    source = models.resolve(recipe.model.name)
+    path = Path(recipe.data.path).expanduser().resolve()
+    dataset = tables.load(path, recipe.data.template)
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=str(path)))
+    examples, notes = encode_all(dataset, models.tokenizer(source, paths()["cache"]), recipe)
+    budget = probe.budget_bytes(device)
+    loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
+    engine = Engine(loaded, attach(loaded, recipe), recipe.train.microbatch)
+    estimator, rule = rows.build(recipe.train)
+    space = engine.adapter.space
+    return Run(
+        recipe=recipe,
+        engine=engine,
+        estimator=estimator,
+        rule=rule,
+        state={"estimator": estimator.init(space), "rule": rule.init(space)},
+        examples=examples,
+        order=Order(tuple(length(e) for e in examples["train"]), recipe.train.batch, recipe.train.seed),
+        facts=facts_of(loaded, dataset),
+        notes=notes,
+        budget_bytes=budget,
+    )
+
+
+def encode_all(dataset: tables.Dataset, tokenizer: Any, recipe: Recipe) -> tuple[Examples, tuple[str, ...]]:
+    """Every split as token sequences, and what should be said of it. Raises with the problems of all splits."""
+    data, notes, problems = recipe.data, [], []
+    examples: Examples = {}
+    for split, rows in dataset.splits.items():
+        labels, file = dataset.labels, dataset.files[split]
+        try:
+            encoded = encode(rows, dataset.kind, labels, tokenizer, data.template, data.context, file)
+        except UsageError as error:
+            problems.append(error)
+            continue
+        examples[split] = encoded.examples
+        if encoded.cut:
+            notes.append(f"{encoded.cut} of {len(rows)} {split} rows were cut at {data.context} tokens (data.context)")
+    if problems:
+        raise UsageError("\n".join(e.message for e in problems), problems[0].hint)
+    return examples, tuple(notes)
+
+
+def facts_of(loaded: models.Loaded, dataset: tables.Dataset) -> dict[str, Any]:
+    """What a resume compares, and what an export needs to know."""
+    return {
+        "model": loaded.fingerprint,
+        "base": loaded.source.base,
+        "data": dataset.fingerprint,
+        "labels": list(dataset.labels),
+        "device": probe.device_name(loaded.device),
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+    }
+
+
+def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    """Run from wherever the session stands to its last step, or until `stop` says so between two steps.
+
+    Raises ZoliteError after MOST_SKIPPED steps in a row whose loss is not finite, with the session saved.
+    """
+    t = run.recipe.train
+    ledger = Ledger(run, session, time.monotonic())
+    step = restore(run, session)
+    if step == 0:
+        yield ledger.save(0)
+    device = probe.device_name(run.engine.loaded.device)
+    yield ledger.note(Started(session.name, step + 1, t.steps, device, run.space.size, run.budget_bytes))
+    for text in run.notes:
+        yield ledger.note(Noted("warning", text))
+    if step == 0:
+        yield ledger.note(dev_score(run, 0))
+
+    while step < t.steps and not stop() and ledger.bad_steps < MOST_SKIPPED:
+        estimate = take_step(run, step)
+        step += 1
+        ledger.add(step, estimate)
+        scored, saved = step % t.eval_every == 0 or step == t.steps, step % t.save_every == 0 or step == t.steps
+        if scored or saved or ledger.due():
+            yield from ledger.flush()
+        if scored:
+            yield ledger.note(dev_score(run, step))
+        if saved:
+            yield ledger.save(step)
+
+    yield from ledger.flush()
+    if session.newest()[0] is None or (step % t.save_every and step < t.steps):
+        yield ledger.save(step)
+    yield ledger.finish(step)
+    if ledger.bad_steps >= MOST_SKIPPED:
+        raise ZoliteError(
+            f"the loss was not a number for {ledger.bad_steps} steps in a row, up to step {step}; the session is saved",
+            f"try a smaller step: `zolite train … --set train.lr={t.lr / 3:.2g}`",
+        )
+
+
+@torch.inference_mode()
+def take_step(run: Run, step: int) -> Estimate:
+    """Step number `step`, counted from 0: measure, estimate, update. Nothing waits for the device."""
+    rows = [run.examples["train"][i] for i in run.order.batch_at(step)]
+    objective = run.engine.bind(rows)
+    estimate = run.estimator.estimate(objective, Key(run.recipe.train.seed, step), run.state["estimator"], run.space)
+    run.space.add_(run.rule.update(estimate, step, run.state["rule"], run.space).grad)
+    return estimate
+
+
+@torch.inference_mode()
+def restore(run: Run, session: Session) -> int:
+    """Put theta and the method's state where the session's journal ends; the number of steps taken."""
+    checkpoint, _ = session.newest()
+    step = 0
+    if checkpoint is not None:
+        tensors, step = checkpoint.tensors(), checkpoint.step
+        for block in run.space.blocks:
+            block.of(run.space.theta).copy_(tensors[block.name])
+        restore_state(run.state, checkpoint.state()["method"], tensors)
+    return catch_up_(session, step, run.space, run.estimator, run.rule, run.state)
+
+
+def dev_score(run: Run, step: int) -> Evaluated:
+    """The metric on a fixed sample of dev."""
+    return evaluate(run.engine, sample(run.examples["dev"], run.recipe.train.eval_rows), "dev", step)
+
+
+def differences(run: Run, session: Session) -> tuple[list[str], list[str]]:
+    """What changed since the session was written: what makes it another run, and what may only change last bits."""
+    old, new = session.facts, run.facts
+    serious = [
+        f"{what} is not the same: was {old[what][:24]}, is {new[what][:24]}"
+        for what in ("model", "data")
+        if old[what] != new[what]
+    ]
+    was, now = recipes.to_dict(session.recipe), recipes.to_dict(run.recipe)
+    serious += [
+        f"{part}.{key} was {was[part][key]!r}, is {now[part][key]!r}"
+        for part in now
+        for key in now[part]
+        if was[part][key] != now[part][key] and (part, key) not in (("data", "path"), ("model", "device"))
+    ]
+    mild = [
+        f"{n} was {old['versions'].get(n)}, is {v}" for n, v in new["versions"].items() if old["versions"].get(n) != v
+    ]
+    if old["device"] != new["device"]:
+        mild.append(f"the device was {old['device']}, is {new['device']}")
+    return serious, mild
+
+
+class Ledger:
+    """What has been measured but not yet written down, and the run's counts. The one owner of the journal."""
+
+    def __init__(self, run: Run, session: Session, began: float) -> None:
+        self.run, self.session, self.began = run, session, began
+        self.pending: list[tuple[int, Estimate]] = []
+        self.flushed = began
+        self.skipped = self.bad_steps = 0
+        t = run.recipe.train
+        self.lr = schedule(t.schedule, t.lr, t.steps)
+
+    def add(self, step: int, estimate: Estimate) -> None:
+        self.pending.append((step, estimate))
+
+    def due(self) -> bool:
+        return time.monotonic() - self.flushed >= FLUSH_SECONDS
+
+    def flush(self) -> Iterator[StepDone]:
+        """Copy the pending steps' scalars out at once, journal them, and say them."""
+        if not self.pending:
+            return
+        coefs = torch.stack([e.coefs for _, e in self.pending]).cpu()  # waits for the device: the only place that does
+        losses = torch.stack([e.losses for _, e in self.pending]).cpu()
+        now, device = time.monotonic(), self.run.engine.loaded.device
+        seconds, used, peak = (
+            (now - self.flushed) / len(self.pending),
+            probe.used_bytes(device),
+            probe.peak_bytes(device),
+        )
+        rows = [
+            self._row(step, c, m, seconds, used) for (step, _), c, m in zip(self.pending, coefs, losses, strict=True)
+        ]
+        self.session.journal.append(rows)
+        self.pending, self.flushed = [], now
+        for row, measured in zip(rows, losses, strict=True):
+            bad = bool(row.flags & SKIPPED)
+            self.skipped, self.bad_steps = self.skipped + bad, self.bad_steps + 1 if bad else 0
+            yield StepDone(row.step, float(measured.mean()), row.lr, seconds, used, peak, bad)
+
+    def note(self, event: T) -> T:
+        """Journal an event and hand it on."""
+        self.session.journal.event(event)
+        self.flushed = time.monotonic()  # an evaluation or a save is not part of any step's time
+        return event
+
+    def save(self, step: int) -> Saved:
+        space, adapter = self.run.space, self.run.engine.adapter
+        tensors = {block.name: block.of(space.theta) for block in space.blocks}
+        plain, held = split_state(self.run.state)
+        frozen = {name: list(a.shape) for name, a in adapter.frozen.items()}
+        checkpoint = self.session.save(step, tensors | held, {"method": plain, "frozen": frozen}, keep=(0,))
+        return self.note(Saved(step, str(checkpoint.path)))
+
+    def finish(self, step: int) -> Finished:
+        done = "done" if step >= self.run.recipe.train.steps else "interrupted"
+        reason = "diverged" if self.bad_steps >= MOST_SKIPPED else done
+        peak = probe.peak_bytes(self.run.engine.loaded.device)
+        event = self.note(Finished(step, reason, time.monotonic() - self.began, self.skipped, peak))
+        self.session.journal.commit()
+        return event
+
+    def _row(self, step: int, coefs: Tensor, losses: Tensor, seconds: float, used: int) -> StepRow:
+        bad = not bool(torch.isfinite(losses).all())
+        eps, lr = self.run.recipe.train.eps, self.lr(step - 1)
+        return StepRow(step, packed(coefs), packed(losses), eps, lr, SKIPPED * bad, time.time(), seconds, used)
+
+
+def packed(values: Tensor) -> bytes:
+    """float32, little endian."""
+    return struct.pack(f"<{len(values)}f", *values.tolist())
+
+
+def begin(recipe: Recipe, name: str | None, stop: Callable[[], bool]) -> Iterator[Event]:
+    """A new session, from its first step."""
+    run = prepare(recipe)
+    with sessions.create(name, run.recipe, run.facts) as session:
+        yield from train(run, session, stop)
+
+
+def resume(name: str, changes: dict[str, Any], force: bool, stop: Callable[[], bool]) -> Iterator[Event]:
+    """A session from where its journal ends, if it still is the same run."""
+    with sessions.open_(name, write=True) as session:
+        recipe = recipes.override(session.recipe, changes)
+        if session.journal.last_step() >= recipe.train.steps:
+            raise UsageError(
+                f"session {name} has taken all its {recipe.train.steps} steps",
+                f"`zolite resume {name} --set train.steps={2 * recipe.train.steps} --force` goes on",
+            )
+        run = prepare(recipe)
+        serious, mild = differences(run, session)
+        if serious and not force:
+            raise UsageError(
+                f"session {name} would not go on as the same run:\n" + listed(serious),
+                "undo the change, or go on all the same with --force",
+            )
+        if serious:
+            sessions.amend(session, run.recipe, run.facts)
+        text = "; ".join(serious + mild)
+        notes = (f"{text}: the steps from here on may not be those of an uninterrupted run",) if text else ()
+        yield from train(dataclasses.replace(run, notes=run.notes + notes), session, stop)
