@@ -49,10 +49,9 @@ def _scored(
     if kind == "label" and len(labels) < 2:
         raise UsageError(f"{data} has one label only: {', '.join(labels)}", "accuracy needs at least two")
     source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
+    tokenizer, data_part = models.tokenizer(source, paths()["cache"]), recipe.data
+    examples = encode(rows, kind, labels, tokenizer, data_part.template, data_part.context, data.name).examples
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
-    examples = encode(
-        rows, kind, labels, loaded.tokenizer, recipe.data.template, recipe.data.context, data.name
-    ).examples
     adapter = attach(loaded, recipe)
     for block in adapter.space.blocks:
         if block.name in factors:

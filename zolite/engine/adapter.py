@@ -11,7 +11,7 @@ from zolite.core import key as noise
 from zolite.core.key import TILE, Key
 from zolite.core.space import Block, Space, make_space
 from zolite.model.load import Loaded, select
-from zolite.model.quant import FORMATS, replace_
+from zolite.model.quant import activations, replace_
 from zolite.model.slots import Active, SlotLinear
 from zolite.recipe import Recipe
 
@@ -37,8 +37,7 @@ def attach(loaded: Loaded, recipe: Recipe) -> Adapter:
     names = select(model, part.targets)
     shapes = {f"{n}.{f}": shape for n in names for f, shape in _shapes(model.get_submodule(n), part.rank).items()}
     trained = {name: shape for name, shape in shapes.items() if name[-1] in TRAINED[part.space]}
-    form = FORMATS[recipe.model.quant]
-    dtype = form.cuda if loaded.device.type == "cuda" else form.cpu
+    dtype = activations(recipe.model.quant, loaded.device)
     space = make_space(trained, recipe.train.slots, dtype, loaded.device)
     starts = {n: start(recipe.train.seed, n, shapes[n], loaded.device) for n in shapes if n.endswith(".a")}
     blocks = {b.name: b for b in space.blocks}

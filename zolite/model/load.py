@@ -84,7 +84,7 @@ def load(source: Source, quantization: str, device: torch.device, cache: Path) -
     """The model with its frozen weights in the given format (a key of quant.FORMATS), quiet and whole."""
     with _quiet(), _explained(source, quantization):
         model = _pretrained(_place(source, cache), quantization, device)
-    quant.simplify_(model)
+    quant.simplify_(model, quant.activations(quantization, device))
     return Loaded(model.eval().requires_grad_(False), device, fingerprint(model, source), source)
 
 
@@ -97,9 +97,14 @@ def tokenizer(source: Source, cache: Path) -> Any:
 
 
 def plain(source: Source, quantization: str, device: torch.device, cache: Path) -> Any:
-    """The model as transformers alone loads it in that format: what another program would put an adapter on."""
+    """The same weights as transformers alone has them, with none of zolite's layers: quantized, then expanded."""
     with _quiet(), _explained(source, quantization):
-        return _pretrained(_place(source, cache), quantization, device).eval()
+        model = _pretrained(_place(source, cache), quantization, device).eval()
+        return (
+            model.dequantize(dtype=quant.activations(quantization, device))
+            if quant.FORMATS[quantization].load(model.dtype)
+            else model
+        )
 
 
 def fingerprint(model: Any, source: Source) -> str:
@@ -140,9 +145,8 @@ def _place(source: Source, cache: Path) -> str:
 def _pretrained(where: str, quantization: str, device: torch.device) -> Any:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    form = quant.FORMATS[quantization]
-    dtype = form.cuda if device.type == "cuda" else form.cpu
-    options = form.load(dtype)
+    dtype = quant.activations(quantization, device)
+    options = quant.FORMATS[quantization].load(dtype)
     extra = {"quantization_config": BitsAndBytesConfig(**options)} if options else {}
     return AutoModelForCausalLM.from_pretrained(where, dtype=dtype, device_map={"": device}, **extra)
 
@@ -171,7 +175,7 @@ def _converted(gguf: Path, cache: Path) -> Path:
     free = shutil.disk_usage(folder.parent).free
     if free < 5 * size:
         raise ZoliteError(
-            f"{gguf.name} needs about {5 * size / 2**30:.1f} GiB in {folder.parent}, where {free / 2**30:.1f} GiB are free",
+            f"{gguf.name} needs about {5 * size >> 20} MiB in {folder.parent}, where {free >> 20} MiB are free",
             "make room, or set ZOLITE_CACHE to a folder on another disk",
         )
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:

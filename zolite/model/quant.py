@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -19,7 +20,7 @@ class Format:
 
 
 FORMATS = {
-    # int8 products take float16, eight times finer than bfloat16: what zeroth-order differences need.
+    # float16 is eight times finer than bfloat16, which zeroth-order differences need (docs/log.md).
     "int8": Format(8.0, torch.float32, torch.float16, lambda _: {"load_in_8bit": True, "llm_int8_threshold": 0.0}),
     "nf4": Format(
         4.5,
@@ -32,52 +33,40 @@ FORMATS = {
 }
 
 
-class Int8Linear(nn.Module):
-    """bitsandbytes' int8 product without its autograd wrapper, which warns at each call and goes through float16.
+def activations(name: str, device: torch.device) -> torch.dtype:
+    """What a format computes in on a device."""
+    return FORMATS[name].cuda if device.type == "cuda" else FORMATS[name].cpu
 
-    y = (round(x · 127 / s) codesᵀ) · s · scales / 127², s the largest |x| of each row (LLM.int8(), arXiv 2208.07339,
-    with threshold 0). Rows are independent, so a batch gives each row what the row alone would get.
+
+class Int8Linear(nn.Module):
+    """bitsandbytes' int8 weights, multiplied as weights only: y = x (codes · scales / 127)ᵀ.
+
+    bitsandbytes' own product (LLM.int8(), arXiv 2208.07339) rounds each token's activations to int8 too. That is fine
+    for inference and ruinous here: of the difference L(θ + εd) − L(θ − εd) at ε = 1e-2 about half is that rounding
+    (docs/log.md). Expanding the codes into one layer's worth of scratch costs little beside the product.
     """
 
     codes: Tensor
     scales: Tensor
     bias: Tensor | None
 
-    def __init__(self, codes: Tensor, scales: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, codes: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.out_features, self.in_features = codes.shape
         self.register_buffer("codes", codes, persistent=False)  # (out, in) int8
-        self.register_buffer("scales", scales, persistent=False)  # (out,) float32: largest |w| of each row
+        self.register_buffer("scales", (scales / 127).to(dtype).unsqueeze(1), persistent=False)  # (out, 1)
         self.register_buffer("bias", bias, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        product = _int8_cuda if x.is_cuda else _int8_cpu
-        y = product(x.reshape(-1, self.in_features), self.codes, self.scales)
-        y = y if self.bias is None else y + self.bias
-        return y.view(*x.shape[:-1], self.out_features)
+        return F.linear(x, self.codes * self.scales, self.bias)
 
 
-def _int8_cuda(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
-    """(rows, in) → (rows, out), in x's dtype."""
-    ops = torch.ops.bitsandbytes
-    rows, row_scales, _ = ops.int8_vectorwise_quant(x.to(torch.float16))
-    y: Tensor = ops.int8_scaled_mm(rows, codes, row_scales, scales, dtype=torch.float16)
-    return y.to(x.dtype)
-
-
-def _int8_cpu(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
-    """As `_int8_cuda`, in float32 around an integer product."""
-    row_scales = x.abs().amax(dim=-1, keepdim=True).float().clamp_(min=torch.finfo(torch.float32).tiny)
-    rows = (x * (127 / row_scales)).round_().to(torch.int8)
-    products: Tensor = torch.ops.bitsandbytes.int8_linear_matmul(rows, codes)  # (rows, out) int32, exact
-    return products.float().mul_(row_scales).mul_(scales / 127**2).to(x.dtype)
-
-
-def simplify_(model: nn.Module) -> None:
-    """Replace every bitsandbytes Linear8bitLt by an Int8Linear on the same codes."""
+def simplify_(model: nn.Module, dtype: torch.dtype) -> None:
+    """Replace every bitsandbytes Linear8bitLt by an Int8Linear on the same codes, for activations of a dtype."""
     for name, module in list(model.named_modules()):
         if type(module).__name__ == "Linear8bitLt":
-            replace_(model, name, Int8Linear(*_codes(module), getattr(module, "bias", None)))
+            bias = None if module.bias is None else module.bias.data.to(dtype)
+            replace_(model, name, Int8Linear(*_codes(module), bias, dtype))
 
 
 def replace_(model: nn.Module, name: str, module: nn.Module) -> None:
