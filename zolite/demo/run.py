@@ -78,9 +78,10 @@ def _reloaded(
 
 def _summary(name: str, before: Evaluated, after: Evaluated, again: Evaluated, seconds: float, peak: int) -> Noted:
     gain, apart = 100 * (after.value - before.value), 100 * abs(again.value - after.value)
+    verdict = f"{apart:.1f} points away" if apart else "the same"
     return Noted(
         "info",
-        f"test accuracy {100 * before.value:.1f}% → {100 * after.value:.1f}% ({gain:+.1f} points); the exported adapter "
-        f"in plain transformers + peft: {100 * again.value:.1f}%, {f'{apart:.1f} points away' if apart else 'the same'}; "
+        f"test accuracy {100 * before.value:.1f}% → {100 * after.value:.1f}% ({gain:+.1f} points); "
+        f"the exported adapter in plain transformers + peft: {100 * again.value:.1f}%, {verdict}; "
         f"{human_seconds(seconds)} in all, peak memory {human_bytes(peak)}; session {name}",
     )

@@ -97,14 +97,11 @@ def tokenizer(source: Source, cache: Path) -> Any:
 
 
 def plain(source: Source, quantization: str, device: torch.device, cache: Path) -> Any:
-    """The same weights as transformers alone has them, with none of zolite's layers: quantized, then expanded."""
+    """The same weights as transformers alone has them, with none of zolite's layers: quantized, then float32."""
     with _quiet(), _explained(source, quantization):
         model = _pretrained(_place(source, cache), quantization, device).eval()
-        return (
-            model.dequantize(dtype=quant.activations(quantization, device))
-            if quant.FORMATS[quantization].load(model.dtype)
-            else model
-        )
+        quantized = getattr(model, "hf_quantizer", None) is not None
+        return model.dequantize(dtype=torch.float32) if quantized else model.to(torch.float32)
 
 
 def fingerprint(model: Any, source: Source) -> str:

@@ -1,0 +1,47 @@
+"""What every benchmark needs: zolite as a subprocess, and a result that says where it comes from."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def zolite(*arguments: str) -> list[dict[str, Any]]:
+    """The JSON lines that a command prints."""
+    command = [sys.executable, "-m", "zolite", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def provenance() -> dict[str, Any]:
+    """Machine, driver, versions and commit."""
+    import torch
+
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    smi = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    card = subprocess.run(smi, capture_output=True, text=True, check=False) if torch.cuda.is_available() else None
+    packages = ("zolite", "torch", "transformers", "bitsandbytes", "peft")
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": card.stdout.strip() if card else "CPU",
+        "cuda": torch.version.cuda,
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "commit": os.environ.get("COMMIT") or git,  # COMMIT: for a copy without .git
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+def write(name: str, rows: list[dict[str, Any]], folder: Path = RESULTS) -> None:
+    """benchmarks/results/NAME.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"provenance": provenance(), "rows": rows}, indent=1, ensure_ascii=False)
+    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    print(text)

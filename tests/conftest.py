@@ -1,0 +1,163 @@
+"""What most tests need: a model and a tokenizer small enough for a CPU, folders of rows, and a home of their own."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from zolite import recipe as recipes
+from zolite.recipe import Recipe
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS = ("ox", "warm", "river", "a long way down", "blue", "seven of them", "if", "harbour lights")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """ZOLITE_HOME, for this test alone."""
+    monkeypatch.setenv("ZOLITE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ZOLITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, but " yes" and " no" are one each; <s> before a text, <|im_end|> as its end."""
+    vocab = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    merges = [("Ġ", "y"), ("Ġy", "e"), ("Ġye", "s"), ("Ġ", "n"), ("Ġn", "o")]
+    vocab |= {a + b: len(vocab) + i for i, (a, b) in enumerate(merges)}
+    inner = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens(["<s>", "<|im_start|>", "<|im_end|>"])
+    inner.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", inner.token_to_id("<s>"))])
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="<|im_end|>")
+    made.chat_template = CHATML
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a Llama of 100,000 random weights with that tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        initializer_range=0.1,  # so that logits differ from each other as a trained model's do
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def label_rows(count: int, labels: tuple[str, ...], seed: int) -> list[dict[str, Any]]:
+    """Texts of many lengths; three rows of four have the first label, so that there is something easy to learn."""
+    others = labels[1:]
+    texts = [f"{WORDS[(i * 7 + seed) % 8]} {WORDS[(i * 3 + seed) % 8]} {i}" for i in range(count)]
+    return [
+        {"text": t, "label": others[i // 4 % len(others)] if i % 4 == 3 else labels[0]} for i, t in enumerate(texts)
+    ]
+
+
+def completion_rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """Prompts and answers of many lengths."""
+    return [
+        {"prompt": f"Say {WORDS[(i + seed) % 8]}:", "completion": " " + " ".join([WORDS[(i * 5) % 8]] * (1 + i % 3))}
+        for i in range(count)
+    ]
+
+
+def message_rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """Conversations of one and of two turns."""
+
+    def turn(i: int) -> list[dict[str, str]]:
+        return [{"role": "user", "content": WORDS[i % 8]}, {"role": "assistant", "content": WORDS[(i * 3 + seed) % 8]}]
+
+    return [{"messages": turn(i) + (turn(i + 1) if i % 2 else [])} for i in range(count)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    """folder("label", train=24, dev=8, test=8, labels=…) writes a data folder of JSONL files."""
+
+    def write(
+        kind: str = "label", train: int = 24, dev: int = 8, test: int = 8, labels: tuple[str, ...] = ("yes", "no")
+    ) -> Path:
+        where = tmp_path / f"data-{kind}-{len(list(tmp_path.glob('data-*')))}"
+        where.mkdir()
+        for seed, (split, count) in enumerate({"train": train, "dev": dev, "test": test}.items()):
+            rows = {
+                "label": lambda n, s: label_rows(n, labels, s),
+                "completion": completion_rows,
+                "messages": message_rows,
+            }[kind](count, seed)
+            (where / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return where
+
+    return write
+
+
+@pytest.fixture
+def recipe(tiny: Path, folder: Callable[..., Path]) -> Callable[..., Recipe]:
+    """recipe(train__steps=3) is a quick recipe for the tiny model in float32 on the CPU, on label rows."""
+
+    def make(**changes: Any) -> Recipe:
+        quick = {
+            "model.name": str(tiny),
+            "model.quant": "float32",
+            "model.device": "cpu",
+            "adapter.rank": 4,
+            "data.context": 128,
+            "train.batch": 6,
+            "train.steps": 6,
+        }
+        given = {name.replace("__", "."): value for name, value in changes.items()}
+        if "data.path" not in given:
+            given["data.path"] = str(folder())
+        return recipes.override(Recipe(), quick | given)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def naive() -> ModuleType:
+    """tests/reference/losses.py, which no import path reaches."""
+    path = Path(__file__).parent / "reference" / "losses.py"
+    spec = importlib.util.spec_from_file_location("naive_losses", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def global_state() -> Iterator[None]:
+    """Hands torch's generator back as it was."""
+    state = torch.random.get_rng_state()
+    yield
+    torch.random.set_rng_state(state)

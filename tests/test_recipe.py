@@ -1,0 +1,317 @@
+"""Claims about the recipe: one place for defaults and checks, told in full, the same through every form."""
+
+import inspect
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zolite import cli
+from zolite import recipe as recipes
+from zolite.errors import UsageError
+from zolite.recipe import QUANTS, SCHEDULES, SPACES, AdapterPart, DataPart, ModelPart, Recipe, TrainPart
+
+ROOT = Path(__file__).parents[1]
+FILES = [*sorted((ROOT / "profiles" / "recipes").glob("*.toml")), ROOT / "zolite" / "demo" / "recipe.toml"]
+SETTINGS = recipes.settings()
+PATHS = [path for path, *_ in SETTINGS]
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=12)
+NAME = st.text("abcdefgh_.", min_size=1, max_size=8)
+COUNT = st.integers(1, 10**6)
+RECIPES = st.builds(
+    Recipe,
+    st.builds(ModelPart, TEXT, st.sampled_from(QUANTS), TEXT),
+    st.builds(
+        AdapterPart,
+        st.sampled_from(SPACES),
+        st.integers(1, 1024),
+        st.floats(1e-6, 1e6),
+        st.lists(NAME, max_size=3).map(tuple),
+    ),
+    st.builds(DataPart, TEXT, TEXT.map(lambda text: text + "{label}"), st.integers(8, 10**6)),
+    st.builds(
+        TrainPart,
+        method=NAME,
+        steps=COUNT,
+        batch=st.integers(64, 512),
+        microbatch=st.integers(0, 64),
+        slots=st.integers(1, 64),
+        queries=st.integers(1, 256),
+        lr=st.floats(0, 10),
+        eps=st.floats(0, 10),
+        schedule=st.sampled_from(SCHEDULES),
+        seed=st.integers(0, 2**63 - 1),
+        eval_every=st.integers(0, 10**6),
+        eval_rows=COUNT,
+        save_every=st.integers(0, 10**6),
+    ),
+)
+
+
+def at(recipe: Recipe, path: str) -> Any:
+    part, _, key = path.partition(".")
+    return getattr(getattr(recipe, part), key)
+
+
+def message(values: dict[str, Any]) -> str:
+    with pytest.raises(UsageError) as error:
+        recipes.from_dict(values)
+    assert error.value.exit_code == 2 and error.value.hint
+    return error.value.message
+
+
+def test_all_problems_at_once() -> None:
+    """Unknown keys, values of the wrong type and values out of range are told together, each once with its value."""
+    told = message(
+        {
+            "model": {"quant": "int3"},
+            "adapter": {"rank": 0, "colour": "red"},
+            "train": {"steps": "many", "slots": 65, "lr": -1},
+        }
+    )
+    expected = ("'int3'", "adapter.rank is 0", "adapter.colour", "train.steps: 'many'", "train.slots is 65", "lr is -1")
+    assert all(told.count(part) == 1 for part in expected)
+    assert len(told.splitlines()) == 1 + len(expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "low", "high"),
+    [
+        ("adapter.rank", 1, 1024),
+        ("data.context", 8, 10**9),
+        ("train.steps", 1, 10**9),
+        ("train.batch", 1, 10**9),
+        ("train.microbatch", 0, 16),
+        ("train.slots", 1, 64),
+        ("train.queries", 1, 256),
+        ("train.lr", 0, 1e9),
+        ("train.eps", 0, 1e9),
+        ("train.seed", 0, 2**63 - 1),
+        ("train.eval_every", 0, 10**9),
+        ("train.eval_rows", 1, 10**9),
+        ("train.save_every", 0, 10**9),
+    ],
+)
+def test_ranges(path: str, low: float, high: float) -> None:
+    """Each number is taken at both ends of its range and refused below, and above where the range ends."""
+    for value in (low, high):
+        assert at(recipes.override(Recipe(), {path: value}), path) == value
+    for value in (low - 1, high + 1) if high not in (10**9, 1e9) else (low - 1,):
+        with pytest.raises(UsageError, match=f"{path} is"):
+            recipes.override(Recipe(), {path: value})
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model.quant", "int4"),
+        ("adapter.space", "LORA"),
+        ("adapter.alpha", 0),
+        ("data.template", "{label}: {text}"),
+        ("train.schedule", "cosine"),
+    ],
+)
+def test_choices(path: str, value: Any) -> None:
+    """A choice that does not exist, or a template that does not end with its label, is refused by name."""
+    with pytest.raises(UsageError, match=path):
+        recipes.override(Recipe(), {path: value})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("train.stepz", "train.steps"),
+        ("trian.lr", "train.lr"),
+        ("lr", "train.lr"),
+        ("rank", "adapter.rank"),
+        ("adapter.target", "adapter.targets"),
+    ],
+)
+def test_suggests_the_near_one(wrong: str, meant: str) -> None:
+    """An unknown setting is told with the one that was probably meant."""
+    with pytest.raises(UsageError) as error:
+        recipes.override(Recipe(), {wrong: 1})
+    assert f"{wrong}: no such setting (did you mean {meant}?)" in error.value.message
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["kitchen", pytest.param("train", marks=pytest.mark.xfail(strict=True, reason="train. alone makes train.lr near"))],
+)
+def test_suggests_nothing_far(part: str) -> None:
+    """Where nothing is near, nothing is suggested."""
+    told = message({part: {"xyzzy": 1}})
+    assert f"{part}.xyzzy: no such setting" in told and "did you mean" not in told
+
+
+def test_outside_a_table() -> None:
+    """A setting of a recipe file that stands outside every table is named."""
+    assert "lr outside a table" in message({"lr": 1, "train": {"steps": 3}})
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "value"),
+    [
+        ("train.steps", "12", 12),
+        ("train.steps", 12.0, 12),
+        ("train.lr", "3e-3", 3e-3),
+        ("train.lr", 1, 1.0),
+        ("adapter.targets", "q_proj, v_proj,", ("q_proj", "v_proj")),
+        ("adapter.targets", ["q_proj"], ("q_proj",)),
+        ("adapter.targets", "", ()),
+        ("model.name", "a/b", "a/b"),
+    ],
+)
+def test_conversion(path: str, text: Any, value: Any) -> None:
+    """Text from the command line and values from a file become the setting's own type."""
+    got = at(recipes.override(Recipe(), {path: text}), path)
+    assert got == value and type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("train.steps", "1e3"),
+        ("train.steps", 1.5),
+        ("train.steps", True),
+        ("train.steps", ""),
+        ("train.steps", float("inf")),
+        ("train.lr", "nan"),
+        ("train.lr", float("inf")),
+        ("train.lr", "small"),
+        ("train.lr", False),
+        ("train.lr", [1.0]),
+        ("model.name", 3),
+        ("model.quant", True),
+    ],
+)
+def test_wrong_types(path: str, value: Any) -> None:
+    """A value that cannot be the setting's type is told with the setting and the value."""
+    with pytest.raises(UsageError) as error:
+        recipes.override(Recipe(), {path: value})
+    assert f"{path}: {value!r} is not" in error.value.message
+
+
+UNCAUGHT = "recipe._convert lets TypeError (targets) and OverflowError (a huge whole number for a float) through"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        pytest.param(path, value, marks=pytest.mark.xfail(strict=True, raises=error, reason=UNCAUGHT))
+        for path, value, error in (
+            ("adapter.targets", 5, TypeError),
+            ("adapter.targets", True, TypeError),
+            ("train.lr", 10**400, OverflowError),
+        )
+    ],
+)
+def test_wrong_types_of_a_file(path: str, value: Any) -> None:
+    """No value that TOML can hold breaks the conversion."""
+    with pytest.raises(UsageError, match=path):
+        recipes.override(Recipe(), {path: value})
+
+
+@settings(deadline=None)
+@given(RECIPES)
+def test_round_trip(recipe: Recipe) -> None:
+    """A recipe comes back the same from its tables, from TOML, and from each setting's text."""
+    tables = recipes.to_dict(recipe)
+    assert recipes.from_dict(tables) == recipe
+    assert recipes.from_dict(tomllib.loads(tomli_w.dumps(tables))) == recipe
+    texts = {path: at(recipe, path) for path in PATHS}
+    texts = {path: ",".join(v) if isinstance(v, tuple) else str(v) for path, v in texts.items()}
+    assert recipes.override(Recipe(), texts) == recipe
+
+
+@settings(deadline=None)
+@given(RECIPES)
+def test_resolve(recipe: Recipe) -> None:
+    """Resolving fills what was left open, keeps what was given, passes the checks, and does nothing the second time."""
+    resolved = recipes.resolve(recipe)
+    assert recipes.resolve(resolved) == resolved and recipes.check(resolved) == []
+    for path, _, default, meaning in SETTINGS:
+        given_, got = at(recipe, path), at(resolved, path)
+        is_open = "0 takes" in meaning or "0 for" in meaning
+        assert got == given_ or (is_open and given_ == 0 == default)
+        assert not is_open or got > 0
+    assert 1 <= resolved.train.microbatch <= resolved.train.batch
+
+
+@pytest.mark.parametrize("steps", [1, 9, 10, 11, 2000])
+def test_ten_in_a_run(steps: int) -> None:
+    """Evaluations and checkpoints left open come ten times a run, or every step of a shorter one."""
+    resolved = recipes.resolve(recipes.override(Recipe(), {"train.steps": steps})).train
+    assert resolved.eval_every == resolved.save_every == max(1, -(-steps // 10))
+
+
+def test_override_keeps_the_rest() -> None:
+    """Overriding changes what it names, and not the recipe it started from."""
+    before = Recipe()
+    after = recipes.override(before, {"train.lr": 0.5})
+    assert before == Recipe() and after.train.lr == 0.5
+    assert [path for path in PATHS if at(before, path) != at(after, path)] == ["train.lr"]
+
+
+def test_meanings() -> None:
+    """Every setting has a meaning of its own and its default, and no setting is missing."""
+    assert [f"{part}.{key}" for part, keys in recipes.to_dict(Recipe()).items() for key in keys] == PATHS
+    assert all(len(meaning) > 5 and default == at(Recipe(), path) for path, _, default, meaning in SETTINGS)
+    assert len({meaning for *_, meaning in SETTINGS}) == len(SETTINGS)
+
+
+@pytest.mark.xfail(strict=True, reason="recipe.settings() gives str(f.type), which is \"<class 'int'>\"")
+def test_types_are_readable() -> None:
+    """A setting's type is told as a person would write it."""
+    assert {kind for _, kind, _, _ in SETTINGS} == {"str", "int", "float", "tuple[str, ...]"}
+
+
+def test_defaults() -> None:
+    """The empty recipe passes its own checks, and every space has step sizes."""
+    assert recipes.check(Recipe()) == [] and recipes.from_dict({}) == Recipe()
+    assert set(recipes.STEP_SIZES) == set(SPACES)
+    assert all(value > 0 for pair in recipes.STEP_SIZES.values() for value in pair)
+
+
+def test_flags() -> None:
+    """Every flag of the command line sets a setting that exists, one each, and `zolite train` has it."""
+    assert set(cli.FLAGS.values()) <= set(PATHS) and len(set(cli.FLAGS.values())) == len(cli.FLAGS)
+    assert set(cli.FLAGS) <= set(inspect.signature(cli.train).parameters)
+    assert all(flag == path.partition(".")[2] for flag, path in cli.FLAGS.items())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_files_load(file: Path) -> None:
+    """Every recipe that comes with zolite loads, says more than the defaults, and names first the command to use it."""
+    recipe = recipes.load(file)
+    assert recipe != Recipe() and recipes.check(recipes.resolve(recipe)) == []
+    assert file.read_text(encoding="utf-8").startswith("# zolite ")
+
+
+@pytest.mark.parametrize(("content", "part"), [(b"[train\n", "not TOML"), (b"[train]\nstepz = 1\n", "train.steps")])
+def test_bad_files(tmp_path: Path, content: bytes, part: str) -> None:
+    """A file that is no TOML, or no recipe, is told as the user's mistake."""
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=part):
+        recipes.load(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """A file that is not there is named with the reason."""
+    with pytest.raises(UsageError, match=r"none\.toml cannot be read: No such file"):
+        recipes.load(tmp_path / "none.toml")
+
+
+@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="recipe.load lets UnicodeDecodeError through")
+def test_file_in_another_encoding(tmp_path: Path) -> None:
+    """A file that is not UTF-8, as PowerShell's > writes it, is told as the user's mistake."""
+    path = tmp_path / "recipe.toml"
+    path.write_text("[train]\nsteps = 3\n", encoding="utf-16")
+    with pytest.raises(UsageError, match="UTF-8"):
+        recipes.load(path)

@@ -1,0 +1,5 @@
+"""`python -m zolite` is `zolite`."""
+
+from zolite.cli import main
+
+main()
