@@ -258,11 +258,9 @@ def methods(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
         return
-    table = Table("name", "forwards a step", "state, bytes a number", "what", "paper", box=None, pad_edge=False)
     for row in rows:
-        cells = (row["name"], row["forwards_per_step"], row["state_bytes_per_number"], row["summary"], row["paper"])
-        table.add_row(*map(str, cells))
-    Console().print(table)
+        cost = f"{row['forwards_per_step']} forwards a step, {row['state_bytes_per_number']:g} bytes held a number"
+        print(f"{row['name']:8} {cost}\n{'':8} {row['summary']}\n{'':8} {row['paper']}")
 
 
 @app.command()

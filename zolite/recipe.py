@@ -112,6 +112,8 @@ def load(path: Path) -> Recipe:
         return from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UsageError(f"recipe {path} cannot be read: {error.strerror}", "check the path") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"recipe {path} is not UTF-8", "save it as UTF-8 text") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"recipe {path} is not TOML: {error}", "see profiles/recipes for examples") from error
 
@@ -183,10 +185,14 @@ def settings() -> list[tuple[str, str, Any, str]]:
     parts = {part.name: getattr(Recipe(), part.name) for part in dataclasses.fields(Recipe)}
     meanings = {name: _meanings(type(part)) for name, part in parts.items()}
     return [
-        (f"{name}.{f.name}", str(f.type), getattr(part, f.name), meanings[name][f.name])
+        (f"{name}.{f.name}", _type_name(f.type), getattr(part, f.name), meanings[name][f.name])
         for name, part in parts.items()
         for f in dataclasses.fields(part)
     ]
+
+
+def _type_name(kind: Any) -> str:
+    return kind.__name__ if type(kind) is type else str(kind)
 
 
 def _meanings(part: type) -> dict[str, str]:
@@ -211,16 +217,17 @@ def _types(part: Any) -> dict[str, Any]:
 
 
 def _nearest(path: str, parts: dict[str, Any]) -> str:
-    known = [f"{name}.{key}" for name, part in parts.items() for key in _types(part)]
-    by_key = [k for k in known if k.partition(".")[2] == path]
-    close = by_key or difflib.get_close_matches(path, known, 1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    known = {key: f"{name}.{key}" for name, part in parts.items() for key in _types(part)}
+    close = difflib.get_close_matches(path.rpartition(".")[2], known, 1)
+    return f" (did you mean {known[close[0]]}?)" if close else ""
 
 
 def _convert(value: Any, kind: Any) -> Any:
     """A value from TOML or text to the type of its field."""
     if kind == tuple[str, ...]:
         items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise ValueError(f"{value!r} is not a list of names")
         return tuple(str(item).strip() for item in items if str(item).strip())
     if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
         raise ValueError(f"{value!r} is not {'text' if kind is str else 'a number'}")
@@ -228,7 +235,7 @@ def _convert(value: Any, kind: Any) -> Any:
         raise ValueError(f"{value!r} is not a whole number")
     try:
         number = kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{value!r} is not {'a whole number' if kind is int else 'a number'}") from None
     if kind is float and not abs(number) < float("inf"):
         raise ValueError(f"{value!r} is not a finite number")

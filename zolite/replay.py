@@ -1,5 +1,7 @@
 """Theta from a session: the newest whole checkpoint and the journal rows after it, without the model."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from zolite.core.sampler import State
 from zolite.core.space import Space, make_space
 from zolite.engine.adapter import start
 from zolite.errors import ZoliteError
-from zolite.session import Session
+from zolite.session import Checkpoint, Session
 
 
 @torch.inference_mode()
@@ -31,25 +33,51 @@ def catch_up_(
     return step
 
 
+@dataclass(frozen=True)
+class Rebuilt:
+    """A session's numbers on the CPU, where its journal ends."""
+
+    step: int
+    space: Space
+    state: dict[str, State]
+    frozen: dict[str, tuple[int, ...]]  # shapes of the factors that are not trained
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {b.name: b.of(self.space.theta).clone() for b in self.space.blocks}
+
+
 @torch.inference_mode()
-def last_factors(session: Session) -> tuple[int, dict[str, Tensor]]:
-    """(step, every factor of the adapter by block name, float32) where the journal ends."""
+def rebuild(session: Session) -> Rebuilt:
+    """The newest whole checkpoint and the journal rows after it, under the recipe that they were written by."""
     checkpoint, problems = session.newest()
     if checkpoint is None:
         raise ZoliteError(f"session {session.name} has no whole checkpoint. {' '.join(problems)}", "train it again")
     cpu, train = torch.device("cpu"), session.recipe.train
     tensors, held = checkpoint.tensors(), checkpoint.state()
-    space = make_space(
-        {n: tuple(t.shape) for n, t in tensors.items() if not n.startswith("state.")}, 0, torch.float32, cpu
-    )
+    shapes = {name: tuple(t.shape) for name, t in tensors.items() if not name.startswith("state.")}
+    space = make_space(shapes, 0, torch.float32, cpu)
     for block in space.blocks:
         block.of(space.theta).copy_(tensors[block.name])
     estimator, rule = method(train.method).build(train)
     state = {"estimator": estimator.init(space), "rule": rule.init(space)}
     restore_state(state, held["method"], tensors)
     step = catch_up_(session, checkpoint.step, space, estimator, rule, state)
-    frozen = {name: start(train.seed, name, tuple(shape), cpu) for name, shape in held["frozen"].items()}
-    return step, {b.name: b.of(space.theta).clone() for b in space.blocks} | frozen
+    return Rebuilt(step, space, state, {name: tuple(shape) for name, shape in held["frozen"].items()})
+
+
+def last_factors(session: Session) -> tuple[int, dict[str, Tensor]]:
+    """(step, every factor of the adapter by block name, float32) where the journal ends."""
+    now, seed, cpu = rebuild(session), session.recipe.train.seed, torch.device("cpu")
+    return now.step, now.tensors() | {name: start(seed, name, shape, cpu) for name, shape in now.frozen.items()}
+
+
+def save(
+    session: Session, step: int, tensors: dict[str, Tensor], state: dict[str, State], frozen: dict[str, tuple[int, ...]]
+) -> Checkpoint:
+    """A checkpoint that `rebuild` reads."""
+    plain, held = split_state(state)
+    shapes = {name: list(shape) for name, shape in frozen.items()}
+    return session.save(step, tensors | held, {"method": plain, "frozen": shapes}, keep=(0,))
 
 
 def split_state(state: dict[str, State]) -> tuple[dict[str, object], dict[str, Tensor]]:

@@ -22,8 +22,7 @@ from zolite.replay import last_factors
 
 def score(target: str, data: Path, changes: dict[str, Any]) -> Evaluated:
     """`target` names a session if there is one of that name, else a model."""
-    known = (paths()["sessions"] / target).is_dir() if not target.startswith("builtin:") else False
-    return score_session(target, data, changes) if known else score_model(target, data, changes)
+    return (score_session if sessions.exists(target) else score_model)(target, data, changes)
 
 
 def score_session(name: str, data: Path, changes: dict[str, Any]) -> Evaluated:

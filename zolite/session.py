@@ -153,11 +153,16 @@ def create(name: str | None, recipe: Recipe, facts: dict[str, Any]) -> Session:
     return _open_first(path)
 
 
+def exists(name: str) -> bool:
+    """Whether there is a session of that name; any text may be asked about."""
+    return bool(NAME.fullmatch(name)) and (paths()["sessions"] / name).is_dir()
+
+
 def ensure_free(name: str | None) -> None:
     """Refuses a name that cannot be a session's, or is one's already: before a model is loaded in vain."""
     if name is not None:
         _check_name(name)
-        if (paths()["sessions"] / name).exists():
+        if exists(name):
             raise _taken(name)
 
 

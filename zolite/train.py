@@ -41,7 +41,7 @@ from zolite.events import Evaluated, Event, Finished, Noted, Saved, Started, Ste
 from zolite.model import load as models
 from zolite.paths import paths
 from zolite.recipe import Recipe
-from zolite.replay import catch_up_, restore_state, split_state
+from zolite.replay import catch_up_, rebuild, restore_state, save
 from zolite.session import Session, StepRow
 
 FLUSH_SECONDS = 0.5  # steps wait on the device this long before their scalars are copied out, journalled and shown
@@ -174,7 +174,7 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
     if ledger.bad_steps >= MOST_SKIPPED:
         raise ZoliteError(
             f"the loss was not a number for {ledger.bad_steps} steps in a row, up to step {step}; the session is saved",
-            f"try a smaller step: `zolite train … --set train.lr={t.lr / 3:.2g}`",
+            f"try --lr {t.lr / 3:.2g}; if it began at step 1, --quant nf4 or bf16, which hold larger activations",
         )
 
 
@@ -275,11 +275,9 @@ class Ledger:
         return event
 
     def save(self, step: int) -> Saved:
-        space, adapter = self.run.space, self.run.engine.adapter
+        space, frozen = self.run.space, self.run.engine.adapter.frozen
         tensors = {block.name: block.of(space.theta) for block in space.blocks}
-        plain, held = split_state(self.run.state)
-        frozen = {name: list(a.shape) for name, a in adapter.frozen.items()}
-        checkpoint = self.session.save(step, tensors | held, {"method": plain, "frozen": frozen}, keep=(0,))
+        checkpoint = save(self.session, step, tensors, self.run.state, shapes_of(frozen))
         return self.note(Saved(step, str(checkpoint.path)))
 
     def finish(self, step: int) -> Finished:
@@ -325,7 +323,26 @@ def resume(name: str, changes: dict[str, Any], force: bool, stop: Callable[[], b
                 "undo the change, or go on all the same with --force",
             )
         if serious:
-            sessions.amend(session, run.recipe, run.facts)
+            turn(session, run)
         text = "; ".join(serious + mild)
         notes = (f"{text}: the steps from here on may not be those of an uninterrupted run",) if text else ()
         yield from train(dataclasses.replace(run, notes=run.notes + notes), session, stop)
+
+
+def turn(session: Session, run: Run) -> None:
+    """Let a session go on under another recipe, from the numbers it has; refused where they do not fit."""
+    now, adapter = rebuild(session), run.engine.adapter
+    same_start = not now.frozen or session.recipe.train.seed == run.recipe.train.seed
+    fits = shapes_of(now.tensors()) == {b.name: b.shape for b in run.space.blocks}
+    if not (fits and now.frozen == shapes_of(adapter.frozen) and same_start):
+        raise UsageError(
+            f"the numbers of session {session.name} do not fit that recipe: another rank, space, choice of layers or "
+            "first values (seed) is another adapter",
+            "start a new session with `zolite train`",
+        )
+    save(session, now.step, now.tensors(), now.state, now.frozen)  # its last rows are of the old recipe
+    sessions.amend(session, run.recipe, run.facts)
+
+
+def shapes_of(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(t.shape) for name, t in tensors.items()}

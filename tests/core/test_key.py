@@ -100,7 +100,8 @@ def test_uncorrelated() -> None:
     keys = [
         *(Key(seed, 0) for seed in (0, 1, 2**32, 2**62)),
         *(Key(0, step) for step in (1, 2, 3)),
-        *(Key(0, 0).fold(*tag) for tag in ((0,), (1,), (2,), ("1",), (1, 2), (12,))),
+        *(Key(0, 0).fold(*tag) for tag in ((0,), (1,), (2,), ("1",), (12,))),
+        Key(0, 0).fold(1).fold(2),
     ]
     tiles = 16
     drawn = torch.stack([numbers(key, tiles) for key in keys] + [numbers(keys[0], tiles).roll(TILE)])

@@ -60,7 +60,6 @@ def test_views() -> None:
     assert int(space.slots.count_nonzero()) == 1 and float(space.slots[1, block.offset + 31 * 7 - 1]) == 7.0
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="Block.of spreads the shape: view() of nothing")
 def test_scalar_block() -> None:
     """A block may be a single number without a shape."""
     space = make_space({"scale": ()}, 2, torch.float32, CPU)
@@ -100,6 +99,17 @@ def test_fewer_points() -> None:
     before = space.slots.clone()
     space.fill_([Combo()])
     assert torch.equal(space.slots[0], space.theta) and torch.equal(space.slots[1], before[1])
+
+
+def test_combo() -> None:
+    """A sum of sums adds every product of factors along the way; scaling it scales each term; the empty one is 0."""
+    space, (u, v) = space_of(torch.float32), (Noise(Key(1, step)) for step in (1, 2))
+    inner = Combo(((2.0, u), (torch.tensor(3.0), v)))
+    out, zu, zv = (torch.zeros(space.size) for _ in range(3))
+    u.add_to(zu, 1.0, space)
+    v.add_to(zv, 1.0, space)
+    Combo(((-1.0, inner), (0.5, u), (1.0, Combo()))).scaled(4.0).add_to(out, torch.tensor(0.25), space)
+    torch.testing.assert_close(out, -1.5 * zu - 3 * zv, rtol=0, atol=1e-5)
 
 
 def test_add() -> None:

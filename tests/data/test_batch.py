@@ -19,7 +19,7 @@ seeds = st.integers(0, 2**63 - 1)
 
 
 def lengths(count: int, seed: int) -> tuple[int, ...]:
-    return tuple(random.Random(seed).randrange(1, 100) for _ in range(count))
+    return tuple(random.Random(seed).choices(range(1, 100), k=count))
 
 
 def steps_of(order: Order, epoch: int) -> list[tuple[int, ...]]:

@@ -15,14 +15,6 @@ from zolite.model.quant import FORMATS, Int8Linear, activations, linear_names
 CPU = torch.device("cpu")
 # Largest error of a layer's output beside the largest output, by the dtype that it is computed in on a CPU.
 ROUNDING = {torch.float32: 2e-6, torch.bfloat16: 2**-7}
-BF16_NF4 = pytest.param(
-    "nf4",
-    marks=pytest.mark.xfail(
-        bnb.has_avx512bf16(),
-        strict=True,
-        reason="on such a CPU bitsandbytes repacks nf4 weights at their first product and multiplies in bfloat16",
-    ),
-)
 
 
 def loaded(tiny: Path, quant: str) -> Any:
@@ -42,7 +34,7 @@ def weights(layer: Any) -> Tensor:
     return layer.weight.float()
 
 
-@pytest.mark.parametrize("quant", [BF16_NF4 if quant == "nf4" else quant for quant in FORMATS])
+@pytest.mark.parametrize("quant", FORMATS)
 def test_a_layer_multiplies_by_the_weights_it_stands_for(tiny: Path, quant: str) -> None:
     """In every format every layer's output is a dense float32 product with its expanded weights, up to rounding."""
     model, dtype = loaded(tiny, quant), activations(quant, CPU)
@@ -95,7 +87,7 @@ def test_int8_codes_are_those_of_bitsandbytes(tiny: Path) -> None:
         assert held == layer.in_features * layer.out_features + 4 * layer.out_features
 
 
-@pytest.mark.parametrize("quant", [BF16_NF4 if quant == "nf4" else quant for quant in FORMATS])
+@pytest.mark.parametrize("quant", FORMATS)
 @torch.inference_mode()
 def test_plain_transformers_computes_the_same(tiny: Path, quant: str) -> None:
     """models.plain, which has none of zolite's layers, gives models.load's logits in every format."""

@@ -25,7 +25,7 @@ class Block:
 
     def of(self, flat: Tensor) -> Tensor:
         """The block's view of a flat (…, n): (…, *shape)."""
-        return flat[..., self.offset : self.offset + math.prod(self.shape)].view(*flat.shape[:-1], *self.shape)
+        return flat[..., self.offset : self.offset + math.prod(self.shape)].view((*flat.shape[:-1], *self.shape))
 
 
 def layout(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Block, ...]:

@@ -63,7 +63,7 @@ def _shapes(linear: Any, rank: int) -> dict[str, tuple[int, int]]:
     return {"a": (rank, linear.in_features), "b": (linear.out_features, rank)}
 
 
-def start(seed: int, name: str, shape: tuple[int, int], device: torch.device) -> Tensor:
+def start(seed: int, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
     """A layer's own numbers, whatever other layers carry adapters."""
     count = math.prod(shape)
     words = noise.words(Key(seed, 0, ("start", name)), 0, -(-count // TILE) * TILE, device)

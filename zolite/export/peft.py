@@ -9,7 +9,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zolite.errors import UsageError, ZoliteError
+from zolite import disk
+from zolite.errors import UsageError
 from zolite.recipe import Recipe
 from zolite.replay import last_factors
 from zolite.session import Session
@@ -42,17 +43,13 @@ def export(session: Session, folder: Path) -> int:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty", "choose another folder with --to")
     step, factors = last_factors(session)
-    try:
+    with disk.saving("the adapter", folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".zolite-export-") as partial:
             _write(Path(partial), session, step, factors)
             shutil.rmtree(folder, ignore_errors=True)  # it is empty
             os.rename(partial, folder)
             os.mkdir(partial)  # for the context manager to remove
-    except OSError as error:
-        raise ZoliteError(
-            f"{folder} cannot be written: {error.strerror}", "make room, or choose another --to"
-        ) from error
     return step
 
 

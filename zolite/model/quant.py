@@ -61,12 +61,52 @@ class Int8Linear(nn.Module):
         return F.linear(x, self.codes * self.scales, self.bias)
 
 
+class Nf4Linear(nn.Module):
+    """bitsandbytes' nf4 weights, expanded and multiplied in the activations' dtype.
+
+    bitsandbytes does the same on a GPU; on CPUs with AVX-512 BF16 it repacks them and multiplies in bfloat16.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, weight: Any, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight, self.dtype = weight, dtype  # bitsandbytes.nn.Params4bit
+        self.out_features, self.in_features = weight.quant_state.shape
+        self.register_buffer("bias", bias, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        from bitsandbytes.functional import dequantize_4bit
+
+        weight = dequantize_4bit(self.weight.data, self.weight.quant_state).to(self.dtype)
+        return F.linear(x, weight, self.bias)
+
+
 def simplify_(model: nn.Module, dtype: torch.dtype) -> None:
-    """Replace every bitsandbytes Linear8bitLt by an Int8Linear on the same codes, for activations of a dtype."""
+    """Replace bitsandbytes' layers by ones that multiply the same weights in the activations' dtype, and no other."""
     for name, module in list(model.named_modules()):
-        if type(module).__name__ == "Linear8bitLt":
-            bias = None if module.bias is None else module.bias.data.to(dtype)
-            replace_(model, name, Int8Linear(*_codes(module), bias, dtype))
+        simpler = SIMPLER.get(type(module).__name__)
+        if simpler is not None:
+            replace_(model, name, simpler(module, dtype))
+
+
+def _int8(module: Any, dtype: torch.dtype) -> Int8Linear:
+    """From a Linear8bitLt, wherever it keeps codes and scales before its first call."""
+    state, weight = module.state, module.weight
+    codes = state.CB if state.CB is not None else weight.data
+    scales = state.SCB if state.SCB is not None else weight.SCB
+    return Int8Linear(codes, scales.float(), _cast(module.bias, dtype), dtype)
+
+
+def _nf4(module: Any, dtype: torch.dtype) -> Nf4Linear:
+    return Nf4Linear(module.weight, _cast(module.bias, dtype), dtype)
+
+
+def _cast(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if bias is None else bias.detach().to(dtype)
+
+
+SIMPLER: dict[str, Callable[[Any, torch.dtype], nn.Module]] = {"Linear8bitLt": _int8, "Linear4bit": _nf4}
 
 
 def replace_(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -81,12 +121,4 @@ def linear_names(model: Any) -> list[str]:
 
 
 def is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear | Int8Linear)  # bitsandbytes' layers are nn.Linear
-
-
-def _codes(module: Any) -> tuple[Tensor, Tensor]:
-    """(codes, scales) of a Linear8bitLt, wherever it keeps them before its first call."""
-    state, weight = module.state, module.weight
-    codes = state.CB if state.CB is not None else weight.data
-    scales = state.SCB if state.SCB is not None else weight.SCB
-    return codes, scales.float()
+    return isinstance(module, nn.Linear | Int8Linear | Nf4Linear)
