@@ -160,8 +160,8 @@ def test_a_failed_export_leaves_nothing(
             export(where / "out")
     assert [f.name for f in where.iterdir()] == (["out"] if exists else [])
     assert not exists or not any((where / "out").iterdir())
-    if what == "full disk":
-        assert isinstance(caught.value, ZoliteError) and "No space left on device" in caught.value.message
+    if what != "Ctrl-C":
+        assert isinstance(caught.value, ZoliteError) and "disk full while saving the adapter" in caught.value.message
     assert export(where / "out") == 1
 
 
@@ -175,7 +175,7 @@ def test_a_full_disk_is_said_in_words_however_it_is_told(
         raise FAILURES["full disk, as safetensors says it"]()
 
     monkeypatch.setattr(peft, "save_file", fail)
-    with pytest.raises(ZoliteError, match="No space left"):
+    with pytest.raises(ZoliteError, match="disk full while saving the adapter"):
         export(tmp_path / "out")
 
 

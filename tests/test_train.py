@@ -396,7 +396,7 @@ def test_ten_bad_steps_in_a_row_end_the_run(recipe: Make, monkeypatch: pytest.Mo
             for event in begin(chosen, "bad", forever):
                 events.append(event)  # noqa: PERF402 - those before the error are wanted
     assert not isinstance(caught.value, UsageError)
-    assert "train.lr=0.001" in caught.value.hint
+    assert "--lr 0.001" in caught.value.hint
     end = only(events, Finished)[-1]
     assert (end.step, end.reason, end.skipped) == (29, "diverged", 19)
     (summary,) = sessions.list_()
