@@ -1,5 +1,6 @@
 """Claims about weight formats: what a frozen layer holds and what it multiplies."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,13 @@ def test_loaded_models_are_frozen(tiny: Path) -> None:
         model = loaded(tiny, quant)
         assert not model.training
         assert not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("quant", FORMATS)
+def test_plain_is_float32_throughout(tiny: Path, quant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the export is checked against computes in float32, whatever a GPU trains in."""
+    low = dataclasses.replace(FORMATS[quant], cpu=torch.bfloat16)
+    monkeypatch.setitem(FORMATS, quant, low)
+    model = models.plain(models.resolve(str(tiny)), quant, CPU, tiny.parent / "cache")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert model(torch.tensor([[1, 2, 3]])).logits.dtype == torch.float32

@@ -100,8 +100,9 @@ def plain(source: Source, quantization: str, device: torch.device, cache: Path) 
     """The same weights as transformers alone has them, with none of zolite's layers: quantized, then float32."""
     with _quiet(), _explained(source, quantization):
         model = _pretrained(_place(source, cache), quantization, device).eval()
-        quantized = getattr(model, "hf_quantizer", None) is not None
-        return model.dequantize(dtype=torch.float32) if quantized else model.to(torch.float32)
+        if getattr(model, "hf_quantizer", None) is not None:
+            model = model.dequantize(dtype=torch.float32)
+        return nn.Module.to(model, torch.float32)  # transformers' own `to` still thinks it quantized
 
 
 def fingerprint(model: Any, source: Source) -> str:

@@ -1,0 +1,68 @@
+"""Claim: both signs in one forward (slots 2) give the losses of one after the other (slots 1), in one forward a step.
+
+python benchmarks/slots.py [OUT]
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import RESULTS, write
+
+from zolite import recipe as recipes
+from zolite.core.direction import Combo, Noise
+from zolite.core.key import Key
+from zolite.demo.run import demo_recipe
+from zolite.train import Run, prepare, take_step
+
+BATCHES, STEPS = 10, 10
+
+
+def prepared(quant: str, slots: int) -> Run:
+    return prepare(recipes.override(demo_recipe(), {"model.quant": quant, "train.slots": slots}))
+
+
+@torch.inference_mode()
+def losses(run: Run) -> torch.Tensor:
+    """(BATCHES, 2): both losses of the first batches, at the start."""
+    found = []
+    for step in range(BATCHES):
+        objective = run.engine.bind([run.examples["train"][i] for i in run.order.batch_at(step)])
+        found.append(objective([Combo(((s * 1e-2, Noise(Key(0, step))),)) for s in (1.0, -1.0)]))
+    return torch.stack(found).double().cpu()
+
+
+def speed(run: Run) -> tuple[float, float]:
+    """(seconds, decoder calls) of a step; the median and the mean of STEPS."""
+    calls = []
+    handle = run.engine.loaded.model.get_decoder().register_forward_hook(lambda *_: calls.append(1))
+    seconds = []
+    for step in range(STEPS):
+        began = time.monotonic()
+        float(take_step(run, step).losses[0])  # waits for the device
+        seconds.append(time.monotonic() - began)
+    handle.remove()
+    return statistics.median(seconds), len(calls) / STEPS
+
+
+def compare(quant: str) -> dict[str, Any]:
+    one, two = prepared(quant, 1), prepared(quant, 2)
+    first, second = losses(one), losses(two)
+    slope, difference = first[:, 0] - first[:, 1], (first - second).abs()
+    (slow, slow_calls), (fast, fast_calls) = speed(one), speed(two)
+    return {
+        "quant": quant,
+        "largest_relative_difference": float((difference / first).max()),
+        "largest_difference_over_rms_loss_difference": float(difference.max() / slope.pow(2).mean().sqrt()),
+        "forwards_a_step": {"slots 1": slow_calls, "slots 2": fast_calls},
+        "time_ratio_slots_1_over_2": round(slow / fast, 2),
+    }
+
+
+if __name__ == "__main__":
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = [compare(quant) for quant in ("int8", "nf4", "bf16")]
+    write(f"slots-{device}", rows, Path(sys.argv[1]) if sys.argv[1:] else RESULTS)
