@@ -172,6 +172,30 @@ def test_what_a_run_says(recipe: Make) -> None:
         assert session.journal.events() == noted
 
 
+@pytest.mark.parametrize(("wait", "taken"), [(0.0, [1, 2, 3, 4, 5, 6]), (1e9, [4, 4, 4, 4, 6, 6])])
+def test_steps_are_said_and_journalled_in_time(
+    recipe: Make, monkeypatch: pytest.MonkeyPatch, wait: float, taken: list[int]
+) -> None:
+    """Slow steps are said one by one, quick ones together, no later than a score; what was said is journalled."""
+    real, count = training.take_step, itertools.count(1)
+    latest = 0
+
+    def counted(run: training.Run, step: int) -> Any:
+        nonlocal latest
+        latest = next(count)
+        return real(run, step)
+
+    monkeypatch.setattr(training, "take_step", counted)
+    monkeypatch.setattr(training, "FLUSH_SECONDS", wait)
+    run, found = prepare(recipe(train__steps=6, train__eval_every=4, train__save_every=4)), []
+    with sessions.create("run", run.recipe, run.facts) as session:
+        for event in training.train(run, session):
+            if isinstance(event, StepDone):
+                found.append(latest)
+                assert session.journal.last_step() >= event.step
+    assert found == taken
+
+
 def test_completions_and_messages_are_scored_by_loss(recipe: Make, folder: Callable[..., Path]) -> None:
     """Rows without labels train too, and their metric is nats a token."""
     for kind in ("completion", "messages"):
@@ -180,6 +204,27 @@ def test_completions_and_messages_are_scored_by_loss(recipe: Make, folder: Calla
         assert {e.metric for e in scores} == {"loss"}
         assert all(0 < e.value < 20 for e in scores)
         assert events[-1].reason == "done"
+
+
+@pytest.mark.parametrize("at_once", [1, 200, 4096])
+@pytest.mark.parametrize("kind", ["label", "completion"])
+def test_scores_follow_their_definition(
+    recipe: Make, folder: Callable[..., Path], naive: Any, monkeypatch: pytest.MonkeyPatch, kind: str, at_once: int
+) -> None:
+    """The share of rows whose right answer scores highest, or nats a token over all rows, whatever a forward holds."""
+    monkeypatch.setattr("zolite.evaluate.EVAL_TOKENS", at_once)
+    run = prepare(recipe(data__path=str(folder(kind, dev=12))))
+    plain = models.plain(models.resolve(run.recipe.model.name), "float32", torch.device("cpu"), Path("unused"))
+    right, nats, tokens = 0, 0.0, 0
+    for row in run.examples["dev"]:
+        prompt = row.sequences[0][: min(q.position for q in row.queries) + 1]
+        answers = [[q.token for q in row.queries if q.candidate == c] for c in range(row.candidates)]
+        scores = [naive.mean_logprob(plain, prompt, answer) for answer in answers]
+        right += scores.index(max(scores)) == row.answer
+        nats, tokens = nats - scores[0] * len(answers[0]), tokens + len(answers[0])
+    score = training.dev_score(run, 0)  # the adapter adds nothing yet
+    assert score.rows == 12
+    assert score.value == pytest.approx(right / 12 if kind == "label" else nats / tokens, rel=1e-5)
 
 
 def test_training_lowers_the_loss(recipe: Make, folder: Callable[..., Path]) -> None:
@@ -325,7 +370,9 @@ def test_force_keeps_what_was_learnt_before(recipe: Make, home: Path, change: di
     assert same(factors("run"), before)
 
 
-@pytest.mark.parametrize("change", [{"adapter.rank": "2"}, {"adapter.space": "lora"}, {"adapter.targets": "q_proj"}])
+@pytest.mark.parametrize(
+    "change", [{"adapter.rank": "2"}, {"adapter.space": "lora"}, {"adapter.targets": "q_proj"}, {"train.seed": "7"}]
+)
 def test_a_change_that_theta_cannot_follow_is_refused_in_words(recipe: Make, change: dict[str, str]) -> None:
     """Another shape of adapter cannot take over a session's numbers: an error in words; the session is as before."""
     run_all(recipe(train__steps=6), "run", after(3))
