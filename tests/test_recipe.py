@@ -151,7 +151,7 @@ def test_suggests_nothing_far(part: str) -> None:
 
 def test_outside_a_table() -> None:
     """A setting of a recipe file that stands outside every table is named."""
-    assert "lr outside a table" in message({"lr": 1, "train": {"steps": 3}})
+    assert "lr: no such setting (did you mean train.lr?)" in message({"lr": 1, "train": {"steps": 3}})
 
 
 @pytest.mark.parametrize(

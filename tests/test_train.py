@@ -370,6 +370,16 @@ def test_force_keeps_what_was_learnt_before(recipe: Make, home: Path, change: di
     assert same(factors("run"), before)
 
 
+def test_rows_are_never_replayed_under_a_later_recipe(recipe: Make, home: Path) -> None:
+    """Where the checkpoint at a forced change is damaged, an older one is no substitute: an error, not other numbers."""
+    run_all(recipe(train__steps=6, adapter__space="lora"), "run", after(3))
+    list(resume("run", {"train.lr": "1e-3"}, True, after(0)))
+    damaged = home / "sessions" / "run" / "checkpoints" / "000003" / "params.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    with pytest.raises(ZoliteError, match="no whole checkpoint from step 3"):
+        factors("run")
+
+
 @pytest.mark.parametrize(
     "change", [{"adapter.rank": "2"}, {"adapter.space": "lora"}, {"adapter.targets": "q_proj"}, {"train.seed": "7"}]
 )

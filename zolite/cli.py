@@ -16,7 +16,7 @@ from rich.table import Table
 from zolite import __version__, render
 from zolite import recipe as recipes
 from zolite import session as sessions
-from zolite.errors import ZoliteError
+from zolite.errors import UsageError, ZoliteError
 from zolite.events import Event, Finished, Started, to_json
 from zolite.paths import paths as all_paths
 from zolite.recipe import Recipe
@@ -311,7 +311,7 @@ def _with_flags(recipe: Recipe, changes: dict[str, Any] | None = None, **flags: 
 def _settings(sets: list[str] | None) -> dict[str, str]:
     bad = [item for item in sets or [] if "=" not in item]
     if bad:
-        raise typer.BadParameter(f"--set {bad[0]!r} is not KEY=VALUE")
+        raise UsageError(f"--set {bad[0]!r} is not KEY=VALUE", "for example --set train.eval_every=100")
     return {key.strip(): value for key, _, value in (item.partition("=") for item in sets or [])}
 
 

@@ -109,7 +109,7 @@ def to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
 def load(path: Path) -> Recipe:
     """A recipe file."""
     try:
-        return from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+        return from_dict(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise UsageError(f"recipe {path} cannot be read: {error.strerror}", "check the path") from error
     except UnicodeDecodeError as error:
@@ -125,7 +125,7 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     for path, value in changes.items():
         part, _, key = path.partition(".")
         if part not in parts or key not in _types(parts[part]):
-            problems.append(f"{path}: no such setting{_nearest(path, parts)}")
+            problems.append(f"{path.rstrip('.')}: no such setting{_nearest(path.rstrip('.'), parts)}")
             continue
         try:
             parts[part] = dataclasses.replace(parts[part], **{key: _convert(value, _types(parts[part])[key])})
@@ -206,10 +206,9 @@ def _meanings(part: type) -> dict[str, str]:
 
 
 def _leaves(values: dict[str, Any]) -> list[tuple[str, str, Any]]:
-    bad = [key for key, table in values.items() if not isinstance(table, dict)]
-    if bad:
-        raise UsageError(f"the recipe has {', '.join(bad)} outside a table", "put each setting under its [table]")
-    return [(part, key, value) for part, table in values.items() for key, value in table.items()]
+    """(table, key, value); what stands outside a table gets an empty key, which is no setting's."""
+    tables = {part: table if isinstance(table, dict) else {"": table} for part, table in values.items()}
+    return [(part, key, value) for part, table in tables.items() for key, value in table.items()]
 
 
 def _types(part: Any) -> dict[str, Any]:

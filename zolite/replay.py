@@ -46,12 +46,27 @@ class Rebuilt:
         return {b.name: b.of(self.space.theta).clone() for b in self.space.blocks}
 
 
+def base(session: Session) -> Checkpoint | None:
+    """The newest whole checkpoint, from which the journal is replayed; None where nothing was saved yet.
+
+    Never one from before the recipe changed: the rows between are of another recipe.
+    """
+    checkpoint, problems = session.newest()
+    since = session.facts.get("recipe_since", 0)
+    if (checkpoint is None and problems) or (checkpoint is not None and checkpoint.step < since):
+        raise ZoliteError(
+            f"session {session.name} has no whole checkpoint from step {since} on: {'; '.join(problems)}",
+            "restore its folder from a copy, or start a new session",
+        )
+    return checkpoint
+
+
 @torch.inference_mode()
 def rebuild(session: Session) -> Rebuilt:
     """The newest whole checkpoint and the journal rows after it, under the recipe that they were written by."""
-    checkpoint, problems = session.newest()
+    checkpoint = base(session)
     if checkpoint is None:
-        raise ZoliteError(f"session {session.name} has no whole checkpoint. {' '.join(problems)}", "train it again")
+        raise ZoliteError(f"session {session.name} has saved nothing yet", f"`zolite resume {session.name}` goes on")
     cpu, train = torch.device("cpu"), session.recipe.train
     tensors, held = checkpoint.tensors(), checkpoint.state()
     shapes = {name: tuple(t.shape) for name, t in tensors.items() if not name.startswith("state.")}

@@ -43,16 +43,16 @@ def _scored(
     recipe: Recipe, labels: tuple[str, ...], data: Path, step: int, factors: dict[str, torch.Tensor]
 ) -> Evaluated:
     recipe = recipes.resolve(recipe)
-    kind, rows = tables.load_for_eval(data.expanduser(), recipe.data.template, labels)
+    kind, rows, file = tables.load_for_eval(data.expanduser(), recipe.data.template, labels)
     labels = labels or tuple(sorted({row.columns["label"] for row in rows})) if kind == "label" else ()
     if kind == "label" and len(labels) < 2:
         raise UsageError(f"{data} has one label only: {', '.join(labels)}", "accuracy needs at least two")
     source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
     tokenizer, data_part = models.tokenizer(source, paths()["cache"]), recipe.data
-    examples = encode(rows, kind, labels, tokenizer, data_part.template, data_part.context, data.name).examples
+    examples = encode(rows, kind, labels, tokenizer, data_part.template, data_part.context, file).examples
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
     adapter = attach(loaded, recipe)
     for block in adapter.space.blocks:
         if block.name in factors:
             block.of(adapter.space.theta).copy_(factors[block.name])
-    return evaluate(Engine(loaded, adapter, recipe.train.microbatch), examples, data.stem, step)
+    return evaluate(Engine(loaded, adapter, recipe.train.microbatch), examples, Path(file).stem, step)

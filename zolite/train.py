@@ -41,7 +41,7 @@ from zolite.events import Evaluated, Event, Finished, Noted, Saved, Started, Ste
 from zolite.model import load as models
 from zolite.paths import paths
 from zolite.recipe import Recipe
-from zolite.replay import catch_up_, rebuild, restore_state, save
+from zolite.replay import base, catch_up_, rebuild, restore_state, save
 from zolite.session import Session, StepRow
 
 FLUSH_SECONDS = 0.5  # steps wait on the device this long before their scalars are copied out, journalled and shown
@@ -191,7 +191,7 @@ def take_step(run: Run, step: int) -> Estimate:
 @torch.inference_mode()
 def restore(run: Run, session: Session) -> int:
     """Put theta and the method's state where the session's journal ends; the number of steps taken."""
-    checkpoint, _ = session.newest()
+    checkpoint = base(session)
     step = 0
     if checkpoint is not None:
         tensors, step = checkpoint.tensors(), checkpoint.step
@@ -341,7 +341,7 @@ def turn(session: Session, run: Run) -> None:
             "start a new session with `zolite train`",
         )
     save(session, now.step, now.tensors(), now.state, now.frozen)  # its last rows are of the old recipe
-    sessions.amend(session, run.recipe, run.facts)
+    sessions.amend(session, run.recipe, run.facts | {"recipe_since": now.step})
 
 
 def shapes_of(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -355,6 +355,16 @@ def test_not_finite(name: str, queries: int, bad: float) -> None:
         assert estimate.losses.isfinite().logical_not().nonzero().tolist() == [[spoilt]]
 
 
+@every_method
+def test_overflow(name: str) -> None:
+    """Finite losses whose difference over 2ε is not move nothing either."""
+    bench = Bench(name, 1)
+    before, bench.spoilt = bench.space.theta.clone(), {0: 3e38, 1: -3e38}
+    estimate, _ = bench.step(0)
+    assert estimate.coefs.tolist() == [0.0]
+    assert same_bits(bench.space.theta, before)
+
+
 @pytest.mark.parametrize("steps", [1, 7, 1000])
 def test_schedules(steps: int) -> None:
     """`linear` falls evenly from lr at the first step to lr / steps at the last, never below 0; `constant` stays."""

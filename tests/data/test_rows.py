@@ -294,9 +294,9 @@ def test_evaluation_takes_test_then_dev_then_train(tmp_path: Path) -> None:
     for count, name in ((10, "train"), (3, "dev"), (2, "test")):
         jsonl(tmp_path / f"{name}.jsonl", label_rows(count))
     for name, count in (("test", 2), ("dev", 3), ("train", 10)):
-        kind, rows = load_for_eval(tmp_path, TEMPLATE, ("billing", "returns"))
-        assert (kind, len(rows)) == ("label", count)
-        assert load_for_eval(tmp_path / f"{name}.jsonl", TEMPLATE, ()) == (kind, rows)
+        kind, rows, file = load_for_eval(tmp_path, TEMPLATE, ("billing", "returns"))
+        assert (kind, len(rows), file) == ("label", count, f"{name}.jsonl")
+        assert load_for_eval(tmp_path / file, TEMPLATE, ()) == (kind, rows, file)
         (tmp_path / f"{name}.jsonl").unlink()
     with pytest.raises(UsageError, match="has no test file"):
         load_for_eval(tmp_path, TEMPLATE, ())

@@ -52,7 +52,8 @@ class TwoSided:
         directions = self.sampler.draw(key, self.n, state, space)
         losses = objective([Combo(((sign * self.eps, d),)) for d in directions for sign in (1.0, -1.0)])
         coefs = (losses[0::2] - losses[1::2]) / (2 * self.eps * self.n)
-        coefs = torch.where(torch.isfinite(losses).all(), coefs, torch.zeros_like(coefs))
+        finite = torch.isfinite(losses).all() & torch.isfinite(coefs).all()  # a huge difference over 2ε overflows
+        coefs = torch.where(finite, coefs, torch.zeros_like(coefs))
         return _assemble(coefs, losses, directions)
 
     def replay(self, coefs: Tensor, key: Key, state: State, space: Space) -> Estimate:

@@ -55,7 +55,7 @@ class Space:
 
     def fill_(self, points: Sequence["Combo"]) -> None:
         """slots[k] = theta + points[k], summed in float32 and rounded once."""
-        for slot, point in zip(self.slots, points, strict=False):
+        for slot, point in zip(self.slots[: len(points)], points, strict=True):
             target = slot if slot.dtype == torch.float32 else torch.empty_like(self.theta)
             target.copy_(self.theta)
             point.add_to(target, 1.0, self)

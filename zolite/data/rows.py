@@ -65,8 +65,8 @@ def load(path: Path, template: str, required: Sequence[str] = ("train",)) -> Dat
     return Dataset(kind, labels, splits, names, _fingerprint(kind, splits))
 
 
-def load_for_eval(path: Path, template: str, labels: tuple[str, ...]) -> tuple[str, tuple[Row, ...]]:
-    """(kind, rows) of a folder's test, else dev, else train file, or of one file.
+def load_for_eval(path: Path, template: str, labels: tuple[str, ...]) -> tuple[str, tuple[Row, ...], str]:
+    """(kind, rows, file name) of a folder's test, else dev, else train file, or of one file.
 
     Raises UsageError with everything that is wrong with that file; labels outside `labels`, if given, are.
     """
@@ -77,7 +77,7 @@ def load_for_eval(path: Path, template: str, labels: tuple[str, ...]) -> tuple[s
     kind, tables = _tables({split: files[split]}, columns, split)
     if kind == "label" and labels:
         _refuse(_strangers(files[split].name, tables[split], labels, f"the model's labels ({_some(labels)})"))
-    return kind, tables[split]
+    return kind, tables[split], files[split].name
 
 
 def pieces(template: str) -> tuple[tuple[str, str], ...]:
