@@ -355,6 +355,7 @@ def test_a_changed_run_is_refused_without_force(
     assert events[-1].reason == "done" and events[-1].step == 6
     with sessions.open_("run") as session:
         assert session.recipe.train.lr == (1e-3 if changes else 3e-3)
+        assert session.facts.pop("recipe_since") == 3
         assert (session.facts != facts) == (what != "recipe")
 
 
@@ -371,7 +372,7 @@ def test_force_keeps_what_was_learnt_before(recipe: Make, home: Path, change: di
 
 
 def test_rows_are_never_replayed_under_a_later_recipe(recipe: Make, home: Path) -> None:
-    """Where the checkpoint at a forced change is damaged, an older one is no substitute: an error, not other numbers."""
+    """Where the checkpoint at a forced change is damaged, an older one is no substitute: it is an error."""
     run_all(recipe(train__steps=6, adapter__space="lora"), "run", after(3))
     list(resume("run", {"train.lr": "1e-3"}, True, after(0)))
     damaged = home / "sessions" / "run" / "checkpoints" / "000003" / "params.safetensors"
