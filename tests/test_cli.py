@@ -190,6 +190,14 @@ def test_a_dry_run_loads_and_leaves_nothing(
     assert not home.exists()
 
 
+@pytest.mark.parametrize("option", [("--template",), ("--set", "data.template=")])
+def test_backslash_n_in_a_template_is_a_new_line(zolite: Zolite, words: Words, option: tuple[str, ...]) -> None:
+    """A shell passes \\n in quotes as two characters; nobody wants those in a prompt."""
+    text = option[-1].removeprefix("--template") + r"{text}\nIt is {label}"
+    found = zolite(*words(), "--dry-run", "--json", option[0], text).document
+    assert found["recipe"]["data"]["template"] == "{text}\nIt is {label}"
+
+
 def test_a_stopped_run_resumes(zolite: Zolite, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first Ctrl-C ends a run with 130 and the command that goes on; that command finishes it."""
     real, asked = cli.Interrupt.__call__, itertools.count()

@@ -51,6 +51,15 @@ FLAGS = {
     "template": "data.template",
 }
 
+
+def _lines(text: str | None) -> str | None:
+    """A shell hands on backslash and n as two characters; who types them means a new line."""
+    return text.replace("\\n", "\n") if text else text
+
+
+Template = Annotated[
+    str | None, typer.Option(callback=_lines, help=r"prompt of rows with labels, {label} last; \n is a new line")
+]
 Json = Annotated[bool, typer.Option("--json", help="one JSON document, or one event a line, on stdout")]
 Plain = Annotated[bool, typer.Option("--plain", help="lines of text instead of live panels")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting of the recipe")]
@@ -120,7 +129,7 @@ def train(
     slots: Annotated[int | None, typer.Option(help="points measured in one forward")] = None,
     seed: Annotated[int | None, typer.Option(help="decides directions, data order and first values")] = None,
     context: Annotated[int | None, typer.Option(help="longest row in tokens")] = None,
-    template: Annotated[str | None, typer.Option(help="prompt of rows with labels, {label} last")] = None,
+    template: Template = None,
     name: Annotated[str | None, typer.Option(help="the session's name")] = None,
     sets: Sets = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check recipe and data, load nothing")] = False,
@@ -160,7 +169,7 @@ def evaluate(
     data: Annotated[str, typer.Option(metavar="PATH", help="a file, or a folder's test rows")],
     quant: Annotated[str | None, typer.Option(help="for a MODEL: int8, nf4, bf16 or float32")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
-    template: Annotated[str | None, typer.Option(help="for a MODEL: prompt of rows with labels")] = None,
+    template: Template = None,
     as_json: Json = False,
 ) -> None:
     """Accuracy on rows with labels, token loss on others."""
@@ -312,7 +321,8 @@ def _settings(sets: list[str] | None) -> dict[str, str]:
     bad = [item for item in sets or [] if "=" not in item]
     if bad:
         raise UsageError(f"--set {bad[0]!r} is not KEY=VALUE", "for example --set train.eval_every=100")
-    return {key.strip(): value for key, _, value in (item.partition("=") for item in sets or [])}
+    values = {key.strip(): value for key, _, value in (item.partition("=") for item in sets or [])}
+    return values | {key: _lines(values[key]) or "" for key in values.keys() & {"data.template"}}
 
 
 def _dry_run(recipe: Recipe, as_json: bool) -> None:
