@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zolite import disk
 from zolite.errors import UsageError
+from zolite.model.load import quiet
 from zolite.recipe import Recipe
 from zolite.replay import last_factors
 from zolite.session import Session
@@ -54,7 +55,8 @@ def export(session: Session, folder: Path) -> int:
 
 
 def _write(folder: Path, session: Session, step: int, factors: dict[str, Tensor]) -> None:
-    from peft import LoraConfig
+    with quiet():
+        from peft import LoraConfig
 
     recipe = session.recipe
     LoraConfig(

@@ -82,7 +82,7 @@ def pick_device(wanted: str) -> torch.device:
 
 def load(source: Source, quantization: str, device: torch.device, cache: Path) -> Loaded:
     """The model with its frozen weights in the given format (a key of quant.FORMATS), quiet and whole."""
-    with _quiet(), _explained(source, quantization):
+    with quiet(), _explained(source, quantization):
         model = _pretrained(_place(source, cache), quantization, device)
     quant.simplify_(model, quant.activations(quantization, device))
     return Loaded(model.eval().requires_grad_(False), device, fingerprint(model, source), source)
@@ -92,13 +92,13 @@ def tokenizer(source: Source, cache: Path) -> Any:
     """The model's tokenizer, without its weights."""
     from transformers import AutoTokenizer
 
-    with _quiet(), _explained(source):
+    with quiet(), _explained(source):
         return AutoTokenizer.from_pretrained(_place(source, cache))
 
 
 def plain(source: Source, quantization: str, device: torch.device, cache: Path) -> Any:
     """The same weights as transformers alone has them, with none of zolite's layers: quantized, then float32."""
-    with _quiet(), _explained(source, quantization):
+    with quiet(), _explained(source, quantization):
         model = _pretrained(_place(source, cache), quantization, device).eval()
         if getattr(model, "hf_quantizer", None) is not None:
             model = model.dequantize(dtype=torch.float32)
@@ -215,7 +215,7 @@ def _ends(file: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """transformers and bitsandbytes say much at a load that no user can act on."""
     from transformers.utils import logging as chatter
 
