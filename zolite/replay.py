@@ -71,11 +71,9 @@ def rebuild(session: Session) -> Rebuilt:
     tensors, held = checkpoint.tensors(), checkpoint.state()
     shapes = {name: tuple(t.shape) for name, t in tensors.items() if not name.startswith("state.")}
     space = make_space(shapes, 0, torch.float32, cpu)
-    for block in space.blocks:
-        block.of(space.theta).copy_(tensors[block.name])
     estimator, rule = method(train.method).build(train)
     state = {"estimator": estimator.init(space), "rule": rule.init(space)}
-    restore_state(state, held["method"], tensors)
+    read_(tensors, held["method"], space, state)
     step = catch_up_(session, checkpoint.step, space, estimator, rule, state)
     return Rebuilt(step, space, state, {name: tuple(shape) for name, shape in held["frozen"].items()})
 
@@ -100,6 +98,13 @@ def split_state(state: dict[str, State]) -> tuple[dict[str, object], dict[str, T
     flat = {f"{owner}.{name}": value for owner, part in state.items() for name, value in part.items()}
     tensors = {f"state.{name}": value for name, value in flat.items() if isinstance(value, Tensor)}
     return {name: value for name, value in flat.items() if not isinstance(value, Tensor)}, tensors
+
+
+def read_(tensors: dict[str, Tensor], plain: dict[str, object], space: Space, state: dict[str, State]) -> None:
+    """A checkpoint's numbers into theta and the method's state."""
+    for block in space.blocks:
+        block.of(space.theta).copy_(tensors[block.name])
+    restore_state(state, plain, tensors)
 
 
 def restore_state(state: dict[str, State], plain: dict[str, object], tensors: dict[str, Tensor]) -> None:

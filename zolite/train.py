@@ -41,7 +41,7 @@ from zolite.events import Evaluated, Event, Finished, Noted, Saved, Started, Ste
 from zolite.model import load as models
 from zolite.paths import paths
 from zolite.recipe import Recipe
-from zolite.replay import base, catch_up_, rebuild, restore_state, save
+from zolite.replay import base, catch_up_, read_, rebuild, save
 from zolite.session import Session, StepRow
 
 FLUSH_SECONDS = 0.5  # steps wait on the device this long before their scalars are copied out, journalled and shown
@@ -168,7 +168,7 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
             yield ledger.save(step)
 
     yield from ledger.flush()
-    if session.newest()[0] is None or (step % t.save_every and step < t.steps):
+    if step % t.save_every and step < t.steps:
         yield ledger.save(step)
     yield ledger.finish(step)
     if ledger.bad_steps >= MOST_SKIPPED:
@@ -194,10 +194,8 @@ def restore(run: Run, session: Session) -> int:
     checkpoint = base(session)
     step = 0
     if checkpoint is not None:
-        tensors, step = checkpoint.tensors(), checkpoint.step
-        for block in run.space.blocks:
-            block.of(run.space.theta).copy_(tensors[block.name])
-        restore_state(run.state, checkpoint.state()["method"], tensors)
+        step = checkpoint.step
+        read_(checkpoint.tensors(), checkpoint.state()["method"], run.space, run.state)
     return catch_up_(session, step, run.space, run.estimator, run.rule, run.state)
 
 
