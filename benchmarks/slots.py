@@ -16,7 +16,7 @@ from zolite import recipe as recipes
 from zolite.core.direction import Combo, Noise
 from zolite.core.key import Key
 from zolite.demo.run import demo_recipe
-from zolite.train import Run, prepare, take_step
+from zolite.train import Run, batches_of, prepare, stepper
 
 BATCHES, STEPS = 10, 10
 
@@ -39,10 +39,10 @@ def speed(run: Run) -> tuple[float, float]:
     """(seconds, decoder calls) of a step; the median and the mean of STEPS."""
     calls = []
     handle = run.engine.loaded.model.get_decoder().register_forward_hook(lambda *_: calls.append(1))
-    seconds = []
+    seconds, take = [], stepper(run)
     for step in range(STEPS):
         began = time.monotonic()
-        float(take_step(run, step).losses[0])  # waits for the device
+        float(take(batches_of(run, step), step).losses[0])  # waits for the device
         seconds.append(time.monotonic() - began)
     handle.remove()
     return statistics.median(seconds), len(calls) / STEPS

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read once a kernel, when it is defined
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

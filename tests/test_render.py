@@ -38,7 +38,7 @@ WIDTHS = (1, 7, 20, 40, 80, 120, 250)
 
 
 def step(n: int, loss: float = 1.5, seconds: float = 0.5, skipped: bool = False) -> StepDone:
-    return StepDone(n, loss, 3e-3, seconds, 812 * MIB, int(1.2 * GIB), skipped)
+    return StepDone(n, loss, 3e-3, seconds, 812 * MIB, int(1.2 * GIB), skipped=skipped)
 
 
 def story(steps: int) -> Iterator[Event]:

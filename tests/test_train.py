@@ -22,7 +22,7 @@ from zolite.events import Evaluated, Event, Finished, Noted, Saved, Started, Ste
 from zolite.model import load as models
 from zolite.recipe import Recipe
 from zolite.replay import last_factors
-from zolite.train import begin, prepare, resume, take_step
+from zolite.train import batches_of, begin, prepare, resume, stepper
 
 Make = Callable[..., Recipe]
 
@@ -76,7 +76,8 @@ def measured(recipe: Recipe, steps: int = 2) -> tuple[list[list[float]], list[fl
     forwards = []
     decoder = run.engine.loaded.model.get_decoder()
     decoder.register_forward_pre_hook(lambda *_: forwards.append(1))
-    estimates = [take_step(run, step) for step in range(steps)]
+    take = stepper(run)
+    estimates = [take(batches_of(run, step), step) for step in range(steps)]
     losses = [e.losses.tolist() for e in estimates]
     return losses, [float(c) for e in estimates for c in e.coefs], len(forwards), run.space.theta.clone()
 
@@ -134,7 +135,7 @@ def test_a_step_moves_theta_by_the_estimate(recipe: Make) -> None:
     """θ − lr · (L₊ − L₋) / 2ε · z, with the losses at θ ± εz on the step's batch, and nothing else moves."""
     run = prepare(recipe(train__lr=0.02, train__eps=0.01, train__schedule="constant", train__seed=5))
     before = run.space.theta.clone()
-    estimate = take_step(run, 3)
+    estimate = stepper(run)(batches_of(run, 3), 3)
     z = torch.zeros_like(before)
     Noise(Key(5, 3)).add_to(z, 1.0, run.space)
     moved = run.space.theta - before
@@ -180,10 +181,10 @@ def test_steps_are_said_and_journalled_in_time(
     real, count = training.take_step, itertools.count(1)
     latest = 0
 
-    def counted(run: training.Run, step: int) -> Any:
+    def counted(*given: Any) -> Any:
         nonlocal latest
         latest = next(count)
-        return real(run, step)
+        return real(*given)
 
     monkeypatch.setattr(training, "take_step", counted)
     monkeypatch.setattr(training, "FLUSH_SECONDS", wait)
@@ -408,11 +409,11 @@ def test_moving_the_data_and_the_device_is_no_change(recipe: Make, tmp_path: Pat
 
 def spoiled(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
     """Makes one of the losses of chosen steps (from 1) not a number."""
-    real = training.Engine.bind
+    real = training.Engine.objective
     calls = itertools.count(1)
 
-    def bind(self: Any, rows: Any) -> Any:
-        objective, step = real(self, rows), next(calls)
+    def spoilt(self: Any, batches: Any) -> Any:
+        objective, step = real(self, batches), next(calls)
 
         def measure(points: Any) -> Tensor:
             losses = objective(points)
@@ -422,7 +423,7 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None
 
         return measure
 
-    monkeypatch.setattr(training.Engine, "bind", bind)
+    monkeypatch.setattr(training.Engine, "objective", spoilt)
 
 
 def test_steps_without_a_loss_are_skipped(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from zolite import __version__, render
@@ -21,6 +21,9 @@ from zolite.events import Event, Finished, Started, to_json
 from zolite.paths import paths as all_paths
 from zolite.recipe import Recipe
 from zolite.text import human_bytes
+
+if TYPE_CHECKING:
+    from zolite.bench import Report
 
 app = typer.Typer(
     help="Fine-tune language models with forward passes alone, on the GPU you already own.",
@@ -247,6 +250,25 @@ def doctor(as_json: Json = False) -> None:
 
 
 @app.command()
+def bench(
+    shape: Annotated[str, typer.Option(help="a Llama of this size, at random weights: 135M, 1.7B or 8B")] = "135M",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Time and memory of a step on this machine, in each weight format; downloads nothing."""
+    from dataclasses import asdict
+
+    from zolite import bench as bench_
+    from zolite.model.load import pick_device
+
+    report = bench_.report(shape, pick_device(device))
+    if as_json:
+        print(json.dumps(asdict(report), ensure_ascii=False))
+    else:
+        Console().print(_bench_table(report))
+
+
+@app.command()
 def methods(as_json: Json = False) -> None:
     """The estimators zolite has, and what each costs."""
     from zolite.core.methods import METHODS
@@ -333,6 +355,20 @@ def _dry_run(recipe: Recipe, as_json: bool) -> None:
     counts = {split: len(rows) for split, rows in dataset.splits.items()}
     about = {"recipe": recipes.to_dict(recipe), "rows": counts, "kind": dataset.kind, "labels": list(dataset.labels)}
     _report(about, "\n".join(_outline(about)), as_json)
+
+
+def _bench_table(report: "Report") -> Group:
+    """A row a weight format, and the device's rates below."""
+    columns = ("weights", "ms a step", "tokens/s", "÷ floor", "ms a forward", "peak", "weights alone")
+    title = f"{report.shape}, {report.batch} rows of {report.tokens} tokens, {report.device}"
+    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    for row in report.rows:
+        times = (f"{row.ms:.1f}", f"{row.tokens_per_s:,.0f}", f"{row.ms / row.floor_ms:.1f}", f"{row.forward_ms:.1f}")
+        table.add_row(row.weights, *times, human_bytes(row.peak_bytes), human_bytes(row.resting_bytes))
+    r = report.rates
+    copy, bf16, float32 = r.copy_bytes_per_s, r.bf16_flops_per_s, r.float32_flops_per_s
+    rates = f"copies {human_bytes(copy)}/s, products bf16 {bf16 / 1e12:.3g} and float32 {float32 / 1e12:.3g} TFLOP/s"
+    return Group(table, rates, "floor: two forwards' products at the rate of what their activations are")
 
 
 def _report(document: dict[str, Any], text: str, as_json: bool) -> None:

@@ -28,6 +28,7 @@ class StepDone:
     seconds: float  # wall time of this step, averaged over the journal batch it came in
     memory_bytes: int
     peak_bytes: int
+    padding: float = 0.0  # share of the batch's tokens that only fill up its sequences
     skipped: bool = False  # the loss was not finite, so nothing was added
 
 

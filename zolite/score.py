@@ -55,4 +55,4 @@ def _scored(
     for block in adapter.space.blocks:
         if block.name in factors:
             block.of(adapter.space.theta).copy_(factors[block.name])
-    return evaluate(Engine(loaded, adapter, recipe.train.microbatch), examples, Path(file).stem, step)
+    return evaluate(Engine.of(loaded, adapter, recipe), examples, Path(file).stem, step)

@@ -6,16 +6,20 @@
             ...
 
 A step is: draw directions from (seed, step), measure the losses at θ ± ε·direction in one forward, add −lr · slope ·
-direction to θ. What a step leaves behind is a few scalars; with them the journal replays it without the model.
+direction to θ. What a step leaves behind is a few scalars; with them the journal replays it without the model. On a GPU
+a step is a CUDA graph (engine/graph.py), and nothing here waits for it: scalars arrive while later steps run.
 """
 
 import dataclasses
 import importlib.metadata
 import struct
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 import torch
@@ -24,27 +28,29 @@ from torch import Tensor
 from zolite import recipe as recipes
 from zolite import session as sessions
 from zolite.core.estimator import Estimate, Estimator
-from zolite.core.key import Key
+from zolite.core.key import Key, Step
 from zolite.core.methods import method
 from zolite.core.rule import Rule, schedule
 from zolite.core.sampler import State
 from zolite.core.space import Space
 from zolite.data import rows as tables
-from zolite.data.batch import Order, length, sample
+from zolite.data.batch import Batch, Order, bucket, buckets, length, longest, sample
 from zolite.data.template import Example, encode
 from zolite.engine import probe
 from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine
+from zolite.engine.graph import Steps
 from zolite.errors import UsageError, ZoliteError, listed
 from zolite.evaluate import evaluate
 from zolite.events import Evaluated, Event, Finished, Noted, Saved, Started, StepDone
 from zolite.model import load as models
+from zolite.model.loss import Tokens
 from zolite.paths import paths
 from zolite.recipe import Recipe
 from zolite.replay import base, catch_up_, read_, rebuild, save
 from zolite.session import Session, StepRow
 
-FLUSH_SECONDS = 0.5  # steps wait on the device this long before their scalars are copied out, journalled and shown
+FLUSH_SECONDS = 0.25  # steps wait on the device this long, and a copy as long again, before they are in the journal
 MOST_SKIPPED = 10  # steps in a row without a finite loss before the run gives up
 T = TypeVar("T", bound=Event)
 
@@ -67,6 +73,7 @@ class Run:
     state: dict[str, State]  # of the estimator and the rule
     examples: Examples
     order: Order
+    lengths: tuple[int, ...]  # tokens that sequences are padded to; () for those of their batch's longest
     facts: dict[str, Any]  # what must be alike for a resume to continue the same run
     notes: tuple[str, ...]
     budget_bytes: int
@@ -90,9 +97,10 @@ def prepare(recipe: Recipe) -> Run:
     examples, notes = encode_all(dataset, models.tokenizer(source, paths()["cache"]), recipe)
     budget = probe.budget_bytes(device)
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
-    engine = Engine(loaded, attach(loaded, recipe), recipe.train.microbatch)
+    engine = Engine.of(loaded, attach(loaded, recipe), recipe)
     estimator, rule = rows.build(recipe.train)
     space = engine.adapter.space
+    order = Order(tuple(length(e) for e in examples["train"]), recipe.train.batch, recipe.train.seed)
     return Run(
         recipe=recipe,
         engine=engine,
@@ -100,7 +108,8 @@ def prepare(recipe: Recipe) -> Run:
         rule=rule,
         state={"estimator": estimator.init(space), "rule": rule.init(space)},
         examples=examples,
-        order=Order(tuple(length(e) for e in examples["train"]), recipe.train.batch, recipe.train.seed),
+        order=order,
+        lengths=buckets(order, examples["train"]) if device.type == "cuda" else (),
         facts=facts_of(loaded, dataset),
         notes=notes,
         budget_bytes=budget,
@@ -155,19 +164,23 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
     if step == 0:
         yield ledger.note(dev_score(run, 0))
 
+    steps = stepper(run)
     while step < t.steps and not stop() and ledger.bad_steps < MOST_SKIPPED:
-        estimate = take_step(run, step)
+        batches = batches_of(run, step)
+        estimate = steps(batches, step)
         step += 1
-        ledger.add(step, estimate)
+        ledger.add(step, estimate, fmean(batch.padding for batch in batches))
         scored, saved = step % t.eval_every == 0 or step == t.steps, step % t.save_every == 0 or step == t.steps
         if scored or saved or ledger.due():
-            yield from ledger.flush()
+            yield from ledger.flush(wait=scored or saved)
+        if reason := steps.refusal():
+            yield ledger.note(Noted("info", f"steps run without a CUDA graph, more slowly: {reason}"))
         if scored:
             yield ledger.note(dev_score(run, step))
         if saved:
             yield ledger.save(step)
 
-    yield from ledger.flush()
+    yield from ledger.flush(wait=True)
     if step % t.save_every and step < t.steps:
         yield ledger.save(step)
     yield ledger.finish(step)
@@ -178,11 +191,22 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
         )
 
 
-@torch.inference_mode()
-def take_step(run: Run, step: int) -> Estimate:
-    """Step number `step`, counted from 0: measure, estimate, update. Nothing waits for the device."""
+def stepper(run: Run) -> Steps:
+    """What takes a run's steps, each from its batches and its number."""
+    return Steps(run.engine, partial(take_step, run), run.state)
+
+
+def batches_of(run: Run, step: int) -> list[Batch]:
+    """A step's microbatches on the host: a pure function of the seed and the step."""
     rows = [run.examples["train"][i] for i in run.order.batch_at(step)]
-    objective = run.engine.bind(rows)
+    tokens = bucket(run.lengths, max(map(longest, rows))) if run.lengths else None
+    return run.engine.batch(rows, step, tokens=tokens)
+
+
+@torch.inference_mode()
+def take_step(run: Run, batches: Sequence[Tokens], step: Step) -> Estimate:
+    """Step number `step`, counted from 0: measure, estimate, update. Nothing waits for the device."""
+    objective = run.engine.objective(batches)
     estimate = run.estimator.estimate(objective, Key(run.recipe.train.seed, step), run.state["estimator"], run.space)
     run.space.add_(run.rule.update(estimate, step, run.state["rule"], run.space).grad)
     return estimate
@@ -227,49 +251,72 @@ def differences(run: Run, session: Session) -> tuple[list[str], list[str]]:
     return serious, mild
 
 
+@dataclass(frozen=True)
+class Moving:
+    """Scalars of some steps on their way from the device."""
+
+    steps: list[tuple[int, float]]  # number, share of padding
+    coefs: Tensor  # (steps, n) float32
+    losses: Tensor  # (steps, K) float32
+    arrived: torch.cuda.Event | None  # None where they never left the host
+
+
 class Ledger:
     """What has been measured but not yet written down, and the run's counts. The one owner of the journal."""
 
     def __init__(self, run: Run, session: Session, began: float) -> None:
         self.run, self.session, self.began = run, session, began
-        self.pending: list[tuple[int, Estimate]] = []
-        self.flushed = began
+        self.pending: list[tuple[int, float, Estimate]] = []
+        self.moving: deque[Moving] = deque()
+        self.flushed = self.written = began
         self.skipped = self.bad_steps = 0
         t = run.recipe.train
         self.lr = schedule(t.schedule, t.lr, t.steps)
 
-    def add(self, step: int, estimate: Estimate) -> None:
-        self.pending.append((step, estimate))
+    def add(self, step: int, estimate: Estimate, padding: float) -> None:
+        self.pending.append((step, padding, estimate))
 
     def due(self) -> bool:
         return time.monotonic() - self.flushed >= FLUSH_SECONDS
 
-    def flush(self) -> Iterator[StepDone]:
-        """Copy the pending steps' scalars out at once, journal them, and say them."""
-        if not self.pending:
-            return
-        coefs = torch.stack([e.coefs for _, e in self.pending]).cpu()  # waits for the device: the only place that does
-        losses = torch.stack([e.losses for _, e in self.pending]).cpu()
+    def flush(self, wait: bool) -> Iterator[StepDone]:
+        """Start the pending steps' scalars on their way; journal and say those that have arrived, or all of them."""
+        if self.pending:
+            self.moving.append(self._started())
+            self.pending, self.flushed = [], time.monotonic()
+        while self.moving and (wait or len(self.moving) > 1 or self.moving[0].arrived is None):
+            yield from self._write(self.moving.popleft())
+
+    def _started(self) -> Moving:
+        steps, estimates = [(step, padding) for step, padding, _ in self.pending], [e for *_, e in self.pending]
+        coefs = torch.stack([e.coefs for e in estimates]).to("cpu", non_blocking=True)
+        losses = torch.stack([e.losses for e in estimates]).to("cpu", non_blocking=True)
+        arrived = None
+        if self.run.engine.loaded.device.type == "cuda":
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        return Moving(steps, coefs, losses, arrived)
+
+    def _write(self, moved: Moving) -> Iterator[StepDone]:
+        if moved.arrived is not None:
+            moved.arrived.synchronize()  # the only wait for the device, which has later steps to go on with
         now, device = time.monotonic(), self.run.engine.loaded.device
-        seconds, used, peak = (
-            (now - self.flushed) / len(self.pending),
-            probe.used_bytes(device),
-            probe.peak_bytes(device),
-        )
+        seconds, self.written = (now - self.written) / len(moved.steps), now
+        used, peak = probe.used_bytes(device), probe.peak_bytes(device)
         rows = [
-            self._row(step, c, m, seconds, used) for (step, _), c, m in zip(self.pending, coefs, losses, strict=True)
+            self._row(step, coefs, losses, seconds, used)
+            for (step, _), coefs, losses in zip(moved.steps, moved.coefs, moved.losses, strict=True)
         ]
         self.session.journal.append(rows)
-        self.pending, self.flushed = [], now
-        for row, measured in zip(rows, losses, strict=True):
+        for row, (_, padding), measured in zip(rows, moved.steps, moved.losses, strict=True):
             bad = bool(row.flags & SKIPPED)
             self.skipped, self.bad_steps = self.skipped + bad, self.bad_steps + 1 if bad else 0
-            yield StepDone(row.step, float(measured.mean()), row.lr, seconds, used, peak, bad)
+            yield StepDone(row.step, float(measured.mean()), row.lr, seconds, used, peak, padding, bad)
 
     def note(self, event: T) -> T:
         """Journal an event and hand it on."""
         self.session.journal.event(event)
-        self.flushed = time.monotonic()  # an evaluation or a save is not part of any step's time
+        self.flushed = self.written = time.monotonic()  # an evaluation or a save is not part of any step's time
         return event
 
     def save(self, step: int) -> Saved:

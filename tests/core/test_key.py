@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from types import ModuleType
 
 import pytest
@@ -81,6 +81,25 @@ def test_sub_ranges(first: int, tiles: int) -> None:
     assert torch.equal(part, whole[first * TILE : (first + tiles) * TILE])
     for transform in TRANSFORMS:
         assert torch.equal(transform(part), transform(whole)[first * TILE : (first + tiles) * TILE])
+
+
+@settings(max_examples=40, deadline=None)
+@given(ADDRESSES, st.integers(0, 2**30))
+def test_step_on_device(address: tuple[Key, int, int], wraps: int) -> None:
+    """A step that is a tensor draws the words of the number it holds, and of that alone modulo 2³²."""
+    key, tile, _ = address
+    step = key.step + wraps * 2**32
+    drawn = noise.words(replace(key, step=torch.tensor(step)), tile * TILE, 2 * TILE, CPU)
+    for number in (key.step, step):
+        assert torch.equal(drawn, noise.words(replace(key, step=number), tile * TILE, 2 * TILE, CPU))
+
+
+def test_step_stays_on_device() -> None:
+    """Drawing for a step that is a tensor asks nothing of it on the host, and leaves it as it was."""
+    meta, step = torch.device("meta"), torch.tensor(3)
+    assert noise.words(Key(1, torch.empty((), dtype=torch.int64, device=meta)), 0, TILE, meta).shape == (TILE,)
+    noise.words(Key(1, step).fold("x"), 0, TILE, CPU)
+    assert int(step) == 3
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)

@@ -1,5 +1,6 @@
 """Claims about losses: what is computed at a few positions, in chunks, is the objective by its definition."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     CohereConfig,
     CohereForCausalLM,
@@ -20,11 +23,11 @@ from transformers import (
 )
 
 from zolite.data import rows as tables
-from zolite.data.batch import collate
+from zolite.data.batch import Batch, collate
 from zolite.data.template import Example, answer_of, encode, prompt_of
 from zolite.model import load as models
 from zolite.model import loss
-from zolite.model.loss import candidate_scores, loss_sums, token_logprobs
+from zolite.model.loss import Head, Tokens, candidate_scores, generic, loss_sums
 
 CPU = torch.device("cpu")
 TEMPLATE = "{text}\nKind: {label}"
@@ -39,8 +42,7 @@ class Case:
     """Rows as examples, and as the tokens that they were made of."""
 
     examples: tuple[Example, ...]
-    prompts: list[list[int]]
-    answers: list[list[list[int]]]  # of each row, its candidates
+    asked: list[list[list[tuple[list[int], list[int]]]]]  # of each row, of each candidate: what follows on what
     right: list[int]
 
 
@@ -51,44 +53,78 @@ def model(tiny: Path) -> Any:
 
 @pytest.fixture
 def case(folder: Callable[..., Path], tokenizer: Any) -> Callable[[str], Case]:
-    """case("one token each" | "many tokens" | "completions")."""
+    """case("one token each" | "many tokens" | "completions" | "messages")."""
 
     def ids(text: str, special: bool = False) -> list[int]:
         return list(tokenizer(text, add_special_tokens=special)["input_ids"])
 
+    def rows(kind: str, labels: Sequence[str] = ("yes", "no")) -> tuple[tables.Dataset, list[Any]]:
+        data = tables.load(folder(kind, labels=tuple(labels)), TEMPLATE)
+        return data, list(data.splits["train"][:7])
+
     def labelled(labels: Sequence[str]) -> Case:
-        data = tables.load(folder("label", labels=tuple(labels)), TEMPLATE)
-        rows = data.splits["train"][:7]
+        data, chosen = rows("label", labels)
         answers = [ids(answer_of(label, TEMPLATE)) for label in data.labels]
         return Case(
-            encode(rows, "label", data.labels, tokenizer, TEMPLATE, 128).examples,
-            [ids(prompt_of(row, TEMPLATE), special=True) for row in rows],
-            [answers for _ in rows],
-            [data.labels.index(row.columns["label"]) for row in rows],
+            encode(chosen, "label", data.labels, tokenizer, TEMPLATE, 128).examples,
+            [[[(ids(prompt_of(row, TEMPLATE), special=True), answer)] for answer in answers] for row in chosen],
+            [data.labels.index(row.columns["label"]) for row in chosen],
         )
 
     def completions() -> Case:
-        data = tables.load(folder("completion"), TEMPLATE)
-        rows = data.splits["train"][:7]
+        _, chosen = rows("completion")
+        ends = [[*ids(row.columns["completion"]), tokenizer.eos_token_id] for row in chosen]
+        starts = [ids(row.columns["prompt"], special=True) for row in chosen]
         return Case(
-            encode(rows, "completion", (), tokenizer, TEMPLATE, 128).examples,
-            [ids(row.columns["prompt"], special=True) for row in rows],
-            [[[*ids(row.columns["completion"]), tokenizer.eos_token_id]] for row in rows],
-            [0 for _ in rows],
+            encode(chosen, "completion", (), tokenizer, TEMPLATE, 128).examples,
+            [[[(start, end)]] for start, end in zip(starts, ends, strict=True)],
+            [0 for _ in chosen],
         )
 
-    return lambda what: completions() if what == "completions" else labelled(LABELS[what])
+    def turns(messages: Sequence[dict[str, str]]) -> list[tuple[list[int], list[int]]]:
+        text, found = "", []
+        for message in messages:
+            head = f"<|im_start|>{message['role']}\n"
+            if message["role"] == "assistant":
+                found.append((ids(text + head), ids(message["content"] + "<|im_end|>\n")))
+            text += head + message["content"] + "<|im_end|>\n"
+        return found
+
+    def messages() -> Case:
+        _, chosen = rows("messages")
+        examples = encode(chosen, "messages", (), tokenizer, TEMPLATE, 128).examples
+        return Case(examples, [[turns(row.messages)] for row in chosen], [0 for _ in chosen])
+
+    others = {"completions": completions, "messages": messages}
+    return lambda what: others[what]() if what in others else labelled(LABELS[what])
 
 
 def naive_sum(naive: ModuleType, model: Any, case: Case) -> float:
     """The summed objective of all rows."""
-    each = zip(case.prompts, case.answers, case.right, strict=True)
-    if len(case.answers[0]) > 1:
-        return sum(naive.label_loss(model, p, answers, right) for p, answers, right in each)
-    return sum(naive.token_losses(model, p, answers[0]) for p, answers, _ in each)
+    each = zip(case.asked, case.right, strict=True)
+    if len(case.asked[0]) > 1:
+        return sum(naive.label_loss(model, row[0][0][0], [c[0][1] for c in row], right) for row, right in each)
+    return sum(naive.token_losses(model, *piece) for row, _ in each for piece in row[0])
 
 
-EVERY_CASE = [*LABELS, "completions"]
+def naive_score(naive: ModuleType, model: Any, pieces: Sequence[tuple[list[int], list[int]]]) -> float:
+    """One candidate's mean token log-probability."""
+    return -sum(naive.token_losses(model, *piece) for piece in pieces) / sum(len(answer) for _, answer in pieces)
+
+
+def views(batch: Batch) -> Tokens:
+    return Tokens.of(batch.layout, batch.flat)
+
+
+def sums_of(model: Any, batch: Batch, points: int = 1) -> Tensor:
+    return loss_sums(generic(model), Head.of(model), views(batch), points)
+
+
+def scores_of(model: Any, batch: Batch, points: int = 1) -> Tensor:
+    return candidate_scores(generic(model), Head.of(model), views(batch), points)
+
+
+EVERY_CASE = [*LABELS, "completions", "messages"]
 
 
 @pytest.mark.parametrize("what", EVERY_CASE)
@@ -99,24 +135,41 @@ def test_losses_and_scores_follow_their_definition(
 ) -> None:
     """Sums and scores equal a loop over rows, candidates and tokens with whole logits, at every point."""
     rows = case(what)
-    batch = collate(rows.examples, CPU)
-    sums, scores = loss_sums(model, batch, points), candidate_scores(model, batch, points)
+    batch = collate(rows.examples)
+    sums, scores = sums_of(model, batch, points), scores_of(model, batch, points)
     assert sums.dtype == scores.dtype == torch.float32
     assert sums.tolist() == pytest.approx([naive_sum(naive, model, rows)] * points, rel=1e-5)
-    wanted = [
-        [naive.mean_logprob(model, p, a) for a in answers]
-        for p, answers in zip(rows.prompts, rows.answers, strict=True)
-    ]
+    wanted = torch.tensor([[naive_score(naive, model, pieces) for pieces in row] for row in rows.asked])
+    assert batch.layout.single == (what == "one token each")
+    if batch.layout.single:  # then scores are known up to a number a row
+        scores, wanted = scores.log_softmax(dim=-1), wanted.log_softmax(dim=-1)
     for k in range(points):
-        torch.testing.assert_close(scores[k], torch.tensor(wanted), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(scores[k], wanted, rtol=1e-5, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_one_token_candidates_need_no_other_logits(
+    case: Callable[[str], Case], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses and the softmax over candidates are those with the log-sum-exp, which is not computed; scores are not."""
+    single = collate(case("one token each").examples)
+    whole = dataclasses.replace(single, layout=dataclasses.replace(single.layout, single=False))
+    sums, scores = sums_of(model, whole, 2), scores_of(model, whole, 2)
+    assert (scores_of(model, single, 2) - scores).abs().min() > 1  # there was something to leave out
+    monkeypatch.setattr(Head, "__call__", None)
+    torch.testing.assert_close(sums_of(model, single, 2), sums, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        scores_of(model, single, 2).softmax(dim=-1), scores.softmax(dim=-1), rtol=2e-6, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("what", EVERY_CASE)
 def test_the_weight_counts_rows_with_labels_and_tokens_elsewhere(case: Callable[[str], Case], what: str) -> None:
     """A sum of losses is divided by the rows where they have labels, else by the answers' tokens, the end included."""
     rows = case(what)
-    tokens = sum(len(answers[0]) for answers in rows.answers)
-    assert collate(rows.examples, CPU).weight == (tokens if what == "completions" else len(rows.examples))
+    tokens = sum(len(answer) for row in rows.asked for _, answer in row[0])
+    wanted = len(rows.examples) if what in LABELS else tokens
+    assert views(collate(rows.examples)).weight.tolist() == [wanted]
 
 
 @pytest.mark.parametrize("what", EVERY_CASE)
@@ -124,39 +177,126 @@ def test_the_weight_counts_rows_with_labels_and_tokens_elsewhere(case: Callable[
 def test_chunks_change_nothing(
     case: Callable[[str], Case], model: Any, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """Logits of one position at a time give what all at once give, up to float32 rounding."""
-    batch = collate(case(what).examples, CPU)
-    heads: list[int] = []
-    head = loss.Head.__call__
+    """Logits of few positions, or of one, give what all at once give; no more numbers than allowed are held."""
+    batch = collate(case(what).examples)
+    whole = sums_of(model, batch, 2)
+    rows, queries = list[int](), list[int]()
+    head, at = Head.__call__, Head.at
 
-    def counted(self: loss.Head, hidden: torch.Tensor) -> torch.Tensor:
-        heads.append(hidden.shape[1])
+    def counted(self: Head, hidden: Tensor) -> Tensor:
+        rows.append(len(hidden))
         return head(self, hidden)
 
-    monkeypatch.setattr(loss.Head, "__call__", counted)
-    whole = token_logprobs(model, batch, 2)
-    positions = len(batch.spans) - 1
-    assert heads == [positions]
-    for at_once in (1, 3):
-        heads.clear()
-        monkeypatch.setattr(loss, "CHUNK_NUMBERS", at_once * 2 * 300)
-        parts = token_logprobs(model, batch, 2)
-        assert max(heads) == at_once and sum(heads) == positions
-        torch.testing.assert_close(parts, whole, rtol=2e-6, atol=2e-6)
-    monkeypatch.setattr(loss, "CHUNK_NUMBERS", 1)  # less than one position's
-    torch.testing.assert_close(token_logprobs(model, batch, 2), whole, rtol=2e-6, atol=2e-6)
+    def counted_at(self: Head, hidden: Tensor, tokens: Tensor) -> Tensor:
+        queries.append(len(tokens))
+        return at(self, hidden, tokens)
+
+    monkeypatch.setattr(Head, "__call__", counted)
+    monkeypatch.setattr(Head, "at", counted_at)
+    for numbers in (3 * 300, 7 * 300, 1):  # 300 words, 64 wide; one number is less than one position's
+        rows.clear()
+        queries.clear()
+        monkeypatch.setattr(loss, "CHUNK_NUMBERS", numbers)
+        torch.testing.assert_close(sums_of(model, batch, 2), whole, rtol=2e-6, atol=0)
+        assert sum(rows) == 2 * batch.layout.positions * (not batch.layout.single)
+        assert sum(queries) == 2 * batch.layout.queries
+        assert max(rows, default=1) == (1 if batch.layout.single else max(1, numbers // 300))
+        assert max(queries) == max(1, min(numbers // 64, 2 * batch.layout.queries))
 
 
 @pytest.mark.parametrize("what", EVERY_CASE)
 @torch.inference_mode()
 def test_padding_changes_nothing(case: Callable[[str], Case], model: Any, what: str) -> None:
-    """A row scores the same alone and between longer ones."""
+    """A row scores the same alone and between longer ones; a batch loses the same in a larger bucket."""
     rows = case(what).examples
     assert len({len(s) for row in rows for s in row.sequences}) > 1  # there is padding
-    together = candidate_scores(model, collate(rows, CPU), 1)[0]
+    batch = collate(rows)
+    together, sums = scores_of(model, batch)[0], sums_of(model, batch)
     for i, row in enumerate(rows):
-        alone = candidate_scores(model, collate([row], CPU), 1)[0, 0]
+        alone = scores_of(model, collate([row]))[0, 0]
         torch.testing.assert_close(together[i], alone, rtol=1e-5, atol=1e-5)
+    for tokens in (batch.layout.tokens + 1, 2 * batch.layout.tokens, 5 * batch.layout.tokens):
+        larger = collate(rows, tokens=tokens)
+        assert larger.layout.tokens == tokens
+        assert larger.layout.positions >= batch.layout.positions
+        torch.testing.assert_close(sums_of(model, larger), sums, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("what", EVERY_CASE)
+@torch.inference_mode()
+def test_what_fills_the_padding_is_not_read(case: Callable[[str], Case], model: Any, what: str) -> None:
+    """Other tokens behind the sequences and other queries behind the real ones give the same bits."""
+    rows = case(what).examples
+    batch = collate(rows, tokens=100)
+    sums = sums_of(model, batch)
+    tokens, real = views(batch), sum(len(row.queries) for row in rows)
+    for line, sequence in zip(tokens.ids[0], [s for row in rows for s in row.sequences], strict=True):
+        line[len(sequence) :] = 9
+    tokens.tokens[0, real:] = 8
+    tokens.owners[0, real:] = 1
+    tokens.positions[0, int(tokens.owners[0, :real].max()) + 1 :] = 3
+    assert torch.equal(sums_of(model, batch), sums)
+    tokens.ids[0, 0, 0] = 9
+    assert not torch.equal(sums_of(model, batch), sums)  # it is the padding that is not read
+
+
+@pytest.mark.parametrize("what", EVERY_CASE)
+@torch.inference_mode()
+def test_groups_are_separate_batches(case: Callable[[str], Case], model: Any, what: str) -> None:
+    """The points of a group lose what a batch of its rows alone loses; so they do when the others are left out."""
+    rows = case(what).examples[:6]
+    batch = collate(rows, groups=3)
+    apart = [collate(rows[i : i + 2]) for i in (0, 2, 4)]
+    wanted = torch.cat([sums_of(model, one, 2) for one in apart])
+    assert wanted.unique().numel() == 3
+    torch.testing.assert_close(sums_of(model, batch, 6), wanted, rtol=1e-6, atol=0)
+    scores = torch.cat([scores_of(model, one, 2) for one in apart])
+    torch.testing.assert_close(scores_of(model, batch, 6), scores, rtol=1e-5, atol=1e-5)
+    assert views(batch).weight.tolist() == [int(views(one).weight) for one in apart]
+    some = views(batch).part(slice(1, 3))
+    assert some.layout.groups == 2 and torch.equal(some.weight, views(batch).weight[1:])
+    got = loss_sums(generic(model), Head.of(model), some, 4)
+    torch.testing.assert_close(got, wanted[2:], rtol=1e-6, atol=0)
+
+
+class Traced(TorchDispatchMode):
+    """Writes down every operation with the shapes it sees, and refuses those that wait for the device."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert not any(name.startswith(wait) for wait in self.WAITS), name
+        indices = next((a for a in args if isinstance(a, list | tuple)), ())
+        assert name != "index" or all(i is None or i.dtype != torch.bool for i in indices), (
+            "a mask's count is waited for"
+        )
+        plain = [tuple(a.shape) if isinstance(a, Tensor) else a for a in args if not isinstance(a, list | tuple)]
+        self.seen.append((name, plain))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("what", EVERY_CASE)
+@torch.inference_mode()
+def test_a_layout_says_all_that_the_host_knows(case: Callable[[str], Case], model: Any, what: str) -> None:
+    """Batches of one layout run the same operations on the same shapes, none of which waits for the device."""
+    rows, hidden = case(what).examples, torch.randn(4 * 128, 64)
+
+    def decode(ids: Tensor, places: Tensor) -> Tensor:
+        return hidden[places % len(hidden)] * ids[0, 0]
+
+    traces, sums = [], []
+    for chosen in (rows[:3], rows[1:4]):
+        batch = collate(chosen, tokens=128)
+        with Traced() as traced:
+            sums.append(loss_sums(decode, Head.of(model), views(batch), 2))
+        traces.append((batch.layout, traced.seen))
+    assert traces[0] == traces[1] and hash(traces[0][0]) == hash(traces[1][0])
+    assert len(traces[0][1]) > 20 and not torch.equal(*sums)
 
 
 SMALL = {
@@ -186,15 +326,40 @@ def special_head(what: str) -> Any:
     return made.eval()
 
 
-@pytest.mark.parametrize("what", ["softcap", "multiplied", "divided", "bias"])
+SPECIAL = ["softcap", "multiplied", "divided", "bias"]
+
+
+@pytest.mark.parametrize("what", SPECIAL)
 @torch.inference_mode()
 def test_special_heads_are_heeded(case: Callable[[str], Case], naive: ModuleType, what: str) -> None:
     """Gemma's soft cap, Cohere's factor, Granite's divisor, Phi's bias: losses are those of the model's logits."""
-    model, rows = special_head(what), case("many tokens")
-    got = loss_sums(model, collate(rows.examples, CPU), 1)
-    assert float(got) == pytest.approx(naive_sum(naive, model, rows), rel=1e-5)
-    head = loss.Head.of(model)
-    bare = loss.Head(torch.nn.Linear(32, 300, bias=False), None, 1.0)
+    model = special_head(what)
+    for rows in (case("many tokens"), case("one token each")):
+        assert float(sums_of(model, collate(rows.examples))) == pytest.approx(naive_sum(naive, model, rows), rel=1e-5)
+
+
+@pytest.mark.parametrize("what", SPECIAL)
+@torch.inference_mode()
+def test_logits_of_given_tokens_are_those_of_all(what: str) -> None:
+    """Head.at picks out of what the head computes, its special part included; both are the model's own logits."""
+    model, ids = special_head(what), torch.tensor([[5, 6, 7], [8, 9, 10]])
+    head, tokens = Head.of(model), torch.tensor([[3, 299, 0], [17, 17, 5]])
+    hidden = generic(model)(ids, torch.arange(6)).view(2, 3, -1)
+    logits = head(hidden)
+    torch.testing.assert_close(logits, model(input_ids=ids, use_cache=False).logits, rtol=1e-5, atol=1e-5)
+    picked = head.at(hidden, tokens)
+    assert picked.dtype == torch.float32 and picked.shape == (2, 3)
+    torch.testing.assert_close(picked, logits.gather(2, tokens[..., None])[..., 0], rtol=1e-5, atol=1e-5)
+    bare = Head(torch.nn.Linear(32, 300, bias=False), None, 1.0)
     bare.module.weight = model.get_output_embeddings().weight
-    hidden = loss.hidden_states(model, torch.tensor([[5, 6, 7]]))
-    assert (head(hidden) - bare(hidden)).abs().max() > 0.1  # the special part does something here
+    assert (picked - bare.at(hidden, tokens)).abs().max() > 0.1  # the special part does something here
+
+
+@torch.inference_mode()
+def test_logits_of_half_precision_weights_are_float32_sums() -> None:
+    """No product or sum is rounded to the weights' dtype."""
+    torch.manual_seed(2)
+    head = Head(torch.nn.Linear(512, 50, bias=False).bfloat16(), None, 1.0)
+    hidden, tokens = torch.randn(20, 512).bfloat16(), torch.arange(20)
+    wanted = (hidden.double() * head.module.weight[tokens].double()).sum(dim=1)
+    torch.testing.assert_close(head.at(hidden, tokens).double(), wanted, rtol=1e-5, atol=1e-5)

@@ -1,6 +1,6 @@
 """Directions: implicit vectors in a space, rebuilt from a key. Their one verb is to add themselves to a buffer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,3 +46,16 @@ class Combo:
 
     def scaled(self, factor: Scalar) -> "Combo":
         return Combo(tuple((factor * coefficient, direction) for coefficient, direction in self.terms))
+
+
+def mirrored(points: Sequence[Combo]) -> bool:
+    """Are they pairs θ + cd and θ − cd, one behind the other?"""
+    pairs = list(zip(points[0::2], points[1::2], strict=False))
+    return len(points) == 2 * len(pairs) and all(_opposite(a, b) for a, b in pairs)
+
+
+def _opposite(a: Combo, b: Combo) -> bool:
+    if len(a.terms) != 1 or len(b.terms) != 1:
+        return False
+    (c, d), (other, same) = a.terms[0], b.terms[0]
+    return d is same and not isinstance(c, Tensor) and not isinstance(other, Tensor) and c == -other

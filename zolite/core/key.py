@@ -16,7 +16,10 @@ TILE = 4096  # numbers a tile: 1,024 counters, whose four output words lie in fo
 _RUN = TILE // 4
 CHUNKS = {"cpu": 16 * TILE}  # numbers made at a time: what stays in a core's cache, and elsewhere …
 CHUNK = 1024 * TILE  # … enough to fill the card at 48 bytes of scratch a number
-_MASK = 0xFFFFFFFF
+MASK = 0xFFFFFFFF
+
+Step = int | Tensor
+"""Counted from 0. As a tensor, 0-D int64 on the device: a captured graph, replayed, goes by the value it then has."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Key:
     """An address for noise. `tag` tells apart several uses within a step (queries, probes, bases)."""
 
     seed: int
-    step: int
+    step: Step
     tag: tuple[int | str, ...] = ()
 
     def fold(self, *more: int | str) -> "Key":
@@ -35,8 +38,8 @@ def words(key: Key, first: int, count: int, device: torch.device) -> Tensor:
     """Random words number `first` to `first + count` of a key; both multiples of TILE. (count,) int64 in [0, 2³²)."""
     tiles = count // TILE
     counter = torch.arange(first // 4, first // 4 + tiles * _RUN, device=device).view(tiles, _RUN)
-    step, tag = (torch.full_like(counter, word) for word in (key.step & _MASK, _tag_word(key.tag)))
-    outputs = philox((counter & _MASK, counter >> 32, step, tag), _seed_words(key.seed))
+    step, tag = (_spread(word, counter) for word in (key.step & MASK, tag_word(key.tag)))
+    outputs = philox((counter & MASK, counter >> 32, step, tag), seed_words(key.seed))
     return torch.stack(outputs, dim=1).view(-1)
 
 
@@ -49,11 +52,11 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     k0, k1 = key
     for _ in range(10):
         p0, p1 = c0.mul_(0xD2511F53), c2.mul_(0xCD9E8D57)  # int64 wraps: the low 64 bits of the product are right
-        c0 = (p1 >> 32).bitwise_xor_(c1.bitwise_xor_(k0)).bitwise_and_(_MASK)
-        c2 = (p0 >> 32).bitwise_xor_(c3.bitwise_xor_(k1)).bitwise_and_(_MASK)
+        c0 = (p1 >> 32).bitwise_xor_(c1.bitwise_xor_(k0)).bitwise_and_(MASK)
+        c2 = (p0 >> 32).bitwise_xor_(c3.bitwise_xor_(k1)).bitwise_and_(MASK)
         c1, c3 = p1, p0  # their high halves are masked with the next round's words, or below
-        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
-    return c0, c1.bitwise_and_(_MASK), c2, c3.bitwise_and_(_MASK)
+        k0, k1 = (k0 + 0x9E3779B9) & MASK, (k1 + 0xBB67AE85) & MASK
+    return c0, c1.bitwise_and_(MASK), c2, c3.bitwise_and_(MASK)
 
 
 def normal(bits: Tensor) -> Tensor:
@@ -74,10 +77,14 @@ def uniform(bits: Tensor) -> Tensor:
     return (bits >> 8).float().mul_(2.0**-24)
 
 
-def _seed_words(seed: int) -> tuple[int, int]:
-    return seed & _MASK, (seed >> 32) & _MASK
+def seed_words(seed: int) -> tuple[int, int]:
+    return seed & MASK, (seed >> 32) & MASK
 
 
-def _tag_word(tag: tuple[int | str, ...]) -> int:
+def tag_word(tag: tuple[int | str, ...]) -> int:
     """32 bits of a tag; () is 0, so that a plain key needs no hash."""
     return int.from_bytes(hashlib.blake2b(repr(tag).encode(), digest_size=4).digest(), "little") if tag else 0
+
+
+def _spread(word: int | Tensor, like: Tensor) -> Tensor:
+    return word.expand_as(like) if isinstance(word, Tensor) else torch.full_like(like, word)

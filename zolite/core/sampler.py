@@ -11,11 +11,17 @@ from zolite.core.direction import Combo, Direction, Noise
 from zolite.core.key import Key
 from zolite.core.space import Space
 
-Objective = Callable[[Sequence[Combo]], Tensor]
-"""Points in a space to their losses (K,) float32, on one batch, at one theta."""
-
 State = dict[str, Any]
 """Tensors and plain numbers by name: owned by the loop, changed in place by one owner, walked by the checkpoint."""
+
+
+class Objective(Protocol):
+    def __call__(self, points: Sequence[Combo], groups: int = 1) -> Tensor:
+        """Points in a space to their losses (K,) float32, on one batch, at one theta.
+
+        With groups, the batch's rows and the points are cut into as many equal runs, in their order: a point's loss is
+        over the rows of its own run.
+        """
 
 
 class Sampler(Protocol):

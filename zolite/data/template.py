@@ -7,9 +7,14 @@ messages     one query per token of the assistant's messages, as the model's cha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zolite.data.rows import Row, pieces
 from zolite.errors import UsageError, listed
@@ -38,6 +43,39 @@ class Example:
     queries: tuple[Query, ...]
     answer: int
     candidates: int
+
+    @functools.cached_property
+    def arrays(self) -> Arrays:
+        """Made once: a row comes back every epoch, and its batch is put together while the device waits."""
+        queries = sorted(self.queries, key=lambda q: q.candidate)
+        places = sorted({(q.sequence, q.position) for q in queries})
+        owner = {place: i for i, place in enumerate(places)}
+        return Arrays(
+            ids=_array(itertools.chain(*self.sequences)),
+            lengths=_array(map(len, self.sequences)),
+            sequences=_array(sequence for sequence, _ in places),
+            positions=_array(position for _, position in places),
+            tokens=_array(q.token for q in queries),
+            owners=_array(owner[q.sequence, q.position] for q in queries),
+            counts=np.bincount(_array(q.candidate for q in queries), minlength=self.candidates).astype(np.int32),
+        )
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """An example's numbers, int32: s sequences, p different places that predict something, q queries."""
+
+    ids: NDArray[np.int32]  # (all tokens,): the sequences, one behind the other
+    lengths: NDArray[np.int32]  # (s,)
+    sequences: NDArray[np.int32]  # (p,): the sequence of each place, ascending
+    positions: NDArray[np.int32]  # (p,): and where in it
+    tokens: NDArray[np.int32]  # (q,), the candidates one behind the other
+    owners: NDArray[np.int32]  # (q,): the place that predicts each
+    counts: NDArray[np.int32]  # (candidates,): tokens of each
+
+
+def _array(values: Iterable[int]) -> NDArray[np.int32]:
+    return np.fromiter(values, np.int32)
 
 
 @dataclass(frozen=True)

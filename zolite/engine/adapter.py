@@ -10,6 +10,7 @@ from torch import Tensor
 from zolite.core import key as noise
 from zolite.core.key import TILE, Key
 from zolite.core.space import Block, Space, make_space
+from zolite.engine.kernels import writer
 from zolite.model.load import Loaded, select
 from zolite.model.quant import activations, replace_
 from zolite.model.slots import Active, SlotLinear
@@ -38,7 +39,7 @@ def attach(loaded: Loaded, recipe: Recipe) -> Adapter:
     shapes = {f"{n}.{f}": shape for n in names for f, shape in _shapes(model.get_submodule(n), part.rank).items()}
     trained = {name: shape for name, shape in shapes.items() if name[-1] in TRAINED[part.space]}
     dtype = activations(recipe.model.quant, loaded.device)
-    space = make_space(trained, recipe.train.slots, dtype, loaded.device)
+    space = make_space(trained, recipe.train.slots, dtype, loaded.device, writer=writer(loaded.device))
     starts = {n: start(recipe.train.seed, n, shapes[n], loaded.device) for n in shapes if n.endswith(".a")}
     blocks = {b.name: b for b in space.blocks}
     for name in starts.keys() & blocks.keys():

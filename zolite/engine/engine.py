@@ -1,21 +1,21 @@
 """The engine has one verb: the losses at these points, on this batch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from zolite.core.direction import Combo
+from zolite.core.direction import Combo, mirrored
 from zolite.core.sampler import Objective
-from zolite.data.batch import collate
+from zolite.data.batch import STEP, Batch, collate, weigh
 from zolite.data.template import Example
 from zolite.engine.adapter import Adapter
+from zolite.model.fused import fused
 from zolite.model.load import Loaded
-from zolite.model.loss import candidate_scores, loss_sums
-
-T = TypeVar("T")
+from zolite.model.loss import Decode, Head, Tokens, candidate_scores, generic, loss_sums
+from zolite.recipe import Recipe
 
 ORIGIN = (Combo(),)
 
@@ -26,32 +26,88 @@ class Engine:
 
     loaded: Loaded
     adapter: Adapter
-    microbatch: int
+    microbatch: int  # rows of a group a forward
+    decode: Decode | None = None  # None: as the model itself does
 
-    def bind(self, rows: Sequence[Example]) -> Objective:
-        """The objective on one batch: points to losses (K,) float32, averaged over the batch as a whole."""
-        batches = [collate(part, self.loaded.device) for part in _parts(rows, self.microbatch)]
-        weight = sum(batch.weight for batch in batches)
+    @classmethod
+    def of(cls, loaded: Loaded, adapter: Adapter, recipe: Recipe) -> "Engine":
+        """With the fast decoder where the model and the device have one."""
+        longest = recipe.data.context + STEP  # a bucket may end behind the longest text
+        decode = fused(loaded.model, adapter.active, longest)
+        return cls(loaded, adapter, recipe.train.microbatch, decode)
 
-        def objective(points: Sequence[Combo]) -> Tensor:
-            waves = []
-            for wave in _parts(points, len(self.adapter.space.slots)):
-                self._fill(wave)
-                sums = [loss_sums(self.loaded.model, batch, len(wave)) for batch in batches]
-                waves.append(torch.stack(sums).sum(dim=0) / weight)
-            return torch.cat(waves)
+    def bind(self, rows: Sequence[Example], step: int = 0, tokens: int | None = None) -> Objective:
+        """The objective on one batch, laid out in as many groups as it is asked for."""
+
+        @functools.cache
+        def bound(groups: int) -> Objective:
+            return self.objective([self.put(batch) for batch in self.batch(rows, step, groups, tokens)])
+
+        def objective(points: Sequence[Combo], groups: int = 1) -> Tensor:
+            return bound(groups)(points, groups)
 
         return objective
+
+    def batch(self, rows: Sequence[Example], step: int, groups: int = 1, tokens: int | None = None) -> list[Batch]:
+        """A step's microbatches on the host, each with as many rows of every group."""
+        weights, each = weigh(rows, groups), len(rows) // groups
+        parts = [range(first, min(first + self.microbatch, each)) for first in range(0, each, self.microbatch)]
+        return [
+            collate([rows[g * each + i] for g in range(groups) for i in part], groups, tokens, step, weights)
+            for part in parts
+        ]
+
+    def put(self, batch: Batch) -> Tokens:
+        """On the device, in one copy that nothing waits for."""
+        device = self.loaded.device
+        flat = batch.flat.pin_memory() if device.type == "cuda" else batch.flat
+        return Tokens.of(batch.layout, flat.to(device, non_blocking=True))
+
+    def objective(self, batches: Sequence[Tokens]) -> Objective:
+        """Points to losses (K,) float32. Each sees its own group's rows, averaged over all microbatches."""
+
+        def objective(points: Sequence[Combo], groups: int = 1) -> Tensor:
+            if groups != batches[0].layout.groups:
+                raise ValueError(f"a batch of {batches[0].layout.groups} groups was asked for {groups}")
+            cuts = waves(len(points), groups, len(self.adapter.space.slots))
+            return torch.cat([self.wave([b.part(some) for b in batches], points[cut]) for some, cut in cuts])
+
+        return objective
+
+    def wave(self, batches: Sequence[Tokens], points: Sequence[Combo]) -> Tensor:
+        """The losses at no more points than there are slots, as many a group: (K,) float32."""
+        self._fill(points)
+        sums = [loss_sums(self._decode, self._head, batch, len(points)) for batch in batches]
+        weight = batches[0].weight.unsqueeze(1)
+        return (torch.stack(sums).sum(dim=0).view(len(weight), -1) / weight).flatten()
 
     def scores(self, rows: Sequence[Example]) -> Tensor:
         """Mean log-probability of every candidate at theta: (R, C) float32."""
         self._fill(ORIGIN)
-        return candidate_scores(self.loaded.model, collate(rows, self.loaded.device), 1)[0]
+        batch = self.put(collate(rows))
+        whole = replace(batch, layout=replace(batch.layout, single=False))  # logits alone would not say how likely
+        return candidate_scores(self._decode, self._head, whole, 1)[0]
 
     def _fill(self, points: Sequence[Combo]) -> None:
         self.adapter.space.fill_(points)
-        self.adapter.active.slots = len(points)
+        self.adapter.active.slots, self.adapter.active.mirrored = len(points), mirrored(points)
+
+    @property
+    def _decode(self) -> Decode:
+        return self.decode or generic(self.loaded.model)
+
+    @property
+    def _head(self) -> Head:
+        return Head.of(self.loaded.model)
 
 
-def _parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    return [items[i : i + size] for i in range(0, len(items), size)]
+def waves(points: int, groups: int, slots: int) -> Iterator[tuple[slice, slice]]:
+    """(groups, points) of each forward: whole groups' points where those of one fit, else parts of one group's."""
+    each, rest = divmod(points, groups)
+    if rest or not each:
+        raise ValueError(f"{points} points do not divide into {groups} groups")
+    whole = max(1, slots // each)
+    for first in range(0, groups, whole):
+        last = min(first + whole, groups)
+        for start in range(first * each, last * each, slots):
+            yield slice(first, last), slice(start, min(start + slots, last * each))

@@ -1,79 +1,165 @@
 """Losses from hidden states: logits only where an answer is predicted, in chunks, in float32.
 
-K points, S sequences, T tokens, P positions that predict something, Q queries (one token of one candidate answer),
-R rows, C candidates a row, D width, V vocabulary.
+A batch is one packed buffer of integers, cut by a layout that says nothing of the rows but how much room they take: one
+copy to the device, and the same operations on the same addresses for every batch of a layout.
+
+K points, G groups of rows, m = K/G points a group (slot g·m + j holds point j of group g), and in every group S
+sequences of T tokens, P positions that predict something, Q queries (one token of one candidate answer), R rows of C
+candidates, of at most W tokens; D width, V vocabulary.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import functools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 CHUNK_NUMBERS = 2**23  # float32 logits held at once: 32 MiB
+
+Decode = Callable[[Tensor, Tensor], Tensor]
+"""Token ids (n, T) and indices (p,) into their n · T tokens to the last hidden states (p, D) there, for the head."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All that varies between batches but not within a captured graph. Everything but `groups` is of one group."""
+
+    groups: int  # G
+    sequences: int  # S
+    tokens: int  # T
+    positions: int  # P
+    queries: int  # Q
+    candidates: int  # C; 1 where rows have no labels
+    rows: int  # R
+    width: int  # W
+    single: bool  # every candidate is one token and all of a row's are asked at one position: no log-sum-exp needed
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The parts of the buffer in their order: the fields of Tokens."""
+        g, answers = self.groups, self.rows * self.candidates
+        return {
+            "step": (),
+            "ids": (g, self.sequences, self.tokens),
+            "positions": (g, self.positions),
+            "tokens": (g, self.queries),
+            "owners": (g, self.queries),
+            "gather": (g, answers, self.width),
+            "lengths": (g, answers),
+            "answers": (g, self.rows),
+            "weight": (g,),
+        }
+
+    @functools.cached_property
+    def size(self) -> int:
+        """Numbers in the buffer."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A batch on its device. Sequences are padded on the right, where causal attention cannot see the padding."""
+    """A batch as views of its buffer, all int64.
 
-    ids: Tensor  # (S, T) int64
-    positions: Tensor  # (P,) int64: s · T + t, ascending
-    tokens: Tensor  # (Q,) int64, grouped by the position that predicts them
-    owners: Tensor  # (Q,) int64: the position, 0 to P − 1, that predicts each
-    spans: tuple[int, ...]  # P + 1 host integers: the queries of position p are spans[p] to spans[p + 1]
-    gather: Tensor  # (R · C, longest answer) int64: each candidate's queries, padded with Q
-    lengths: Tensor  # (R · C,) float32: tokens of each candidate
-    answers: Tensor  # (R,) int64: the right candidate
-    candidates: int  # C; 1 where rows have no labels
+    Sequences are padded on the right, where causal attention cannot see the padding. Positions beyond the real ones
+    repeat the first, queries beyond the real ones ask for token 0 there, and no candidate gathers them.
+    """
 
-    @property
-    def weight(self) -> int:
-        """What a sum of losses over this batch is divided by: rows with labels, else answer tokens."""
-        return len(self.answers) if self.candidates > 1 else len(self.tokens)
+    layout: Layout
+    step: Tensor  # ()
+    ids: Tensor  # (G, S, T)
+    positions: Tensor  # (G, P): s · T + t within the group
+    tokens: Tensor  # (G, Q)
+    owners: Tensor  # (G, Q): the position, 0 to P − 1, that predicts each
+    gather: Tensor  # (G, R · C, W): each candidate's queries, padded with Q
+    lengths: Tensor  # (G, R · C): tokens of each candidate
+    answers: Tensor  # (G, R): the right candidate
+    weight: Tensor  # (G,): rows, or answer tokens where C is 1, of the whole batch, if this is a part of one
+
+    @classmethod
+    def of(cls, layout: Layout, flat: Tensor) -> "Tokens":
+        """Views of a buffer (layout.size,)."""
+        pieces = torch.split(flat, [math.prod(shape) for shape in layout.shapes.values()])
+        return cls(layout, *(piece.view(shape) for piece, shape in zip(pieces, layout.shapes.values(), strict=True)))
+
+    def part(self, groups: slice) -> "Tokens":
+        """Views of some of the groups."""
+        cut: dict[str, Any] = {name: getattr(self, name)[groups] for name in self.layout.shapes if name != "step"}
+        return replace(self, layout=replace(self.layout, groups=len(cut["weight"])), **cut)
 
 
-def loss_sums(model: nn.Module, batch: Tokens, points: int) -> Tensor:
-    """Summed losses (K,) float32; divide by `batch.weight`.
+def loss_sums(decode: Decode, head: "Head", batch: Tokens, points: int) -> Tensor:
+    """Each point's losses summed over its group's rows: (K,) float32; to be divided by the group's weight.
 
     With candidates: cross-entropy of the right one under a softmax over their mean token log-probabilities.
     Without: the answer's token cross-entropy.
     """
-    scores = candidate_scores(model, batch, points)
-    if batch.candidates == 1:
-        return -(scores.view(points, -1) * batch.lengths).sum(dim=1)
-    right = batch.answers.expand(points, -1).reshape(-1, 1)
-    chosen = F.log_softmax(scores.view(-1, batch.candidates), dim=-1).gather(1, right)
-    return -chosen.view(points, -1).sum(dim=1)
+    if batch.layout.candidates == 1:
+        return -_answer_sums(decode, head, batch, points).sum(dim=1)
+    scores = candidate_scores(decode, head, batch, points)
+    right = _spread(batch.answers, points).unsqueeze(2)
+    return -F.log_softmax(scores, dim=2).gather(2, right).sum(dim=(1, 2))
 
 
-def candidate_scores(model: nn.Module, batch: Tokens, points: int) -> Tensor:
-    """Mean token log-probability of every candidate: (K, R, C) float32."""
-    logp = token_logprobs(model, batch, points)
-    padded = F.pad(logp, (0, 1))  # index Q reads a zero, so that sums need no atomics and stay deterministic
-    return (padded[:, batch.gather].sum(dim=-1) / batch.lengths).view(points, -1, batch.candidates)
+def candidate_scores(decode: Decode, head: "Head", batch: Tokens, points: int) -> Tensor:
+    """Mean token log-probability of every candidate: (K, R, C) float32.
+
+    Where the layout is `single` they are logits: all of a row's are greater by one and the same number, which neither
+    the best candidate nor the softmax over candidates depends on.
+    """
+    means = _answer_sums(decode, head, batch, points) / _spread(batch.lengths, points)
+    return means.view(points, batch.layout.rows, batch.layout.candidates)
 
 
-def token_logprobs(model: nn.Module, batch: Tokens, points: int) -> Tensor:
-    """Log-probability of every query's token: (K, Q) float32."""
-    hidden = hidden_states(model, batch.ids.repeat(points, 1))
-    wanted = hidden.view(points, -1, hidden.shape[-1])[:, batch.positions]  # (K, P, D)
-    head = Head.of(model)
-    parts = []
-    for first, last in _chunks(len(batch.spans) - 1, CHUNK_NUMBERS // (points * head.vocabulary)):
-        logits = head(wanted[:, first:last])  # (K, p, V) float32
-        low, high = batch.spans[first], batch.spans[last]
-        rows = batch.owners[low:high] - first
-        parts.append(logits[:, rows, batch.tokens[low:high]] - logits.logsumexp(dim=-1)[:, rows])
-    return torch.cat(parts, dim=1)
+def _answer_sums(decode: Decode, head: "Head", batch: Tokens, points: int) -> Tensor:
+    """Summed token scores of every candidate: (K, R · C) float32."""
+    padded = F.pad(token_scores(decode, head, batch, points), (0, 1))  # index Q reads a zero: no atomics, always
+    members = _spread(batch.gather, points)  # the same order of sums
+    return padded.gather(1, members.flatten(1)).view(members.shape).sum(dim=2)
 
 
-def hidden_states(model: Any, ids: Tensor) -> Tensor:
-    """Last hidden states (rows, T, D): the decoder without its head."""
-    hidden: Tensor = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    return hidden
+def token_scores(decode: Decode, head: "Head", batch: Tokens, points: int) -> Tensor:
+    """Log-probability of every query's token, or its logit where the layout is `single`: (K, Q) float32."""
+    layout = batch.layout
+    point = torch.arange(points, device=batch.ids.device).unsqueeze(1)
+    places = _spread(batch.positions, points) + point * (layout.sequences * layout.tokens)
+    hidden = decode(_spread(batch.ids, points).flatten(0, 1), places.flatten())  # (K · P, D)
+    owners = (_spread(batch.owners, points) + point * layout.positions).flatten()
+    logits = _logits(head, hidden, owners, _spread(batch.tokens, points).flatten())
+    scores = logits if layout.single else logits - _log_sums(head, hidden)[owners]
+    return scores.view(points, layout.queries)
+
+
+def _logits(head: "Head", hidden: Tensor, owners: Tensor, tokens: Tensor) -> Tensor:
+    """Logit of each query's token: (K · Q,) float32, gathering CHUNK_NUMBERS numbers of the head at once."""
+    chunks = _chunks(len(tokens), CHUNK_NUMBERS // hidden.shape[1])
+    return torch.cat([head.at(hidden[owners[chunk]], tokens[chunk]) for chunk in chunks])
+
+
+def _log_sums(head: "Head", hidden: Tensor) -> Tensor:
+    """Log-sum-exp of all logits at each position: (K · P,) float32, holding CHUNK_NUMBERS logits at once."""
+    chunks = _chunks(len(hidden), CHUNK_NUMBERS // head.vocabulary)
+    return torch.cat([head(hidden[chunk]).logsumexp(dim=1) for chunk in chunks])
+
+
+def _spread(values: Tensor, points: int) -> Tensor:
+    """(G, …) → (K, …): what a group's points share."""
+    groups, *rest = values.shape
+    return values.unsqueeze(1).expand(groups, points // groups, *rest).flatten(0, 1)
+
+
+def generic(model: Any) -> Decode:
+    """Any transformers model's decoder, all of it at every token."""
+    decoder = model.get_decoder()
+
+    def decode(ids: Tensor, places: Tensor) -> Tensor:
+        hidden: Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden.flatten(0, 1)[places]
+
+    return decode
 
 
 @dataclass(frozen=True)
@@ -95,10 +181,20 @@ class Head:
         return int(self.module.weight.shape[0])
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """(…, D) → (…, V) float32."""
+        """Every token's logit: (…, D) → (…, V) float32."""
         logits = _float_product(hidden, self.module.weight)
         if getattr(self.module, "bias", None) is not None:
             logits += self.module.bias
+        return self._shaped(logits)
+
+    def at(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """One token's logit each: (…, D) and (…) → (…) float32."""
+        logits = (hidden.float() * self.module.weight[tokens].float()).sum(dim=-1)
+        if getattr(self.module, "bias", None) is not None:
+            logits += self.module.bias[tokens]
+        return self._shaped(logits)
+
+    def _shaped(self, logits: Tensor) -> Tensor:
         logits = logits * self.scale if self.scale != 1.0 else logits
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
@@ -113,6 +209,6 @@ def _float_product(hidden: Tensor, weight: Tensor) -> Tensor:
     return product.view(*hidden.shape[:-1], -1)
 
 
-def _chunks(total: int, size: int) -> Iterator[tuple[int, int]]:
+def _chunks(total: int, size: int) -> Iterator[slice]:
     size = max(1, size)
-    return ((first, min(first + size, total)) for first in range(0, total, size))
+    return (slice(first, min(first + size, total)) for first in range(0, total, size))

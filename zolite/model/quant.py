@@ -1,7 +1,10 @@
 """Weight formats: how frozen weights are stored and how they multiply."""
 
+import logging
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -39,11 +42,11 @@ def activations(name: str, device: torch.device) -> torch.dtype:
 
 
 class Int8Linear(nn.Module):
-    """bitsandbytes' int8 weights, multiplied as weights only: y = x (codes · scales / 127)ᵀ.
+    """bitsandbytes' int8 weights, multiplied as weights only: y = x (codes · scales)ᵀ.
 
     bitsandbytes' own product (LLM.int8(), arXiv 2208.07339) rounds each token's activations to int8 too. That is fine
     for inference and ruinous here: of the difference L(θ + εd) − L(θ − εd) at ε = 1e-2 about half is that rounding
-    (docs/log.md). Expanding the codes into one layer's worth of scratch costs little beside the product.
+    (docs/log.md). Where both points run together, kernels.pair_product rounds their mean and their difference instead.
     """
 
     codes: Tensor
@@ -53,12 +56,15 @@ class Int8Linear(nn.Module):
     def __init__(self, codes: Tensor, scales: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.out_features, self.in_features = codes.shape
+        self.dtype = dtype  # of the activations
         self.register_buffer("codes", codes, persistent=False)  # (out, in) int8
-        self.register_buffer("scales", (scales / 127).to(dtype).unsqueeze(1), persistent=False)  # (out, 1)
+        self.register_buffer(
+            "scales", scales.float() / 127, persistent=False
+        )  # (out,) float32, from each row's maximum
         self.register_buffer("bias", bias, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.codes * self.scales, self.bias)
+        return F.linear(x, weight16(self, x.dtype), self.bias)
 
 
 class Nf4Linear(nn.Module):
@@ -76,10 +82,40 @@ class Nf4Linear(nn.Module):
         self.register_buffer("bias", bias, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, weight16(self, self.dtype), self.bias)
+
+
+def weight16(layer: Any, dtype: torch.dtype) -> Tensor:
+    """A linear layer's weight (out, in) as it is multiplied: codes are expanded, a plain layer's is itself."""
+    if isinstance(layer, Int8Linear):
+        fast = triton_kernels(layer.codes.device)
+        if fast is None:
+            return torch.mul(layer.codes, layer.scales[:, None]).to(dtype)
+        return fast.expand(layer.codes, layer.scales, dtype)  # type: ignore[no-any-return]
+    if isinstance(layer, Nf4Linear):
         from bitsandbytes.functional import dequantize_4bit
 
-        weight = dequantize_4bit(self.weight.data, self.weight.quant_state).to(self.dtype)
-        return F.linear(x, weight, self.bias)
+        return dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(dtype)  # type: ignore[no-any-return]
+    weight: Tensor = layer.weight
+    return weight
+
+
+@cache
+def triton_kernels(device: torch.device) -> Any:
+    """The module model/kernels.py, where there is a GPU that it serves and Triton works; else None.
+
+    Triton compiles a launcher on the spot: it wants a C compiler and Python's headers, which many a system lacks.
+    """
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return None
+    try:
+        from zolite.model import kernels
+
+        kernels.expand(torch.zeros(1, 16, dtype=torch.int8, device=device), torch.ones(1, device=device), torch.float16)
+    except (ImportError, RuntimeError, OSError, AssertionError, subprocess.SubprocessError) as error:
+        logging.getLogger(__name__).warning("Triton does not work here, so steps are slower: %s", error)
+        return None
+    return kernels
 
 
 def simplify_(model: nn.Module, dtype: torch.dtype) -> None:
@@ -95,7 +131,7 @@ def _int8(module: Any, dtype: torch.dtype) -> Int8Linear:
     state, weight = module.state, module.weight
     codes = state.CB if state.CB is not None else weight.data
     scales = state.SCB if state.SCB is not None else weight.SCB
-    return Int8Linear(codes, scales.float(), _cast(module.bias, dtype), dtype)
+    return Int8Linear(codes, scales, _cast(module.bias, dtype), dtype)
 
 
 def _nf4(module: Any, dtype: torch.dtype) -> Nf4Linear:

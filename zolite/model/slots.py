@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 @dataclass
 class Active:
-    """How many slots the next forward carries. One object, shared by every SlotLinear of a model."""
+    """What the next forward carries. One object, shared by every SlotLinear of a model."""
 
     slots: int = 1
+    mirrored: bool = False  # slots 2i and 2i + 1 are θ + cd and θ − cd: what is measured is how they differ
 
 
 class SlotLinear(nn.Module):
@@ -32,7 +33,10 @@ class SlotLinear(nn.Module):
         """x (K·B, T, in) → (K·B, T, out)."""
         k = self.active.slots
         y: Tensor = self.base(x)
-        rows = x.reshape(k, -1, x.shape[-1])
-        a = self.a if self.a.dim() == 2 else self.a[:k]
-        low = torch.matmul(rows, a.mT)
+        low = self.low(x.reshape(k, -1, x.shape[-1]), 0)
         return torch.baddbmm(y.view(k, -1, y.shape[-1]), low, self.b[:k].mT, alpha=self.scale).view(y.shape)
+
+    def low(self, x: Tensor, first: int) -> Tensor:
+        """x (K, rows, in) of the points from `first` on → x Aᵀ (K, rows, r)."""
+        a = self.a if self.a.dim() == 2 else self.a[first : first + len(x)]
+        return torch.matmul(x, a.mT)

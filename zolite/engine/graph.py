@@ -1,0 +1,105 @@
+"""Steps as CUDA graphs: captured once for each layout of a batch, then replayed with nothing left for Python to do.
+
+A replayed graph does the same work on the same addresses. So what changes from step to step lives in one buffer, which
+a copy fills before each replay: the batch, and the step's number, from which the noise is drawn.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zolite.core.direction import Combo
+from zolite.core.estimator import Estimate
+from zolite.data.batch import Batch
+from zolite.engine.engine import Engine
+from zolite.model.loss import Layout, Tokens
+
+MOST_GRAPHS = 32  # each costs the driver a few MiB; the one used longest ago goes first
+
+Step = Callable[[Sequence[Tokens], int | Tensor], Estimate]
+"""A step on the device: its microbatches and its number, counted from 0."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A captured step: what it reads and what it writes."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[Tensor, ...]  # one flat buffer a microbatch
+    estimate: Estimate  # its scalars, written anew by each replay
+
+    def replay(self, batches: Sequence[Batch]) -> Estimate:
+        for static, batch in zip(self.inputs, batches, strict=True):
+            static.copy_(batch.flat.pin_memory(), non_blocking=True)
+        self.graph.replay()
+        return kept(self.estimate)
+
+
+class Steps:
+    """Takes steps, from graphs where it can. Captured or not, the numbers are the same.
+
+    A layout's first step runs eagerly, which also loads its kernels; its second is captured. What cannot be captured
+    (a method that reads a number back, or keeps one in Python) stays eager, and `refusal` says why.
+    """
+
+    def __init__(self, engine: Engine, step: Step, state: dict[str, dict[str, Any]]) -> None:
+        self.engine, self.step, self.state = engine, step, state
+        self.graphs: OrderedDict[tuple[Layout, ...], Graph | None] = OrderedDict()
+        self.captures, self.reason = engine.loaded.device.type == "cuda", ""
+        self.pool = torch.cuda.graph_pool_handle() if self.captures else None  # shared: one graph runs at a time
+
+    @torch.inference_mode()
+    def __call__(self, batches: Sequence[Batch], step: int) -> Estimate:
+        """The step whose microbatches (and number) these are; returns before the device is done."""
+        layouts = tuple(batch.layout for batch in batches)
+        graph = self._graph(layouts, batches) if self.captures else None
+        if graph is not None:
+            return graph.replay(batches)
+        return kept(self.step([self.engine.put(batch) for batch in batches], step))
+
+    def refusal(self) -> str:
+        """Why steps are not captured, said once; else nothing."""
+        reason, self.reason = self.reason, ""
+        return reason
+
+    def _graph(self, layouts: tuple[Layout, ...], batches: Sequence[Batch]) -> Graph | None:
+        seen = layouts in self.graphs
+        graph = self.graphs.pop(layouts, None) or (self._capture(batches) if seen else None)
+        self.graphs[layouts] = graph
+        if len(self.graphs) > MOST_GRAPHS:
+            self.graphs.popitem(last=False)
+        return graph
+
+    def _capture(self, batches: Sequence[Batch]) -> Graph | None:
+        inputs = tuple(batch.flat.to(self.engine.loaded.device) for batch in batches)
+        tokens = [Tokens.of(batch.layout, flat) for batch, flat in zip(batches, inputs, strict=True)]
+        graph, before = torch.cuda.CUDAGraph(), {owner: dict(part) for owner, part in self.state.items()}
+        try:
+            with torch.cuda.graph(graph, pool=self.pool):
+                estimate = self.step(tokens, tokens[0].step)
+            problem = "" if _same(self.state, before) else "the method keeps numbers in Python"
+        except RuntimeError as error:  # whatever CUDA forbids during capture; nothing has run
+            torch.cuda.synchronize()
+            problem = str(error).strip().splitlines()[0]
+        for owner, part in before.items():
+            self.state[owner].update(part)
+        if problem:
+            self.captures, self.reason, self.graphs = False, problem, OrderedDict()
+            return None
+        return Graph(graph, inputs, estimate)
+
+
+def kept(estimate: Estimate) -> Estimate:
+    """The scalars alone, where no later step writes."""
+    return Estimate(Combo(), estimate.coefs.clone(), estimate.losses.clone())
+
+
+def _same(state: dict[str, dict[str, Any]], before: dict[str, dict[str, Any]]) -> bool:
+    return all(
+        part.keys() == before[owner].keys() and all(before[owner][name] is value for name, value in part.items())
+        for owner, part in state.items()
+    )

@@ -1,0 +1,324 @@
+"""Triton kernels of the forward: what stands between two products, and the product of int8 weights with point pairs.
+
+S points, P = S / 2 pairs of points, M rows a point (sequences × tokens), D width. Rows lie point by point: the two rows
+of a pair are M apart. Everything is summed in float32.
+
+A pair's activations x₊ and x₋ are nearly alike. Written as a mean m = (x₊ + x₋) / 2 and a difference d = (x₊ − x₋) / 2,
+each rounded to int8 with a scale of its own, what is rounded away of m is the same for both points and what is rounded
+away of d is small beside d, so that L(θ₊) − L(θ₋) survives a product of int8 by int8 (docs/log.md).
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _codes_of(x: tl.tensor, top: tl.tensor) -> tl.tensor:
+    """Nearest of 255 levels: x · 127 / top, half up."""
+    return tl.floor(x * (127.0 / tl.maximum(top, 1e-30)) + 0.5).to(tl.int8)
+
+
+@triton.jit
+def _norm_kernel(
+    h: tl.tensor, weight: tl.tensor, out: tl.tensor, eps: tl.tensor, D: tl.constexpr, BLOCK: tl.constexpr
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    cols = tl.arange(0, BLOCK)
+    x = tl.load(h + row * D + cols, mask=cols < D, other=0.0).to(tl.float32)
+    w = tl.load(weight + cols, mask=cols < D, other=0.0).to(tl.float32)
+    y = x * tl.rsqrt(tl.sum(x * x, 0) / D + eps) * w
+    tl.store(out + row * D + cols, y.to(out.dtype.element_ty), mask=cols < D)
+
+
+def rms_norm(h: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """h / √(mean h² + ε) · weight over the last dimension (Zhang and Sennrich, arXiv 1910.07467)."""
+    width, out = h.shape[-1], torch.empty_like(h)
+    block = triton.next_power_of_2(width)
+    _norm_kernel[(h.numel() // width,)](h, weight, out, eps, D=width, BLOCK=block, num_warps=_warps(block))
+    return out
+
+
+@triton.jit(do_not_specialize=["M"])
+def _norm_pairs_kernel(
+    h: tl.tensor, weight: tl.tensor, out: tl.tensor, codes: tl.tensor, scales: tl.tensor, M: tl.tensor, eps: tl.tensor,
+    D: tl.constexpr, KEEP: tl.constexpr, BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    plus = row // M * 2 * M + row % M
+    minus = plus + M
+    cols = tl.arange(0, BLOCK)
+    live = cols < D
+    w = tl.load(weight + cols, mask=live, other=0.0).to(tl.float32)
+    a = tl.load(h + plus * D + cols, mask=live, other=0.0).to(tl.float32)
+    b = tl.load(h + minus * D + cols, mask=live, other=0.0).to(tl.float32)
+    a = a * tl.rsqrt(tl.sum(a * a, 0) / D + eps) * w
+    b = b * tl.rsqrt(tl.sum(b * b, 0) / D + eps) * w
+    if KEEP:
+        tl.store(out + plus * D + cols, a.to(out.dtype.element_ty), mask=live)
+        tl.store(out + minus * D + cols, b.to(out.dtype.element_ty), mask=live)
+    mean, diff = (a + b) * 0.5, (a - b) * 0.5
+    top_mean, top_diff = tl.max(tl.abs(mean), 0), tl.max(tl.abs(diff), 0)
+    tl.store(codes + plus * D + cols, _codes_of(mean, top_mean), mask=live)
+    tl.store(codes + minus * D + cols, _codes_of(diff, top_diff), mask=live)
+    tl.store(scales + plus, top_mean / 127.0)
+    tl.store(scales + minus, top_diff / 127.0)
+
+
+def norm_pairs(h: Tensor, weight: Tensor, eps: float, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """rms_norm of h (S, M, D) as pair codes (S, M, D) int8 with scales (S, M) float32, and itself if it is to be kept.
+
+    Of each pair the first point's place holds the mean, the second's the difference.
+    """
+    points, rows, width = h.shape
+    codes, scales = torch.empty_like(h, dtype=torch.int8), h.new_empty(points, rows, dtype=torch.float32)
+    out, block = torch.empty_like(h) if keep else None, triton.next_power_of_2(width)
+    _norm_pairs_kernel[(points // 2 * rows,)](
+        h, weight, h if out is None else out, codes, scales, rows, eps,
+        D=width, KEEP=keep, BLOCK=block, num_warps=_warps(block),
+    )  # fmt: skip
+    return codes, scales, out
+
+
+@triton.jit
+def _value(g: tl.tensor, u: tl.tensor, at: tl.tensor, live: tl.tensor, GATED: tl.constexpr) -> tl.tensor:
+    x = tl.load(g + at, mask=live, other=0.0).to(tl.float32)
+    if GATED:
+        x = x * tl.sigmoid(x) * tl.load(u + at, mask=live, other=0.0).to(tl.float32)
+    return x
+
+
+@triton.jit(do_not_specialize=["M"])
+def _pairs_kernel(
+    g: tl.tensor, u: tl.tensor, codes: tl.tensor, scales: tl.tensor, M: tl.tensor,
+    D: tl.constexpr, GATED: tl.constexpr, KEEP: tl.constexpr, BLOCK: tl.constexpr,
+) -> None:  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    plus = (row // M * 2 * M + row % M) * D
+    minus = plus + M.to(tl.int64) * D
+    top_mean = tl.zeros((BLOCK,), tl.float32)
+    top_diff = tl.zeros((BLOCK,), tl.float32)
+    for first in range(0, D, BLOCK):  # twice over the row, the second time from the cache: no row is too long
+        cols = first + tl.arange(0, BLOCK)
+        a = _value(g, u, plus + cols, cols < D, GATED)
+        b = _value(g, u, minus + cols, cols < D, GATED)
+        top_mean = tl.maximum(top_mean, tl.abs(a + b) * 0.5)
+        top_diff = tl.maximum(top_diff, tl.abs(a - b) * 0.5)
+    m, d = tl.max(top_mean, 0), tl.max(top_diff, 0)
+    tl.store(scales + plus // D, m / 127.0)
+    tl.store(scales + minus // D, d / 127.0)
+    for first in range(0, D, BLOCK):
+        cols = first + tl.arange(0, BLOCK)
+        live = cols < D
+        a = _value(g, u, plus + cols, live, GATED)
+        b = _value(g, u, minus + cols, live, GATED)
+        tl.store(codes + plus + cols, _codes_of((a + b) * 0.5, m), mask=live)
+        tl.store(codes + minus + cols, _codes_of((a - b) * 0.5, d), mask=live)
+        if KEEP:
+            tl.store(g + plus + cols, a.to(g.dtype.element_ty), mask=live)
+            tl.store(g + minus + cols, b.to(g.dtype.element_ty), mask=live)
+
+
+def pairs(g: Tensor, u: Tensor | None, keep: bool) -> tuple[Tensor, Tensor]:
+    """Pair codes and scales, as `norm_pairs` has them, of g (S, M, D) or of silu(g) · u, which `keep` writes into g."""
+    points, rows, width = g.shape
+    codes, scales = torch.empty_like(g, dtype=torch.int8), g.new_empty(points, rows, dtype=torch.float32)
+    gated = u is not None
+    _pairs_kernel[(points // 2 * rows,)](
+        g, u if u is not None else g, codes, scales, rows,
+        D=width, GATED=gated, KEEP=keep and gated, BLOCK=min(2048, triton.next_power_of_2(width)), num_warps=4,
+    )  # fmt: skip
+    return codes, scales
+
+
+@triton.jit(do_not_specialize=["n"])
+def _silu_mul_kernel(g: tl.tensor, u: tl.tensor, n: tl.tensor, BLOCK: tl.constexpr) -> None:
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    x = _value(g, u, at, at < n, True)
+    tl.store(g + at, x.to(g.dtype.element_ty), mask=at < n)
+
+
+def silu_mul_(g: Tensor, u: Tensor) -> Tensor:
+    """g ← silu(g) · u (SwiGLU, arXiv 2002.05202)."""
+    _silu_mul_kernel[(triton.cdiv(g.numel(), 2048),)](g, u, g.numel(), BLOCK=2048, num_warps=4)
+    return g
+
+
+@triton.jit
+def _rotate(
+    x: tl.tensor,
+    at: tl.tensor,
+    c1: tl.tensor,
+    s1: tl.tensor,
+    c2: tl.tensor,
+    s2: tl.tensor,
+    live: tl.tensor,
+    HALF: tl.constexpr,
+) -> None:
+    a = tl.load(x + at, mask=live, other=0.0).to(tl.float32)
+    b = tl.load(x + at + HALF, mask=live, other=0.0).to(tl.float32)
+    tl.store(x + at, (a * c1[None, :] - b * s1[None, :]).to(x.dtype.element_ty), mask=live)
+    tl.store(x + at + HALF, (b * c2[None, :] + a * s2[None, :]).to(x.dtype.element_ty), mask=live)
+
+
+@triton.jit(do_not_specialize=["T"])
+def _rotary_kernel(
+    q: tl.tensor, k: tl.tensor, cos: tl.tensor, sin: tl.tensor, T: tl.tensor,
+    HQ: tl.constexpr, HK: tl.constexpr, HALF: tl.constexpr, BQ: tl.constexpr, BH: tl.constexpr,
+) -> None:  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    cols, heads = tl.arange(0, BH), tl.arange(0, BQ)
+    inside = cols < HALF
+    place = row % T * 2 * HALF + cols
+    c1 = tl.load(cos + place, mask=inside, other=0.0)
+    s1 = tl.load(sin + place, mask=inside, other=0.0)
+    c2 = tl.load(cos + place + HALF, mask=inside, other=0.0)
+    s2 = tl.load(sin + place + HALF, mask=inside, other=0.0)
+    at = heads[:, None] * 2 * HALF + cols[None, :]
+    _rotate(q, row * HQ * 2 * HALF + at, c1, s1, c2, s2, (heads < HQ)[:, None] & inside[None, :], HALF)
+    _rotate(k, row * HK * 2 * HALF + at, c1, s1, c2, s2, (heads < HK)[:, None] & inside[None, :], HALF)
+
+
+def rotary_(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Turn q (rows, T, Hq, d) and k (rows, T, Hk, d) in place by tables (≥ T, d) float32 (RoPE, arXiv 2104.09864)."""
+    rows, tokens, heads, width = q.shape
+    _rotary_kernel[(rows * tokens,)](
+        q, k, cos, sin, tokens, HQ=heads, HK=k.shape[2], HALF=width // 2,
+        BQ=triton.next_power_of_2(heads), BH=triton.next_power_of_2(width // 2), num_warps=4,
+    )  # fmt: skip
+
+
+@triton.jit
+def _expand_kernel(codes: tl.tensor, scales: tl.tensor, out: tl.tensor, D: tl.tensor, BLOCK: tl.constexpr) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    scale = tl.load(scales + row)
+    for first in range(0, D, BLOCK):
+        cols = first + tl.arange(0, BLOCK)
+        x = tl.load(codes + row * D + cols, mask=cols < D, other=0).to(tl.float32) * scale
+        tl.store(out + row * D + cols, x.to(out.dtype.element_ty), mask=cols < D)
+
+
+def expand(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """codes (out, in) int8 · scales (out,) float32, rounded once."""
+    out = torch.empty_like(codes, dtype=dtype)
+    _expand_kernel[(codes.shape[0],)](codes, scales, out, codes.shape[1], BLOCK=2048, num_warps=4)
+    return out
+
+
+@triton.jit(do_not_specialize=["M", "first", "rows", "OM", "out_first", "b_stride"])  # else each bucket compiles anew
+def _pair_product_kernel(
+    codes: tl.tensor,  # (S, M, K) int8: means and differences
+    scales: tl.tensor,  # (S, M) float32
+    weight: tl.tensor,  # (N, K) int8
+    weight_scales: tl.tensor,  # (N,) float32
+    bias: tl.tensor,  # (N,)
+    low: tl.tensor,  # (S, rows, R): x Aᵀ, of this call's rows
+    b: tl.tensor,  # (S, N, R), `b_stride` from point to point
+    out: tl.tensor,  # (S, OM, N)
+    M: tl.tensor, first: tl.tensor, rows: tl.tensor, OM: tl.tensor, out_first: tl.tensor, N: tl.tensor, K: tl.tensor,
+    b_stride: tl.tensor, alpha: tl.tensor,
+    ADD: tl.constexpr, BIAS: tl.constexpr, R: tl.constexpr, WHOLE: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr, GROUP: tl.constexpr,
+) -> None:  # fmt: skip
+    tile, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    across = tl.cdiv(N, BN)
+    band = tile // (GROUP * across)  # tiles that share rows run together, so that a band's weights are read once
+    height = min(tl.cdiv(rows, BM) - band * GROUP, GROUP)
+    row = (band * GROUP + tile % (GROUP * across) % height) * BM + tl.arange(0, BM)
+    col = tile % (GROUP * across) // height * BN + tl.arange(0, BN)
+    k = tl.arange(0, BK)
+    row_live, col_live = row < rows, col < N
+    source = pair * 2 * M + first + tl.where(row_live, row, 0)
+    at_mean = codes + source[:, None] * K + k[None, :]
+    at_diff = at_mean + M.to(tl.int64) * K
+    at_weight = weight + tl.where(col_live, col, 0)[None, :].to(tl.int64) * K + k[:, None]
+    mean = tl.zeros((BM, BN), tl.int32)
+    diff = tl.zeros((BM, BN), tl.int32)
+    for done in range(0, K, BK):
+        if WHOLE:
+            x, y, w = tl.load(at_mean), tl.load(at_diff), tl.load(at_weight)
+        else:
+            inside = k + done < K
+            x = tl.load(at_mean, mask=inside[None, :], other=0)
+            y = tl.load(at_diff, mask=inside[None, :], other=0)
+            w = tl.load(at_weight, mask=inside[:, None], other=0)
+        mean = tl.dot(x, w, mean, out_dtype=tl.int32)
+        diff = tl.dot(y, w, diff, out_dtype=tl.int32)
+        at_mean += BK
+        at_diff += BK
+        at_weight += BK
+    column = tl.load(weight_scales + col, mask=col_live, other=0.0)[None, :]
+    m = mean.to(tl.float32) * tl.load(scales + source)[:, None] * column
+    d = diff.to(tl.float32) * tl.load(scales + source + M)[:, None] * column
+    if BIAS:
+        m += tl.load(bias + col, mask=col_live, other=0.0).to(tl.float32)[None, :]
+    live = row_live[:, None] & col_live[None, :]
+    r = tl.arange(0, BR)
+    for sign in tl.static_range(2):
+        y = m + d if sign == 0 else m - d
+        point = 2 * pair + sign
+        if R > 0:
+            x = tl.load(
+                low + (point * rows + row)[:, None] * R + r[None, :],
+                mask=row_live[:, None] & (r < R)[None, :], other=0.0,
+            )  # fmt: skip
+            w = tl.load(
+                b + point * b_stride + col[None, :] * R + r[:, None],
+                mask=col_live[None, :] & (r < R)[:, None], other=0.0,
+            )  # fmt: skip
+            y += alpha * tl.dot(x, w, input_precision="ieee")
+        to = out + (point * OM + out_first + row)[:, None] * N + col[None, :]
+        if ADD:
+            y += tl.load(to, mask=live, other=0.0).to(tl.float32)
+        tl.store(to, y.to(out.dtype.element_ty), mask=live)
+
+
+def pair_product(
+    codes: Tensor,
+    scales: Tensor,
+    weight: Tensor,
+    weight_scales: Tensor,
+    bias: Tensor | None,
+    adapter: tuple[Tensor, Tensor, float] | None,
+    out: Tensor,
+    rows: slice,
+    out_rows: slice,
+    add: bool,
+) -> None:
+    """out[:, out_rows] = x Wᵀ + bias + α · low Bᵀ, or added to what is there, for the pairs' points x.
+
+    codes (S, M, K) and scales (S, M) are x[:, rows] as `norm_pairs` has it, weight (N, K) int8, weight_scales (N,);
+    adapter is (low (S, rows, R) = x Aᵀ, B (≥ S, N, R), α); out is (S, OM, N). The integer sums are exact, so the tile's
+    shape cannot change a bit of the result.
+    """
+    (points, m, k), n = codes.shape, weight.shape[0]
+    count = rows.stop - rows.start
+    tile = _tile(count, n, k, points // 2, _shared_bytes(codes.device))
+    low, b, alpha = adapter if adapter is not None else (out, out, 0.0)
+    rank = low.shape[-1] if adapter is not None else 0
+    grid = (triton.cdiv(count, tile["BM"]) * triton.cdiv(n, tile["BN"]), points // 2)
+    _pair_product_kernel[grid](
+        codes, scales, weight, weight_scales, out if bias is None else bias, low, b, out,
+        m, rows.start, count, out.shape[1], out_rows.start, n, k, b.stride(0), alpha,
+        ADD=add, BIAS=bias is not None, R=rank, WHOLE=k % tile["BK"] == 0,
+        BR=max(16, triton.next_power_of_2(max(1, rank))), GROUP=8, **tile,
+    )  # fmt: skip
+
+
+def _tile(rows: int, columns: int, depth: int, pairs: int, shared: int) -> dict[str, int]:
+    """The tile that was fastest on an H100 (docs/log.md) where it fits; a small one for small products and cards."""
+    deep = 128 if depth % 128 == 0 else 64
+    wide = triton.cdiv(rows, 64) * triton.cdiv(columns, 256) * pairs >= 100
+    if shared >= 3 * 384 * deep and wide:
+        return {"BM": 64, "BN": 256, "BK": deep, "num_warps": 8, "num_stages": 3 if deep == 128 else 4}
+    return {"BM": 64, "BN": 128, "BK": 64, "num_warps": 4, "num_stages": 4 if shared >= 4 * 256 * 64 + 1024 else 3}
+
+
+def _shared_bytes(device: torch.device) -> int:
+    """Shared memory that a block may have."""
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin if device.type == "cuda" else 2**16
+
+
+def _warps(block: int) -> int:
+    return min(16, max(1, block // 512))
