@@ -137,7 +137,7 @@ def timed(loaded: Loaded, build: Callable[[], Step]) -> Result:
 
 
 def idle(device: torch.device) -> Result:
-    """The share of PROFILED steps' time in which the GPU waits for the host."""
+    """The shares of PROFILED steps' time in which the GPU is idle: between two steps, and between a step's kernels."""
     case, weights = Case("135M", 16, 64, ("zolite",)), "int8"
     loaded = bench.random_model(case.shape, weights, device)
     rows = bench.random_rows(SHAPES[case.shape].vocabulary, case.batch * bench.BATCHES, case.tokens)
@@ -149,9 +149,17 @@ def idle(device: torch.device) -> Result:
         for number in range(PROFILED):
             step(bench.WARMUP[device.type] + number)
         torch.cuda.synchronize(device)
-    share, kernels = idle_share(busy := intervals(profile)), len(busy)
+    busy = intervals(profile)
+    between = between_share(busy, PROFILED)
     about = {"shape": case.shape, "batch": case.batch, "tokens": case.tokens, "weights": weights}
-    return {"what": "idle", **about, "steps": PROFILED, "kernels": kernels, "share": share}
+    return {
+        "what": "idle",
+        **about,
+        "steps": PROFILED,
+        "kernels": len(busy),
+        "share": between,
+        "within": idle_share(busy) - between,
+    }
 
 
 def intervals(profile: Any) -> list[tuple[float, float]]:
@@ -171,6 +179,20 @@ def idle_share(busy: Sequence[tuple[float, float]]) -> float:
         covered += max(0.0, end - max(start, reached))
         reached = max(reached, end)
     return 1 - covered / (last - first) if last > first else 0.0
+
+
+def between_share(busy: Sequence[tuple[float, float]], steps: int) -> float:
+    """The share of the whole time that lies between the end of a step and the start of the next.
+
+    Every step must have as many intervals as every other: replays of one graph do.
+    """
+    if len(busy) % steps:
+        raise ValueError(f"{len(busy)} intervals do not divide into {steps} steps")
+    ordered, each = sorted(busy), len(busy) // steps
+    parts = [ordered[i : i + each] for i in range(0, len(ordered), each)]
+    ends = [max(end for _, end in part) for part in parts]
+    gaps = sum(max(0.0, after[0][0] - end) for end, after in zip(ends, parts[1:], strict=False))
+    return gaps / (ends[-1] - parts[0][0][0])
 
 
 HEAD = f"{'shape':6}{'case':>9}{'weights':>9}  {'what':25}{'ms':>10}{'floor':>10}{'peak':>8}{'resting':>9} MiB"

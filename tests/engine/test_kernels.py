@@ -130,6 +130,18 @@ def test_add(place: SimpleNamespace, n: int, transform: Callable[[Tensor], Tenso
     assert (beyond(fast.theta) == GUARD).all() and (fast.slots == GUARD).all()
 
 
+@pytest.mark.parametrize(("step", "number", "word"), [(874, 1482, 30), (32_818, 1762, 2**32 - 20)])
+def test_rare_words(place: SimpleNamespace, step: int, number: int, word: int) -> None:
+    """The largest and the smallest radii, from words near 0 and so near 2³² that they round to it, are as they were."""
+    key, fast, slow = Key(1, step), *(make_space({"w": (TILE,)}, 0, torch.float32, place.device) for _ in range(2))
+    assert int(noise.words(key, 0, TILE, CPU)[number]) == word
+    assert place.writer.add_(fast, Combo(((1.0, Noise(key)),)))
+    slow.add_(Combo(((1.0, Noise(key)),)))
+    assert agree(fast.theta, slow.theta, noise.normal, 1.0)
+    radius = fast.theta[[number, number + TILE // 2]].norm()
+    assert 6 < radius < 6.2 if word < 100 else radius == 0
+
+
 @every_transform
 def test_rounded_once(place: SimpleNamespace, transform: Callable[[Tensor], Tensor]) -> None:
     """A slot of half precision holds the float32 sum, rounded."""
@@ -359,14 +371,14 @@ def test_graph(transform: Callable[[Tensor], Tensor]) -> None:
 
 
 @gpu
-def test_beyond_int32() -> None:
-    """Numbers past 2³¹ have the words of their own addresses."""
-    n = 2**31 + TILE + 1
-    if torch.cuda.mem_get_info()[0] < 6 * n:
-        pytest.skip("needs 12 GB of free memory")
+@pytest.mark.parametrize("count", [2**31, 2**34])
+def test_far(count: int) -> None:
+    """Numbers past 2³¹, and past 2³² counters, have the words of their own addresses."""
+    n = count + TILE + 1
+    if torch.cuda.mem_get_info()[0] < 4 * n + 2**30:
+        pytest.skip(f"needs {4 * n / 1e9 + 1:.0f} GB of free memory")
     space = make_space({"w": (n,)}, 0, torch.float32, GPU, writer=kernels.writer(GPU))
     space.add_(Combo(((1.0, Noise(A, noise.rademacher)),)))
-    first = n // TILE * TILE
-    for tile in (0, first - TILE, first):
+    for tile in (0, count - TILE, count, count + TILE):
         expected = noise.rademacher(noise.words(A, tile, TILE, GPU))
         assert torch.equal(space.theta[tile : tile + TILE], expected[: n - tile])

@@ -29,7 +29,7 @@ def layers(model: Any) -> dict[str, Any]:
 def weights(layer: Any) -> Tensor:
     """What a layer's stored numbers stand for, (out, in) float32."""
     if isinstance(layer, Int8Linear):
-        return (layer.codes.double() * layer.scales.double()).float()
+        return (layer.codes.double() * layer.scales.double()[:, None]).float()
     if hasattr(layer.weight, "quant_state"):
         return bnb.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
     return layer.weight.float()
@@ -83,7 +83,7 @@ def test_int8_codes_are_those_of_bitsandbytes(tiny: Path) -> None:
         scales = other.state.SCB if other.state.SCB is not None else other.weight.SCB
         assert layer.codes.dtype == torch.int8
         assert torch.equal(layer.codes, codes), name
-        torch.testing.assert_close(layer.scales.squeeze(1), scales.float() / 127, rtol=1e-6, atol=0.0)
+        torch.testing.assert_close(layer.scales, scales.float() / 127, rtol=1e-6, atol=0.0)
         held = sum(t.nbytes for t in [*layer.buffers(), *layer.parameters()])
         assert held == layer.in_features * layer.out_features + 4 * layer.out_features
 

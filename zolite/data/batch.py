@@ -208,15 +208,13 @@ def edges(lengths: Sequence[int], batches: Sequence[Sequence[int]], most: int = 
     cost = np.where(
         np.arange(len(ends))[:, None] <= np.arange(len(ends)), ends * (below[1:] - below[:-1, None]), _NEVER
     )
-    best, back = [cost[0]], list[Ints]()
-    for _ in range(min(most, len(ends)) - 1):
-        further = cost + np.concatenate([[_NEVER], best[-1][:-1]])[:, None]
-        back.append(further.argmin(axis=0))
-        best.append(further.min(axis=0))
-    used = int(np.argmin([b[-1] for b in best]))  # the fewest that do
+    best, back = cost[0], list[Ints]()
+    for _ in range(min(most, len(ends)) - 1):  # one more always pays: every end but the last is some batch's own
+        further = cost + np.concatenate([[_NEVER], best[:-1]])[:, None]
+        best, back = further.min(axis=0), [*back, further.argmin(axis=0)]
     chosen = [len(ends) - 1]
-    for step in reversed(back[:used]):
-        chosen.append(int(step[chosen[-1]]) - 1)
+    for first in reversed(back):
+        chosen.append(int(first[chosen[-1]]) - 1)
     return tuple(int(ends[i]) for i in reversed(chosen))
 
 

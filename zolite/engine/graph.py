@@ -50,7 +50,12 @@ class Steps:
         self.engine, self.step, self.state = engine, step, state
         self.graphs: OrderedDict[tuple[Layout, ...], Graph | None] = OrderedDict()
         self.captures, self.reason = engine.loaded.device.type == "cuda", ""
-        self.pool = torch.cuda.graph_pool_handle() if self.captures else None  # shared: one graph runs at a time
+        if self.captures:
+            self.pool = torch.cuda.graph_pool_handle()  # shared: one graph runs at a time
+            # One stream for all there is: cuBLAS keeps 32 MiB for each, and the default one cannot be captured.
+            self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
+            torch.cuda.set_stream(self.stream)
 
     @torch.inference_mode()
     def __call__(self, batches: Sequence[Batch], step: int) -> Estimate:
@@ -79,7 +84,7 @@ class Steps:
         tokens = [Tokens.of(batch.layout, flat) for batch, flat in zip(batches, inputs, strict=True)]
         graph, before = torch.cuda.CUDAGraph(), {owner: dict(part) for owner, part in self.state.items()}
         try:
-            with torch.cuda.graph(graph, pool=self.pool):
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
                 estimate = self.step(tokens, tokens[0].step)
             problem = "" if _same(self.state, before) else "the method keeps numbers in Python"
         except RuntimeError as error:  # whatever CUDA forbids during capture; nothing has run

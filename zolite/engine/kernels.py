@@ -22,7 +22,7 @@ from torch import Tensor
 
 from zolite.core import key as noise
 from zolite.core.direction import Combo, Direction, Noise, Scalar
-from zolite.core.key import MASK, TILE, Key, Step
+from zolite.core.key import TILE, Key, Step
 from zolite.core.space import Space, Writer
 
 try:
@@ -103,10 +103,10 @@ def _write_kernel(
         z0, z1, z2, z3 = _numbers(w0, w1, w2, w3, NORMAL)
         x0, x1, x2, x3 = x0 + z0 * coef, x1 + z1 * coef, x2 + z2 * coef, x3 + z3 * coef
     row = out + point.to(tl.int64) * stride
-    tl.store(row + i0, x0.to(out.dtype.element_ty), mask=i0 < n)
-    tl.store(row + i1, x1.to(out.dtype.element_ty), mask=i1 < n)
-    tl.store(row + i2, x2.to(out.dtype.element_ty), mask=i2 < n)
-    tl.store(row + i3, x3.to(out.dtype.element_ty), mask=i3 < n)
+    tl.store(row + i0, x0, mask=i0 < n)  # here they are rounded to out's type
+    tl.store(row + i1, x1, mask=i1 < n)
+    tl.store(row + i2, x2, mask=i2 < n)
+    tl.store(row + i3, x3, mask=i3 < n)
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _coefs(values: Sequence[Scalar], device: torch.device) -> Tensor:
 
 def _step(step: Step, device: torch.device) -> Tensor:
     """() int64. A number is an argument of the kernel that fills the tensor, so that nothing is copied."""
-    return step if isinstance(step, Tensor) else torch.full((), step & MASK, dtype=torch.int64, device=device)
+    return step if isinstance(step, Tensor) else torch.full((), step, dtype=torch.int64, device=device)
 
 
 @cache

@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+EXACT = {"enable_fp_fusion": False}  # x₊ − x₋ must be 0 where they are alike: no product may skip its rounding
+
 
 @triton.jit
 def _codes_of(x: tl.tensor, top: tl.tensor) -> tl.tensor:
@@ -36,7 +38,7 @@ def rms_norm(h: Tensor, weight: Tensor, eps: float) -> Tensor:
     """h / √(mean h² + ε) · weight over the last dimension (Zhang and Sennrich, arXiv 1910.07467)."""
     width, out = h.shape[-1], torch.empty_like(h)
     block = triton.next_power_of_2(width)
-    _norm_kernel[(h.numel() // width,)](h, weight, out, eps, D=width, BLOCK=block, num_warps=_warps(block))
+    _norm_kernel[(h.numel() // width,)](h, weight, out, eps, D=width, BLOCK=block, num_warps=_warps(block), **EXACT)
     return out
 
 
@@ -76,7 +78,7 @@ def norm_pairs(h: Tensor, weight: Tensor, eps: float, keep: bool) -> tuple[Tenso
     out, block = torch.empty_like(h) if keep else None, triton.next_power_of_2(width)
     _norm_pairs_kernel[(points // 2 * rows,)](
         h, weight, h if out is None else out, codes, scales, rows, eps,
-        D=width, KEEP=keep, BLOCK=block, num_warps=_warps(block),
+        D=width, KEEP=keep, BLOCK=block, num_warps=_warps(block), **EXACT,
     )  # fmt: skip
     return codes, scales, out
 
@@ -127,7 +129,7 @@ def pairs(g: Tensor, u: Tensor | None, keep: bool) -> tuple[Tensor, Tensor]:
     gated = u is not None
     _pairs_kernel[(points // 2 * rows,)](
         g, u if u is not None else g, codes, scales, rows,
-        D=width, GATED=gated, KEEP=keep and gated, BLOCK=min(2048, triton.next_power_of_2(width)), num_warps=4,
+        D=width, GATED=gated, KEEP=keep and gated, BLOCK=min(2048, triton.next_power_of_2(width)), num_warps=4, **EXACT,
     )  # fmt: skip
     return codes, scales
 
@@ -141,7 +143,7 @@ def _silu_mul_kernel(g: tl.tensor, u: tl.tensor, n: tl.tensor, BLOCK: tl.constex
 
 def silu_mul_(g: Tensor, u: Tensor) -> Tensor:
     """g ← silu(g) · u (SwiGLU, arXiv 2002.05202)."""
-    _silu_mul_kernel[(triton.cdiv(g.numel(), 2048),)](g, u, g.numel(), BLOCK=2048, num_warps=4)
+    _silu_mul_kernel[(triton.cdiv(g.numel(), 2048),)](g, u, g.numel(), BLOCK=2048, num_warps=4, **EXACT)
     return g
 
 
@@ -185,7 +187,7 @@ def rotary_(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> None:
     rows, tokens, heads, width = q.shape
     _rotary_kernel[(rows * tokens,)](
         q, k, cos, sin, tokens, HQ=heads, HK=k.shape[2], HALF=width // 2,
-        BQ=triton.next_power_of_2(heads), BH=triton.next_power_of_2(width // 2), num_warps=4,
+        BQ=triton.next_power_of_2(heads), BH=triton.next_power_of_2(width // 2), num_warps=4, **EXACT,
     )  # fmt: skip
 
 
@@ -202,7 +204,7 @@ def _expand_kernel(codes: tl.tensor, scales: tl.tensor, out: tl.tensor, D: tl.te
 def expand(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     """codes (out, in) int8 · scales (out,) float32, rounded once."""
     out = torch.empty_like(codes, dtype=dtype)
-    _expand_kernel[(codes.shape[0],)](codes, scales, out, codes.shape[1], BLOCK=2048, num_warps=4)
+    _expand_kernel[(codes.shape[0],)](codes, scales, out, codes.shape[1], BLOCK=2048, num_warps=4, **EXACT)
     return out
 
 
@@ -302,7 +304,7 @@ def pair_product(
         codes, scales, weight, weight_scales, out if bias is None else bias, low, b, out,
         m, rows.start, count, out.shape[1], out_rows.start, n, k, b.stride(0), alpha,
         ADD=add, BIAS=bias is not None, R=rank, WHOLE=k % tile["BK"] == 0,
-        BR=max(16, triton.next_power_of_2(max(1, rank))), GROUP=8, **tile,
+        BR=max(16, triton.next_power_of_2(max(1, rank))), GROUP=8, **tile, **EXACT,
     )  # fmt: skip
 
 

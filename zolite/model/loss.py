@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_NUMBERS = 2**23  # float32 logits held at once: 32 MiB
+CHUNK_NUMBERS = 2**21  # float32 logits held at once: 8 MiB
+COLUMNS = 256  # words of the vocabulary that are taken together, at least: what a matrix unit likes
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 """Token ids (n, T) and indices (p,) into their n · T tokens to the last hidden states (p, D) there, for the head."""
@@ -140,9 +141,14 @@ def _logits(head: "Head", hidden: Tensor, owners: Tensor, tokens: Tensor) -> Ten
 
 
 def _log_sums(head: "Head", hidden: Tensor) -> Tensor:
-    """Log-sum-exp of all logits at each position: (K · P,) float32, holding CHUNK_NUMBERS logits at once."""
-    chunks = _chunks(len(hidden), CHUNK_NUMBERS // head.vocabulary)
-    return torch.cat([head(hidden[chunk]).logsumexp(dim=1) for chunk in chunks])
+    """Log-sum-exp of all logits at each position: (K · P,) float32, holding about CHUNK_NUMBERS logits at once.
+
+    In chunks of the vocabulary, so that the head, often the largest weight of all, is read once.
+    """
+    sums = hidden.new_full((len(hidden),), -math.inf, dtype=torch.float32)
+    for chunk in _chunks(head.vocabulary, max(COLUMNS, CHUNK_NUMBERS // len(hidden) // COLUMNS * COLUMNS)):
+        sums = torch.logaddexp(sums, head(hidden, chunk).logsumexp(dim=1))
+    return sums
 
 
 def _spread(values: Tensor, points: int) -> Tensor:
@@ -180,11 +186,11 @@ class Head:
     def vocabulary(self) -> int:
         return int(self.module.weight.shape[0])
 
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """Every token's logit: (…, D) → (…, V) float32."""
-        logits = _float_product(hidden, self.module.weight)
+    def __call__(self, hidden: Tensor, tokens: slice = slice(None)) -> Tensor:
+        """Logits of every token, or of a stretch of them: (…, D) → (…, V) float32."""
+        logits = _float_product(hidden, self.module.weight[tokens])
         if getattr(self.module, "bias", None) is not None:
-            logits += self.module.bias
+            logits += self.module.bias[tokens]
         return self._shaped(logits)
 
     def at(self, hidden: Tensor, tokens: Tensor) -> Tensor:
