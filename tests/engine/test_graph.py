@@ -137,7 +137,7 @@ def test_waves_and_microbatches_are_the_whole(recipe: Make, quant: str, most: fl
 def test_no_step_waits_for_the_device(recipe: Make, quant: str) -> None:
     run = run_of(recipe, model__quant=quant)
     assert isinstance(run.engine.decode, Decoder) == (quant != "float32")
-    for capture in (False, True):
+    for capture in (False, True) if quant != "float32" else (True,):  # transformers' masks wait, unless captured
         take = stepper(run)
         take.captures = capture
         for step in range(24):  # every bucket eagerly, then captured

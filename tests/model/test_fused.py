@@ -188,5 +188,5 @@ def test_a_model_that_computes_something_else_is_found_out(monkeypatch: pytest.M
 
 @pytest.mark.parametrize(("total", "count"), [(5, 1), (5, 2), (1000, 3), (1024, 4), (1, 7), (300, 300)])
 def test_stretches_cover_everything_once(total: int, count: int) -> None:
-    covered = [i for part in fused.even(total, count) for i in range(part.start, part.stop)]
+    covered = [i for part in fused.even(total, count, 128) for i in range(part.start, part.stop)]
     assert covered == list(range(total))

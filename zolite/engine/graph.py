@@ -42,20 +42,15 @@ class Graph:
 class Steps:
     """Takes steps, from graphs where it can. Captured or not, the numbers are the same.
 
-    A layout's first step runs eagerly, which also loads its kernels; its second is captured. What cannot be captured
-    (a method that reads a number back, or keeps one in Python) stays eager, and `refusal` says why.
+    A layout is captured at its first step, so that no number depends on which step that was. What cannot be captured
+    (a method that reads a number back, or keeps one in Python) runs eagerly, and `refusal` says why.
     """
 
     def __init__(self, engine: Engine, step: Step, state: dict[str, dict[str, Any]]) -> None:
         self.engine, self.step, self.state = engine, step, state
-        self.graphs: OrderedDict[tuple[Layout, ...], Graph | None] = OrderedDict()
+        self.graphs: OrderedDict[tuple[Layout, ...], Graph] = OrderedDict()
         self.captures, self.reason = engine.loaded.device.type == "cuda", ""
-        if self.captures:
-            self.pool = torch.cuda.graph_pool_handle()  # shared: one graph runs at a time
-            # One stream for all there is: cuBLAS keeps 32 MiB for each, and the default one cannot be captured.
-            self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            torch.cuda.synchronize()
-            torch.cuda.set_stream(self.stream)
+        self.pool = torch.cuda.graph_pool_handle() if self.captures else None  # shared: one graph runs at a time
 
     @torch.inference_mode()
     def __call__(self, batches: Sequence[Batch], step: int) -> Estimate:
@@ -72,39 +67,55 @@ class Steps:
         return reason
 
     def _graph(self, layouts: tuple[Layout, ...], batches: Sequence[Batch]) -> Graph | None:
-        seen = layouts in self.graphs
-        graph = self.graphs.pop(layouts, None) or (self._capture(batches) if seen else None)
-        self.graphs[layouts] = graph
-        if len(self.graphs) > MOST_GRAPHS:
-            self.graphs.popitem(last=False)
+        graph = self.graphs.pop(layouts, None) or self._capture(batches)
+        if graph is not None:
+            self.graphs[layouts] = graph
+            if len(self.graphs) > MOST_GRAPHS:
+                self.graphs.popitem(last=False)
         return graph
 
     def _capture(self, batches: Sequence[Batch]) -> Graph | None:
         inputs = tuple(batch.flat.to(self.engine.loaded.device) for batch in batches)
         tokens = [Tokens.of(batch.layout, flat) for batch, flat in zip(batches, inputs, strict=True)]
-        graph, before = torch.cuda.CUDAGraph(), {owner: dict(part) for owner, part in self.state.items()}
+        graph, held = torch.cuda.CUDAGraph(), self._held()
         try:
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+            self.step(tokens, tokens[0].step)  # for nothing: it loads the kernels, which a capture may not
+            self._restore(held)
+            with torch.cuda.graph(graph, pool=self.pool, stream=torch.cuda.current_stream()):
                 estimate = self.step(tokens, tokens[0].step)
-            problem = "" if _same(self.state, before) else "the method keeps numbers in Python"
-        except RuntimeError as error:  # whatever CUDA forbids during capture; nothing has run
+            problem = "" if self._plain() == held[1] else "the method keeps numbers in Python"
+        except RuntimeError as error:  # whatever CUDA forbids during capture, where nothing has run
             torch.cuda.synchronize()
             problem = str(error).strip().splitlines()[0]
-        for owner, part in before.items():
-            self.state[owner].update(part)
         if problem:
+            self._restore(held)
             self.captures, self.reason, self.graphs = False, problem, OrderedDict()
             return None
-        return Graph(graph, inputs, estimate)
+        return Graph(graph, inputs, Estimate(Combo(), estimate.coefs, estimate.losses))
+
+    def _held(self) -> tuple[list[Tensor], dict[tuple[str, str], Any]]:
+        """Copies of all that a step may change."""
+        return [tensor.clone() for tensor in self._tensors()], self._plain()
+
+    def _restore(self, held: tuple[list[Tensor], dict[tuple[str, str], Any]]) -> None:
+        for tensor, before in zip(self._tensors(), held[0], strict=True):
+            tensor.copy_(before)
+        for (owner, name), value in held[1].items():
+            self.state[owner][name] = value
+
+    def _tensors(self) -> list[Tensor]:
+        parts = [value for part in self.state.values() for value in part.values() if isinstance(value, Tensor)]
+        return [self.engine.adapter.space.theta, *parts]
+
+    def _plain(self) -> dict[tuple[str, str], Any]:
+        return {
+            (owner, name): value
+            for owner, part in self.state.items()
+            for name, value in part.items()
+            if not isinstance(value, Tensor)
+        }
 
 
 def kept(estimate: Estimate) -> Estimate:
     """The scalars alone, where no later step writes."""
     return Estimate(Combo(), estimate.coefs.clone(), estimate.losses.clone())
-
-
-def _same(state: dict[str, dict[str, Any]], before: dict[str, dict[str, Any]]) -> bool:
-    return all(
-        part.keys() == before[owner].keys() and all(before[owner][name] is value for name, value in part.items())
-        for owner, part in state.items()
-    )

@@ -23,27 +23,31 @@ from zolite.model.slots import Active, SlotLinear
 # The MLP's middle, at most. Weights that must be expanded once more for each piece get larger ones.
 PIECE_BYTES, PIECE_BYTES_EXPANDED = 128 << 20, 256 << 20
 MOST_ROUNDED = 0.25  # of a model's final hidden states; beyond, its int8 activations are not to be trusted
-STEP = 128  # rows: pieces are multiples of a product's tile
+STEP = 128  # rows: the MLP's pieces are multiples of a product's tile
 ROTATIONS = ("default", "llama3", "linear", "yarn")  # whose angles do not depend on the length of the text
+
+
+Piece = tuple[slice, slice]
+"""Which points' which rows: whole points, or rows of one point, or the same rows of all points. Never open-ended."""
 
 
 class Arithmetic(Protocol):
     """How rows are held between two products, and how they are multiplied. `Dense` and `Paired` do the same sums."""
 
-    def normed(self, h: Tensor, norm: Any, users: Sequence[nn.Module]) -> Any:
-        """RMSNorm of h (S, M, D), ready for the products of `users`."""
+    def pieces(self, points: int, rows: int, width: int, unit: int, user: nn.Module) -> Iterator[Piece]:
+        """All points' rows in pieces of whole `unit`s, not too large where a row has `width` numbers in between."""
 
-    def taken(self, x: Tensor, users: Sequence[nn.Module]) -> Any:
-        """x (S, M, D) itself, ready for products."""
+    def normed(self, h: Tensor, at: Piece, norm: Any, users: Sequence[nn.Module]) -> Any:
+        """RMSNorm of h[at], ready for the products of `users`."""
 
-    def gated(self, g: Tensor, u: Tensor, users: Sequence[nn.Module], points: slice) -> Any:
+    def taken(self, x: Tensor, at: Piece, users: Sequence[nn.Module]) -> Any:
+        """x, which is of that piece, ready for products."""
+
+    def gated(self, g: Tensor, u: Tensor, at: Piece, users: Sequence[nn.Module]) -> Any:
         """silu(g) · u, ready for products; g is overwritten."""
 
-    def pieces(self, points: int, rows: int, mlp: Any) -> Iterator[tuple[slice, slice]]:
-        """Which points' which rows go through the MLP together."""
-
-    def product(self, x: Any, user: nn.Module, at: tuple[slice, slice], into: Tensor | None = None) -> Tensor:
-        """user(x[at]) as a new tensor, or added to into[at]. An x made of a piece alone is all of it."""
+    def product(self, x: Any, at: Piece, user: nn.Module, into: Tensor | None = None) -> Tensor:
+        """user(x) as a new tensor, or added to into[at]."""
 
 
 @dataclass(frozen=True)
@@ -52,52 +56,60 @@ class Decoder:
 
     model: Any  # transformers' decoder: the weights, as it holds them
     kernels: Any  # the module of that name, which only loads where there is Triton
-    pairs: bool  # every product's weights are int8
+    pairs: bool  # pairs of points may go through int8 products: all weights are int8
     active: Active
     cos: Tensor  # (longest text, head width) float32
     sin: Tensor
 
     def __call__(self, ids: Tensor, where: Tensor) -> Tensor:
-        points = self.active.slots
         paired = self.pairs and self.active.mirrored
         arithmetic: Arithmetic = Paired(self.kernels) if paired else Dense(self.kernels)
-        h = self.model.embed_tokens(ids).view(points, -1, self.model.config.hidden_size)
+        h = self.model.embed_tokens(ids).view(self.active.slots, -1, self.model.config.hidden_size)
         for layer in self.model.layers:
-            self._attend(h, layer, arithmetic, ids.shape)
+            self._attend(h, layer, arithmetic, ids.shape[1])
             self._transform(h, layer, arithmetic)
         norm = self.model.norm
         final: Tensor = self.kernels.rms_norm(h.view(-1, h.shape[-1])[where], norm.weight, norm.variance_epsilon)
         return final
 
-    def _attend(self, h: Tensor, layer: Any, arithmetic: Arithmetic, shape: torch.Size) -> None:
-        """h += attention(norm(h))."""
+    def _attend(self, h: Tensor, layer: Any, arithmetic: Arithmetic, tokens: int) -> None:
+        """h += attention(norm(h)), for whole sequences at a time."""
         attention = layer.self_attn
         users = (attention.q_proj, attention.k_proj, attention.v_proj)
-        x = arithmetic.normed(h, layer.input_layernorm, users)
-        q, k, v = (arithmetic.product(x, user, ALL).view(*shape, -1, attention.head_dim) for user in users)
-        del x
+        width = 2 * sum(parts(user)[0].out_features for user in users)
+        for at in arithmetic.pieces(len(h), h.shape[1], width, tokens, attention.q_proj):
+            x = arithmetic.normed(h, at, layer.input_layernorm, users)
+            q, k, v = (arithmetic.product(x, at, user).view(-1, tokens, *_heads(user, attention)) for user in users)
+            del x
+            y = self._mixed(q, k, v, attention)
+            del q, k, v
+            x = arithmetic.taken(y, at, (attention.o_proj,))
+            del y
+            arithmetic.product(x, at, attention.o_proj, into=h)
+            del x
+
+    def _mixed(self, q: Tensor, k: Tensor, v: Tensor, attention: Any) -> Tensor:
+        """Causal attention of q (rows, T, Hq, d) on k and v (rows, T, Hk, d): (rows · T, Hq · d)."""
         if hasattr(attention, "q_norm"):
             q, k = (self.kernels.rms_norm(y, n.weight, n.variance_epsilon) for y, n in _headwise(attention, q, k))
         self.kernels.rotary_(q, k, self.cos, self.sin)
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scaling, enable_gqa=True)
-        del q, k, v
-        y = arithmetic.taken(y.transpose(1, 2).reshape(*h.shape[:2], -1), (attention.o_proj,))
-        arithmetic.product(y, attention.o_proj, ALL, into=h)
+        return y.transpose(1, 2).flatten(2).flatten(0, 1)
 
     def _transform(self, h: Tensor, layer: Any, arithmetic: Arithmetic) -> None:
         """h += down(silu(gate(x)) · up(x)) with x = norm(h)."""
         mlp = layer.mlp
-        x = arithmetic.normed(h, layer.post_attention_layernorm, (mlp.gate_proj, mlp.up_proj))
-        for at in arithmetic.pieces(len(h), h.shape[1], mlp):
-            g, u = (arithmetic.product(x, user, at) for user in (mlp.gate_proj, mlp.up_proj))
-            y = arithmetic.gated(g, u, (mlp.down_proj,), at[0])
+        users = (mlp.gate_proj, mlp.up_proj)
+        width = 2 * parts(mlp.gate_proj)[0].out_features
+        for at in arithmetic.pieces(len(h), h.shape[1], width, STEP, mlp.gate_proj):
+            x = arithmetic.normed(h, at, layer.post_attention_layernorm, users)
+            g, u = (arithmetic.product(x, at, user) for user in users)
+            del x
+            y = arithmetic.gated(g, u, at, (mlp.down_proj,))
             del g, u
-            arithmetic.product(y, mlp.down_proj, at, into=h)
+            arithmetic.product(y, at, mlp.down_proj, into=h)
             del y
-
-
-ALL = (slice(None), slice(None))
 
 
 @dataclass(frozen=True)
@@ -106,43 +118,39 @@ class Dense:
 
     kernels: Any
 
-    def normed(self, h: Tensor, norm: Any, users: Sequence[nn.Module]) -> Tensor:
-        normed: Tensor = self.kernels.rms_norm(h, norm.weight, norm.variance_epsilon)
+    def pieces(self, points: int, rows: int, width: int, unit: int, user: nn.Module) -> Iterator[Piece]:
+        most = PIECE_BYTES if isinstance(parts(user)[0], nn.Linear) else PIECE_BYTES_EXPANDED
+        if 2 * width * points * rows <= most:
+            yield slice(0, points), slice(0, rows)
+            return
+        for point in range(points):
+            for part in even(rows, -(-2 * width * rows // most), unit):
+                yield slice(point, point + 1), part
+
+    def normed(self, h: Tensor, at: Piece, norm: Any, users: Sequence[nn.Module]) -> Tensor:
+        normed: Tensor = self.kernels.rms_norm(h[at], norm.weight, norm.variance_epsilon)
         return normed
 
-    def taken(self, x: Tensor, users: Sequence[nn.Module]) -> Tensor:
-        return x
+    def taken(self, x: Tensor, at: Piece, users: Sequence[nn.Module]) -> Tensor:
+        return x.view(at[0].stop - at[0].start, -1, x.shape[-1])
 
-    def gated(self, g: Tensor, u: Tensor, users: Sequence[nn.Module], points: slice) -> Tensor:
+    def gated(self, g: Tensor, u: Tensor, at: Piece, users: Sequence[nn.Module]) -> Tensor:
         gated: Tensor = self.kernels.silu_mul_(g, u)
         return gated
 
-    def pieces(self, points: int, rows: int, mlp: Any) -> Iterator[tuple[slice, slice]]:
-        base, _ = parts(mlp.gate_proj)
-        size = (PIECE_BYTES if isinstance(base, nn.Linear) else PIECE_BYTES_EXPANDED) // (4 * base.out_features)
-        if size >= points * rows:
-            yield ALL
-            return
-        count = -(-rows // max(1, size))
-        for point in range(points):
-            yield from ((slice(point, point + 1), part) for part in even(rows, count))
-
-    def product(self, x: Tensor, user: nn.Module, at: tuple[slice, slice], into: Tensor | None = None) -> Tensor:
+    def product(self, x: Tensor, at: Piece, user: nn.Module, into: Tensor | None = None) -> Tensor:
         base, adapter = parts(user)
-        piece = x if into is not None else x[at]
-        rows = piece.reshape(-1, piece.shape[-1])
+        rows, weight = x.view(-1, x.shape[-1]), weight16(base, x.dtype)
         if into is None:
-            flat = F.linear(rows, weight16(base, x.dtype), base.bias)
-            out = flat.view(*piece.shape[:2], -1)
+            out = F.linear(rows, weight, base.bias).view(*x.shape[:2], -1)
         else:
             out = into[at]
             flat = out.view(-1, out.shape[-1])  # whole points, or rows of one: either lies in one stretch
-            flat.addmm_(rows, weight16(base, x.dtype).mT)
+            flat.addmm_(rows, weight.mT)
             if base.bias is not None:
                 flat.add_(base.bias)
         if adapter is not None:
-            first = at[0].start or 0
-            out.baddbmm_(adapter.low(piece, first), adapter.b[first : first + len(piece)].mT, alpha=adapter.scale)
+            out.baddbmm_(adapter.low(x, at[0].start), adapter.b[at[0]].mT, alpha=adapter.scale)
         return out
 
 
@@ -150,9 +158,9 @@ class Dense:
 class Codes:
     """Rows of pairs of points as `kernels.norm_pairs` writes them, and each user's x Aᵀ."""
 
-    codes: Tensor  # (S, M, K) int8
-    scales: Tensor  # (S, M) float32
-    low: dict[nn.Module, Tensor]  # (S, M, r)
+    codes: Tensor  # (S, rows, K) int8
+    scales: Tensor  # (S, rows) float32
+    low: dict[nn.Module, Tensor]  # (S, rows, r)
 
 
 @dataclass(frozen=True)
@@ -161,37 +169,31 @@ class Paired:
 
     kernels: Any
 
-    def normed(self, h: Tensor, norm: Any, users: Sequence[nn.Module]) -> Codes:
-        keep = any(isinstance(user, SlotLinear) for user in users)
-        codes, scales, x = self.kernels.norm_pairs(h, norm.weight, norm.variance_epsilon, keep)
+    def pieces(self, points: int, rows: int, width: int, unit: int, user: nn.Module) -> Iterator[Piece]:
+        count = -(-points * rows * width * 5 // (2 * PIECE_BYTES))  # every second number once more as a code
+        return ((slice(0, points), part) for part in even(rows, count, unit))
+
+    def normed(self, h: Tensor, at: Piece, norm: Any, users: Sequence[nn.Module]) -> Codes:
+        codes, scales, x = self.kernels.norm_pairs(h, norm.weight, norm.variance_epsilon, at[1], _adapted(users))
         return Codes(codes, scales, _lows(x, users))
 
-    def taken(self, x: Tensor, users: Sequence[nn.Module]) -> Codes:
+    def taken(self, x: Tensor, at: Piece, users: Sequence[nn.Module]) -> Codes:
+        x = x.view(at[0].stop, -1, x.shape[-1])
         codes, scales = self.kernels.pairs(x, None, False)
         return Codes(codes, scales, _lows(x, users))
 
-    def gated(self, g: Tensor, u: Tensor, users: Sequence[nn.Module], points: slice) -> Codes:
-        codes, scales = self.kernels.pairs(g, u, any(isinstance(user, SlotLinear) for user in users))
+    def gated(self, g: Tensor, u: Tensor, at: Piece, users: Sequence[nn.Module]) -> Codes:
+        codes, scales = self.kernels.pairs(g, u, _adapted(users))
         return Codes(codes, scales, _lows(g, users))
 
-    def pieces(self, points: int, rows: int, mlp: Any) -> Iterator[tuple[slice, slice]]:
-        base, _ = parts(mlp.gate_proj)
-        count = -(-points * rows * base.out_features * 5 // PIECE_BYTES)  # two of 16 bits and one of 8
-        return ((slice(None), part) for part in even(rows, count))
-
-    def product(self, x: Codes, user: nn.Module, at: tuple[slice, slice], into: Tensor | None = None) -> Tensor:
+    def product(self, x: Codes, at: Piece, user: nn.Module, into: Tensor | None = None) -> Tensor:
         base, adapter = parts(user)
-        rows = slice(*at[1].indices(x.codes.shape[1]))
-        if into is not None:
-            taken, given, out = slice(0, x.codes.shape[1]), slice(*at[1].indices(into.shape[1])), into
-        else:
-            taken, given = rows, slice(0, rows.stop - rows.start)
-            out = base.scales.new_empty(len(x.codes), given.stop, base.out_features, dtype=base.dtype)
-        extra = None
-        if adapter is not None:
-            extra = (x.low[user][:, taken].contiguous(), adapter.b, adapter.scale)
+        extra = None if adapter is None else (x.low[adapter], adapter.b, adapter.scale)
+        out, first = into, at[1].start
+        if out is None:
+            out, first = base.scales.new_empty(*x.codes.shape[:2], base.out_features, dtype=base.dtype), 0
         self.kernels.pair_product(
-            x.codes, x.scales, base.codes, base.scales, base.bias, extra, out, taken, given, into is not None
+            x.codes, x.scales, base.codes, base.scales, base.bias, extra, out, first, into is not None
         )
         return out
 
@@ -201,15 +203,23 @@ def parts(user: nn.Module) -> tuple[Any, SlotLinear | None]:
     return (user.base, user) if isinstance(user, SlotLinear) else (user, None)
 
 
-def even(total: int, count: int) -> Iterator[slice]:
-    """`count` stretches of alike length, or fewer, in multiples of STEP."""
+def even(total: int, count: int, unit: int) -> Iterator[slice]:
+    """`count` stretches of alike length, or fewer, in multiples of `unit`."""
     size = -(-total // max(1, count))
-    size = min(total, -(-size // STEP) * STEP)
+    size = min(total, -(-size // unit) * unit)
     return (slice(first, min(first + size, total)) for first in range(0, total, size))
+
+
+def _adapted(users: Sequence[nn.Module]) -> bool:
+    return any(isinstance(user, SlotLinear) for user in users)
 
 
 def _lows(x: Tensor | None, users: Sequence[nn.Module]) -> dict[nn.Module, Tensor]:
     return {user: user.low(x, 0) for user in users if isinstance(user, SlotLinear) and x is not None}
+
+
+def _heads(user: nn.Module, attention: Any) -> tuple[int, int]:
+    return parts(user)[0].out_features // attention.head_dim, attention.head_dim
 
 
 def _headwise(attention: Any, q: Tensor, k: Tensor) -> tuple[tuple[Tensor, Any], ...]:

@@ -42,19 +42,21 @@ def rms_norm(h: Tensor, weight: Tensor, eps: float) -> Tensor:
     return out
 
 
-@triton.jit(do_not_specialize=["M"])
+@triton.jit(do_not_specialize=["M", "first", "rows"])
 def _norm_pairs_kernel(
-    h: tl.tensor, weight: tl.tensor, out: tl.tensor, codes: tl.tensor, scales: tl.tensor, M: tl.tensor, eps: tl.tensor,
+    h: tl.tensor, weight: tl.tensor, out: tl.tensor, codes: tl.tensor, scales: tl.tensor,
+    M: tl.tensor, first: tl.tensor, rows: tl.tensor, eps: tl.tensor,
     D: tl.constexpr, KEEP: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    plus = row // M * 2 * M + row % M
-    minus = plus + M
+    source = row // rows * 2 * M + first + row % rows
+    plus = row // rows * 2 * rows + row % rows
+    minus = plus + rows
     cols = tl.arange(0, BLOCK)
     live = cols < D
     w = tl.load(weight + cols, mask=live, other=0.0).to(tl.float32)
-    a = tl.load(h + plus * D + cols, mask=live, other=0.0).to(tl.float32)
-    b = tl.load(h + minus * D + cols, mask=live, other=0.0).to(tl.float32)
+    a = tl.load(h + source * D + cols, mask=live, other=0.0).to(tl.float32)
+    b = tl.load(h + (source + M) * D + cols, mask=live, other=0.0).to(tl.float32)
     a = a * tl.rsqrt(tl.sum(a * a, 0) / D + eps) * w
     b = b * tl.rsqrt(tl.sum(b * b, 0) / D + eps) * w
     if KEEP:
@@ -68,16 +70,18 @@ def _norm_pairs_kernel(
     tl.store(scales + minus, top_diff / 127.0)
 
 
-def norm_pairs(h: Tensor, weight: Tensor, eps: float, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """rms_norm of h (S, M, D) as pair codes (S, M, D) int8 with scales (S, M) float32, and itself if it is to be kept.
+def norm_pairs(h: Tensor, weight: Tensor, eps: float, rows: slice, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """rms_norm of h[:, rows] of h (S, M, D): pair codes (S, rows, D) int8, their scales (S, rows), itself if kept.
 
     Of each pair the first point's place holds the mean, the second's the difference.
     """
-    points, rows, width = h.shape
-    codes, scales = torch.empty_like(h, dtype=torch.int8), h.new_empty(points, rows, dtype=torch.float32)
-    out, block = torch.empty_like(h) if keep else None, triton.next_power_of_2(width)
-    _norm_pairs_kernel[(points // 2 * rows,)](
-        h, weight, h if out is None else out, codes, scales, rows, eps,
+    points, m, width = h.shape
+    count = rows.stop - rows.start
+    codes = h.new_empty(points, count, width, dtype=torch.int8)
+    scales = h.new_empty(points, count, dtype=torch.float32)
+    out, block = h.new_empty(points, count, width) if keep else None, triton.next_power_of_2(width)
+    _norm_pairs_kernel[(points // 2 * count,)](
+        h, weight, h if out is None else out, codes, scales, m, rows.start, count, eps,
         D=width, KEEP=keep, BLOCK=block, num_warps=_warps(block), **EXACT,
     )  # fmt: skip
     return codes, scales, out
@@ -208,18 +212,17 @@ def expand(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     return out
 
 
-@triton.jit(do_not_specialize=["M", "first", "rows", "OM", "out_first", "b_stride"])  # else each bucket compiles anew
+@triton.jit(do_not_specialize=["rows", "M", "first", "b_stride"])  # else each bucket compiles anew
 def _pair_product_kernel(
-    codes: tl.tensor,  # (S, M, K) int8: means and differences
-    scales: tl.tensor,  # (S, M) float32
+    codes: tl.tensor,  # (S, rows, K) int8: means and differences
+    scales: tl.tensor,  # (S, rows) float32
     weight: tl.tensor,  # (N, K) int8
     weight_scales: tl.tensor,  # (N,) float32
     bias: tl.tensor,  # (N,)
-    low: tl.tensor,  # (S, rows, R): x Aᵀ, of this call's rows
+    low: tl.tensor,  # (S, rows, R): x Aᵀ
     b: tl.tensor,  # (S, N, R), `b_stride` from point to point
-    out: tl.tensor,  # (S, OM, N)
-    M: tl.tensor, first: tl.tensor, rows: tl.tensor, OM: tl.tensor, out_first: tl.tensor, N: tl.tensor, K: tl.tensor,
-    b_stride: tl.tensor, alpha: tl.tensor,
+    out: tl.tensor,  # (S, M, N), of which the rows from `first` on are written
+    rows: tl.tensor, M: tl.tensor, first: tl.tensor, N: tl.tensor, K: tl.tensor, b_stride: tl.tensor, alpha: tl.tensor,
     ADD: tl.constexpr, BIAS: tl.constexpr, R: tl.constexpr, WHOLE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr, GROUP: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -231,9 +234,9 @@ def _pair_product_kernel(
     col = tile % (GROUP * across) // height * BN + tl.arange(0, BN)
     k = tl.arange(0, BK)
     row_live, col_live = row < rows, col < N
-    source = pair * 2 * M + first + tl.where(row_live, row, 0)
+    source = pair * 2 * rows + tl.where(row_live, row, 0)
     at_mean = codes + source[:, None] * K + k[None, :]
-    at_diff = at_mean + M.to(tl.int64) * K
+    at_diff = at_mean + rows.to(tl.int64) * K
     at_weight = weight + tl.where(col_live, col, 0)[None, :].to(tl.int64) * K + k[:, None]
     mean = tl.zeros((BM, BN), tl.int32)
     diff = tl.zeros((BM, BN), tl.int32)
@@ -252,7 +255,7 @@ def _pair_product_kernel(
         at_weight += BK
     column = tl.load(weight_scales + col, mask=col_live, other=0.0)[None, :]
     m = mean.to(tl.float32) * tl.load(scales + source)[:, None] * column
-    d = diff.to(tl.float32) * tl.load(scales + source + M)[:, None] * column
+    d = diff.to(tl.float32) * tl.load(scales + source + rows)[:, None] * column
     if BIAS:
         m += tl.load(bias + col, mask=col_live, other=0.0).to(tl.float32)[None, :]
     live = row_live[:, None] & col_live[None, :]
@@ -270,7 +273,7 @@ def _pair_product_kernel(
                 mask=col_live[None, :] & (r < R)[:, None], other=0.0,
             )  # fmt: skip
             y += alpha * tl.dot(x, w, input_precision="ieee")
-        to = out + (point * OM + out_first + row)[:, None] * N + col[None, :]
+        to = out + (point * M + first + row)[:, None] * N + col[None, :]
         if ADD:
             y += tl.load(to, mask=live, other=0.0).to(tl.float32)
         tl.store(to, y.to(out.dtype.element_ty), mask=live)
@@ -284,25 +287,23 @@ def pair_product(
     bias: Tensor | None,
     adapter: tuple[Tensor, Tensor, float] | None,
     out: Tensor,
-    rows: slice,
-    out_rows: slice,
+    first: int,
     add: bool,
 ) -> None:
-    """out[:, out_rows] = x Wᵀ + bias + α · low Bᵀ, or added to what is there, for the pairs' points x.
+    """x Wᵀ + bias + α · low Bᵀ into out[:, first : first + rows], or added to what is there, for pairs of points x.
 
-    codes (S, M, K) and scales (S, M) are x[:, rows] as `norm_pairs` has it, weight (N, K) int8, weight_scales (N,);
-    adapter is (low (S, rows, R) = x Aᵀ, B (≥ S, N, R), α); out is (S, OM, N). The integer sums are exact, so the tile's
+    codes (S, rows, K) and scales (S, rows) are x as `norm_pairs` has it, weight (N, K) int8, weight_scales (N,);
+    adapter is (low (S, rows, R) = x Aᵀ, B (≥ S, N, R), α); out is (S, M, N). The integer sums are exact, so the tile's
     shape cannot change a bit of the result.
     """
-    (points, m, k), n = codes.shape, weight.shape[0]
-    count = rows.stop - rows.start
-    tile = _tile(count, n, k, points // 2, _shared_bytes(codes.device))
+    (points, rows, k), n = codes.shape, weight.shape[0]
+    tile = _tile(rows, n, k, points // 2, _shared_bytes(codes.device))
     low, b, alpha = adapter if adapter is not None else (out, out, 0.0)
     rank = low.shape[-1] if adapter is not None else 0
-    grid = (triton.cdiv(count, tile["BM"]) * triton.cdiv(n, tile["BN"]), points // 2)
+    grid = (triton.cdiv(rows, tile["BM"]) * triton.cdiv(n, tile["BN"]), points // 2)
     _pair_product_kernel[grid](
         codes, scales, weight, weight_scales, out if bias is None else bias, low, b, out,
-        m, rows.start, count, out.shape[1], out_rows.start, n, k, b.stride(0), alpha,
+        rows, out.shape[1], first, n, k, b.stride(0), alpha,
         ADD=add, BIAS=bias is not None, R=rank, WHOLE=k % tile["BK"] == 0,
         BR=max(16, triton.next_power_of_2(max(1, rank))), GROUP=8, **tile, **EXACT,
     )  # fmt: skip
