@@ -1,7 +1,8 @@
 """Claim: which weight formats leave a zeroth-order difference readable.
 
 Central differences along fixed Gaussian directions, at several ε, correlated with those of the same weights in float32
-at ε = 1e-3. "int8, activations too" is bitsandbytes' own product.
+at ε = 1e-3. "int8, activations too" is bitsandbytes' own product; "int8, pairs" rounds the activations' mean and
+difference, as model/kernels.pair_product does on a GPU. "int8, as it runs" is what a step does on this device.
 
 python benchmarks/noise.py [OUT]        on the CPU or the GPU, whichever is there
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from common import RESULTS, write
 from torch import Tensor
 
@@ -42,6 +44,24 @@ def activations_too(layer: quant.Int8Linear, x: Tensor) -> Tensor:
     return y.to(x.dtype).view(*x.shape[:-1], layer.out_features)
 
 
+def pairs(layer: quant.Int8Linear, x: Tensor) -> Tensor:
+    """The two points' activations as mean and difference, each row of either rounded to int8, in float32."""
+    plus, minus = x.float().chunk(2)
+    weight = quant.weight16(layer, torch.float32)
+    mean, difference = (F.linear(_rounded(half), weight) for half in ((plus + minus) / 2, (plus - minus) / 2))
+    return torch.cat([mean + difference, mean - difference]).to(x.dtype)
+
+
+def _rounded(x: Tensor) -> Tensor:
+    level = x.abs().amax(-1, keepdim=True).clamp_min(1e-30) / 127
+    return (x / level).round() * level
+
+
+def plainly(run: Run) -> Run:
+    """With transformers' own decoder, whose layers can be changed one by one."""
+    return dataclasses.replace(run, engine=dataclasses.replace(run.engine, decode=None))
+
+
 def table(name: str, run: Run, reference: Tensor | None) -> tuple[list[dict[str, Any]], Tensor]:
     """A row an ε, and the differences at the smallest."""
     found = {eps: differences(run, eps) for eps in EPSILONS}
@@ -60,9 +80,12 @@ if __name__ == "__main__":
     rows, reference = table("int8 weights, float32 activations", at("int8"), None)
     quant.FORMATS["int8"] = exact
     run = at("int8")
-    rows += table("int8", run, reference)[0]
-    quant.Int8Linear.forward = activations_too  # type: ignore[method-assign]
-    rows += table("int8, activations too", run, reference)[0]
+    rows += table("int8, as it runs", run, reference)[0]
+    run = plainly(run)
+    rows += table("int8, weights only", run, reference)[0]
+    for name, forward in (("int8, activations too", activations_too), ("int8, pairs", pairs)):
+        quant.Int8Linear.forward = forward  # type: ignore[method-assign]
+        rows += table(name, run, reference)[0]
     reference = table("float32", at("float32"), None)[1]
     for form in ("bf16", "nf4"):  # nf4's weights are other numbers: its row says how far, rounding included
         rows += table(form, at(form), reference)[0]

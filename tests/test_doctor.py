@@ -103,6 +103,18 @@ def test_int8_on_the_cpu_wants_avx512() -> None:
     assert found("CPU").status == "ok"
 
 
+def test_triton_wants_a_compiler_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a card nothing is said of it; with one, a missing compiler is named with its remedy."""
+    assert not [check for check in checkup(Machine(None, CPU_TORCH)) if check.name == "Triton"]
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    assert "apt install gcc" in found("Triton").fix
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/" + name)
+    assert found("Triton").status == "ok"
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    assert "not installed" in found("Triton").detail
+
+
 def test_torch_that_does_not_import_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken torch is one failing row with the error, and the other rows still come."""
     monkeypatch.setitem(sys.modules, "torch", None)

@@ -235,6 +235,18 @@ def _bitsandbytes(machine: Machine) -> list[Check]:
     return [Check("bitsandbytes", "warn", "no native library for the CPU: int8 and nf4 are slow", fix)]
 
 
+def _triton(machine: Machine) -> list[Check]:
+    """A step's kernels are compiled when they are first used, by Triton and a C compiler."""
+    if not (machine.driver and machine.driver.gpus):
+        return []
+    if importlib.util.find_spec("triton") is None:
+        return [Check("Triton", "warn", "not installed: steps are several times slower", "pip install triton")]
+    if not any(shutil.which(name) for name in (os.environ.get("CC", ""), "gcc", "clang", "cc") if name):
+        fix = "install a C compiler and Python's headers, such as `apt install gcc python3-dev`"
+        return [Check("Triton", "warn", "no C compiler for it: steps are several times slower", fix)]
+    return [Check("Triton", "ok", "installed, with a C compiler")]
+
+
 @contextmanager
 def _offline_and_quiet() -> Iterator[None]:
     """bitsandbytes logs while it is imported, and on a CPU fetches a kernel if the package `kernels` is there."""
@@ -338,6 +350,7 @@ CHECKS: dict[str, Callable[[Machine], list[Check]]] = {
     "GPU": _gpus,
     "compute capability": _capabilities,
     "bitsandbytes": _bitsandbytes,
+    "Triton": _triton,
     "CPU": _cpu,
     "RAM": _ram,
     "disk": _disk,

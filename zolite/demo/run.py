@@ -12,7 +12,6 @@ import torch
 from zolite import recipe as recipes
 from zolite import session as sessions
 from zolite.data.template import Example
-from zolite.engine import probe
 from zolite.evaluate import evaluate
 from zolite.events import Evaluated, Event, Exported, Finished, Noted
 from zolite.export import check, peft
@@ -54,7 +53,7 @@ def demo(recipe: Recipe, stop: Callable[[], bool]) -> Iterator[Event]:
     gc.collect()
     again = _reloaded(source, recipe.model.quant, device, folder, rows, finished.step)
     yield again
-    yield _summary(session.name, before, after, again, time.monotonic() - began, probe.peak_bytes(device))
+    yield _summary(session.name, before, after, again, time.monotonic() - began, finished.peak_bytes)
 
 
 def _trained(run: Run, session: sessions.Session, stop: Callable[[], bool]) -> Generator[Event, None, Finished]:
@@ -83,5 +82,5 @@ def _summary(name: str, before: Evaluated, after: Evaluated, again: Evaluated, s
         "info",
         f"test accuracy {100 * before.value:.1f}% → {100 * after.value:.1f}% ({gain:+.1f} points); "
         f"the exported adapter in plain transformers + peft: {100 * again.value:.1f}%, {verdict}; "
-        f"{human_seconds(seconds)} in all, peak memory {human_bytes(peak)}; session {name}",
+        f"{human_seconds(seconds)} in all, peak memory of the training {human_bytes(peak)}; session {name}",
     )
