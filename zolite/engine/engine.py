@@ -107,6 +107,8 @@ def waves(points: int, groups: int, slots: int) -> Iterator[tuple[slice, slice]]
     each, rest = divmod(points, groups)
     if rest or not each:
         raise ValueError(f"{points} points do not divide into {groups} groups")
+    if slots > 1 and each % 2 == 0:
+        slots -= slots % 2  # mirrored points stay together, whatever the plan's number of slots
     whole = max(1, slots // each)
     for first in range(0, groups, whole):
         last = min(first + whole, groups)
