@@ -94,8 +94,8 @@ class Steps:
         return Graph(graph, inputs, Estimate(Combo(), estimate.coefs, estimate.losses))
 
     def _held(self) -> tuple[list[Tensor], dict[tuple[str, str], Any]]:
-        """Copies of all that a step may change."""
-        return [tensor.clone() for tensor in self._tensors()], self._plain()
+        """Copies of all that a step may change; on the host, where they cost the device no memory."""
+        return [tensor.to("cpu", copy=True) for tensor in self._tensors()], self._plain()
 
     def _restore(self, held: tuple[list[Tensor], dict[tuple[str, str], Any]]) -> None:
         for tensor, before in zip(self._tensors(), held[0], strict=True):
