@@ -42,7 +42,7 @@ def theirs(decoder: Any, change: Callable[[Any], Any] = lambda layer: layer) -> 
 def ours(decoder: Any, mirrored: bool) -> Callable[[], object]:
     """The same work of model/fused.py: a layer's two halves, in place."""
     made = fused.assemble(decoder, Active(POINTS, mirrored), TOKENS)
-    arithmetic = fused.Paired(made.kernels) if mirrored else fused.Dense(made.kernels)
+    arithmetic = fused.Paired(made.kernels, made.stacks) if mirrored else fused.Dense(made.kernels)
     dtype = decoder.embed_tokens.weight.dtype
     h = torch.randn(POINTS, BATCH * TOKENS, decoder.config.hidden_size, device=DEVICE, dtype=dtype)
 

@@ -57,13 +57,14 @@ class Decoder:
     model: Any  # transformers' decoder: the weights, as it holds them
     kernels: Any  # the module of that name, which only loads where there is Triton
     pairs: bool  # pairs of points may go through int8 products: all weights are int8
+    stacks: dict[nn.Module, Tensor]  # frozen A's of layers that read the same rows, by the first of the layers
     active: Active
     cos: Tensor  # (longest text, head width) float32
     sin: Tensor
 
     def __call__(self, ids: Tensor, where: Tensor) -> Tensor:
         paired = self.pairs and self.active.mirrored
-        arithmetic: Arithmetic = Paired(self.kernels) if paired else Dense(self.kernels)
+        arithmetic: Arithmetic = Paired(self.kernels, self.stacks) if paired else Dense(self.kernels)
         h = self.model.embed_tokens(ids).view(self.active.slots, -1, self.model.config.hidden_size)
         for layer in self.model.layers:
             self._attend(h, layer, arithmetic, ids.shape[1])
@@ -168,6 +169,7 @@ class Paired:
     """Pairs of mirrored points: the mean and the difference of their rows in int8, by int8 weights."""
 
     kernels: Any
+    stacks: dict[nn.Module, Tensor]
 
     def pieces(self, points: int, rows: int, width: int, unit: int, user: nn.Module) -> Iterator[Piece]:
         count = -(-points * rows * width * 5 // (2 * PIECE_BYTES))  # every second number once more as a code
@@ -175,16 +177,27 @@ class Paired:
 
     def normed(self, h: Tensor, at: Piece, norm: Any, users: Sequence[nn.Module]) -> Codes:
         codes, scales, x = self.kernels.norm_pairs(h, norm.weight, norm.variance_epsilon, at[1], _adapted(users))
-        return Codes(codes, scales, _lows(x, users))
+        return Codes(codes, scales, self._lows(x, users))
 
     def taken(self, x: Tensor, at: Piece, users: Sequence[nn.Module]) -> Codes:
         x = x.view(at[0].stop, -1, x.shape[-1])
         codes, scales = self.kernels.pairs(x, None, False)
-        return Codes(codes, scales, _lows(x, users))
+        return Codes(codes, scales, self._lows(x, users))
 
     def gated(self, g: Tensor, u: Tensor, at: Piece, users: Sequence[nn.Module]) -> Codes:
         codes, scales = self.kernels.pairs(g, u, _adapted(users))
-        return Codes(codes, scales, _lows(g, users))
+        return Codes(codes, scales, self._lows(g, users))
+
+    def _lows(self, x: Tensor | None, users: Sequence[nn.Module]) -> dict[nn.Module, Tensor]:
+        """x Aᵀ for each user's adapter, in one product where their A's are stacked."""
+        adapted = [user for user in users if isinstance(user, SlotLinear)]
+        if x is None or not adapted:
+            return {}
+        if adapted[0] not in self.stacks:
+            return {user: user.low(x, 0) for user in adapted}
+        low = torch.matmul(x, self.stacks[adapted[0]].mT)
+        lows = torch.split(low, [user.a.shape[0] for user in adapted], dim=2)
+        return dict(zip(adapted, lows, strict=True))
 
     def product(self, x: Codes, at: Piece, user: nn.Module, into: Tensor | None = None) -> Tensor:
         base, adapter = parts(user)
@@ -212,10 +225,6 @@ def even(total: int, count: int, unit: int) -> Iterator[slice]:
 
 def _adapted(users: Sequence[nn.Module]) -> bool:
     return any(isinstance(user, SlotLinear) for user in users)
-
-
-def _lows(x: Tensor | None, users: Sequence[nn.Module]) -> dict[nn.Module, Tensor]:
-    return {user: user.low(x, 0) for user in users if isinstance(user, SlotLinear) and x is not None}
 
 
 def _heads(user: nn.Module, attention: Any) -> tuple[int, int]:
@@ -246,9 +255,22 @@ def assemble(decoder: Any, active: Active, longest: int) -> Decoder:
     from zolite.model import kernels
 
     linears = [m for layer in decoder.layers for m in layer.modules() if is_linear(m)]
-    return Decoder(
-        decoder, kernels, all(isinstance(m, Int8Linear) for m in linears), active, *_angles(decoder, longest)
-    )
+    pairs = all(isinstance(m, Int8Linear) for m in linears)
+    return Decoder(decoder, kernels, pairs, _stacks(decoder), active, *_angles(decoder, longest))
+
+
+def _stacks(decoder: Any) -> dict[nn.Module, Tensor]:
+    """Puts the frozen A's of layers that read the same rows into one tensor, of which each layer's becomes a part."""
+    stacks: dict[nn.Module, Tensor] = {}
+    for layer in decoder.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        for users in ((attention.q_proj, attention.k_proj, attention.v_proj), (mlp.gate_proj, mlp.up_proj)):
+            adapted = [user for user in users if isinstance(user, SlotLinear) and user.a.dim() == 2]
+            if len(adapted) > 1:
+                stack = stacks[adapted[0]] = torch.cat([user.a for user in adapted])
+                for user, a in zip(adapted, torch.split(stack, [user.a.shape[0] for user in adapted]), strict=True):
+                    user.a = a
+    return stacks
 
 
 def _runs_here(decoder: Any) -> bool:

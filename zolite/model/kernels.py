@@ -212,17 +212,18 @@ def expand(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     return out
 
 
-@triton.jit(do_not_specialize=["rows", "M", "first", "b_stride"])  # else each bucket compiles anew
+@triton.jit(do_not_specialize=["rows", "M", "first", "low_stride", "b_stride"])  # else each bucket compiles anew
 def _pair_product_kernel(
     codes: tl.tensor,  # (S, rows, K) int8: means and differences
     scales: tl.tensor,  # (S, rows) float32
     weight: tl.tensor,  # (N, K) int8
     weight_scales: tl.tensor,  # (N,) float32
     bias: tl.tensor,  # (N,)
-    low: tl.tensor,  # (S, rows, R): x Aᵀ
+    low: tl.tensor,  # (S, rows, R): x Aᵀ, `low_stride` from row to row
     b: tl.tensor,  # (S, N, R), `b_stride` from point to point
     out: tl.tensor,  # (S, M, N), of which the rows from `first` on are written
-    rows: tl.tensor, M: tl.tensor, first: tl.tensor, N: tl.tensor, K: tl.tensor, b_stride: tl.tensor, alpha: tl.tensor,
+    rows: tl.tensor, M: tl.tensor, first: tl.tensor, N: tl.tensor, K: tl.tensor, low_stride: tl.tensor,
+    b_stride: tl.tensor, alpha: tl.tensor,
     ADD: tl.constexpr, BIAS: tl.constexpr, R: tl.constexpr, WHOLE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr, GROUP: tl.constexpr,
 ) -> None:  # fmt: skip
@@ -265,7 +266,7 @@ def _pair_product_kernel(
         point = 2 * pair + sign
         if R > 0:
             x = tl.load(
-                low + (point * rows + row)[:, None] * R + r[None, :],
+                low + (point * rows + row)[:, None] * low_stride + r[None, :],
                 mask=row_live[:, None] & (r < R)[None, :], other=0.0,
             )  # fmt: skip
             w = tl.load(
@@ -293,8 +294,8 @@ def pair_product(
     """x Wᵀ + bias + α · low Bᵀ into out[:, first : first + rows], or added to what is there, for pairs of points x.
 
     codes (S, rows, K) and scales (S, rows) are x as `norm_pairs` has it, weight (N, K) int8, weight_scales (N,);
-    adapter is (low (S, rows, R) = x Aᵀ, B (≥ S, N, R), α); out is (S, M, N). The integer sums are exact, so the tile's
-    shape cannot change a bit of the result.
+    adapter is (low (S, rows, R) = x Aᵀ, perhaps columns of a wider one, B (≥ S, N, R), α); out is (S, M, N). Sums of
+    integers are exact, so the tile's shape cannot change a bit of the result.
     """
     (points, rows, k), n = codes.shape, weight.shape[0]
     tile = _tile(rows, n, k, points // 2, _shared_bytes(codes.device))
@@ -303,7 +304,7 @@ def pair_product(
     grid = (triton.cdiv(rows, tile["BM"]) * triton.cdiv(n, tile["BN"]), points // 2)
     _pair_product_kernel[grid](
         codes, scales, weight, weight_scales, out if bias is None else bias, low, b, out,
-        rows, out.shape[1], first, n, k, b.stride(0), alpha,
+        rows, out.shape[1], first, n, k, low.stride(1), b.stride(0), alpha,
         ADD=add, BIAS=bias is not None, R=rank, WHOLE=k % tile["BK"] == 0,
         BR=max(16, triton.next_power_of_2(max(1, rank))), GROUP=8, **tile, **EXACT,
     )  # fmt: skip
