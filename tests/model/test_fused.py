@@ -40,7 +40,7 @@ COMMON: dict[str, Any] = {
 KINDS: dict[str, Any] = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**COMMON)),
     "llama with biases": lambda: LlamaForCausalLM(LlamaConfig(**COMMON, attention_bias=True, mlp_bias=True)),
-    "mistral": lambda: MistralForCausalLM(MistralConfig(**COMMON, sliding_window=None)),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**COMMON, sliding_window=40)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**COMMON)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**COMMON)),
 }

@@ -242,7 +242,7 @@ def fused(model: Any, active: Active, longest: int) -> Decoder | None:
     hidden states must be those of transformers' own decoder.
     """
     decoder = model.get_decoder()
-    if not (_runs_here(decoder) and _looks_alike(decoder)):
+    if not (_runs_here(decoder) and _looks_alike(decoder, longest)):
         return None
     made = assemble(decoder, active, longest)
     if not _agrees(made, decoder):
@@ -285,14 +285,14 @@ LAYER = (
 )  # fmt: skip
 
 
-def _looks_alike(decoder: Any) -> bool:
+def _looks_alike(decoder: Any, longest: int) -> bool:
     config = decoder.config
-    window = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     rotation = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
     return (
         all(_has(decoder, name) for name in ("embed_tokens", "layers", "norm.variance_epsilon", "rotary_emb"))
         and all(_has(layer, name) for layer in decoder.layers for name in LAYER)
-        and not window
+        and (not window or window >= longest)
         and rotation in ROTATIONS
         and config.hidden_act in ("silu", "swish")
     )
