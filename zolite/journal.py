@@ -216,7 +216,7 @@ def _connect(path: Path, write: bool) -> sqlite3.Connection:
     db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=write)
     db.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
     # FULL syncs the log at every commit, so a checkpoint, which is synced too, never gets ahead of the journal in a
-    # power cut. With two commits a second at most that costs nothing.
+    # power cut. With a few commits a second at most that costs nothing.
     db.execute("PRAGMA synchronous = FULL")
     return db
 

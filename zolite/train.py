@@ -308,6 +308,7 @@ class Ledger:
             for (step, _), coefs, losses in zip(moved.steps, moved.coefs, moved.losses, strict=True)
         ]
         self.session.journal.append(rows)
+        self.session.journal.commit()  # they have waited long enough
         for row, (_, padding), measured in zip(rows, moved.steps, moved.losses, strict=True):
             bad = bool(row.flags & SKIPPED)
             self.skipped, self.bad_steps = self.skipped + bad, self.bad_steps + 1 if bad else 0
