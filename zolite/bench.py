@@ -20,27 +20,19 @@ import torch
 from torch import Tensor, nn
 
 from zolite import recipe as recipes
-from zolite.core.methods import method
-from zolite.data.batch import Order, buckets, length
 from zolite.data.template import Example, Query
 from zolite.engine import probe
-from zolite.engine.adapter import attach
-from zolite.engine.engine import Engine
-from zolite.engine.graph import Steps
 from zolite.errors import DoesNotFit, UsageError
 from zolite.model import quant
 from zolite.model.load import Loaded, Source, quiet
 from zolite.recipe import Recipe
 from zolite.text import human_bytes
-from zolite.train import Run, batches_of, take_step
+from zolite.train import assemble, batches_of, stepper
 
 Step = Callable[[int], object]
 """Takes step number n, counted from 0, without waiting for the device."""
 
-WARMUP = {
-    "cuda": 4,
-    "cpu": 1,
-}  # steps before any is timed: kernels are compiled, graphs captured, memory is at its peak
+WARMUP = {"cuda": 4, "cpu": 1}  # steps before any is timed: kernels are compiled and graphs captured
 STEPS, REPETITIONS = 10, 3
 REPETITION_MS = 1500.0  # steps so slow that ten take longer are repeated less often
 ANSWER = 16  # tokens at the end of each row that are predicted
@@ -168,25 +160,9 @@ def recipe_of(weights: str, batch: int, tokens: int, targets: Sequence[str] = TA
 
 def zolite_step(loaded: Loaded, recipe: Recipe, rows: Sequence[Example]) -> Step:
     """The product's own step, as `train` takes it: puts adapters into the model, and returns what takes step n."""
-    recipe = recipes.resolve(recipe)
-    engine = Engine.of(loaded, attach(loaded, recipe), recipe)
-    estimator, rule = method(recipe.train.method).build(recipe.train)
-    space = engine.adapter.space
-    order = Order(tuple(length(e) for e in rows), recipe.train.batch, recipe.train.seed)
-    run = Run(
-        recipe=recipe,
-        engine=engine,
-        estimator=estimator,
-        rule=rule,
-        state={"estimator": estimator.init(space), "rule": rule.init(space)},
-        examples={"train": rows},
-        order=order,
-        lengths=buckets(order, rows) if loaded.device.type == "cuda" else (),
-        facts={},
-        notes=(),
-        budget_bytes=probe.budget_bytes(loaded.device),
-    )
-    steps = Steps(engine, partial(take_step, run), run.state)
+    budget = probe.budget_bytes(loaded.device)
+    run = assemble(recipes.resolve(recipe), loaded, {"train": rows}, {}, (), budget)
+    steps = stepper(run)
 
     def step(number: int) -> object:
         estimate = steps(batches_of(run, number), number)

@@ -9,8 +9,8 @@ from zolite.core.estimator import Estimator
 from zolite.core.key import Key
 from zolite.core.methods import method
 from zolite.core.rule import Rule
-from zolite.core.sampler import State
 from zolite.core.space import Space, make_space
+from zolite.core.state import State, restore_state, split_state
 from zolite.engine.adapter import start
 from zolite.errors import ZoliteError
 from zolite.session import Checkpoint, Session
@@ -93,26 +93,8 @@ def save(
     return session.save(step, tensors | held, {"method": plain, "frozen": shapes}, keep=(0,))
 
 
-def split_state(state: dict[str, State]) -> tuple[dict[str, object], dict[str, Tensor]]:
-    """A method's state as plain values and as tensors, by dotted name."""
-    flat = {f"{owner}.{name}": value for owner, part in state.items() for name, value in part.items()}
-    tensors = {f"state.{name}": value for name, value in flat.items() if isinstance(value, Tensor)}
-    return {name: value for name, value in flat.items() if not isinstance(value, Tensor)}, tensors
-
-
 def read_(tensors: dict[str, Tensor], plain: dict[str, object], space: Space, state: dict[str, State]) -> None:
     """A checkpoint's numbers into theta and the method's state."""
     for block in space.blocks:
         block.of(space.theta).copy_(tensors[block.name])
     restore_state(state, plain, tensors)
-
-
-def restore_state(state: dict[str, State], plain: dict[str, object], tensors: dict[str, Tensor]) -> None:
-    """The inverse of `split_state`, into a fresh state, in place."""
-    for owner, part in state.items():
-        for name, value in part.items():
-            full = f"{owner}.{name}"
-            if isinstance(value, Tensor):
-                value.copy_(tensors[f"state.{full}"])
-            else:
-                part[name] = plain[full]

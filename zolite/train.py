@@ -31,8 +31,8 @@ from zolite.core.estimator import Estimate, Estimator
 from zolite.core.key import Key, Step
 from zolite.core.methods import method
 from zolite.core.rule import Rule, schedule
-from zolite.core.sampler import State
 from zolite.core.space import Space
+from zolite.core.state import State
 from zolite.data import rows as tables
 from zolite.data.batch import Batch, Order, bucket, buckets, length, longest, sample
 from zolite.data.template import Example, encode
@@ -97,8 +97,20 @@ def prepare(recipe: Recipe) -> Run:
     examples, notes = encode_all(dataset, models.tokenizer(source, paths()["cache"]), recipe)
     budget = probe.budget_bytes(device)
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
+    return assemble(recipe, loaded, examples, facts_of(loaded, dataset), notes, budget)
+
+
+def assemble(
+    recipe: Recipe,
+    loaded: models.Loaded,
+    examples: Examples,
+    facts: dict[str, Any],
+    notes: tuple[str, ...],
+    budget_bytes: int,
+) -> Run:
+    """A run of a resolved recipe on a model and rows that are there; puts adapters into the model."""
     engine = Engine.of(loaded, attach(loaded, recipe), recipe)
-    estimator, rule = rows.build(recipe.train)
+    estimator, rule = method(recipe.train.method).build(recipe.train)
     space = engine.adapter.space
     order = Order(tuple(length(e) for e in examples["train"]), recipe.train.batch, recipe.train.seed)
     return Run(
@@ -109,10 +121,10 @@ def prepare(recipe: Recipe) -> Run:
         state={"estimator": estimator.init(space), "rule": rule.init(space)},
         examples=examples,
         order=order,
-        lengths=buckets(order, examples["train"]) if device.type == "cuda" else (),
-        facts=facts_of(loaded, dataset),
+        lengths=buckets(order, examples["train"]) if loaded.device.type == "cuda" else (),
+        facts=facts,
         notes=notes,
-        budget_bytes=budget,
+        budget_bytes=budget_bytes,
     )
 
 

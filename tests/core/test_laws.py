@@ -17,11 +17,11 @@ from zolite.core.estimator import Estimate
 from zolite.core.key import TILE, Key
 from zolite.core.methods import METHODS, method
 from zolite.core.rule import schedule
-from zolite.core.sampler import State
 from zolite.core.space import Space, make_space
+from zolite.core.state import State, restore_state, split_state
 from zolite.errors import UsageError
 from zolite.recipe import SPACES, TrainPart
-from zolite.replay import catch_up_, restore_state, split_state
+from zolite.replay import catch_up_
 from zolite.session import Session
 
 CPU = torch.device("cpu")

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from zolite.core.direction import Combo, Direction
 from zolite.core.key import Key
-from zolite.core.sampler import Objective, Sampler, State
+from zolite.core.sampler import Objective, Sampler
 from zolite.core.space import Space
+from zolite.core.state import State
 
 
 @dataclass(frozen=True)

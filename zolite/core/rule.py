@@ -9,8 +9,8 @@ from torch import Tensor
 from zolite.core.direction import Scalar
 from zolite.core.estimator import Estimate
 from zolite.core.key import Step
-from zolite.core.sampler import State
 from zolite.core.space import Space
+from zolite.core.state import State
 
 
 class Schedule(Protocol):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -10,9 +10,7 @@ from zolite.core import key as noise
 from zolite.core.direction import Combo, Direction, Noise
 from zolite.core.key import Key
 from zolite.core.space import Space
-
-State = dict[str, Any]
-"""Tensors and plain numbers by name: owned by the loop, changed in place by one owner, walked by the checkpoint."""
+from zolite.core.state import State
 
 
 class Objective(Protocol):

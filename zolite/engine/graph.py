@@ -7,13 +7,13 @@ a copy fills before each replay: the batch, and the step's number, from which th
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from zolite.core.direction import Combo
 from zolite.core.estimator import Estimate
+from zolite.core.state import State, restore_state, split_state
 from zolite.data.batch import Batch
 from zolite.engine.engine import Engine
 from zolite.model.loss import Layout, Tokens
@@ -22,6 +22,9 @@ MOST_GRAPHS = 32  # each costs the driver a few MiB; the one used longest ago go
 
 Step = Callable[[Sequence[Tokens], int | Tensor], Estimate]
 """A step on the device: its microbatches and its number, counted from 0."""
+
+Held = tuple[Tensor, dict[str, object], dict[str, Tensor]]
+"""Theta, and a method's state as `split_state` has it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Steps:
     (a method that reads a number back, or keeps one in Python) runs eagerly, and `refusal` says why.
     """
 
-    def __init__(self, engine: Engine, step: Step, state: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, engine: Engine, step: Step, state: dict[str, State]) -> None:
         self.engine, self.step, self.state = engine, step, state
         self.graphs: OrderedDict[tuple[Layout, ...], Graph] = OrderedDict()
         self.captures, self.reason = engine.loaded.device.type == "cuda", ""
@@ -83,7 +86,7 @@ class Steps:
             self._restore(held)
             with torch.cuda.graph(graph, pool=self.pool, stream=torch.cuda.current_stream()):
                 estimate = self.step(tokens, tokens[0].step)
-            problem = "" if self._plain() == held[1] else "the method keeps numbers in Python"
+            problem = "" if split_state(self.state)[0] == held[1] else "the method keeps numbers in Python"
         except RuntimeError as error:  # whatever CUDA forbids during capture, where nothing has run
             torch.cuda.synchronize()
             problem = str(error).strip().splitlines()[0]
@@ -93,27 +96,16 @@ class Steps:
             return None
         return Graph(graph, inputs, Estimate(Combo(), estimate.coefs, estimate.losses))
 
-    def _held(self) -> tuple[list[Tensor], dict[tuple[str, str], Any]]:
+    def _held(self) -> Held:
         """Copies of all that a step may change; on the host, where they cost the device no memory."""
-        return [tensor.to("cpu", copy=True) for tensor in self._tensors()], self._plain()
+        plain, tensors = split_state(self.state)
+        theta = self.engine.adapter.space.theta.to("cpu", copy=True)
+        return theta, plain, {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
 
-    def _restore(self, held: tuple[list[Tensor], dict[tuple[str, str], Any]]) -> None:
-        for tensor, before in zip(self._tensors(), held[0], strict=True):
-            tensor.copy_(before)
-        for (owner, name), value in held[1].items():
-            self.state[owner][name] = value
-
-    def _tensors(self) -> list[Tensor]:
-        parts = [value for part in self.state.values() for value in part.values() if isinstance(value, Tensor)]
-        return [self.engine.adapter.space.theta, *parts]
-
-    def _plain(self) -> dict[tuple[str, str], Any]:
-        return {
-            (owner, name): value
-            for owner, part in self.state.items()
-            for name, value in part.items()
-            if not isinstance(value, Tensor)
-        }
+    def _restore(self, held: Held) -> None:
+        theta, plain, tensors = held
+        self.engine.adapter.space.theta.copy_(theta)
+        restore_state(self.state, plain, tensors)
 
 
 def kept(estimate: Estimate) -> Estimate:
