@@ -30,9 +30,10 @@ DIRECTIONS, EPSILONS = 16, (1e-3, 1e-2, 3e-2)
 def differences(run: Run, eps: float) -> Tensor:
     """(DIRECTIONS,) central differences on the first batch."""
     objective = run.engine.bind([run.examples["train"][i] for i in run.order.batch_at(0)])
+    directions = [Noise(Key(5, i)) for i in range(DIRECTIONS)]  # the same object for both signs: that makes them a pair
     with torch.inference_mode():
-        pairs = [objective([Combo(((s * eps, Noise(Key(5, i))),)) for s in (1.0, -1.0)]) for i in range(DIRECTIONS)]
-    return torch.stack([(plus - minus) / (2 * eps) for plus, minus in pairs]).cpu()
+        losses = [objective([Combo(((s * eps, d),)) for s in (1.0, -1.0)]) for d in directions]
+    return torch.stack([(plus - minus) / (2 * eps) for plus, minus in losses]).cpu()
 
 
 def activations_too(layer: quant.Int8Linear, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes  # noqa: F401 - registers its operations
 import torch
 import triton
 import triton.language as tl

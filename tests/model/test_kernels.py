@@ -61,7 +61,7 @@ def test_norm_pairs_rounds_the_halves_of_the_norm(points: int, keep: bool) -> No
         assert kept is None
 
 
-@pytest.mark.parametrize("width", [64, 2500])  # one block and several
+@pytest.mark.parametrize("width", [64, 2500])
 @pytest.mark.parametrize("gated", [True, False])
 def test_pairs_rounds_the_halves_of_what_it_is_given(width: int, gated: bool) -> None:
     g, u = normal(4, 3, width), normal(4, 3, width, seed=1)
@@ -104,13 +104,26 @@ def test_expand_multiplies_codes_by_their_scales() -> None:
     torch.testing.assert_close(kernels.expand(codes, scales, torch.float16), want, rtol=1e-3, atol=0.0)
 
 
+def test_gated_codes_take_no_memory() -> None:
+    g, u = normal(2, 3, 64, dtype=torch.float16), normal(2, 3, 64, seed=1, dtype=torch.float16)
+    want = torch.nn.functional.silu(g.double()) * u.double()
+    codes, scales = kernels.pairs(g, u, keep=False)
+    assert codes.untyped_storage().data_ptr() == u.untyped_storage().data_ptr()
+    assert_rounded(codes, scales, want)
+
+
+HOPPER = DEVICE.type == "cpu" or torch.cuda.get_device_capability()[0] == 9  # the interpreter has its copies too
+
+
 @pytest.mark.parametrize(
     ("rank", "add", "points", "depth", "columns"),
     [(0, False, 2, 64, 40), (4, True, 4, 100, 130), (16, False, 2, 128, 300), (20, True, 2, 64, 40)],
 )
+@pytest.mark.parametrize("tma", [False, pytest.param(True, marks=pytest.mark.skipif(not HOPPER, reason="no TMA"))])
 def test_pair_product_is_the_product_of_what_the_codes_stand_for(
-    rank: int, add: bool, points: int, depth: int, columns: int
+    rank: int, add: bool, points: int, depth: int, columns: int, tma: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kernels, "_has_tma", lambda device: tma)
     x, bias = normal(points, 11, depth), normal(columns, seed=3)
     x[1::2] = x[0::2] + 0.01 * x[1::2]
     codes, scales = kernels.pairs(x, None, keep=False)

@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 EXACT = {"enable_fp_fusion": False}  # x₊ − x₋ must be 0 where they are alike: no product may skip its rounding
 
@@ -42,6 +43,20 @@ def rms_norm(h: Tensor, weight: Tensor, eps: float) -> Tensor:
     return out
 
 
+@triton.jit
+def _store_pair(
+    a: tl.tensor, b: tl.tensor, codes: tl.tensor, scales: tl.tensor, plus: tl.tensor, minus: tl.tensor,
+    cols: tl.tensor, D: tl.constexpr, STRIDE: tl.constexpr,
+) -> None:  # fmt: skip
+    """Codes and scale of (a + b) / 2 into the row `plus` and of (a − b) / 2 into the row `minus`, STRIDE apart."""
+    mean, diff = (a + b) * 0.5, (a - b) * 0.5
+    top_mean, top_diff = tl.max(tl.abs(mean), 0), tl.max(tl.abs(diff), 0)
+    tl.store(codes + plus * STRIDE + cols, _codes_of(mean, top_mean), mask=cols < D)
+    tl.store(codes + minus * STRIDE + cols, _codes_of(diff, top_diff), mask=cols < D)
+    tl.store(scales + plus, top_mean / 127.0)
+    tl.store(scales + minus, top_diff / 127.0)
+
+
 @triton.jit(do_not_specialize=["M", "first", "rows"])
 def _norm_pairs_kernel(
     h: tl.tensor, weight: tl.tensor, out: tl.tensor, codes: tl.tensor, scales: tl.tensor,
@@ -62,12 +77,7 @@ def _norm_pairs_kernel(
     if KEEP:
         tl.store(out + plus * D + cols, a.to(out.dtype.element_ty), mask=live)
         tl.store(out + minus * D + cols, b.to(out.dtype.element_ty), mask=live)
-    mean, diff = (a + b) * 0.5, (a - b) * 0.5
-    top_mean, top_diff = tl.max(tl.abs(mean), 0), tl.max(tl.abs(diff), 0)
-    tl.store(codes + plus * D + cols, _codes_of(mean, top_mean), mask=live)
-    tl.store(codes + minus * D + cols, _codes_of(diff, top_diff), mask=live)
-    tl.store(scales + plus, top_mean / 127.0)
-    tl.store(scales + minus, top_diff / 127.0)
+    _store_pair(a, b, codes, scales, plus, minus, cols, D, D)
 
 
 def norm_pairs(h: Tensor, weight: Tensor, eps: float, rows: slice, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -98,42 +108,33 @@ def _value(g: tl.tensor, u: tl.tensor, at: tl.tensor, live: tl.tensor, GATED: tl
 @triton.jit(do_not_specialize=["M"])
 def _pairs_kernel(
     g: tl.tensor, u: tl.tensor, codes: tl.tensor, scales: tl.tensor, M: tl.tensor,
-    D: tl.constexpr, GATED: tl.constexpr, KEEP: tl.constexpr, BLOCK: tl.constexpr,
+    D: tl.constexpr, STRIDE: tl.constexpr, GATED: tl.constexpr, KEEP: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    plus = (row // M * 2 * M + row % M) * D
-    minus = plus + M.to(tl.int64) * D
-    top_mean = tl.zeros((BLOCK,), tl.float32)
-    top_diff = tl.zeros((BLOCK,), tl.float32)
-    for first in range(0, D, BLOCK):  # twice over the row, the second time from the cache: no row is too long
-        cols = first + tl.arange(0, BLOCK)
-        a = _value(g, u, plus + cols, cols < D, GATED)
-        b = _value(g, u, minus + cols, cols < D, GATED)
-        top_mean = tl.maximum(top_mean, tl.abs(a + b) * 0.5)
-        top_diff = tl.maximum(top_diff, tl.abs(a - b) * 0.5)
-    m, d = tl.max(top_mean, 0), tl.max(top_diff, 0)
-    tl.store(scales + plus // D, m / 127.0)
-    tl.store(scales + minus // D, d / 127.0)
-    for first in range(0, D, BLOCK):
-        cols = first + tl.arange(0, BLOCK)
-        live = cols < D
-        a = _value(g, u, plus + cols, live, GATED)
-        b = _value(g, u, minus + cols, live, GATED)
-        tl.store(codes + plus + cols, _codes_of((a + b) * 0.5, m), mask=live)
-        tl.store(codes + minus + cols, _codes_of((a - b) * 0.5, d), mask=live)
-        if KEEP:
-            tl.store(g + plus + cols, a.to(g.dtype.element_ty), mask=live)
-            tl.store(g + minus + cols, b.to(g.dtype.element_ty), mask=live)
+    cols = tl.arange(0, BLOCK)
+    live = cols < D
+    plus = row // M * 2 * M + row % M
+    minus = plus + M
+    a = _value(g, u, plus * D + cols, live, GATED)
+    b = _value(g, u, minus * D + cols, live, GATED)
+    _store_pair(a, b, codes, scales, plus, minus, cols, D, STRIDE)
+    if KEEP:
+        tl.store(g + plus * D + cols, a.to(g.dtype.element_ty), mask=live)
+        tl.store(g + minus * D + cols, b.to(g.dtype.element_ty), mask=live)
 
 
 def pairs(g: Tensor, u: Tensor | None, keep: bool) -> tuple[Tensor, Tensor]:
-    """Pair codes and scales, as `norm_pairs` has them, of g (S, M, D) or of silu(g) · u, which `keep` writes into g."""
+    """Pair codes and scales, as `norm_pairs` has them, of g (S, M, D) or of silu(g) · u, which `keep` writes into g.
+
+    The codes of the latter lie in the first half of each of u's rows, read by then: they take no memory.
+    """
     points, rows, width = g.shape
-    codes, scales = torch.empty_like(g, dtype=torch.int8), g.new_empty(points, rows, dtype=torch.float32)
-    gated = u is not None
+    codes = u.view(torch.int8)[..., :width] if u is not None else torch.empty_like(g, dtype=torch.int8)
+    scales = g.new_empty(points, rows, dtype=torch.float32)
+    gated, block = u is not None, triton.next_power_of_2(width)
     _pairs_kernel[(points // 2 * rows,)](
-        g, u if u is not None else g, codes, scales, rows,
-        D=width, GATED=gated, KEEP=keep and gated, BLOCK=min(2048, triton.next_power_of_2(width)), num_warps=4, **EXACT,
+        g, u if u is not None else g, codes, scales, rows, D=width, STRIDE=codes.stride(1),
+        GATED=gated, KEEP=keep and gated, BLOCK=block, num_warps=_warps(block), **EXACT,
     )  # fmt: skip
     return codes, scales
 
@@ -214,9 +215,9 @@ def expand(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
 
 @triton.jit(do_not_specialize=["rows", "M", "first", "low_stride", "b_stride"])  # else each bucket compiles anew
 def _pair_product_kernel(
-    codes: tl.tensor,  # (S, rows, K) int8: means and differences
+    codes: tl.tensor,  # (S · rows, K) int8, STRIDE from row to row; with TMA a descriptor of its tiles (BM, BK)
     scales: tl.tensor,  # (S, rows) float32
-    weight: tl.tensor,  # (N, K) int8
+    weight: tl.tensor,  # (N, K) int8; with TMA a descriptor of its tiles (BN, BK)
     weight_scales: tl.tensor,  # (N,) float32
     bias: tl.tensor,  # (N,)
     low: tl.tensor,  # (S, rows, R): x Aᵀ, `low_stride` from row to row
@@ -224,36 +225,45 @@ def _pair_product_kernel(
     out: tl.tensor,  # (S, M, N), of which the rows from `first` on are written
     rows: tl.tensor, M: tl.tensor, first: tl.tensor, N: tl.tensor, K: tl.tensor, low_stride: tl.tensor,
     b_stride: tl.tensor, alpha: tl.tensor,
-    ADD: tl.constexpr, BIAS: tl.constexpr, R: tl.constexpr, WHOLE: tl.constexpr,
+    STRIDE: tl.constexpr, ADD: tl.constexpr, BIAS: tl.constexpr, R: tl.constexpr, WHOLE: tl.constexpr,
+    TMA: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr, GROUP: tl.constexpr,
 ) -> None:  # fmt: skip
-    tile, pair = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    tile, pair = tl.program_id(0), tl.program_id(1)
     across = tl.cdiv(N, BN)
     band = tile // (GROUP * across)  # tiles that share rows run together, so that a band's weights are read once
     height = min(tl.cdiv(rows, BM) - band * GROUP, GROUP)
-    row = (band * GROUP + tile % (GROUP * across) % height) * BM + tl.arange(0, BM)
-    col = tile % (GROUP * across) // height * BN + tl.arange(0, BN)
+    row0 = (band * GROUP + tile % (GROUP * across) % height) * BM
+    col0 = tile % (GROUP * across) // height * BN
+    row, col = row0 + tl.arange(0, BM), col0 + tl.arange(0, BN)
     k = tl.arange(0, BK)
     row_live, col_live = row < rows, col < N
-    source = pair * 2 * rows + tl.where(row_live, row, 0)
-    at_mean = codes + source[:, None] * K + k[None, :]
-    at_diff = at_mean + rows.to(tl.int64) * K
-    at_weight = weight + tl.where(col_live, col, 0)[None, :].to(tl.int64) * K + k[:, None]
+    source = pair.to(tl.int64) * 2 * rows + tl.where(row_live, row, 0)
     mean = tl.zeros((BM, BN), tl.int32)
     diff = tl.zeros((BM, BN), tl.int32)
-    for done in range(0, K, BK):
-        if WHOLE:
-            x, y, w = tl.load(at_mean), tl.load(at_diff), tl.load(at_weight)
-        else:
-            inside = k + done < K
-            x = tl.load(at_mean, mask=inside[None, :], other=0)
-            y = tl.load(at_diff, mask=inside[None, :], other=0)
-            w = tl.load(at_weight, mask=inside[:, None], other=0)
-        mean = tl.dot(x, w, mean, out_dtype=tl.int32)
-        diff = tl.dot(y, w, diff, out_dtype=tl.int32)
-        at_mean += BK
-        at_diff += BK
-        at_weight += BK
+    if TMA:
+        at = pair * 2 * rows + row0  # a tile may reach into other rows: what it computes there is not stored
+        for done in range(0, K, BK):
+            w = weight.load([col0, done]).T
+            mean = tl.dot(codes.load([at, done]), w, mean, out_dtype=tl.int32)
+            diff = tl.dot(codes.load([at + rows, done]), w, diff, out_dtype=tl.int32)
+    else:
+        at_mean = codes + source[:, None] * STRIDE + k[None, :]
+        at_diff = at_mean + rows.to(tl.int64) * STRIDE
+        at_weight = weight + tl.where(col_live, col, 0)[None, :].to(tl.int64) * K + k[:, None]
+        for done in range(0, K, BK):
+            if WHOLE:
+                x, y, w = tl.load(at_mean), tl.load(at_diff), tl.load(at_weight)
+            else:
+                inside = k + done < K
+                x = tl.load(at_mean, mask=inside[None, :], other=0)
+                y = tl.load(at_diff, mask=inside[None, :], other=0)
+                w = tl.load(at_weight, mask=inside[:, None], other=0)
+            mean = tl.dot(x, w, mean, out_dtype=tl.int32)
+            diff = tl.dot(y, w, diff, out_dtype=tl.int32)
+            at_mean += BK
+            at_diff += BK
+            at_weight += BK
     column = tl.load(weight_scales + col, mask=col_live, other=0.0)[None, :]
     m = mean.to(tl.float32) * tl.load(scales + source)[:, None] * column
     d = diff.to(tl.float32) * tl.load(scales + source + rows)[:, None] * column
@@ -263,7 +273,7 @@ def _pair_product_kernel(
     r = tl.arange(0, BR)
     for sign in tl.static_range(2):
         y = m + d if sign == 0 else m - d
-        point = 2 * pair + sign
+        point = 2 * pair.to(tl.int64) + sign
         if R > 0:
             x = tl.load(
                 low + (point * rows + row)[:, None] * low_stride + r[None, :],
@@ -273,7 +283,7 @@ def _pair_product_kernel(
                 b + point * b_stride + col[None, :] * R + r[:, None],
                 mask=col_live[None, :] & (r < R)[:, None], other=0.0,
             )  # fmt: skip
-            y += alpha * tl.dot(x, w, input_precision="ieee")
+            y = tl.dot((x.to(tl.float32) * alpha).to(x.dtype), w, y, input_precision="ieee")
         to = out + (point * M + first + row)[:, None] * N + col[None, :]
         if ADD:
             y += tl.load(to, mask=live, other=0.0).to(tl.float32)
@@ -298,30 +308,43 @@ def pair_product(
     integers are exact, so the tile's shape cannot change a bit of the result.
     """
     (points, rows, k), n = codes.shape, weight.shape[0]
-    tile = _tile(rows, n, k, points // 2, _shared_bytes(codes.device))
+    tile, tma = _tile(codes.device), _has_tma(codes.device) and k % 16 == 0
     low, b, alpha = adapter if adapter is not None else (out, out, 0.0)
     rank = low.shape[-1] if adapter is not None else 0
     grid = (triton.cdiv(rows, tile["BM"]) * triton.cdiv(n, tile["BN"]), points // 2)
     _pair_product_kernel[grid](
-        codes, scales, weight, weight_scales, out if bias is None else bias, low, b, out,
+        _tiles(codes, tile["BM"], tile["BK"]) if tma else codes, scales,
+        _tiles(weight, tile["BN"], tile["BK"]) if tma else weight, weight_scales,
+        out if bias is None else bias, low, b, out,
         rows, out.shape[1], first, n, k, low.stride(1), b.stride(0), alpha,
-        ADD=add, BIAS=bias is not None, R=rank, WHOLE=k % tile["BK"] == 0,
+        STRIDE=codes.stride(1), ADD=add, BIAS=bias is not None, R=rank, WHOLE=k % tile["BK"] == 0, TMA=tma,
         BR=max(16, triton.next_power_of_2(max(1, rank))), GROUP=8, **tile, **EXACT,
     )  # fmt: skip
 
 
-def _tile(rows: int, columns: int, depth: int, pairs: int, shared: int) -> dict[str, int]:
-    """The tile that was fastest on an H100 (docs/log.md) where it fits; a small one for small products and cards."""
-    deep = 128 if depth % 128 == 0 else 64
-    wide = triton.cdiv(rows, 64) * triton.cdiv(columns, 256) * pairs >= 100
-    if shared >= 3 * 384 * deep and wide:
-        return {"BM": 64, "BN": 256, "BK": deep, "num_warps": 8, "num_stages": 3 if deep == 128 else 4}
-    return {"BM": 64, "BN": 128, "BK": 64, "num_warps": 4, "num_stages": 4 if shared >= 4 * 256 * 64 + 1024 else 3}
+def _tiles(x: Tensor, height: int, width: int) -> TensorDescriptor:
+    """What Hopper's copy engine (TMA) needs to know of x (…, K) to fetch tiles of its rows."""
+    rows, stride = x.numel() // x.shape[-1], x.stride(-2)
+    return TensorDescriptor(x, [rows, x.shape[-1]], [stride, 1], [height, width])
+
+
+def _tile(device: torch.device) -> dict[str, int]:
+    """Such that two blocks share a multiprocessor: one's products run while the other stores (docs/log.md)."""
+    tile = {"BM": 64, "BN": 128, "num_warps": 4}
+    held = _shared_bytes(device)
+    for deep, stages in ((128, 3), (64, 4)):
+        if held >= 2 * (256 * deep * stages + 1024):
+            return tile | {"BK": deep, "num_stages": stages}
+    return tile | {"BK": 64, "num_stages": 3}
+
+
+def _has_tma(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] == 9
 
 
 def _shared_bytes(device: torch.device) -> int:
-    """Shared memory that a block may have."""
-    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin if device.type == "cuda" else 2**16
+    """A multiprocessor's shared memory."""
+    return torch.cuda.get_device_properties(device).shared_memory_per_multiprocessor if device.type == "cuda" else 0
 
 
 def _warps(block: int) -> int:
