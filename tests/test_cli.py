@@ -105,7 +105,9 @@ def test_methods_and_paths(zolite: Zolite, home: Path) -> None:
     """Both print a table and, with --json, one document with the same in it."""
     found = zolite("methods", "--json")
     assert [m["name"] for m in found.document] == list(METHODS)
-    assert all(m["forwards_per_step"] == 2 and m["spaces"] for m in found.document)
+    costs = {m["name"]: (m["forwards_per_step"], m["state_bytes"]) for m in found.document}
+    assert costs["mezo"] == (2, "0") and costs["mezo-adam"] == (2, "8 n") and costs["pgap"][0] == 2.2
+    assert all(m["sampler"] and m["estimator"] and m["spaces"] and m["paper"] for m in found.document)
     table = zolite("methods")
     assert table.code == 0 and all(name in table.out for name in METHODS)
     assert zolite("paths", "--json").document["sessions"] == str(home / "sessions")
@@ -302,8 +304,8 @@ BAD_SETTINGS = {
     "unknown key": (["--set", "train.stepz=3"], "train.stepz: no such setting (did you mean train.steps?)"),
     "no part": (["--set", "lr=3"], "lr: no such setting (did you mean train.lr?)"),
     "no number": (["--set", "train.lr=fast"], "train.lr: 'fast' is not a number"),
-    "out of range": (["--set", "train.slots=0"], "train.slots is 0, not 1 to 64"),
-    "unknown method": (["--method", "sgd"], "no method 'sgd'"),
+    "out of range": (["--set", "train.slots=65"], "train.slots is 65, not 0 to 64"),
+    "unknown method": (["--method", "sgd"], "method.name is 'sgd', not one of mezo"),
     "unknown quant": (["--quant", "int3"], "model.quant is 'int3'"),
     "unusable name": (["--name", "../up"], "'../up' cannot be a session's name"),
     "no recipe": (["--recipe", "nowhere.toml"], "recipe nowhere.toml cannot be read"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from zolite import cli
 from zolite import recipe as recipes
+from zolite.composition import ROWS, STEP_SIZES, MethodPart
 from zolite.errors import UsageError
 from zolite.recipe import QUANTS, SCHEDULES, SPACES, AdapterPart, DataPart, ModelPart, Recipe, TrainPart
 
@@ -22,6 +23,7 @@ PATHS = [path for path, *_ in SETTINGS]
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=12)
 NAME = st.text("abcdefgh_.", min_size=1, max_size=8)
+PLAIN = ("mezo", "mezo-adam", "lozo-m", "pgap", "mezo-gv", "hizoo", "subzero")  # legal with any other setting
 COUNT = st.integers(1, 10**6)
 RECIPES = st.builds(
     Recipe,
@@ -34,13 +36,13 @@ RECIPES = st.builds(
         st.lists(NAME, max_size=3).map(tuple),
     ),
     st.builds(DataPart, TEXT, TEXT.map(lambda text: text + "{label}"), st.integers(8, 10**6)),
+    st.builds(MethodPart, st.sampled_from(PLAIN), rank=st.integers(0, 8), pool=st.sampled_from((0, 4, 8))),
     st.builds(
         TrainPart,
-        method=NAME,
         steps=COUNT,
         batch=st.integers(64, 512),
         microbatch=st.integers(0, 64),
-        slots=st.integers(1, 64),
+        slots=st.integers(0, 64),
         queries=st.integers(1, 256),
         lr=st.floats(0, 10),
         eps=st.floats(0, 10),
@@ -87,8 +89,8 @@ def test_all_problems_at_once() -> None:
         ("train.steps", 1, 10**9),
         ("train.batch", 1, 10**9),
         ("train.microbatch", 0, 16),
-        ("train.slots", 1, 64),
-        ("train.queries", 1, 256),
+        ("train.slots", 0, 64),
+        ("train.queries", 0, 256),
         ("train.lr", 0, 1e9),
         ("train.eps", 0, 1e9),
         ("train.seed", 0, 2**63 - 1),
@@ -228,7 +230,8 @@ def test_resolve(recipe: Recipe) -> None:
     for path, _, default, meaning in SETTINGS:
         given_, got = at(recipe, path), at(resolved, path)
         is_open = "0 takes" in meaning or "0 for" in meaning
-        assert got == given_ or (is_open and given_ == 0 == default)
+        by_name = path.startswith("method.") and not given_ and not default
+        assert got == given_ or by_name or (is_open and given_ == 0 == default)
         assert not is_open or got > 0
     assert 1 <= resolved.train.microbatch <= resolved.train.batch
 
@@ -257,21 +260,22 @@ def test_meanings() -> None:
 
 def test_types_are_readable() -> None:
     """A setting's type is told as a person would write it."""
-    assert {kind for _, kind, _, _ in SETTINGS} == {"str", "int", "float", "tuple[str, ...]"}
+    assert {kind for _, kind, _, _ in SETTINGS} == {"str", "int", "float", "bool", "tuple[str, ...]"}
 
 
 def test_defaults() -> None:
     """The empty recipe passes its own checks, and every space has step sizes."""
     assert recipes.check(Recipe()) == [] and recipes.from_dict({}) == Recipe()
-    assert set(recipes.STEP_SIZES) == set(SPACES)
-    assert all(value > 0 for pair in recipes.STEP_SIZES.values() for value in pair)
+    assert set(STEP_SIZES) == set(SPACES)
+    assert all(value > 0 for pair in STEP_SIZES.values() for value in pair)
 
 
 def test_flags() -> None:
     """Every flag of the command line sets a setting that exists, one each, and `zolite train` has it."""
     assert set(cli.FLAGS.values()) <= set(PATHS) and len(set(cli.FLAGS.values())) == len(cli.FLAGS)
     assert set(cli.FLAGS) <= set(inspect.signature(cli.train).parameters)
-    assert all(flag == path.partition(".")[2] for flag, path in cli.FLAGS.items())
+    assert all(flag == path.partition(".")[2] for flag, path in cli.FLAGS.items() if flag != "method")
+    assert cli.FLAGS["method"] == "method.name"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
@@ -303,3 +307,81 @@ def test_file_in_another_encoding(tmp_path: Path) -> None:
     path.write_text("[train]\nsteps = 3\n", encoding="utf-16")
     with pytest.raises(UsageError, match="UTF-8"):
         recipes.load(path)
+
+
+# Methods
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_resolve(name: str) -> None:
+    """A row's name decides parts and numbers; what is given stays; resolving again changes nothing."""
+    given_ = {"method.name": name, "method.rank": 3, "method.optimizer": "file"}
+    resolved = recipes.resolve(recipes.override(Recipe(), given_))
+    m, t = resolved.method, resolved.train
+    assert m.sampler and m.estimator and m.rank == 3 and t.queries >= 1 and t.lr > 0 and t.eps > 0 and 1 <= t.slots <= 8
+    assert recipes.resolve(resolved) == resolved == recipes.from_dict(recipes.to_dict(resolved))
+
+
+def test_a_new_name_takes_its_own_parts() -> None:
+    """Another name for a resolved recipe does not leave the first one's parts behind."""
+    lozo = recipes.resolve(recipes.override(Recipe(), {"method.name": "lozo-m"}))
+    assert recipes.resolve(recipes.override(lozo, {"method.name": "fzoo"})).method.sampler == "signs"
+
+
+def test_a_composition_from_toml(tmp_path: Path) -> None:
+    """A table of parts is a method."""
+    path = tmp_path / "recipe.toml"
+    path.write_text('method = { sampler = "guided(low-rank)", estimator = "two-sided", rule = ["clip", "momentum"] }')
+    m = recipes.resolve(recipes.load(path)).method
+    assert (m.sampler, m.estimator, m.rule) == ("guided(low-rank)", "two-sided", ("clip", "momentum"))
+    assert (m.pool, m.share, m.rank, m.every, m.clip, m.beta) == (4, 0.5, 2, 50, 100.0, 0.9)
+
+
+def test_step_sizes_follow_the_directions_length() -> None:
+    """A direction c times as long takes ε / c and η / c²: LOZO's of rank r is √r times mezo's."""
+    mezo, lozo = (
+        recipes.resolve(recipes.override(Recipe(), {"method.name": n, "method.rank": 4})).train
+        for n in ("mezo", "lozo")
+    )
+    assert lozo.lr == pytest.approx(mezo.lr / 4) and lozo.eps == pytest.approx(mezo.eps / 2)
+
+
+REFUSED = {
+    "unknown name": ({"name": "adam"}, "method.name is 'adam', not one of mezo"),
+    "unknown sampler": ({"sampler": "uniform"}, "does not end in one of normal"),
+    "unknown wrapper": ({"sampler": "best(normal)"}, "only guided, greedy, learned go around another"),
+    "unknown rule": ({"rule": ["nesterov"]}, "there are sign"),
+    "pool of two": ({"name": "mezo-gv", "pool": 2}, "the estimate is even in z₁ − z₂"),
+    "greedy pool of two": ({"name": "mezo-greedy", "pool": 2}, "the estimate is even in z₁ − z₂"),
+    "one side empty": ({"name": "mezo-gv", "share": 0.1}, "leaves one side empty"),
+    "learned outside": (
+        {"sampler": "learned(guided(normal))", "optimizer": "f"},
+        "would scale a direction after it was ranked",
+    ),
+    "guided greedy": ({"sampler": "guided(greedy(normal))"}, "choose one"),
+    "twice": ({"sampler": "guided(guided(normal))"}, "goes around itself"),
+    "two momenta": ({"rule": ["momentum", "adam"]}, "one kind of momentum is enough"),
+    "clip after": ({"rule": ["momentum", "clip"]}, "must come before momentum"),
+    "spread of one": ({"rule": ["spread"]}, "train.queries must be 2 or more"),
+    "U of nothing": ({"rule": ["factor-momentum"]}, "keeps the U of U Vᵀ"),
+    "curvature low-rank": ({"estimator": "curvature", "sampler": "low-rank"}, "take normal or signs"),
+    "curvature guided": ({"estimator": "curvature", "sampler": "guided(normal)"}, "take normal"),
+    "per-example low-rank": ({"estimator": "per-example", "sampler": "low-rank"}, "draws its own directions"),
+    "activation two-sided": ({"sampler": "activation"}, "take activation with one-sided"),
+    "learned without a file": ({"name": "zo-finetuner"}, "zolite learn-optimizer"),
+    "rank": ({"rank": -1}, "method.rank is -1"),
+    "beta": ({"rule": ["momentum"], "beta": 1.0}, "not 0 to below 1"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_go_together(case: str) -> None:
+    """Refused with the reason and what would be legal."""
+    values, reason = REFUSED[case]
+    assert reason in message({"method": values})
+
+
+def test_per_example_needs_rows_to_compare() -> None:
+    """One row, or several directions a row, make no sense of it."""
+    told = message({"method": {"name": "grzo"}, "train": {"batch": 1, "queries": 2}})
+    assert "train.batch must be 2 or more" in told and "train.queries cannot be 2" in told

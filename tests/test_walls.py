@@ -15,7 +15,7 @@ CORE = Path(zolite.__file__).parent / "core"
 HEAVY = {"torch", "transformers", "textual"}
 LIGHT = ("errors", "events", "recipe", "catalog", "session", "journal", "checkpoint", "paths", "text", "render")
 # What the mathematics may lean on beside itself; a wall is easier to keep as a list of doors.
-DOORS = {"zolite.core", "zolite.errors", "zolite.recipe"}
+DOORS = {"zolite.core", "zolite.composition", "zolite.errors", "zolite.recipe"}
 
 
 def loaded(*modules: str) -> set[str]:

@@ -1,9 +1,11 @@
 """The command line: parse, call, render events."""
 
 import json
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
@@ -24,6 +26,7 @@ from zolite.text import human_bytes
 
 if TYPE_CHECKING:
     from zolite.bench import Report
+    from zolite.learn import Progress, Task
 
 app = typer.Typer(
     help="Fine-tune language models with forward passes alone, on the GPU you already own.",
@@ -38,7 +41,7 @@ INTERRUPTED = 130
 
 # Command-line options and the settings they set; everything else goes through --set.
 FLAGS = {
-    "method": "train.method",
+    "method": "method.name",
     "space": "adapter.space",
     "rank": "adapter.rank",
     "targets": "adapter.targets",
@@ -166,6 +169,54 @@ def resume(
     _follow(lambda stop: resume(name, _settings(sets), force, stop), plain, as_json)
 
 
+@app.command("learn-optimizer")
+def learn_optimizer(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="a new file; FILE.json beside it says what it is for")],
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="hub id, folder, .gguf or builtin:NAME")] = None,
+    data: Annotated[str | None, typer.Option(metavar="PATH", help="any rows: the file serves other tasks too")] = None,
+    convert: Annotated[
+        Path | None, typer.Option(help="instead of learning: a checkpoint its authors published")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help=", ".join(recipes.SPACES))] = None,
+    rank: Annotated[int | None, typer.Option(help="rank of the adapter")] = None,
+    targets: Annotated[str | None, typer.Option(help="linear layers, comma between; all if left out")] = None,
+    quant: Annotated[str | None, typer.Option(help=", ".join(recipes.QUANTS))] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
+    steps: Annotated[int | None, typer.Option(help="steps; 750 if left out")] = None,
+    batch: Annotated[int | None, typer.Option(help="rows a step; 8 if left out")] = None,
+    lr: Annotated[float | None, typer.Option(help="rate of the zeroth-order step that is learned for")] = None,
+    eps: Annotated[float | None, typer.Option(help="perturbation scale")] = None,
+    seed: Annotated[int | None, typer.Option(help="decides directions, data order and first values")] = None,
+    context: Annotated[int | None, typer.Option(help="longest row in tokens")] = None,
+    template: Template = None,
+    restart_every: Annotated[int, typer.Option(help="steps until the adapter goes back to its start")] = 250,
+    lr_mlp: Annotated[float, typer.Option(help="rate of the networks")] = 0.1,
+    lr_llm: Annotated[float, typer.Option(help="first-order rate of the adapter")] = 1e-2,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Learn what the method zo-finetuner needs, once per MODEL. The one command that uses gradients.
+
+    It needs the memory of first-order LoRA with activation checkpointing; `zolite train MODEL --method zo-finetuner
+    --set method.optimizer=FILE` then runs on forward passes alone, on any data.
+    """
+    given = {flag: value for flag, value in locals().items() if flag in FLAGS}
+    from zolite import learn, learned
+
+    target = out.expanduser()
+    learned.ensure_free(target)
+    if convert is not None:
+        count = learned.convert(convert.expanduser(), target)
+        _report({"path": str(target), "networks": count}, f"{target}: {count} networks", as_json)
+        return
+    if model is None or data is None:
+        raise UsageError("learn-optimizer needs MODEL and --data PATH", "or --convert FILE, a published checkpoint")
+    recipe = _with_flags(learn.BASE, **given, changes={"model.name": model, "data.path": data, **_settings(sets)})
+    task = learn.prepare(recipe, learn.Settings(restart_every, lr_mlp, lr_llm))
+    print(learn.explained(task), file=sys.stderr)
+    _follow_learning(task, target, as_json)
+
+
 @app.command("eval")
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="NAME|MODEL", help="a session, or a model as it is")],
@@ -271,27 +322,35 @@ def bench(
 @app.command()
 def methods(as_json: Json = False) -> None:
     """The estimators zolite has, and what each costs."""
-    from zolite.core.methods import METHODS
+    from zolite.core import methods as table
 
-    one = recipes.TrainPart()
-    rows = [
-        {
-            "name": m.name,
-            "paper": m.paper,
-            "summary": m.summary,
-            "forwards_per_step": m.forwards_per_step(one),
-            "state_bytes_per_number": m.state_bytes(10**6) / 10**6,
-            "spaces": list(m.spaces),
-            "deterministic": m.deterministic,
-        }
-        for m in METHODS.values()
-    ]
+    rows = [_method_row(m, table) for m in table.METHODS.values()]
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
         return
     for row in rows:
-        cost = f"{row['forwards_per_step']} forwards a step, {row['state_bytes_per_number']:g} bytes held a number"
-        print(f"{row['name']:8} {cost}\n{'':8} {row['summary']}\n{'':8} {row['paper']}")
+        print(f"{row['name']:14} {row['summary']}\n{'':14} {row['paper']}")
+        print(f"{'':14} {row['forwards_per_step']:g} forwards a step; bytes held: {row['state_bytes']}")
+
+
+def _method_row(m: Any, table: Any) -> dict[str, Any]:
+    given = {"optimizer": "FILE"} if m.name == "zo-finetuner" else {}
+    recipe = recipes.resolve(
+        recipes.override(recipes.Recipe(), {f"method.{k}": v for k, v in ({"name": m.name} | given).items()})
+    )
+    part = recipe.method
+    return {
+        "name": m.name,
+        "paper": m.paper,
+        "summary": m.summary,
+        "sampler": part.sampler,
+        "estimator": part.estimator,
+        "rule": list(part.rule),
+        "forwards_per_step": table.forwards_per_step(part, recipe.train),
+        "state_bytes": table.state_formula(part),
+        "spaces": list(m.spaces),
+        "deterministic": table.deterministic(part),
+    }
 
 
 @app.command()
@@ -321,9 +380,7 @@ class Interrupt:
 
 def _follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bool) -> None:
     """Show a run's events, and leave with what they mean."""
-    interrupt, name, last = Interrupt(), "", None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt.handle)
+    interrupt, name, last = _interrupt(), "", None
     with render.VIEWS[render.pick(plain, as_json)]() as view:
         for event in run(interrupt):
             view.show(event)
@@ -332,6 +389,42 @@ def _follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: b
     if last is not None and last.reason == "interrupted":
         print(f"stopped at step {last.step}; `zolite resume {name}` goes on", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
+
+
+def _interrupt() -> Interrupt:
+    """From here on, what Ctrl-C asks."""
+    interrupt = Interrupt()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt.handle)
+    return interrupt
+
+
+def _follow_learning(task: "Task", target: Path, as_json: bool) -> None:
+    """A line a step: all of them as JSON, else the first, the last and one every two seconds."""
+    from zolite.learn import learn
+
+    interrupt, steps, row, shown = _interrupt(), task.recipe.train.steps, None, -float("inf")
+    for row in learn(task, target, interrupt):
+        if as_json or row.step == steps or time.monotonic() - shown >= render.PlainView.EVERY:
+            print(_progress_json(row) if as_json else _progress_text(row, steps), flush=True)
+            shown = time.monotonic()
+    taken = row.step if row else 0
+    print(f"{target}: learned in {taken} steps" if taken else "nothing was learned", file=sys.stderr)
+    if taken < steps:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _progress_json(row: "Progress") -> str:
+    """JSON knows no NaN: numbers that are not finite become null."""
+    from dataclasses import asdict
+
+    fields = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(row).items()}
+    return json.dumps({"event": "learned", **fields})
+
+
+def _progress_text(row: "Progress", steps: int) -> str:
+    losses = "skipped" if row.skipped else f"loss {row.loss:.4f}, after a step {row.meta_loss:.4f}"
+    return f"{row.step}/{steps}  {losses}  σ {row.sigma_min:.3g} to {row.sigma_max:.3g}  {row.seconds:.2g} s"
 
 
 def _with_flags(recipe: Recipe, changes: dict[str, Any] | None = None, **flags: Any) -> Recipe:

@@ -14,15 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from zolite import composition
+from zolite.composition import MOST_SLOTS, ROWS, MethodPart, at_once, composed, queries_of, step_sizes
 from zolite.errors import UsageError, listed
 
 SPACES = ("lora", "lora-b")
 QUANTS = ("int8", "nf4", "bf16", "float32")
 SCHEDULES = ("linear", "constant")
-
-# (learning rate, ε) where the recipe leaves them open. MeZO's published LoRA values (ε 1e-2, 1e-4) are for 13B;
-# these were measured on small models (docs/log.md).
-STEP_SIZES = {"lora": (3e-4, 1e-2), "lora-b": (3e-3, 1e-2)}
 
 
 @dataclass(frozen=True)
@@ -59,22 +57,20 @@ class DataPart:
 
 @dataclass(frozen=True)
 class TrainPart:
-    method: str = "mezo"
-    """a row of `zolite methods`"""
     steps: int = 2000
     """optimisation steps"""
     batch: int = 16
     """rows a step"""
     microbatch: int = 0
     """rows a forward; 0 takes the whole batch at once"""
-    slots: int = 2
-    """points measured in one forward; 1 measures them one after the other"""
-    queries: int = 1
-    """directions a step"""
+    slots: int = 0
+    """points measured in one forward; 0 takes as many as the method wants, at most 8; 1 measures one after the other"""
+    queries: int = 0
+    """directions a step; 0 takes the method's own, mostly 1"""
     lr: float = 0.0
-    """first learning rate; 0 takes the space's default"""
+    """first learning rate; 0 takes the space's and the method's default"""
     eps: float = 0.0
-    """perturbation scale ε; 0 takes the space's default"""
+    """perturbation scale ε; 0 takes the space's and the method's default"""
     schedule: str = "linear"
     """linear (to zero at the last step) or constant"""
     seed: int = 0
@@ -92,6 +88,7 @@ class Recipe:
     model: ModelPart = field(default_factory=ModelPart)
     adapter: AdapterPart = field(default_factory=AdapterPart)
     data: DataPart = field(default_factory=DataPart)
+    method: MethodPart = field(default_factory=MethodPart)
     train: TrainPart = field(default_factory=TrainPart)
 
 
@@ -122,6 +119,9 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     """The recipe with `part.key` set to each given value (text is converted), checked as a whole."""
     problems: list[str] = []
     parts = {part.name: getattr(recipe, part.name) for part in dataclasses.fields(Recipe)}
+    if "method.name" in changes and parts["method"].name in ROWS and composed(parts["method"]) == parts["method"]:
+        parts["method"] = MethodPart()  # what another name had decided, and what follows from it
+        parts["train"] = dataclasses.replace(parts["train"], queries=0, slots=0, lr=0.0, eps=0.0)
     for path, value in changes.items():
         part, _, key = path.partition(".")
         if part not in parts or key not in _types(parts[part]):
@@ -151,8 +151,8 @@ def check(recipe: Recipe) -> list[str]:
         (t.steps >= 1, f"train.steps is {t.steps}, below 1"),
         (t.batch >= 1, f"train.batch is {t.batch}, below 1"),
         (0 <= t.microbatch <= t.batch, f"train.microbatch is {t.microbatch}, not 0 to train.batch ({t.batch})"),
-        (1 <= t.slots <= 64, f"train.slots is {t.slots}, not 1 to 64"),
-        (1 <= t.queries <= 256, f"train.queries is {t.queries}, not 1 to 256"),
+        (0 <= t.slots <= 64, f"train.slots is {t.slots}, not 0 to 64"),
+        (0 <= t.queries <= 256, f"train.queries is {t.queries}, not 0 to 256"),
         (t.lr >= 0, f"train.lr is {t.lr:g}, below 0"),
         (t.eps >= 0, f"train.eps is {t.eps:g}, below 0"),
         (t.schedule in SCHEDULES, f"train.schedule is {t.schedule!r}, not one of {', '.join(SCHEDULES)}"),
@@ -161,23 +161,26 @@ def check(recipe: Recipe) -> list[str]:
         (t.eval_rows >= 1, f"train.eval_rows is {t.eval_rows}, below 1"),
         (t.save_every >= 0, f"train.save_every is {t.save_every}, below 0"),
     )
-    return [message for holds, message in rules if not holds]
+    problems = [message for holds, message in rules if not holds]
+    return problems + composition.check(recipe.method, t.queries, t.batch)
 
 
 def resolve(recipe: Recipe) -> Recipe:
     """The recipe with every value that was left open filled in, as a session records it."""
-    t = recipe.train
-    lr, eps = STEP_SIZES[recipe.adapter.space]
+    method = composed(recipe.method)
+    t = dataclasses.replace(recipe.train, queries=recipe.train.queries or queries_of(method))
+    lr, eps = step_sizes(method, recipe.adapter.space)
     tenth = max(1, -(-t.steps // 10))
     filled = dataclasses.replace(
         t,
         lr=t.lr or lr,
         eps=t.eps or eps,
         microbatch=t.microbatch or t.batch,
+        slots=t.slots or min(MOST_SLOTS, at_once(method, t.queries, t.batch)),
         eval_every=t.eval_every or tenth,
         save_every=t.save_every or tenth,
     )
-    return dataclasses.replace(recipe, train=filled)
+    return dataclasses.replace(recipe, method=method, train=filled)
 
 
 def settings() -> list[tuple[str, str, Any, str]]:
@@ -216,9 +219,12 @@ def _types(part: Any) -> dict[str, Any]:
 
 
 def _nearest(path: str, parts: dict[str, Any]) -> str:
-    known = {key: f"{name}.{key}" for name, part in parts.items() for key in _types(part)}
+    known = {key: f"{name}.{key}" for name, part in reversed(parts.items()) for key in _types(part)}
     close = difflib.get_close_matches(path.rpartition(".")[2], known, 1)
     return f" (did you mean {known[close[0]]}?)" if close else ""
+
+
+KINDS = {str: "text", bool: "true or false"}
 
 
 def _convert(value: Any, kind: Any) -> Any:
@@ -228,8 +234,10 @@ def _convert(value: Any, kind: Any) -> Any:
         if not isinstance(items, list | tuple):
             raise ValueError(f"{value!r} is not a list of names")
         return tuple(str(item).strip() for item in items if str(item).strip())
-    if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
-        raise ValueError(f"{value!r} is not {'text' if kind is str else 'a number'}")
+    if kind is bool and isinstance(value, bool | str) and str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    if kind is bool or isinstance(value, bool) or (kind is str and not isinstance(value, str)):
+        raise ValueError(f"{value!r} is not {KINDS.get(kind, 'a number')}")
     if kind is int and isinstance(value, float) and not value.is_integer():
         raise ValueError(f"{value!r} is not a whole number")
     try:

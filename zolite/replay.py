@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zolite.core.estimator import Estimator
+from zolite.core.build import build
+from zolite.core.estimator import Estimator, Playback, refreshed
 from zolite.core.key import Key
-from zolite.core.methods import method
+from zolite.core.methods import deterministic
 from zolite.core.rule import Rule
 from zolite.core.space import Space, make_space
 from zolite.core.state import State, restore_state, split_state
@@ -20,14 +21,16 @@ from zolite.session import Checkpoint, Session
 def catch_up_(
     session: Session, after: int, space: Space, estimator: Estimator, rule: Rule, state: dict[str, State]
 ) -> int:
-    """Apply the journal's rows after a step to theta; the last step applied.
+    """Take the journal's steps after a given one again, by the losses it has; the last one taken.
 
     The same products and sums as when they were measured: the same bits on the same device.
     """
-    step = after
+    step, seed = after, session.recipe.train.seed
     for row in session.journal.steps(after=after):
-        coefs = torch.frombuffer(bytearray(row.coefs), dtype=torch.float32).to(space.theta.device)
-        estimate = estimator.replay(coefs, Key(session.recipe.train.seed, row.step - 1), state["estimator"], space)
+        losses = torch.frombuffer(bytearray(row.losses), dtype=torch.float32).to(space.theta.device)
+        measured, key = Playback(losses), Key(seed, row.step - 1)
+        refreshed(estimator, measured, key, state["estimator"], space)
+        estimate = estimator.estimate(measured, key, state["estimator"], space)
         space.add_(rule.update(estimate, row.step - 1, state["rule"], space).grad)
         step = row.step
     return step
@@ -67,14 +70,16 @@ def rebuild(session: Session) -> Rebuilt:
     checkpoint = base(session)
     if checkpoint is None:
         raise ZoliteError(f"session {session.name} has saved nothing yet", f"`zolite resume {session.name}` goes on")
-    cpu, train = torch.device("cpu"), session.recipe.train
+    cpu, recipe = torch.device("cpu"), session.recipe
     tensors, held = checkpoint.tensors(), checkpoint.state()
     shapes = {name: tuple(t.shape) for name, t in tensors.items() if not name.startswith("state.")}
     space = make_space(shapes, 0, torch.float32, cpu)
-    estimator, rule = method(train.method).build(train)
+    estimator, rule = build(recipe.method, recipe.train)
     state = {"estimator": estimator.init(space), "rule": rule.init(space)}
     read_(tensors, held["method"], space, state)
-    step = catch_up_(session, checkpoint.step, space, estimator, rule, state)
+    step = checkpoint.step
+    if deterministic(recipe.method):
+        step = catch_up_(session, step, space, estimator, rule, state)
     return Rebuilt(step, space, state, {name: tuple(shape) for name, shape in held["frozen"].items()})
 
 

@@ -218,7 +218,7 @@ def _summarised(session: Session) -> Summary:
         step=session.journal.last_step(),
         steps=session.recipe.train.steps,
         model=session.recipe.model.name,
-        method=session.recipe.train.method,
+        method=session.recipe.method.name,
         best=_best(evaluations),
         last=last,
     )

@@ -27,9 +27,10 @@ from torch import Tensor
 
 from zolite import recipe as recipes
 from zolite import session as sessions
-from zolite.core.estimator import Estimate, Estimator
+from zolite.core.build import Nets, blank, build
+from zolite.core.estimator import Estimate, Estimator, refreshed
 from zolite.core.key import Key, Step
-from zolite.core.methods import method
+from zolite.core.methods import deterministic, method
 from zolite.core.rule import Rule, schedule
 from zolite.core.space import Space
 from zolite.core.state import State
@@ -37,12 +38,13 @@ from zolite.data import rows as tables
 from zolite.data.batch import Batch, Order, bucket, buckets, length, longest, sample
 from zolite.data.template import Example, encode
 from zolite.engine import probe
-from zolite.engine.adapter import attach
+from zolite.engine.adapter import attach, watch
 from zolite.engine.engine import Engine
 from zolite.engine.graph import Steps
 from zolite.errors import UsageError, ZoliteError, listed
 from zolite.evaluate import evaluate
 from zolite.events import Evaluated, Event, Finished, Noted, Saved, Started, StepDone
+from zolite.learned import networks
 from zolite.model import load as models
 from zolite.model.loss import Tokens
 from zolite.paths import paths
@@ -83,10 +85,10 @@ class Run:
         return self.engine.adapter.space
 
 
-def prepare(recipe: Recipe) -> Run:
-    """Check everything that can be checked, cheapest first, then load."""
+def prepare(recipe: Recipe, fresh: bool = True) -> Run:
+    """Check everything that can be checked, cheapest first, then load. `fresh`: no checkpoint is about to be read."""
     recipe = recipes.resolve(recipe)
-    rows = method(recipe.train.method)
+    rows = method(recipe.method.name)
     if recipe.adapter.space not in rows.spaces:
         raise UsageError(f"{rows.name} does not train {recipe.adapter.space}", f"it trains: {', '.join(rows.spaces)}")
     device = models.pick_device(recipe.model.device)
@@ -97,7 +99,8 @@ def prepare(recipe: Recipe) -> Run:
     examples, notes = encode_all(dataset, models.tokenizer(source, paths()["cache"]), recipe)
     budget = probe.budget_bytes(device)
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
-    return assemble(recipe, loaded, examples, facts_of(loaded, dataset), notes, budget)
+    nets = networks(recipe.method.optimizer if fresh else "", loaded.fingerprint)
+    return assemble(recipe, loaded, examples, facts_of(loaded, dataset), notes, budget, nets)
 
 
 def assemble(
@@ -107,18 +110,21 @@ def assemble(
     facts: dict[str, Any],
     notes: tuple[str, ...],
     budget_bytes: int,
+    nets: Nets = blank,
 ) -> Run:
     """A run of a resolved recipe on a model and rows that are there; puts adapters into the model."""
     engine = Engine.of(loaded, attach(loaded, recipe), recipe)
-    estimator, rule = method(recipe.train.method).build(recipe.train)
+    estimator, rule = build(recipe.method, recipe.train, nets)
     space = engine.adapter.space
+    state = {"estimator": estimator.init(space), "rule": rule.init(space)}
+    watch(loaded.model, estimator.sampler.inputs(state["estimator"], space))
     order = Order(tuple(length(e) for e in examples["train"]), recipe.train.batch, recipe.train.seed)
     return Run(
         recipe=recipe,
         engine=engine,
         estimator=estimator,
         rule=rule,
-        state={"estimator": estimator.init(space), "rule": rule.init(space)},
+        state=state,
         examples=examples,
         order=order,
         lengths=buckets(order, examples["train"]) if loaded.device.type == "cuda" else (),
@@ -205,14 +211,23 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
 
 def stepper(run: Run) -> Steps:
     """What takes a run's steps, each from its batches and its number."""
-    return Steps(run.engine, partial(take_step, run), run.state)
+    return Steps(run.engine, partial(prepare_step, run), partial(take_step, run), run.state)
 
 
 def batches_of(run: Run, step: int) -> list[Batch]:
     """A step's microbatches on the host: a pure function of the seed and the step."""
     rows = [run.examples["train"][i] for i in run.order.batch_at(step)]
     tokens = bucket(run.lengths, max(map(longest, rows))) if run.lengths else None
-    return run.engine.batch(rows, step, tokens=tokens)
+    return run.engine.batch(rows, step, run.estimator.groups, tokens)
+
+
+@torch.inference_mode()
+def prepare_step(run: Run, batches: Sequence[Batch], step: int) -> Tensor | None:
+    """What some methods do before a step once in a while, on its batch; the losses (K,) that it took."""
+    if not run.estimator.sampler.due(step):
+        return None
+    objective, key = run.engine.objective([run.engine.put(b) for b in batches]), Key(run.recipe.train.seed, step)
+    return refreshed(run.estimator, objective, key, run.state["estimator"], run.space)
 
 
 @torch.inference_mode()
@@ -232,6 +247,9 @@ def restore(run: Run, session: Session) -> int:
     if checkpoint is not None:
         step = checkpoint.step
         read_(checkpoint.tensors(), checkpoint.state()["method"], run.space, run.state)
+    if not deterministic(run.recipe.method):
+        session.rewind(step)  # the journal cannot say what the steps since have done: they are taken again
+        return step
     return catch_up_(session, step, run.space, run.estimator, run.rule, run.state)
 
 
@@ -268,8 +286,8 @@ class Moving:
     """Scalars of some steps on their way from the device."""
 
     steps: list[tuple[int, float]]  # number, share of padding
-    coefs: Tensor  # (steps, n) float32
-    losses: Tensor  # (steps, K) float32
+    coefs: Sequence[Tensor]  # (n,) float32 a step
+    losses: Sequence[Tensor]  # (K,) float32 a step, more where the method looked around
     arrived: torch.cuda.Event | None  # None where they never left the host
 
 
@@ -301,8 +319,7 @@ class Ledger:
 
     def _started(self) -> Moving:
         steps, estimates = [(step, padding) for step, padding, _ in self.pending], [e for *_, e in self.pending]
-        coefs = torch.stack([e.coefs for e in estimates]).to("cpu", non_blocking=True)
-        losses = torch.stack([e.losses for e in estimates]).to("cpu", non_blocking=True)
+        coefs, losses = _leaving([e.coefs for e in estimates]), _leaving([e.losses for e in estimates])
         arrived = None
         if self.run.engine.loaded.device.type == "cuda":
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -352,6 +369,11 @@ class Ledger:
         return StepRow(step, packed(coefs), packed(losses), eps, lr, SKIPPED * bad, time.time(), seconds, used)
 
 
+def _leaving(scalars: Sequence[Tensor]) -> Sequence[Tensor]:
+    """On their way to the host, in one copy."""
+    return torch.split(torch.cat(list(scalars)).to("cpu", non_blocking=True), [len(s) for s in scalars])
+
+
 def packed(values: Tensor) -> bytes:
     """float32, little endian."""
     return struct.pack(f"<{len(values)}f", *values.tolist())
@@ -373,7 +395,7 @@ def resume(name: str, changes: dict[str, Any], force: bool, stop: Callable[[], b
                 f"session {name} has taken all its {recipe.train.steps} steps",
                 f"`zolite resume {name} --set train.steps={2 * recipe.train.steps} --force` goes on",
             )
-        run = prepare(recipe)
+        run = prepare(recipe, fresh=not session.steps())
         serious, mild = differences(run, session)
         if serious and not force:
             raise UsageError(

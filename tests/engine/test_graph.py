@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from zolite.composition import ROWS
 from zolite.core.direction import Combo, Noise, mirrored
 from zolite.core.estimator import Estimate
 from zolite.core.key import Key
@@ -36,7 +37,7 @@ def stream() -> Any:
 
 
 def run_of(recipe: Make, **changes: Any) -> Run:
-    return prepare(recipe(model__device="cuda", train__lr=0.01, train__steps=40, **changes))
+    return prepare(recipe(**{"model__device": "cuda", "train__lr": 0.01, "train__steps": 40} | changes))
 
 
 def taken(run: Run, steps: int, capture: bool = True) -> tuple[Tensor, Tensor, Steps]:
@@ -44,7 +45,7 @@ def taken(run: Run, steps: int, capture: bool = True) -> tuple[Tensor, Tensor, S
     take = stepper(run)
     take.captures = capture
     losses = [take(batches_of(run, step), step).losses for step in range(steps)]
-    return torch.stack(losses).cpu(), run.space.theta.cpu().clone(), take
+    return torch.cat(losses).cpu(), run.space.theta.cpu().clone(), take
 
 
 # CPU: what needs no graph
@@ -64,7 +65,7 @@ def test_a_cpu_takes_its_steps_one_kernel_at_a_time(recipe: Make) -> None:
 def test_estimates_are_kept_where_no_later_step_writes(recipe: Make) -> None:
     run = prepare(recipe())
     shared = Estimate(Combo(((1.0, Noise(Key(0, 0))),)), torch.zeros(1), torch.zeros(2))
-    take = Steps(run.engine, lambda batches, step: shared, run.state)
+    take = Steps(run.engine, lambda batches, step: None, lambda batches, step: shared, run.state)
     kept = take(batches_of(run, 0), 0)
     shared.losses.fill_(7.0)
     assert kept.losses.tolist() == [0.0, 0.0]
@@ -91,6 +92,17 @@ def test_only_opposite_neighbours_are_mirrored(points: Any, are: bool) -> None:
 
 
 # GPU
+
+
+@pytest.mark.parametrize("method", sorted(set(ROWS) - {"zo-finetuner"}))
+@gpu
+def test_every_method_is_captured_bit_for_bit(recipe: Make, method: str) -> None:
+    changes = {"method__name": method, "method__every": 4, "train__lr": 0.0, "model__quant": "int8"}
+    eager, eager_theta, _ = taken(run_of(recipe, **changes), 10, capture=False)
+    losses, theta, take = taken(run_of(recipe, **changes), 10)
+    assert any(take.graphs.values()) and not take.refusal()
+    assert torch.equal(losses, eager)
+    assert torch.equal(theta, eager_theta)
 
 
 @pytest.mark.parametrize("quant", FORMATS)

@@ -103,7 +103,7 @@ def test_losses_at_points_are_those_of_merged_models(
     recipe: Callable[..., Recipe], tiny: Path, tokenizer: Any, naive: ModuleType, space: str, targets: str
 ) -> None:
     """The engine's losses at points, in waves of two, are plain transformers' with each point merged into the base."""
-    chosen = recipe(adapter__space=space, adapter__targets=targets, adapter__alpha=6.0)
+    chosen = recipe(adapter__space=space, adapter__targets=targets, adapter__alpha=6.0, train__slots=2)
     source = models.resolve(str(tiny))
     loaded = models.load(source, "float32", CPU, tiny.parent)
     adapter = attach(loaded, chosen)

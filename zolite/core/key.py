@@ -7,6 +7,7 @@ draws, are the same bits on every device; the normal transform (Box and Muller) 
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -32,6 +33,11 @@ class Key:
 
     def fold(self, *more: int | str) -> "Key":
         return replace(self, tag=self.tag + more)
+
+
+def numbers(key: Key, count: int, device: torch.device, transform: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """The first numbers of a key: (count,) float32, normal unless told otherwise."""
+    return (transform or normal)(words(key, 0, -(-count // TILE) * TILE, device))[:count]
 
 
 def words(key: Key, first: int, count: int, device: torch.device) -> Tensor:

@@ -51,6 +51,13 @@ def attach(loaded: Loaded, recipe: Recipe) -> Adapter:
     return adapter
 
 
+def watch(model: Any, places: dict[str, Tensor]) -> None:
+    """Have layers note the main direction of a factor's inputs, by block name, whenever θ itself is measured."""
+    for name, place in places.items():
+        layer, _, factor = name.rpartition(".")
+        model.get_submodule(layer).watch[factor] = place
+
+
 def _wrap(model: Any, name: str, adapter: Adapter, blocks: dict[str, Block], scale: float, dtype: torch.dtype) -> None:
     def factor(which: str) -> Tensor:
         full = f"{name}.{which}"

@@ -71,13 +71,16 @@ class Engine:
             if groups != batches[0].layout.groups:
                 raise ValueError(f"a batch of {batches[0].layout.groups} groups was asked for {groups}")
             cuts = waves(len(points), groups, len(self.adapter.space.slots))
-            return torch.cat([self.wave([b.part(some) for b in batches], points[cut]) for some, cut in cuts])
+            pairs = mirrored(points)  # all points of a call or none: losses that are compared are rounded alike
+            return torch.cat([self.wave([b.part(some) for b in batches], points[cut], pairs) for some, cut in cuts])
 
         return objective
 
-    def wave(self, batches: Sequence[Tokens], points: Sequence[Combo]) -> Tensor:
+    def wave(self, batches: Sequence[Tokens], points: Sequence[Combo], pairs: bool) -> Tensor:
         """The losses at no more points than there are slots, as many a group: (K,) float32."""
         self._fill(points)
+        self.adapter.active.mirrored = pairs and mirrored(points)
+        self.adapter.active.clean = len(points) == 1 and not points[0].terms
         sums = [loss_sums(self._decode, self._head, batch, len(points)) for batch in batches]
         weight = batches[0].weight.unsqueeze(1)
         return (torch.stack(sums).sum(dim=0).view(len(weight), -1) / weight).flatten()
@@ -91,7 +94,8 @@ class Engine:
 
     def _fill(self, points: Sequence[Combo]) -> None:
         self.adapter.space.fill_(points)
-        self.adapter.active.slots, self.adapter.active.mirrored = len(points), mirrored(points)
+        active = self.adapter.active
+        active.slots, active.mirrored, active.clean = len(points), False, False
 
     @property
     def _decode(self) -> Decode:

@@ -6,7 +6,7 @@ a copy fills before each replay: the batch, and the step's number, from which th
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ MOST_GRAPHS = 32  # each costs the driver a few MiB; the one used longest ago go
 
 Step = Callable[[Sequence[Tokens], int | Tensor], Estimate]
 """A step on the device: its microbatches and its number, counted from 0."""
+
+Before = Callable[[Sequence[Batch], int], Tensor | None]
+"""What a method does before some steps, never captured, and the losses (K,) that it measured."""
 
 Held = tuple[Tensor, dict[str, object], dict[str, Tensor]]
 """Theta, and a method's state as `split_state` has it."""
@@ -49,8 +52,8 @@ class Steps:
     (a method that reads a number back, or keeps one in Python) runs eagerly, and `refusal` says why.
     """
 
-    def __init__(self, engine: Engine, step: Step, state: dict[str, State]) -> None:
-        self.engine, self.step, self.state = engine, step, state
+    def __init__(self, engine: Engine, before: Before, step: Step, state: dict[str, State]) -> None:
+        self.engine, self.before, self.step, self.state = engine, before, step, state
         self.graphs: OrderedDict[tuple[Layout, ...], Graph] = OrderedDict()
         self.captures, self.reason = engine.loaded.device.type == "cuda", ""
         self.pool = torch.cuda.graph_pool_handle() if self.captures else None  # shared: one graph runs at a time
@@ -58,11 +61,13 @@ class Steps:
     @torch.inference_mode()
     def __call__(self, batches: Sequence[Batch], step: int) -> Estimate:
         """The step whose microbatches (and number) these are; returns before the device is done."""
-        layouts = tuple(batch.layout for batch in batches)
-        graph = self._graph(layouts, batches) if self.captures else None
+        before = self.before(batches, step)
+        graph = self._graph(tuple(batch.layout for batch in batches), batches) if self.captures else None
         if graph is not None:
-            return graph.replay(batches)
-        return kept(self.step([self.engine.put(batch) for batch in batches], step))
+            estimate = graph.replay(batches)
+        else:
+            estimate = kept(self.step([self.engine.put(batch) for batch in batches], step))
+        return estimate if before is None else replace(estimate, losses=torch.cat((before, estimate.losses)))
 
     def refusal(self) -> str:
         """Why steps are not captured, said once; else nothing."""

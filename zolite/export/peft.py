@@ -100,7 +100,7 @@ def _card(session: Session, step: int) -> str:
         version=session.facts["versions"]["zolite"],
         step=step,
         score="Measured: " + scores[0] + ".\n" if scores else "",
-        method=r.train.method,
+        method=r.method.name,
         template=r.data.template.replace("\n", "⏎"),
         quant=r.model.quant,
         space=r.adapter.space,

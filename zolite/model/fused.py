@@ -172,7 +172,7 @@ class Paired:
     stacks: dict[nn.Module, Tensor]
 
     def pieces(self, points: int, rows: int, width: int, unit: int, user: nn.Module) -> Iterator[Piece]:
-        count = -(-points * rows * width * 5 // (2 * PIECE_BYTES))  # every second number once more as a code
+        count = -(-2 * points * rows * width // PIECE_BYTES)
         return ((slice(0, points), part) for part in even(rows, count, unit))
 
     def normed(self, h: Tensor, at: Piece, norm: Any, users: Sequence[nn.Module]) -> Codes:

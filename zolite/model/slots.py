@@ -15,6 +15,7 @@ class Active:
 
     slots: int = 1
     mirrored: bool = False  # slots 2i and 2i + 1 are θ + cd and θ − cd: what is measured is how they differ
+    clean: bool = False  # slot 0 is θ itself, and layers that are watched note their inputs
 
 
 class SlotLinear(nn.Module):
@@ -28,6 +29,7 @@ class SlotLinear(nn.Module):
         super().__init__()
         self.base, self.scale, self.active = base, scale, active
         self.a, self.b = a, b
+        self.watch: dict[str, Tensor] = {}  # "a", "b": where their inputs' main direction is kept, float32
 
     def forward(self, x: Tensor) -> Tensor:
         """x (K·B, T, in) → (K·B, T, out)."""
@@ -39,4 +41,19 @@ class SlotLinear(nn.Module):
     def low(self, x: Tensor, first: int) -> Tensor:
         """x (K, rows, in) of the points from `first` on → x Aᵀ (K, rows, r)."""
         a = self.a if self.a.dim() == 2 else self.a[first : first + len(x)]
-        return torch.matmul(x, a.mT)
+        low = torch.matmul(x, a.mT)
+        if self.active.clean:
+            for factor, seen in {"a": x, "b": low}.items():
+                if factor in self.watch:
+                    follow_(self.watch[factor], seen[0])
+        return low
+
+
+def follow_(v: Tensor, x: Tensor, rounds: int = 3) -> None:
+    """Power iteration: v (columns,) float32 towards the first right singular vector of x (rows, columns)."""
+    for _ in range(rounds):
+        u = torch.mv(x, v.to(x.dtype)).float()
+        u = u / u.norm().clamp(min=1e-30)
+        w = torch.mv(x.mT, u.to(x.dtype)).float()
+        norm = w.norm()
+        v.copy_(torch.where((norm > 0) & norm.isfinite(), w / norm, v))

@@ -1,0 +1,257 @@
+"""Claim: which method learns most from as many forwards. SmolLM2-135M-Instruct in int8, space lora-b, rank 8.
+
+python benchmarks/methods.py DATA [OUT] [--tasks sst2,trec] [--methods mezo,lozo] [--processes 3] [--seconds 500]
+
+DATA: a folder with a folder of train, dev and test JSONL for each task. Each method takes FORWARDS forwards of 16 rows:
+as many steps as they make. Its learning rate is the best on dev of three around its default, each for a quarter of the
+forwards; then two seeds take all of them, and are scored on test once, at the end. The rows beside: `zero-shot`, the
+model as it is, and `first-order`, AdamW on the same adapter for STEPS_FIRST_ORDER steps of 16 rows, its rate found in
+the same way around RATE_FIRST_ORDER.
+
+Steps are the product's own (captured, batches padded to buckets), without a session. Runs share the card in several
+processes, so seconds compare only roughly. A row is written when it is done, to OUT/methods.jsonl; what is there is not
+run again, so the script goes on where it stopped, and --seconds makes it stop. methods-<gpu>.json is made of all rows.
+"""
+
+import argparse
+import gc
+import json
+import math
+import multiprocessing
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import RESULTS, provenance
+from textbook import restored
+
+from zolite import recipe as recipes
+from zolite.composition import ROWS
+from zolite.core.methods import forwards_per_step
+from zolite.data import rows as tables
+from zolite.engine import probe
+from zolite.evaluate import evaluate
+from zolite.learn import Gradients
+from zolite.learned import networks
+from zolite.model import load as models
+from zolite.paths import paths
+from zolite.recipe import Recipe
+from zolite.train import Examples, Run, assemble, batches_of, encode_all, stepper
+
+MODEL, BATCH, FORWARDS, SEEDS = "builtin:smollm2-135m", 16, 4000, (0, 1)
+FACTORS = (1 / 3, 1.0, 3.0)  # of the default rate
+STEPS_FIRST_ORDER, RATE_FIRST_ORDER = 500, 1e-3
+
+TASKS = {
+    "sst2": "{sentence}\nSentiment: {label}",
+    "trec": "{question}\nType: {label}",
+    "rte": "{premise}\nHypothesis: {hypothesis}\nRelation: {label}",
+    "boolq": "{passage}\nQuestion: {question}?\nAnswer: {label}",
+}
+OTHERS = ("zero-shot", "first-order")
+FEW = ("mezo", "lozo", "lozo-m", "pgap", "mezo-gv", "mezo-greedy", "zo-finetuner", *OTHERS)  # on the longer tasks
+METHODS = {"sst2": (*FEW, *(set(ROWS) - set(FEW))), "trec": (*FEW, *(set(ROWS) - set(FEW))), "rte": FEW, "boolq": FEW}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: what a row is known by."""
+
+    task: str
+    method: str
+    factor: float
+    seed: int
+    forwards: int
+    split: str  # that it is scored on
+
+
+def recipe_of(job: Job, data: Path, optimizer: Path) -> Recipe:
+    """Its recipe, whose steps and rate follow from the job."""
+    given = {
+        "model.name": MODEL,
+        "method.name": "mezo" if job.method in OTHERS else job.method,
+        "method.optimizer": str(optimizer) if job.method == "zo-finetuner" else "",
+        "data.path": str(data / job.task),
+        "data.template": TASKS[job.task],
+        "train.batch": BATCH,
+        "train.seed": job.seed,
+    }
+    recipe = recipes.resolve(recipes.override(recipes.Recipe(), given))
+    t, lr, cost = recipe.train, recipe.train.lr, forwards_per_step(recipe.method, recipe.train)
+    if job.method == "first-order":
+        lr, cost = RATE_FIRST_ORDER, FORWARDS / STEPS_FIRST_ORDER
+    return replace(recipe, train=replace(t, steps=max(1, round(job.forwards / cost)), lr=lr * job.factor))
+
+
+Take = Callable[[int], torch.Tensor]
+"""Takes a step by its number, counted from 0; its losses."""
+
+
+def zeroth_order(run: Run) -> Take:
+    """The method's own steps."""
+    take = stepper(run)
+    return lambda step: take(batches_of(run, step), step).losses
+
+
+def first_order(run: Run) -> Take:
+    """AdamW on the adapter by backpropagation."""
+    gradients, theta = Gradients.of(run.engine), run.space.theta
+    optimizer = torch.optim.AdamW([theta], lr=run.recipe.train.lr, weight_decay=0.0)
+
+    def take(step: int) -> torch.Tensor:
+        loss, theta.grad = gradients([run.engine.put(batch) for batch in batches_of(run, step)], theta)
+        optimizer.step()
+        return loss.view(1)
+
+    return take
+
+
+def taken(loaded: models.Loaded, examples: Examples, recipe: Recipe, job: Job) -> Row:
+    """Train and score one run."""
+    device, steps = loaded.device, 0 if job.method == "zero-shot" else recipe.train.steps
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with restored(loaded.model):
+        nets = networks(recipe.method.optimizer, loaded.fingerprint)
+        run = assemble(recipe, loaded, examples, {}, (), 0, nets)
+        take = (first_order if job.method == "first-order" else zeroth_order)(run)
+        began = time.monotonic()
+        losses = [take(step) for step in range(steps)]
+        last = torch.cat([torch.zeros(1, device=device), *losses[-max(1, steps // 10) :]])[1:].cpu()  # waits
+        seconds = time.monotonic() - began
+        scored = evaluate(run.engine, examples[job.split], job.split, steps)
+    return {
+        **asdict(job),
+        "lr": recipe.train.lr,
+        "eps": recipe.train.eps,
+        "steps": steps,
+        "seconds": round(seconds, 1),
+        "accuracy": round(100 * scored.value, 2),
+        "loss": round(float(last.nanmean()), 4) if len(last) else None,  # of the last tenth
+        "not_finite": int((~last.isfinite()).sum()),
+        "peak_mib": probe.peak_bytes(device) >> 20,
+    }
+
+
+def jobs(task: str, method: str, run: Callable[[Job], Row]) -> Iterator[Row]:
+    """A method's rows on a task, each asked for when the ones before are there."""
+    if method == "zero-shot":
+        yield run(Job(task, method, 1.0, 0, 0, "test"))
+        return
+    tried = []
+    for factor in FACTORS:
+        tried.append(run(Job(task, method, factor, SEEDS[0], FORWARDS // 4, "dev")))
+        yield tried[-1]
+    best = max(tried, key=lambda row: (row["accuracy"], -row["loss"] if math.isfinite(row["loss"]) else -math.inf))
+    for seed in SEEDS:
+        yield run(Job(task, method, best["factor"], seed, FORWARDS, "test"))
+
+
+def work(pairs: Sequence[tuple[str, str]], options: argparse.Namespace, until: float) -> None:
+    """A process's share: its model, loaded once, and the rows that are not there yet."""
+    device = models.pick_device("auto")
+    source = models.resolve(MODEL)
+    loaded = models.load(source, "int8", device, paths()["cache"])
+    tokenizer, encoded = models.tokenizer(source, paths()["cache"]), dict[str, Examples]()
+    known = {json.dumps({k: row[k] for k in Job.__dataclass_fields__}): row for row in read(options.out)}
+
+    def run(job: Job) -> Row:
+        key = json.dumps(asdict(job))
+        if key not in known:
+            if time.monotonic() > until:
+                raise TimeoutError
+            recipe = recipe_of(job, options.data, options.optimizer)
+            if job.task not in encoded:
+                dataset = tables.load(options.data / job.task, TASKS[job.task])
+                encoded[job.task], _ = encode_all(dataset, tokenizer, recipe)
+            known[key] = taken(loaded, encoded[job.task], recipe, job)
+            with (options.out / "methods.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(known[key], ensure_ascii=False) + "\n")
+            gc.collect()
+        return known[key]
+
+    try:
+        for task, method in pairs:
+            for row in jobs(task, method, run):
+                print(line(row), flush=True)
+    except TimeoutError:
+        pass
+
+
+def line(r: Row) -> str:
+    """A row for people."""
+    about = f"{r['task']:6} {r['method']:14} ×{r['factor']:<5.2g} seed {r['seed']} {r['forwards']:5} {r['split']:5}"
+    return f"{about} {r['accuracy']:6.2f} % {r['seconds']:7.1f} s"
+
+
+def read(out: Path) -> list[Row]:
+    """Every row that is there."""
+    path = out / "methods.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def summary(rows: Sequence[Row]) -> Iterator[str]:
+    """A table: test accuracy, mean and half the spread of the seeds, by method and task."""
+    tests = [row for row in rows if row["split"] == "test"]
+    tasks = [task for task in TASKS if any(row["task"] == task for row in tests)]
+    yield "| method | " + " | ".join(tasks) + " | seconds | peak MiB |"
+    yield "| --- |" + " --- |" * (len(tasks) + 2)
+    for method in dict.fromkeys(row["method"] for row in tests):
+        own = [row for row in tests if row["method"] == method]
+        cells = []
+        for task in tasks:
+            found = [row["accuracy"] for row in own if row["task"] == task]
+            spread = f" ± {(max(found) - min(found)) / 2:.1f}" if len(found) > 1 else ""
+            cells.append(f"{statistics.mean(found):.1f}{spread}" if found else "")
+        seconds, peak = max(row["seconds"] for row in own), max(row.get("peak_mib", 0) for row in own)
+        yield f"| {method} | " + " | ".join(cells) + f" | {seconds:.0f} | {peak} |"
+
+
+def parsed() -> argparse.Namespace:
+    def names(text: str) -> list[str]:
+        return [part for part in text.split(",") if part]
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", nargs="?", type=Path, default=RESULTS)
+    parser.add_argument("--tasks", type=names, default=list(TASKS))
+    parser.add_argument("--methods", type=names)
+    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="start no run after so many")
+    parser.add_argument(
+        "--optimizer", type=Path, help="file of `zolite learn-optimizer`; default OUT/optimizer.safetensors"
+    )
+    options = parser.parse_args()
+    options.optimizer = options.optimizer or options.out / "optimizer.safetensors"
+    return options
+
+
+def main() -> None:
+    options, until = parsed(), time.monotonic()
+    until += options.seconds
+    options.out.mkdir(parents=True, exist_ok=True)
+    pairs = [(t, m) for t in options.tasks for m in METHODS[t] if not options.methods or m in options.methods]
+    context = multiprocessing.get_context("spawn")
+    shares = [pairs[i :: options.processes] for i in range(options.processes)]
+    workers = [context.Process(target=work, args=(share, options, until)) for share in shares if share]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    rows = read(options.out)
+    about = provenance()
+    slug = re.sub(r"[^a-z0-9]+", "-", about["machine"].split(",")[0].lower()).strip("-")
+    text = json.dumps({"provenance": about, "rows": rows}, indent=1, ensure_ascii=False)
+    (options.out / f"methods-{slug}.json").write_text(text + "\n", encoding="utf-8")
+    print(*summary(rows), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
