@@ -381,7 +381,7 @@ def test_aligns_with_gradient(case: str) -> None:
     With d of E d dᵀ = l² I in n dimensions, g the unit gradient and N draws, the mean is, over l², a = mean (d·g)² / l²
     along g, with a variance of (κ − 1) / N, and n − 1 numbers across it, each with one of κ' / N, where κ and κ' are
     the fourth moments of d: 3 and 1 of Gaussian numbers. A product's of rank r are up to (1 + 2/r)² times as large: 4
-    of rank 2. Four standard errors out, of N = 800 with κ = 12, κ' = 4: 0.5 from 1, a cosine of 0.9. Else, N = 400: 0.3.
+    of rank 2. Four standard errors out, of N = 800 with κ = 12, κ' = 4: 0.5 from 1, a cosine of 0.9. Else N = 400: 0.3.
     """
     queries, draws = 40, 800 if case == "lozo" else 400
     bench = Bench(UNBIASED[case] | {"train.lr": 1e-12, "train.queries": queries}, SMALL)
