@@ -13,7 +13,7 @@ from zolite import disk
 from zolite.errors import UsageError
 from zolite.model.load import quiet
 from zolite.recipe import Recipe
-from zolite.replay import last_factors
+from zolite.replay import factors_at
 from zolite.session import Session
 
 CARD = """---
@@ -43,7 +43,7 @@ def export(session: Session, folder: Path) -> int:
     """Write the adapter at the session's last step to a new folder; that step. Nothing half-written stays."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty", "choose another folder with --to")
-    step, factors = last_factors(session)
+    step, factors = factors_at(session)
     with disk.saving("the adapter", folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".zolite-export-") as partial:
