@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from zolite import __version__, cli, events
+from zolite import __version__, cli, events, shell
 from zolite import session as sessions
 from zolite.core.methods import METHODS
 from zolite.events import Evaluated, Event, Finished, Noted, Saved, Started, StepDone
@@ -202,14 +202,14 @@ def test_backslash_n_in_a_template_is_a_new_line(zolite: Zolite, words: Words, o
 
 def test_a_stopped_run_resumes(zolite: Zolite, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first Ctrl-C ends a run with 130 and the command that goes on; that command finishes it."""
-    real, asked = cli.Interrupt.__call__, itertools.count()
+    real, asked = shell.Interrupt.__call__, itertools.count()
 
-    def third(self: cli.Interrupt) -> bool:
+    def third(self: shell.Interrupt) -> bool:
         if next(asked) == 3:
             signal.raise_signal(signal.SIGINT)
         return real(self)
 
-    monkeypatch.setattr(cli.Interrupt, "__call__", third)
+    monkeypatch.setattr(shell.Interrupt, "__call__", third)
     ended = zolite(*words(steps=9, name="stopped"), "--json")
     assert ended.code == 130
     assert ended.err.splitlines() == [

@@ -50,6 +50,7 @@ class Saved:
 
     step: int
     path: str
+    digest: str = ""  # of its numbers; of old journals it is not known
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,20 @@ class Noted:
 
     level: str
     message: str
+
+
+@dataclass(frozen=True)
+class Paused:
+    """The run was asked to wait, and does, with a checkpoint of this step."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Continued:
+    """The run goes on after a pause."""
+
+    step: int
 
 
 @dataclass(frozen=True)
@@ -79,10 +94,10 @@ class Finished:
     peak_bytes: int
 
 
-Event = Started | StepDone | Evaluated | Saved | Noted | Exported | Finished
+Event = Started | StepDone | Evaluated | Saved | Noted | Paused | Continued | Exported | Finished
 
 TYPES: dict[str, type[Event]] = {
-    t.__name__.lower(): t for t in (Started, StepDone, Evaluated, Saved, Noted, Exported, Finished)
+    t.__name__.lower(): t for t in (Started, StepDone, Evaluated, Saved, Noted, Paused, Continued, Exported, Finished)
 }
 
 

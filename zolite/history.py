@@ -73,3 +73,9 @@ def best_step(session: Session) -> int:
     if best is None:
         raise UsageError(f"session {session.name} was never evaluated on dev", "name a step, or last")
     return best.step
+
+
+def kept(session: Session) -> set[int]:
+    """Steps whose checkpoints always stay: the start, from which everything can be replayed, and the best on dev."""
+    best = best_of([e for e in session.journal.evaluations() if e.split == "dev"])
+    return {0} if best is None else {0, best.step}

@@ -1,5 +1,6 @@
 """Theta from a session: the newest whole checkpoint and the journal rows after it, without the model."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from zolite.core.key import Key
 from zolite.core.space import Space, make_space
 from zolite.core.state import State, restore_state, split_state
 from zolite.engine.adapter import start
-from zolite.history import end, reach
+from zolite.history import end, kept, reach
 from zolite.session import Checkpoint, Session
 
 CPU = torch.device("cpu")
@@ -50,15 +51,21 @@ class Rebuilt:
 def rebuild(session: Session, step: int | None = None, device: torch.device = CPU) -> Rebuilt:
     """A session's numbers after `step`, or the last that are known, without the model."""
     wanted = end(session) if step is None else step
-    checkpoint = reach(session, wanted)
-    tensors, held = checkpoint.tensors(), checkpoint.state()
+    now = loaded(session, reach(session, wanted), device)
+    catch_up_(session, now.step, wanted, now.space, now.state)
+    return dataclasses.replace(now, step=wanted)
+
+
+@torch.inference_mode()
+def loaded(session: Session, checkpoint: Checkpoint, device: torch.device) -> Rebuilt:
+    """A checkpoint's numbers."""
+    tensors, state = checkpoint.tensors(), checkpoint.state()
     shapes = {name: tuple(t.shape) for name, t in tensors.items() if not name.startswith("state.")}
     space = make_space(shapes, 0, torch.float32, device)
     estimator, rule = build(session.recipe.method, session.recipe.train)
-    state = {"estimator": estimator.init(space), "rule": rule.init(space)}
-    read_(tensors, held["method"], space, state)
-    catch_up_(session, checkpoint.step, wanted, space, state)
-    return Rebuilt(wanted, space, state, {name: tuple(shape) for name, shape in held["frozen"].items()})
+    fresh = {"estimator": estimator.init(space), "rule": rule.init(space)}
+    read_(tensors, state["method"], space, fresh)
+    return Rebuilt(checkpoint.step, space, fresh, {name: tuple(shape) for name, shape in state["frozen"].items()})
 
 
 def factors_at(session: Session, step: int | None = None) -> tuple[int, dict[str, Tensor]]:
@@ -71,9 +78,15 @@ def save(
     session: Session, step: int, tensors: dict[str, Tensor], state: dict[str, State], frozen: dict[str, tuple[int, ...]]
 ) -> Checkpoint:
     """A checkpoint that `rebuild` reads."""
-    plain, held = split_state(state)
-    shapes = {name: list(shape) for name, shape in frozen.items()}
-    return session.save(step, tensors | held, {"method": plain, "frozen": shapes}, keep=(0,))
+    return session.save(step, *held(tensors, state, frozen), keep=kept(session))
+
+
+def held(
+    tensors: dict[str, Tensor], state: dict[str, State], frozen: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """A checkpoint's tensors, and what else is in it."""
+    plain, more = split_state(state)
+    return tensors | more, {"method": plain, "frozen": {name: list(shape) for name, shape in frozen.items()}}
 
 
 def read_(tensors: dict[str, Tensor], plain: dict[str, object], space: Space, state: dict[str, State]) -> None:
