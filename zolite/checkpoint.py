@@ -60,6 +60,7 @@ def save(
     files = packed(tensors, state)
     with saving(f"step {step}", folder, sum(map(len, files.values()))):
         if isinstance(found := inspect(target), Checkpoint):
+            fsync_folder(folder)  # an attempt that failed last of all may not have
             return found
         if target.exists():
             target.rename(folder / f"{target.name}.broken-{time.time_ns()}")

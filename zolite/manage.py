@@ -51,7 +51,7 @@ def prune(name: str) -> int:
     with open_(name, write=True) as found:
         folder, before = found.path / "checkpoints", disk.size(found.path)
         newest, _ = found.newest()
-        needed = kept(found) | ({newest.step} if newest else set())
+        needed = kept(found.journal.evaluations()) | ({newest.step} if newest else set())
         checkpoint.remove(folder, [step for step in found.steps() if step not in needed])
         return before - disk.size(found.path)
 

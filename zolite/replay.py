@@ -12,7 +12,7 @@ from zolite.core.key import Key
 from zolite.core.space import Space, make_space
 from zolite.core.state import State, restore_state, split_state
 from zolite.engine.adapter import start
-from zolite.history import end, kept, reach
+from zolite.history import end, reach
 from zolite.session import Checkpoint, Session
 
 CPU = torch.device("cpu")
@@ -72,13 +72,6 @@ def factors_at(session: Session, step: int | None = None) -> tuple[int, dict[str
     """(step, every factor of the adapter by block name, float32) after a step, or where the journal ends."""
     now, seed = rebuild(session, step), session.chapters[0].recipe.train.seed
     return now.step, now.tensors() | {name: start(seed, name, shape, CPU) for name, shape in now.frozen.items()}
-
-
-def save(
-    session: Session, step: int, tensors: dict[str, Tensor], state: dict[str, State], frozen: dict[str, tuple[int, ...]]
-) -> Checkpoint:
-    """A checkpoint that `rebuild` reads."""
-    return session.save(step, *held(tensors, state, frozen), keep=kept(session))
 
 
 def held(

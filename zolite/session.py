@@ -146,6 +146,12 @@ class Session:
         """Whether a process writes it."""
         return _held(self.path)
 
+    def ending(self) -> str:
+        """How its last run ended: done, interrupted or diverged; stopped, if it could not say."""
+        # A run that was resumed and killed has an end in its journal, but before its last start.
+        ends = [event for event in self.journal.events() if isinstance(event, Started | Finished)]
+        return ends[-1].reason if ends and isinstance(ends[-1], Finished) else "stopped"
+
     def close(self) -> None:
         """Commits what was added and lets the next writer in, also when the commit fails."""
         try:
@@ -298,11 +304,7 @@ def _summarised(session: Session) -> Summary:
 
 
 def _status(session: Session) -> str:
-    if _held(session.path):
-        return "running"
-    # A run that was resumed and killed has an end in its journal, but before its last start.
-    ends = [event for event in session.journal.events() if isinstance(event, Started | Finished)]
-    return ends[-1].reason if ends and isinstance(ends[-1], Finished) else "stopped"
+    return "running" if session.running() else session.ending()
 
 
 def best_of(evaluations: list[Evaluated]) -> Evaluated | None:

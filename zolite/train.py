@@ -48,7 +48,7 @@ from zolite.model.loss import Tokens
 from zolite.orders import Orders
 from zolite.paths import paths
 from zolite.recipe import Recipe
-from zolite.replay import catch_up_, read_, rebuild, save
+from zolite.replay import catch_up_, held, read_, rebuild
 from zolite.session import Session
 from zolite.writer import MOST_SKIPPED, Writer
 
@@ -168,36 +168,35 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
     orders = Orders(session.journal, stop)
     writer = Writer(run, session, orders)
     step = restore(run, session)
-    if step == 0:
-        yield from writer.save(0)
     device = probe.device_name(run.engine.loaded.device)
     yield from writer.note(Started(session.name, step + 1, t.steps, device, run.space.size, run.budget_bytes))
     for text in run.notes:
         yield from writer.note(Noted("warning", text))
-    if step == 0:
-        yield from writer.note(dev_score(run, 0))
 
-    steps = stepper(run)
-    while step < t.steps and not orders.stopped() and writer.bad_steps < MOST_SKIPPED:
+    steps, scores = stepper(run), {e.step for e in writer.scores if e.split == "dev"}
+    while True:
+        asked = orders.paused or orders.saving
+        scored = due(step, t.eval_every, t.steps) and step not in scores  # a killed run may have missed its last
+        saved = due(step, t.save_every, t.steps) and session.at(step) is None
+        if scored or saved or asked or writer.due():
+            yield from writer.flush(wait=scored or saved or asked)
+        if scored:
+            yield from writer.note(dev_score(run, step))
+        if saved or asked or (scored and step in kept(writer.scores)):
+            yield from writer.save(step)
+        if asked and orders.paused:
+            yield from writer.pause(step)
+        if step >= t.steps or orders.stopped() or writer.bad_steps >= MOST_SKIPPED:
+            break
         batches = batches_of(run, step)
         estimate = steps(batches, step)
         step += 1
         writer.add(step, estimate, fmean(batch.padding for batch in batches))
-        scored, saved = step % t.eval_every == 0 or step == t.steps, step % t.save_every == 0 or step == t.steps
-        asked = orders.paused or orders.saving
-        if scored or saved or asked or writer.due():
-            yield from writer.flush(wait=scored or saved or asked)
         if reason := steps.refusal():
             yield from writer.note(Noted("info", f"steps run without a CUDA graph, more slowly: {reason}"))
-        if scored:
-            yield from writer.note(dev_score(run, step))
-        if saved or asked or (scored and step in kept(session)):
-            yield from writer.save(step)
-        if asked and orders.paused:
-            yield from writer.pause(step)
 
     yield from writer.flush(wait=True)
-    if step not in session.steps():
+    if session.at(step) is None:
         yield from writer.save(step)
     yield from writer.finish(step)
     if writer.bad_steps >= MOST_SKIPPED:
@@ -205,6 +204,11 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
             f"the loss was not a number for {writer.bad_steps} steps in a row, up to step {step}; the session is saved",
             f"try --lr {t.lr / 3:.2g}; if it began at step 1, --quant nf4 or bf16, which hold larger activations",
         )
+
+
+def due(step: int, every: int, last: int) -> bool:
+    """Is it time for what is done every so many steps, at the start and at the end?"""
+    return step % every == 0 or step == last
 
 
 def stepper(run: Run) -> Steps:
@@ -291,7 +295,7 @@ def resume(name: str, changes: dict[str, Any], force: bool, stop: Callable[[], b
     """A session from where its journal ends, if it still is the same run."""
     with sessions.open_(name, write=True) as session:
         recipe = recipes.override(session.recipe, changes)
-        if session.journal.last_step() >= recipe.train.steps:
+        if session.journal.last_step() >= recipe.train.steps and session.ending() == "done":
             raise UsageError(
                 f"session {name} has taken all its {recipe.train.steps} steps",
                 f"`zolite resume {name} --set train.steps={2 * recipe.train.steps} --force` goes on",
@@ -328,7 +332,8 @@ def turn(session: Session, run: Run) -> None:
             "leave the method as it is, or start a new session with `zolite train`",
         )
     session.journal.truncate(now.step)
-    save(session, now.step, now.tensors(), now.state, now.frozen)
+    contents = held(now.tensors(), now.state, now.frozen)
+    session.save(now.step, *contents, keep=kept(session.journal.evaluations()))
     session.amend(run.recipe, run.facts)
 
 

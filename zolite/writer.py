@@ -15,9 +15,10 @@ from zolite.core.estimator import Estimate
 from zolite.core.rule import schedule
 from zolite.engine import probe
 from zolite.errors import DiskFull
-from zolite.events import Continued, Event, Finished, Noted, Paused, Saved, StepDone
+from zolite.events import Continued, Evaluated, Event, Finished, Noted, Paused, Saved, StepDone
+from zolite.history import kept
 from zolite.orders import LOOK_SECONDS, Orders
-from zolite.replay import save
+from zolite.replay import held
 from zolite.session import MemoryRow, Session, StepRow
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Writer:
         self.moving: deque[Moving] = deque()
         self.began = self.flushed = self.written = time.monotonic()
         self.skipped = self.bad_steps = 0
+        self.scores = session.journal.evaluations()  # kept here: to read a journal is to commit it, and may wait
         t = run.recipe.train
         self.lr = schedule(t.schedule, t.lr, t.steps)
 
@@ -73,6 +75,7 @@ class Writer:
         """Journal an event and hand it on."""
         with contextlib.suppress(DiskFull):  # it was taken in all the same
             self.session.journal.event(event)
+        self.scores += [event] if isinstance(event, Evaluated) else []
         yield event
         yield from self._patiently(self.session.journal.commit_due)
         self.flushed = self.written = time.monotonic()  # an evaluation or a save is not part of any step's time
@@ -80,10 +83,10 @@ class Writer:
     def save(self, step: int) -> Iterator[Event]:
         space, frozen = self.run.space, self.run.engine.adapter.frozen
         tensors = {block.name: block.of(space.theta) for block in space.blocks}
-        shapes = {name: tuple(t.shape) for name, t in frozen.items()}
+        contents = held(tensors, self.run.state, {name: tuple(t.shape) for name, t in frozen.items()})
 
         def saved() -> None:
-            checkpoint = save(self.session, step, tensors, self.run.state, shapes)
+            checkpoint = self.session.save(step, *contents, keep=kept(self.scores))
             events.append(Saved(step, str(checkpoint.path), checkpoint.digest))
 
         events: list[Event] = []
