@@ -124,7 +124,8 @@ class Writer:
             moved.arrived.synchronize()  # the only wait for the device, which has later steps to go on with
         now, device = time.monotonic(), self.run.engine.loaded.device
         seconds, self.written = (now - self.written) / len(moved.steps), now
-        used, peak = probe.used_bytes(device), probe.peak_bytes(device)
+        used = probe.used_bytes(device)
+        peak = max(used, probe.peak_bytes(device))  # a process's own peak is told late
         rows = [
             self._row(step, coefs, losses, seconds, used)
             for (step, _), coefs, losses in zip(moved.steps, moved.coefs, moved.losses, strict=True)
