@@ -3,7 +3,10 @@
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
+
+D = TypeVar("D")
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,24 @@ def to_json(event: Event) -> str:
 
 
 def from_json(line: str) -> Event:
-    """The inverse of `to_json`; null becomes NaN."""
-    fields: dict[str, Any] = json.loads(line)
-    known: dict[str, Any] = {k: math.nan if v is None else v for k, v in fields.items()}
-    return TYPES[known.pop("event")](**known)
+    """The inverse of `to_json`; null becomes NaN. Raises ValueError for what is no event."""
+    try:
+        fields: dict[str, Any] = json.loads(line)
+        known: dict[str, Any] = {k: math.nan if v is None else v for k, v in fields.items()}
+        return typed(TYPES[known.pop("event")](**known))
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{str(line)[:40]!r} is no event") from error
+
+
+def typed(row: D) -> D:
+    """A dataclass of plain fields as it is, if its values are of the types it says; ValueError if not."""
+    for name, kind in _kinds(type(row)).items():
+        value = getattr(row, name)
+        if not isinstance(value, int | float if kind is float else kind) or (kind is int and value is True):
+            raise ValueError(f"{name} is {value!r}, which is no {kind.__name__}")
+    return row
+
+
+@cache
+def _kinds(kind: type) -> dict[str, type]:
+    return get_type_hints(kind)

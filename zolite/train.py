@@ -48,7 +48,7 @@ from zolite.model.loss import Tokens
 from zolite.orders import Orders
 from zolite.paths import paths
 from zolite.recipe import Recipe
-from zolite.replay import catch_up_, held, read_, rebuild
+from zolite.replay import catch_up_, held, intact, read_, rebuild
 from zolite.session import Session
 from zolite.writer import MOST_SKIPPED, Writer
 
@@ -247,7 +247,8 @@ def restore(run: Run, session: Session) -> int:
     checkpoint, step = base(session), 0
     if checkpoint is not None:
         step = checkpoint.step
-        read_(checkpoint.tensors(), checkpoint.state()["method"], run.space, run.state)
+        with intact(session, f"checkpoint {step}"):
+            read_(checkpoint.tensors(), checkpoint.state()["method"], run.space, run.state)
     end = session.journal.last_step()
     if not replayable(session, step, end):
         session.rewind(step)  # the journal cannot say what the steps since have done: they are taken again
