@@ -260,7 +260,7 @@ def test_a_watcher_sees_a_run_to_its_end(recipe: Make) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that look for orders after every step."""
-    monkeypatch.setattr(writer, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setitem(writer.FLUSH_SECONDS, "cpu", 0.0)
     monkeypatch.setattr(orders, "LOOK_SECONDS", 0.0)
 
 

@@ -190,7 +190,7 @@ def test_steps_are_said_and_journalled_in_time(
         return real(*given)
 
     monkeypatch.setattr(training, "take_step", counted)
-    monkeypatch.setattr(writing, "FLUSH_SECONDS", wait)
+    monkeypatch.setitem(writing.FLUSH_SECONDS, "cpu", wait)
     run, found = prepare(recipe(train__steps=6, train__eval_every=4, train__save_every=4)), []
     with sessions.create("run", run.recipe, run.facts) as session:
         for event in training.train(run, session):

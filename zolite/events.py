@@ -122,7 +122,8 @@ def from_json(line: str) -> Event:
 
 def typed(row: D) -> D:
     """A dataclass of plain fields as it is, if its values are of the types it says; ValueError if not."""
-    for name, kind in _kinds(type(row)).items():
+    kind_of_row: Any = type(row)
+    for name, kind in _kinds(kind_of_row).items():
         value = getattr(row, name)
         if not isinstance(value, int | float if kind is float else kind) or (kind is int and value is True):
             raise ValueError(f"{name} is {value!r}, which is no {kind.__name__}")
@@ -130,5 +131,5 @@ def typed(row: D) -> D:
 
 
 @cache
-def _kinds(kind: type) -> dict[str, type]:
+def _kinds(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)

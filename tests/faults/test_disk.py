@@ -129,7 +129,7 @@ def test_a_run_waits_for_room_and_goes_on(
 ) -> None:
     """Whatever meets a full disk, the run says so once, tries again, and ends with the numbers of another."""
     chosen = recipe(train__steps=6, train__save_every=1)
-    monkeypatch.setattr(writer, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setitem(writer.FLUSH_SECONDS, "cpu", 0.0)
     monkeypatch.setattr(writer, "ROOM_SECONDS", 0.0)
     monkeypatch.setattr("zolite.orders.LOOK_SECONDS", 0.0)
     list(begin(chosen, "straight", never))
@@ -150,7 +150,7 @@ def test_a_run_waits_for_room_and_goes_on(
 
 def test_a_run_that_waits_can_be_stopped(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while there is no room ends the run with the disk's error, and what was committed is there."""
-    monkeypatch.setattr(writer, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setitem(writer.FLUSH_SECONDS, "cpu", 0.0)
     asked = []
 
     def stop() -> bool:
