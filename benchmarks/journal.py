@@ -40,12 +40,7 @@ def cost() -> dict[str, Any]:
     with sessions.create("cost", Recipe(), {}) as session:
         empty = _bytes(session.path)
         for _ in range(round(SECONDS / wait)):
-            rows = [
-                StepRow(
-                    step + i, struct.pack("<f", 0.1), struct.pack("<2f", 1.1, 1.2), 1e-2, 3e-3, 0, time.time(), 0.01, 3
-                )
-                for i in range(1, each + 1)
-            ]
+            rows = [StepRow(step + i, *scalars, 1e-2, 3e-3, 0, time.time(), 0.01, 3) for i in range(1, each + 1)]
             step += each
             began = time.monotonic()
             session.journal.append(rows)

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import sqlite3
 import struct
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from zolite import journal, manage, orders, writer
 from zolite import session as sessions
+from zolite import train as training
 from zolite.composition import ROWS
-from zolite.errors import UsageError, ZoliteError
+from zolite.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.events import Continued, Evaluated, Event, Finished, Paused, Saved, Started, StepDone
 from zolite.history import chosen, end
 from zolite.recipe import Recipe
@@ -392,3 +394,48 @@ def test_what_cannot_be_replayed_is_only_looked_at(recipe: Make) -> None:
     with sessions.open_("run") as session:
         assert end(session) == 4
         assert [(v.step, v.state, v.sound) for v in verify(session, CPU)] == [(s, "same", True) for s in (0, 2, 4)]
+
+
+# What a session does not hold
+
+
+def test_a_device_without_room_ends_the_run_saved(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of memory in a step: an error with the numbers and the remedy; resumed, it ends as it would have."""
+    settings = recipe(train__steps=6, train__save_every=100, train__eval_every=100)
+    real, count = training.take_step, itertools.count()
+    list(begin(settings, "straight", never))
+
+    def full(*given: Any) -> Any:
+        if next(count) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "take_step", full)
+        with pytest.raises(DoesNotFit, match="out of memory after step 3") as refused:
+            list(begin(settings, "run", never))
+    assert "train.microbatch=3" in refused.value.hint
+    with sessions.open_("run") as session:
+        assert session.journal.last_step() == 3 and session.steps() == [0]
+    list(resume("run", {}, False, never))
+    assert same(factors("run"), factors("straight"))
+
+
+def test_no_token_is_written_down(recipe: Make, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment holds of secrets is in no file of a session."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.setenv(name, "hf_secretsecretsecret")
+    list(begin(recipe(train__steps=2), "run", never))
+    files = [path for path in (home / "sessions").rglob("*") if path.is_file()]
+    assert len(files) > 5 and not [path for path in files if b"hf_secret" in path.read_bytes()]
+
+
+def test_nothing_runs_what_it_loads() -> None:
+    """No pickle is read but a published optimizer's, in its own restricted way, and no model brings code of its own."""
+    found = {
+        (path.name, word)
+        for path in Path(sessions.__file__).parent.rglob("*.py")
+        for word in ("pickle", "torch.load", "trust_remote_code", "eval(", "exec(")
+        if re.search(rf"(?<![\w.]){re.escape(word)}", path.read_text(encoding="utf-8"))
+    }
+    assert {name for name, _ in found} <= {"learned.py"}

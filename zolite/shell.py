@@ -1,5 +1,6 @@
 """What the commands share: options, reports, and how a run is shown, left alone and let go."""
 
+import contextlib
 import json
 import os
 import signal
@@ -40,7 +41,8 @@ class Interrupt:
             sys.stderr.flush()
             os._exit(INTERRUPTED)
         self.asked = True
-        print(self.promise, file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(self.promise, file=sys.stderr)
 
 
 def interrupt(promise: str = "finishing this step and saving; once more to leave at once") -> Interrupt:

@@ -38,7 +38,7 @@ from zolite.engine import probe
 from zolite.engine.adapter import attach, watch
 from zolite.engine.engine import Engine
 from zolite.engine.graph import Steps
-from zolite.errors import UsageError, ZoliteError, listed
+from zolite.errors import DoesNotFit, UsageError, ZoliteError, listed
 from zolite.evaluate import evaluate
 from zolite.events import Evaluated, Event, Noted, Started
 from zolite.history import base, kept, replayable
@@ -50,6 +50,7 @@ from zolite.paths import paths
 from zolite.recipe import Recipe
 from zolite.replay import catch_up_, held, intact, read_, rebuild
 from zolite.session import Session
+from zolite.text import human_bytes
 from zolite.writer import MOST_SKIPPED, Writer
 
 Examples = dict[str, Sequence[Example]]
@@ -189,7 +190,11 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
         if step >= t.steps or orders.stopped() or writer.bad_steps >= MOST_SKIPPED:
             break
         batches = batches_of(run, step)
-        estimate = steps(batches, step)
+        try:
+            estimate = steps(batches, step)
+        except torch.OutOfMemoryError as error:
+            yield from writer.flush(wait=True)  # and no checkpoint: the step may have changed the method's state
+            raise _no_room(run, step) from error
         step += 1
         writer.add(step, estimate, fmean(batch.padding for batch in batches))
         if reason := steps.refusal():
@@ -204,6 +209,16 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
             f"the loss was not a number for {writer.bad_steps} steps in a row, up to step {step}; the session is saved",
             f"try --lr {t.lr / 3:.2g}; if it began at step 1, --quant nf4 or bf16, which hold larger activations",
         )
+
+
+def _no_room(run: Run, step: int) -> DoesNotFit:
+    device, t = run.engine.loaded.device, run.recipe.train
+    return DoesNotFit(
+        f"the device is out of memory after step {step}: {human_bytes(probe.used_bytes(device))} in use of "
+        f"{human_bytes(run.budget_bytes)} that were free at the start; the steps are journalled",
+        "close what else uses the device and `zolite resume`, or train with "
+        f"--set train.microbatch={max(1, t.microbatch // 2)} or a shorter --context",
+    )
 
 
 def due(step: int, every: int, last: int) -> bool:
