@@ -120,7 +120,7 @@ def verify(name: Name, as_json: Json = False) -> None:
         print(json.dumps({"session": name, "device": str(device), "checkpoints": rows}))
     else:
         lines = [f"step {v.step:<8} {v.state:10} {v.detail}" for v in verdicts]
-        print("\n".join([*lines, f"replayed on {device}"]))
+        print("\n".join([*(lines or ["no checkpoint was taken yet"]), f"replayed on {device}"]))
     if bad := [v for v in verdicts if not v.sound]:
         sound = [0, *(v.step for v in takewhile(lambda v: v.sound, verdicts))]
         raise ZoliteError(

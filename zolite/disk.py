@@ -33,7 +33,7 @@ def reading(what: str, path: Path) -> Iterator[None]:
     """The same for a block that only reads."""
     try:
         yield
-    except (OSError, sqlite3.DatabaseError, SafetensorError, ValueError) as error:
+    except (OSError, sqlite3.DatabaseError, SafetensorError, ValueError, TypeError) as error:
         raise ZoliteError(
             f"cannot read {what} at {path}: {error}", "`zolite sessions list` says what is left"
         ) from error

@@ -181,9 +181,11 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
         saved = due(step, t.save_every, t.steps) and session.at(step) is None
         if scored or saved or asked or writer.due():
             yield from writer.flush(wait=scored or saved or asked)
+        if saved or asked:
+            yield from writer.save(step)
         if scored:
             yield from writer.note(dev_score(run, step))
-        if saved or asked or (scored and step in kept(writer.scores)):
+        if scored and not (saved or asked) and step in kept(writer.scores):
             yield from writer.save(step)
         if asked and orders.paused:
             yield from writer.pause(step)
