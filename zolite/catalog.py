@@ -41,6 +41,7 @@ class Card:
 
     name: str
     title: str
+    driver_name: str  # as the driver calls it
     memory_bytes: int
     memory_bytes_per_s: float
     float32_per_s: float
@@ -98,6 +99,7 @@ def _card(name: str, facts: dict[str, Any]) -> Card:
     return Card(
         name=name,
         title=facts["title"],
+        driver_name=facts["driver_name"],
         memory_bytes=int(facts["memory_gib"] * 2**30),
         memory_bytes_per_s=facts["memory_gb_per_s"] * 1e9,
         float32_per_s=facts["float32_tflops"] * 1e12,
