@@ -33,6 +33,7 @@ class Known:
     licence: str
     parameters: int  # as published; a test counts them from the config
     config: Mapping[str, Any]
+    suggested: bool = True  # without being named; OPT is there for comparison with papers
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ def builtin(name: str) -> Builtin:
 @functools.cache
 def models() -> Mapping[str, Known]:
     """All models, by short name."""
-    kept = ("title", "hub", "licence", "parameters", "config")
-    return {name: Known(**{key: facts[key] for key in kept}) for name, facts in _tables("models")}
+    kept = ("title", "hub", "licence", "parameters", "config", "suggested")
+    return {name: Known(**{key: facts[key] for key in kept if key in facts}) for name, facts in _tables("models")}
 
 
 @functools.cache

@@ -76,6 +76,12 @@ def spec(name: str) -> ModelSpec:
     return of_hub(name)
 
 
+def place(name: str) -> Path | None:
+    """The folder of a model's config and tokenizer, if it is on the disk."""
+    path = Path(name).expanduser()
+    return path if path.is_dir() else _snapshot(name) if HUB_ID.fullmatch(name) else None
+
+
 def of_catalogue(short: str, name: str = "") -> ModelSpec:
     """A model of profiles/models; named by its hub id where nothing else is given."""
     known = catalog.models()[short]

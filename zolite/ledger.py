@@ -155,7 +155,7 @@ def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def _written_out(recipe: Recipe) -> int:
-    """Bytes a trained number while slots are filled, where the kernel of engine/kernels.py cannot draw the directions."""
+    """Bytes a trained number while slots are filled, where engine/kernels.py cannot draw the directions itself."""
     inside = chain_of(recipe.method.sampler)[-1] in ("normal", "signs") and recipe.method.estimator != "curvature"
     return 0 if inside and "learned" not in recipe.method.sampler else 2 * FLOAT
 

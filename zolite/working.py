@@ -141,7 +141,8 @@ def _dense(model: Model, forward: Forward) -> Iterable[int]:
             yield rows * made + max(model.expanded(by[name]), rows * a * model.low(name))
     yield from _mixed(model, attention)
     yield attention * a * (q + model.low("o_proj")) + model.expanding(by["o_proj"])
-    yield mlp * a * (2 * s.intermediate + model.low("down_proj")) + model.expanding(by["down_proj"])
+    yield mlp * a * 2 * s.intermediate  # a gate's result takes its place, and the other half goes
+    yield mlp * a * (s.intermediate + model.low("down_proj")) + model.expanding(by["down_proj"])
 
 
 def _mixed(model: Model, rows: int) -> Iterable[int]:
