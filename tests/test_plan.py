@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from zolite.ledger import CODES, TRAINED, Rows, activation, allocated, blocks, l
 from zolite.machine import Hardware
 from zolite.model import quant
 from zolite.pace import step_seconds
-from zolite.plan import Wish, plan, wish
+from zolite.plan import Planning, Wish, plan, wish
 from zolite.recipe import Recipe
 from zolite.text import parsed_bytes
 
@@ -113,6 +114,13 @@ def wished(names: tuple[str, ...] = ("smollm2-135m", "qwen3-1.7b", "llama-3.1-8b
     return wish([facts.spec(name) for name in names], Rows(asked.pop("tokens", 512), 64), **asked)
 
 
+def tried(hardware: Hardware, asked: Wish) -> Planning | DoesNotFit:
+    try:
+        return plan(hardware, asked)
+    except DoesNotFit as error:
+        return error
+
+
 @given(
     gib=st.sampled_from([2, 4, 6, 8, 12, 16, 24, 32]),
     quant_=st.sampled_from([None, *planner.FORMATS]),
@@ -124,10 +132,9 @@ def test_budget(gib: int, quant_: str | None, batch: int, tokens: int, card: str
     """Every plan's lines sum to its peak and keep to the budget; every rejected choice has a reason; none is lost."""
     hardware = machine.pretended(machine.published(card), gib * GIB)
     asked = wished(quant=quant_, batch=batch, tokens=tokens)
-    try:
-        made = plan(hardware, asked)
-    except DoesNotFit:
-        assert hardware.total_bytes < 3 * GIB or "bf16" in asked.quants or tokens * batch > 512
+    made = tried(hardware, asked)
+    if isinstance(made, DoesNotFit):
+        assert made.message.startswith("nothing") and made.hint
         return
     for each in made.plans:
         assert sum(line.bytes for line in each.ledger) == each.peak_bytes <= hardware.total_bytes
@@ -184,7 +191,7 @@ def test_packed() -> None:
 
 
 def test_backprop_beside() -> None:
-    """QLoRA of a 7B and an 8B, a row of 512 tokens, by plain transformers, is up to a third over Unsloth's 5 and 6 GB."""
+    """QLoRA of a 7B and an 8B, a row of 512 tokens, is up to two fifths over what Unsloth publishes, 5 and 6 GB."""
     hardware = machine.pretended(machine.published("rtx-3060-12gb"), 12 * GIB)
     assert 1 < needed(hardware, facts.spec("mistral-7b"), 16, 512) / 5e9 < 1.4
     assert 1 < needed(hardware, facts.spec("llama-3.1-8b"), 16, 512) / 6e9 < 1.4
@@ -265,6 +272,61 @@ def test_profile_is_kept(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.here().total_bytes != 2**40  # what is there is asked anew
     monkeypatch.setattr(machine, "VERSIONED", ("zolite",))
     assert machine.here().origin != "measured"
+
+
+class NVMLError(Exception):
+    pass
+
+
+class Driver:
+    """An NVML that answers as under WSL: nothing about processes, cores or clocks."""
+
+    NVMLError, NVML_CLOCK_SM, NVML_CLOCK_MEM = NVMLError, 1, 2
+
+    def __getattr__(self, name: str) -> Any:
+        answers: dict[str, Any] = {
+            "nvmlInit": None,
+            "nvmlShutdown": None,
+            "nvmlDeviceGetHandleByIndex": object(),
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=12 * GIB - 2**27, free=10 * GIB),
+            "nvmlDeviceGetName": "NVIDIA GeForce RTX 3060",
+            "nvmlSystemGetDriverVersion": "580.1",
+            "nvmlDeviceGetCudaComputeCapability": (8, 6),
+        }
+
+        def answer(*_: Any) -> Any:
+            if name not in answers:
+                raise NVMLError("Not Supported")
+            return answers[name]
+
+        return answer
+
+
+def test_driver_that_tells_little(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the driver says nothing of processes and clocks, the card is known by its name and memory."""
+    monkeypatch.setitem(sys.modules, "pynvml", Driver())
+    found = machine.here()
+    assert (found.name, found.device, found.origin) == ("GeForce RTX 3060 12 GB", "cuda", "published")
+    assert found.total_bytes == 12 * GIB - 2**27 and found.others_bytes == 2 * GIB - 2**27
+    monkeypatch.setattr(catalog, "cards", dict)
+    unknown = machine.here()
+    assert unknown.origin == "estimated" and unknown.copy_per_s > 0 and unknown.tensor16_per_s > 0
+
+
+def test_measuring(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`zolite profile` measures every rate that this device has, stores it, and plans use it from then on."""
+    from zolite.engine import profile
+    from zolite.model.load import pick_device
+
+    device = pick_device("auto")
+    monkeypatch.setattr(profile, "WIDE", {"cpu": (64, 128), "cuda": (64, 128)})
+    monkeypatch.setattr(profile.bench, "rates", lambda _: profile.bench.Rates(1e9, 2e9, 3e9))
+    document = profile.measure(device)
+    rates = document["hardware"]
+    assert rates["copy_per_s"] == 1e9 and rates["tensor16_per_s"] == 2e9
+    assert min(*rates["expand_per_s"].values(), rates["host_per_s"], rates["context_bytes"]) > 0
+    assert (machine.here().copy_per_s, machine.here().origin) == (1e9, "measured")
+    assert json.loads(machine.profile_path().read_text())["details"]["disk_free"]["data"] > 0
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
