@@ -13,6 +13,8 @@ predicted_s, measured_s           one step; corrected_s is the prediction times 
 budget_bytes                      the smallest of 4, 6, 8, 12, 16 and 24 GiB that the plan says it fits; the allocator
                                   is held to it, less the context. `reason` where that failed.
 load                              rows of the embedded model: the peak of loading it in each format
+
+On a CPU peaks are the process's since it began, the measuring of rates included: there it only shows that it runs.
 """
 
 import argparse
@@ -85,14 +87,14 @@ def measured(hardware: Hardware, loaded: Loaded, case: Case, quant: str, space: 
         "predicted_card": ours(lines),
         "predicted_s": step_seconds(hardware, spec, recipe, rows),
     }
-    limit_(hardware, about["budget_bytes"])
+    probe.hold_to(loaded.device, about["budget_bytes"], hardware.context_bytes)
     try:
         found = bench.measure(lambda: as_trained(loaded, recipe, case), loaded.device)
         seen = {"measured_bytes": found.peak_bytes, "measured_card": card_bytes(hardware), "measured_s": found.ms / 1e3}
     except torch.OutOfMemoryError as error:
         seen = {"reason": str(error).splitlines()[0][:200]}
     finally:
-        limit_(hardware, None)
+        probe.hold_to(loaded.device, None)
     return about | said | seen | {"resting_bytes": resting}
 
 
@@ -114,14 +116,6 @@ def as_trained(loaded: Loaded, recipe: Recipe, case: Case) -> Step:
 
 def budget_of(lines: Ledger) -> int | None:
     return next((gib * GIB for gib in BUDGETS if peak(lines) <= gib * GIB), None)
-
-
-def limit_(hardware: Hardware, budget: int | None) -> None:
-    """Hold torch's allocator to a budget of the card, less what the process takes beside it; None lets it go."""
-    if hardware.device == "cuda":
-        total = torch.cuda.get_device_properties(0).total_memory
-        share = 1.0 if budget is None else min(1.0, (budget - hardware.context_bytes) / total)
-        torch.cuda.set_per_process_memory_fraction(share)
 
 
 def card_bytes(hardware: Hardware) -> int:

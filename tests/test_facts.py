@@ -6,6 +6,7 @@ import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -176,6 +177,39 @@ def test_offline() -> None:
     with pytest.raises(UsageError) as caught:
         facts.spec("someone/something-7b")
     assert "HF_HUB_OFFLINE" in caught.value.message
+
+
+def test_online(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is asked for a config alone where the architecture is known, and for headers where it is not."""
+    asked = []
+    header = headers.safetensors(tiny / "model.safetensors")
+    infos = {name: SimpleNamespace(shape=list(shape), data_offsets=(0, 2)) for name, shape in header.tensors.items()}
+
+    def metadata(name: str) -> Any:
+        asked.append(name)
+        return SimpleNamespace(files_metadata={"model.safetensors": SimpleNamespace(tensors=infos)})
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file: str(tiny / file))
+    monkeypatch.setattr("huggingface_hub.get_safetensors_metadata", metadata)
+    known = facts.spec("some/one")
+    assert not asked and (known.name, known.linears) == ("some/one", facts.spec(str(tiny)).linears)
+    monkeypatch.setattr(facts, "FAMILIES", {})
+    other = facts.spec("some/one")
+    assert asked == ["some/one"] and (other.parameters, other.fast) == (known.parameters, False)
+
+
+def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network that answers, a model that is nowhere here is refused with what still works."""
+
+    def refuse(name: str, file: str) -> str:
+        raise ConnectionError("name resolution failed")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    with pytest.raises(ZoliteError) as caught:
+        facts.spec("some/one")
+    assert "name resolution failed" in caught.value.message and "network" in caught.value.hint
 
 
 def test_cache(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

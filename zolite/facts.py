@@ -242,7 +242,7 @@ def _online(name: str) -> ModelSpec:
     if importlib.util.find_spec("huggingface_hub") is None:
         raise unknown(name, "huggingface_hub is not installed, so the hub cannot be asked")
     from huggingface_hub import get_safetensors_metadata, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
         config = _json(Path(hf_hub_download(name, "config.json")))
@@ -250,7 +250,9 @@ def _online(name: str) -> ModelSpec:
         header = None if known else _merged_metadata(get_safetensors_metadata(name))
     except RepositoryNotFoundError as error:
         raise unknown(name, "the hub has none, or it is private") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except ZoliteError:
+        raise
+    except Exception as error:  # whatever the client and what it stands on raise without a network
         why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ZoliteError(
             f"the hub did not say what {name} is: {why}",
