@@ -143,7 +143,7 @@ def loads(hardware: Hardware, device: torch.device) -> Iterator[Result]:
         recipe = recipes.resolve(recipes.override(Recipe(), {"model.quant": quant}))
         model = laid_out(hardware, facts.spec(name), recipe)
         largest = max(linear.inputs * linear.outputs for linear in model.spec.linears)
-        copies = {"int8": 2 * model.activation + 1, "nf4": model.activation}.get(quant, 0)
+        copies = {"int8": 2 * model.activation + 1, "nf4": model.activation}.get(quant, 0)  # ledger.py: load
         bench.settle(device)
         before = probe.used_bytes(device)
         load(resolve(name), quant, device, paths()["cache"])

@@ -14,7 +14,7 @@ from typing import Any
 import filelock
 
 from zolite import disk, facts, machine
-from zolite.ledger import Rows, allocated, ledger, ours
+from zolite.ledger import Rows, allocated, ledger, mapped, ours
 from zolite.pace import step_seconds
 from zolite.paths import paths
 from zolite.recipe import Recipe
@@ -59,7 +59,7 @@ def record(recipe: Recipe, rows: Rows, mean_tokens: int, peak_bytes: int, second
     """
     hardware, spec = machine.here(), facts.spec(recipe.model.name)
     lines = ledger(hardware, spec, recipe, rows)
-    said = allocated(lines) if hardware.device == "cuda" else ours(lines)
+    said = allocated(lines) if hardware.device == "cuda" else ours(lines) + mapped(spec)
     pace = step_seconds(hardware, spec, recipe, replace(rows, tokens=mean_tokens))
     seen = Seen(
         machine=machine_name(),

@@ -212,12 +212,16 @@ def busy(step: Working, evaluation: Working) -> list[Line]:
 def load(hardware: Hardware, model: Model, fixed: Sequence[Line], step: Working, evaluation: Working) -> Line:
     """How far a load exceeds the run: it reads tensor by tensor, and quantizes each from a copy or two in 16 bits."""
     largest = max(linear.inputs * linear.outputs for linear in model.spec.linears)
-    copies = {"int8": 2 * model.activation + 1, "nf4": model.activation}.get(model.quant, 0)
-    mapped = model.spec.bytes if hardware.device == "cpu" else 0
-    after = peak(fixed[4:]) + max(step.peak, evaluation.peak)
-    more = max(0, copies * largest + mapped - after)
-    size = human_bytes(copies * largest + mapped)
-    return Line("load", more, f"the largest layer before it is quantized, {size}, while nothing runs yet")
+    copies = {"int8": 2 * model.activation + 1, "nf4": model.activation}.get(model.quant, 0) * largest
+    if hardware.device == "cpu":
+        copies += 2 * model.activation * model.spec.embedding  # a load of SmolLM2-135M took about so much
+    more = max(0, copies - peak(fixed[4:]) - max(step.peak, evaluation.peak))
+    return Line("load", more, f"before they are quantized layers take {human_bytes(copies)}, while nothing runs yet")
+
+
+def mapped(spec: ModelSpec) -> int:
+    """Bytes of a CPU process that are its checkpoint's file: there is no need for them, and the system may take them."""
+    return 2 * spec.parameters
 
 
 def reserved(
