@@ -220,7 +220,7 @@ def load(hardware: Hardware, model: Model, fixed: Sequence[Line], step: Working,
 
 
 def mapped(spec: ModelSpec) -> int:
-    """Bytes of a CPU process that are its checkpoint's file: there is no need for them, and the system may take them."""
+    """Bytes of a CPU process that are only its checkpoint's file: the system takes them back when it is short."""
     return 2 * spec.parameters
 
 
