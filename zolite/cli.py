@@ -270,6 +270,49 @@ def doctor(as_json: Json = False) -> None:
 
 
 @app.command()
+def plan(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="as for train; the whole catalogue if left out")
+    ] = None,
+    vram: Annotated[str | None, typer.Option(metavar="SIZE", help="plan for so much memory, such as 8GiB")] = None,
+    hardware: Annotated[str | None, typer.Option(help="plan for another card, such as rtx-3060-12gb")] = None,
+    context: Annotated[int | None, typer.Option(help="longest row in tokens; 512 if neither this nor --data")] = None,
+    batch: Annotated[int | None, typer.Option(help="rows a step")] = None,
+    data: Annotated[str | None, typer.Option(metavar="PATH", help="rows as for train: how long they are")] = None,
+    template: Template = None,
+    space: Annotated[str | None, typer.Option(help=", ".join(recipes.SPACES))] = None,
+    rank: Annotated[int | None, typer.Option(help="rank of the adapter")] = None,
+    quant: Annotated[str | None, typer.Option(help=", ".join(recipes.QUANTS))] = None,
+    method: Annotated[str | None, typer.Option(help="a row of `zolite methods`")] = None,
+    steps: Annotated[int | None, typer.Option(help="optimisation steps")] = None,
+    as_json: Json = False,
+) -> None:
+    """What fits this machine or another, how fast it is, and where the memory goes; loads nothing."""
+    from zolite import plan as planner
+    from zolite import plan_view
+
+    asked = {"space": space, "rank": rank, "quant": quant, "method": method, "batch": batch, "steps": steps}
+    planning = planner.asked(model, vram, hardware, context, data, template, asked)
+    if as_json:
+        print(json.dumps(planner.document(planning), ensure_ascii=False))
+    else:
+        Console().print(plan_view.render(planning))
+
+
+@app.command()
+def profile(
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure this machine, memory and rates, for `zolite plan`; half a minute at most."""
+    from zolite.engine.profile import measure
+    from zolite.model.load import pick_device
+
+    document = measure(pick_device(device))
+    _report(document, "\n".join(_outline(document)), as_json)
+
+
+@app.command()
 def bench(
     shape: Annotated[str, typer.Option(help="a Llama of this size, at random weights: 135M, 1.7B or 8B")] = "135M",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",

@@ -14,6 +14,18 @@ def human_bytes(n: float) -> str:
     return f"{n:.{1 if power >= 3 else 0}f} {UNITS[power]}"
 
 
+def parsed_bytes(text: str) -> int:
+    """8GiB, 8 GB, 500M or a number of bytes; ValueError for anything else."""
+    number = text.strip().rstrip("iBbkKmMgGtT ")
+    unit = text.strip()[len(number) :].strip().lower().removesuffix("b")
+    powers = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+    value = float(number)
+    if unit.removesuffix("i") not in powers or not 0 < value < float("inf"):
+        raise ValueError(f"{text!r} is not a size")
+    base = 1024 if unit.endswith("i") or "b" not in text.lower() else 1000
+    return int(value * base ** powers[unit.removesuffix("i")])
+
+
 def human_seconds(s: float) -> str:
     """45s, 1m18s, 2h03m, 3d04h: the two largest units."""
     if not isfinite(s):

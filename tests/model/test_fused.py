@@ -18,6 +18,8 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 from zolite.model import fused
@@ -48,6 +50,9 @@ OTHERS: dict[str, Any] = {
     "mistral that sees a window": lambda: MistralForCausalLM(MistralConfig(**COMMON, sliding_window=4)),
     "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**COMMON)),
     "granite": lambda: GraniteForCausalLM(GraniteConfig(**COMMON, residual_multiplier=0.3)),
+    "smollm3, whose fourth layer does not turn": lambda: SmolLM3ForCausalLM(
+        SmolLM3Config(**COMMON | {"num_hidden_layers": 4}, pad_token_id=0)
+    ),
 }
 SLOTS, ROWS, TOKENS = 4, 2, 5
 WHERE = torch.arange(ROWS * TOKENS, device=DEVICE)

@@ -29,6 +29,17 @@ def budget_bytes(device: torch.device) -> int:
     return int(psutil.virtual_memory().available) + used_bytes(device)
 
 
+def hold_to(device: torch.device, budget_bytes: int | None, beside_bytes: int = 0) -> None:
+    """Let torch take no more of a card than a budget, less what the process takes beside it; None lets it go again.
+
+    Beyond it torch raises OutOfMemoryError, as on a smaller card. A CPU has no such limit.
+    """
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        share = 1.0 if budget_bytes is None else (budget_bytes - beside_bytes) / total
+        torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, share)), device)
+
+
 def device_name(device: torch.device) -> str:
     """For people and for a session's facts."""
     if device.type == "cuda":

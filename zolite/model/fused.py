@@ -292,6 +292,7 @@ def _looks_alike(decoder: Any, longest: int) -> bool:
     return (
         all(_has(decoder, name) for name in ("embed_tokens", "layers", "norm.variance_epsilon", "rotary_emb"))
         and all(_has(layer, name) for layer in decoder.layers for name in LAYER)
+        and all(getattr(layer.self_attn, "use_rope", True) for layer in decoder.layers)  # SmolLM3: not in every fourth
         and (not window or window >= longest)
         and rotation in ROTATIONS
         and config.hidden_act in ("silu", "swish")

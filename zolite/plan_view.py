@@ -1,0 +1,82 @@
+"""A planning as people read it: the plans, the best one's ledger, what was rejected, and what backpropagation needs."""
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from zolite.backprop import needed
+from zolite.ledger import Ledger
+from zolite.plan import RULE, Plan, Planning
+from zolite.text import human_bytes, human_seconds
+
+SHOWN = 12
+
+
+def render(planning: Planning) -> Group:
+    best = planning.plans[0]
+    parts = [heading(planning), plans(planning), ledger(best), *remarks(planning)]
+    return Group(*(piece for part in parts for piece in (part, Text())))
+
+
+def heading(planning: Planning) -> Text:
+    h = planning.hardware
+    used = f", {human_bytes(h.others_bytes)} of it in use by others" if h.others_bytes else ""
+    return Text(f"{h.name}: {human_bytes(h.total_bytes)}{used}; rates {h.origin}")
+
+
+def plans(planning: Planning) -> Table:
+    columns = ("model", "weights", "space", "batch", "tokens", "peak", "left", "a step", "in all", "QLoRA")
+    table = Table(*columns, box=None, pad_edge=False)
+    for each in planning.plans[:SHOWN]:
+        t, total = each.recipe.train, planning.hardware.total_bytes
+        batch = f"{t.batch}" if t.microbatch == t.batch else f"{t.batch} in {t.microbatch}s"
+        table.add_row(
+            each.spec.name, each.recipe.model.quant, each.recipe.adapter.space, batch, f"{each.recipe.data.context}",
+            human_bytes(each.peak_bytes), human_bytes(total - each.peak_bytes), _step(each),
+            human_seconds(each.total_seconds), _backprop(planning, each),
+        )  # fmt: skip
+    return table
+
+
+def ledger(best: Plan) -> Table:
+    lines: Ledger = best.ledger
+    title = f"{best.spec.name} in {best.recipe.model.quant}: where {human_bytes(best.peak_bytes)} go"
+    table = Table("what", "size", "why", title=title, title_justify="left", box=None, pad_edge=False)
+    for line in lines:
+        if line.bytes:
+            table.add_row(line.what, human_bytes(line.bytes), line.why)
+    table.add_row("peak", human_bytes(best.peak_bytes), "")
+    return table
+
+
+def remarks(planning: Planning) -> Iterator[RenderableType]:
+    b, c = planning.backprop, planning.correction
+    hidden = len(planning.plans) - SHOWN
+    yield Text(f"{RULE}" + (f"; {hidden} more plans with --json" if hidden > 0 else ""))
+    if planning.rejected:
+        r = planning.rejected[0]
+        many = f"{len(planning.rejected)} rejected, such as"
+        yield Text(f"{many} {r.spec.name} in {r.recipe.model.quant}: {r.reason}")
+    advice = "backpropagation" if b.recommended else "for comparison"
+    yield Text(
+        f"{advice}: QLoRA with checkpointing on {b.model}, a row at a time: {human_bytes(b.peak_bytes)}; {b.why}"
+    )
+    if c.runs:
+        yield Text(
+            f"error so far on this machine, {c.runs} runs: memory {c.bytes - 1:+.1%}, time {c.seconds - 1:+.0%}, "
+            f"corrected above; largest departure {c.spread:.0%}"
+        )
+    elif planning.hardware.origin != "measured":
+        yield Text(f"rates are {planning.hardware.origin}: `zolite profile` measures this machine's in half a minute")
+
+
+def _step(each: Plan) -> str:
+    s = each.seconds_per_step
+    return f"{1e3 * s:.0f} ms" if s < 1 else f"{s:.1f} s"
+
+
+def _backprop(planning: Planning, each: Plan) -> str:
+    need = needed(planning.hardware, each.spec, each.recipe.adapter.rank, each.recipe.data.context)
+    return human_bytes(need) + (" fits" if need <= planning.hardware.total_bytes else " no")
