@@ -309,7 +309,7 @@ def profile(
     from zolite.model.load import pick_device
 
     document = measure(pick_device(device))
-    _report(document, "\n".join(_outline(document)), as_json)
+    report(document, "\n".join(outline(document)), as_json)
 
 
 @app.command()
