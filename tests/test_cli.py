@@ -18,7 +18,7 @@ from zolite import __version__, cli, events
 from zolite import session as sessions
 from zolite.core.methods import METHODS
 from zolite.events import Evaluated, Event, Finished, Noted, Saved, Started, StepDone
-from zolite.replay import last_factors
+from zolite.replay import factors_at
 
 ENTRY = [sys.executable, "-c", "from zolite.cli import main; main()"]
 
@@ -399,7 +399,7 @@ def rest(child: subprocess.Popen[str]) -> tuple[list[Event], str]:
 
 def theta(name: str) -> tuple[int, dict[str, torch.Tensor]]:
     with sessions.open_(name) as session:
-        return last_factors(session)
+        return factors_at(session)
 
 
 def test_ctrl_c_saves_and_resume_finishes_the_same_run(

@@ -22,7 +22,7 @@ from zolite.errors import UsageError, ZoliteError
 from zolite.events import Evaluated, Event, Finished, Noted, Saved, Started, StepDone
 from zolite.model import load as models
 from zolite.recipe import Recipe
-from zolite.replay import last_factors
+from zolite.replay import factors_at
 from zolite.train import batches_of, begin, prepare, resume, stepper
 
 Make = Callable[..., Recipe]
@@ -44,7 +44,7 @@ def run_all(recipe: Recipe, name: str, stop: Callable[[], bool] = forever) -> li
 
 def factors(name: str) -> dict[str, Tensor]:
     with sessions.open_(name) as session:
-        return last_factors(session)[1]
+        return factors_at(session)[1]
 
 
 def rows_of(name: str) -> list[tuple[bytes, bytes, float, int]]:
@@ -308,7 +308,7 @@ def test_theta_is_known_without_the_model(recipe: Make, home: Path, space: str) 
     shutil.rmtree(home / "sessions" / "run" / "checkpoints" / "000007")
     with sessions.open_("run") as session:
         assert session.steps() == [0]
-        step, found = last_factors(session)
+        step, found = factors_at(session)
     assert step == 7
     assert same(found, own)
     assert not same(found, adapter_start(chosen))
@@ -375,7 +375,7 @@ def test_a_changed_run_is_refused_without_force(
     assert events[-1].reason == "done" and events[-1].step == 6
     with sessions.open_("run") as session:
         assert session.recipe.train.lr == (1e-3 if changes else 3e-3)
-        assert session.facts.pop("recipe_since") == 3
+        assert [c.since for c in session.chapters] == [0, 3] and session.chapters[0].recipe.train.lr == 3e-3
         assert (session.facts != facts) == (what != "recipe")
 
 
@@ -391,14 +391,17 @@ def test_force_keeps_what_was_learnt_before(recipe: Make, home: Path, change: di
     assert same(factors("run"), before)
 
 
-def test_rows_are_never_replayed_under_a_later_recipe(recipe: Make, home: Path) -> None:
-    """Where the checkpoint at a forced change is damaged, an older one is no substitute: it is an error."""
+def test_rows_are_replayed_under_the_recipe_they_were_taken_with(recipe: Make, home: Path) -> None:
+    """Where the checkpoint at a forced change is damaged, an older one serves: each row has its own recipe."""
     run_all(recipe(train__steps=6, adapter__space="lora"), "run", after(3))
-    list(resume("run", {"train.lr": "1e-3"}, True, after(0)))
-    damaged = home / "sessions" / "run" / "checkpoints" / "000003" / "params.safetensors"
-    damaged.write_bytes(damaged.read_bytes()[:-8])
-    with pytest.raises(ZoliteError, match="no whole checkpoint from step 3"):
-        factors("run")
+    list(resume("run", {"train.lr": "1e-3"}, True, after(2)))
+    before = factors("run")
+    for step in (3, 4, 5):
+        damaged = home / "sessions" / "run" / "checkpoints" / f"{step:06d}" / "params.safetensors"
+        damaged.write_bytes(damaged.read_bytes()[:-8])
+    with sessions.open_("run") as session:
+        assert list(session.stretches(0, 5)) == [(session.chapters[0].recipe, 0, 3), (session.recipe, 3, 5)]
+    assert same(factors("run"), before)
 
 
 @pytest.mark.parametrize(

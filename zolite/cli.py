@@ -18,6 +18,7 @@ from rich.table import Table
 from zolite import __version__, render
 from zolite import recipe as recipes
 from zolite import session as sessions
+from zolite.composition import deterministic
 from zolite.errors import UsageError, ZoliteError
 from zolite.events import Event, Finished, Started, to_json
 from zolite.paths import paths as all_paths
@@ -349,7 +350,7 @@ def _method_row(m: Any, table: Any) -> dict[str, Any]:
         "forwards_per_step": table.forwards_per_step(part, recipe.train),
         "state_bytes": table.state_formula(part),
         "spaces": list(m.spaces),
-        "deterministic": table.deterministic(part),
+        "deterministic": deterministic(part),
     }
 
 

@@ -10,6 +10,7 @@ STEP_SIZES = {"lora": (3e-4, 1e-2), "lora-b": (3e-3, 1e-2)}
 
 MOST_SLOTS = 8  # by default: each is another copy of the adapter, and as many rows more in a forward
 INNERMOST = ("normal", "signs", "low-rank", "subspace", "aligned", "activation")
+FROM_THE_MODEL = ("activation",)  # samplers that look at more than losses, so that a journal does not say it all
 AROUND = ("guided", "greedy", "learned")  # samplers of another sampler's directions
 ESTIMATORS = ("two-sided", "one-sided", "curvature", "per-example")
 RULES = ("sign", "clip", "spread", "momentum", "adam", "factor-momentum")
@@ -101,6 +102,11 @@ class MethodPart:
 def chain_of(sampler: str) -> list[str]:
     """The names in "guided(low-rank)", from the outside in."""
     return sampler.replace(" ", "").rstrip(")").split("(")
+
+
+def deterministic(m: MethodPart) -> bool:
+    """Do a step's losses say all that it did, so that a journal replays without the model? Of a composed method."""
+    return not set(chain_of(m.sampler)) & set(FROM_THE_MODEL)
 
 
 def composed(m: MethodPart) -> MethodPart:

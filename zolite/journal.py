@@ -17,6 +17,7 @@ from zolite.events import Evaluated, Event, StepDone, from_json, to_json
 COMMIT_SECONDS = 0.5
 BUSY_MILLISECONDS = 5000
 PAGE_ROWS = 4096
+LAST = 2**63 - 1  # SQLite's largest number: no step is after it
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,10 @@ class Journal:
         """The newest step, 0 before the first."""
         return self._last if self.write else int(self._rows("SELECT coalesce(max(step), 0) FROM step")[0][0])
 
-    def steps(self, after: int = 0) -> Iterator[StepRow]:
+    def steps(self, after: int = 0, upto: int = LAST) -> Iterator[StepRow]:
         """The steps after `after`, in order. Read page by page: an open query would keep the log from shrinking."""
-        while page := self._rows("SELECT * FROM step WHERE step > ? ORDER BY step LIMIT ?", (after, PAGE_ROWS)):
+        query = "SELECT * FROM step WHERE step > ? AND step <= ? ORDER BY step LIMIT ?"
+        while page := self._rows(query, (after, upto, PAGE_ROWS)):
             yield from (StepRow(*row) for row in page)
             after = page[-1][0]
 

@@ -6,39 +6,36 @@ import torch
 from torch import Tensor
 
 from zolite.core.build import build
-from zolite.core.estimator import Estimator, Playback, refreshed
+from zolite.core.estimator import Playback, refreshed
 from zolite.core.key import Key
-from zolite.core.methods import deterministic
-from zolite.core.rule import Rule
 from zolite.core.space import Space, make_space
 from zolite.core.state import State, restore_state, split_state
 from zolite.engine.adapter import start
-from zolite.errors import ZoliteError
+from zolite.history import end, reach
 from zolite.session import Checkpoint, Session
+
+CPU = torch.device("cpu")
 
 
 @torch.inference_mode()
-def catch_up_(
-    session: Session, after: int, space: Space, estimator: Estimator, rule: Rule, state: dict[str, State]
-) -> int:
-    """Take the journal's steps after a given one again, by the losses it has; the last one taken.
+def catch_up_(session: Session, after: int, upto: int, space: Space, state: dict[str, State]) -> None:
+    """Take the journal's steps after one up to another again, by the losses it has, each under its own recipe.
 
     The same products and sums as when they were measured: the same bits on the same device.
     """
-    step, seed = after, session.recipe.train.seed
-    for row in session.journal.steps(after=after):
-        losses = torch.frombuffer(bytearray(row.losses), dtype=torch.float32).to(space.theta.device)
-        measured, key = Playback(losses), Key(seed, row.step - 1)
-        refreshed(estimator, measured, key, state["estimator"], space)
-        estimate = estimator.estimate(measured, key, state["estimator"], space)
-        space.add_(rule.update(estimate, row.step - 1, state["rule"], space).grad)
-        step = row.step
-    return step
+    for recipe, first, last in session.stretches(after, upto):
+        estimator, rule = build(recipe.method, recipe.train)
+        for row in session.journal.steps(first, last):
+            losses = torch.frombuffer(bytearray(row.losses), dtype=torch.float32).to(space.theta.device)
+            measured, key = Playback(losses), Key(recipe.train.seed, row.step - 1)
+            refreshed(estimator, measured, key, state["estimator"], space)
+            estimate = estimator.estimate(measured, key, state["estimator"], space)
+            space.add_(rule.update(estimate, row.step - 1, state["rule"], space).grad)
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A session's numbers on the CPU, where its journal ends."""
+    """A session's numbers after a step."""
 
     step: int
     space: Space
@@ -49,44 +46,25 @@ class Rebuilt:
         return {b.name: b.of(self.space.theta).clone() for b in self.space.blocks}
 
 
-def base(session: Session) -> Checkpoint | None:
-    """The newest whole checkpoint, from which the journal is replayed; None where nothing was saved yet.
-
-    Never one from before the recipe changed: the rows between are of another recipe.
-    """
-    checkpoint, problems = session.newest()
-    since = session.facts.get("recipe_since", 0)
-    if (checkpoint is None and problems) or (checkpoint is not None and checkpoint.step < since):
-        raise ZoliteError(
-            f"session {session.name} has no whole checkpoint from step {since} on: {'; '.join(problems)}",
-            "restore its folder from a copy, or start a new session",
-        )
-    return checkpoint
-
-
 @torch.inference_mode()
-def rebuild(session: Session) -> Rebuilt:
-    """The newest whole checkpoint and the journal rows after it, under the recipe that they were written by."""
-    checkpoint = base(session)
-    if checkpoint is None:
-        raise ZoliteError(f"session {session.name} has saved nothing yet", f"`zolite resume {session.name}` goes on")
-    cpu, recipe = torch.device("cpu"), session.recipe
+def rebuild(session: Session, step: int | None = None, device: torch.device = CPU) -> Rebuilt:
+    """A session's numbers after `step`, or the last that are known, without the model."""
+    wanted = end(session) if step is None else step
+    checkpoint = reach(session, wanted)
     tensors, held = checkpoint.tensors(), checkpoint.state()
     shapes = {name: tuple(t.shape) for name, t in tensors.items() if not name.startswith("state.")}
-    space = make_space(shapes, 0, torch.float32, cpu)
-    estimator, rule = build(recipe.method, recipe.train)
+    space = make_space(shapes, 0, torch.float32, device)
+    estimator, rule = build(session.recipe.method, session.recipe.train)
     state = {"estimator": estimator.init(space), "rule": rule.init(space)}
     read_(tensors, held["method"], space, state)
-    step = checkpoint.step
-    if deterministic(recipe.method):
-        step = catch_up_(session, step, space, estimator, rule, state)
-    return Rebuilt(step, space, state, {name: tuple(shape) for name, shape in held["frozen"].items()})
+    catch_up_(session, checkpoint.step, wanted, space, state)
+    return Rebuilt(wanted, space, state, {name: tuple(shape) for name, shape in held["frozen"].items()})
 
 
-def last_factors(session: Session) -> tuple[int, dict[str, Tensor]]:
-    """(step, every factor of the adapter by block name, float32) where the journal ends."""
-    now, seed, cpu = rebuild(session), session.recipe.train.seed, torch.device("cpu")
-    return now.step, now.tensors() | {name: start(seed, name, shape, cpu) for name, shape in now.frozen.items()}
+def factors_at(session: Session, step: int | None = None) -> tuple[int, dict[str, Tensor]]:
+    """(step, every factor of the adapter by block name, float32) after a step, or where the journal ends."""
+    now, seed = rebuild(session, step), session.chapters[0].recipe.train.seed
+    return now.step, now.tensors() | {name: start(seed, name, shape, CPU) for name, shape in now.frozen.items()}
 
 
 def save(

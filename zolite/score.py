@@ -17,7 +17,7 @@ from zolite.events import Evaluated
 from zolite.model import load as models
 from zolite.paths import paths
 from zolite.recipe import Recipe
-from zolite.replay import last_factors
+from zolite.replay import factors_at
 
 
 def score(target: str, data: Path, changes: dict[str, Any]) -> Evaluated:
@@ -29,7 +29,7 @@ def score_session(name: str, data: Path, changes: dict[str, Any]) -> Evaluated:
     """The adapter where the session's journal ends, on the weights it was trained on."""
     with sessions.open_(name) as session:
         recipe, labels = recipes.override(session.recipe, changes), tuple(session.facts["labels"])
-        step, factors = last_factors(session)
+        step, factors = factors_at(session)
     return _scored(recipe, labels, data, step, factors)
 
 

@@ -39,12 +39,21 @@ from zolite.recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Checkpoint", "Journal", "MemoryRow", "Session", "StepRow", "Summary", "create", "list_", "open_"]
+__all__ = ["Chapter", "Checkpoint", "Journal", "MemoryRow", "Session", "StepRow", "Summary", "create", "list_", "open_"]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 # Windows keeps these for devices, whatever follows the dot, and drops a dot at the end.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.")
 ABANDONED_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """The steps after `since`, which have one recipe; `zolite resume --force` begins another."""
+
+    since: int
+    recipe: Recipe  # resolved
+    facts: dict[str, Any]  # what else was true then: fingerprints of model and data, versions, the device
 
 
 class Session:
@@ -53,11 +62,46 @@ class Session:
     def __init__(self, path: Path, about: "_About", journal: Journal, lock: filelock.BaseFileLock | None) -> None:
         self.name = path.name
         self.path = path
-        self.recipe = about.recipe
-        self.facts = about.facts
+        self.chapters = about.chapters  # oldest first
         self.created = about.created  # unix seconds
         self.journal = journal
         self._lock = lock
+
+    @property
+    def recipe(self) -> Recipe:
+        """The one that the next step has."""
+        return self.chapters[-1].recipe
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What else is true of the next step."""
+        return self.chapters[-1].facts
+
+    def stretches(self, after: int, upto: int) -> Iterator[tuple[Recipe, int, int]]:
+        """(recipe, after, upto) of the steps after `after`, up to `upto`, one for each recipe that they had."""
+        ends = [*(c.since for c in self.chapters[1:]), upto]
+        for chapter, end in zip(self.chapters, ends, strict=True):
+            first, last = max(chapter.since, after), min(end, upto)
+            if first < last:
+                yield chapter.recipe, first, last
+
+    def amend(self, recipe: Recipe, facts: dict[str, Any]) -> None:
+        """From here on another recipe, model or data."""
+        since = self.journal.last_step()
+        kept = tuple(c for c in self.chapters if c.since < since)
+        self._rewrite((*kept, Chapter(since, recipe, facts)))
+
+    def _rewrite(self, chapters: tuple[Chapter, ...]) -> None:
+        with disk.saving(f"session {self.name}", self.path):
+            disk.replace(self.path / "session.toml", _toml(_About(chapters, self.created)))
+        self.chapters = chapters
+
+    def mend(self) -> None:
+        """Forgets recipes of steps that are no longer there: a rewind was killed before it could."""
+        last = self.journal.last_step()
+        kept = self.chapters[:1] + tuple(c for c in self.chapters[1:] if c.since <= last)
+        if kept != self.chapters:
+            self._rewrite(kept)
 
     def save(
         self, step: int, tensors: Mapping[str, "torch.Tensor"], state: Mapping[str, Any], keep: Collection[int] = ()
@@ -95,6 +139,7 @@ class Session:
                 f"checkpoint {left[0]} in {folder} cannot be removed", "remove it by hand, then rewind again"
             )
         self.journal.truncate(step)
+        self.mend()
 
     def close(self) -> None:
         """Commits what was added and lets the next writer in, also when the commit fails."""
@@ -131,8 +176,7 @@ class Summary:
 class _About:
     """session.toml."""
 
-    recipe: Recipe
-    facts: dict[str, Any]
+    chapters: tuple[Chapter, ...]  # at least one
     created: float
 
 
@@ -145,7 +189,7 @@ def create(name: str | None, recipe: Recipe, facts: dict[str, Any]) -> Session:
         _sweep(root)
         built = Path(tempfile.mkdtemp(prefix=".new-", dir=root))  # 0700
         try:
-            _build(built, _About(recipe, facts, time.time()))
+            _build(built, _About((Chapter(0, recipe, facts),), time.time()))
             path = _claim(built, root, name)
         except BaseException:
             shutil.rmtree(built, ignore_errors=True)
@@ -166,12 +210,6 @@ def ensure_free(name: str | None) -> None:
             raise _taken(name)
 
 
-def amend(session: Session, recipe: Recipe, facts: dict[str, Any]) -> None:
-    """Records that a session goes on with another recipe, model or data."""
-    session.recipe, session.facts = recipe, facts
-    disk.replace(session.path / "session.toml", _toml(_About(recipe, facts, session.created)))
-
-
 def open_(name: str, write: bool = False) -> Session:
     """A session that is there; `write` takes its lock, which one process has at a time."""
     path = _find(name)
@@ -182,7 +220,10 @@ def open_(name: str, write: bool = False) -> Session:
         if write:
             checkpoint.sweep(path / "checkpoints")
             journal.take()  # "stop", left for a writer that is gone, is not meant for this one
-        return Session(path, about, journal, lock)
+        session = Session(path, about, journal, lock)
+        if write:
+            session.mend()
+        return session
     except BaseException:
         _release(path, lock)
         raise
@@ -219,7 +260,7 @@ def _summarised(session: Session) -> Summary:
         steps=session.recipe.train.steps,
         model=session.recipe.model.name,
         method=session.recipe.method.name,
-        best=_best(evaluations),
+        best=best_of(evaluations),
         last=last,
     )
 
@@ -232,7 +273,7 @@ def _status(session: Session) -> str:
     return ends[-1].reason if ends and isinstance(ends[-1], Finished) else "stopped"
 
 
-def _best(evaluations: list[Evaluated]) -> Evaluated | None:
+def best_of(evaluations: list[Evaluated]) -> Evaluated | None:
     if not evaluations:
         return None
     split, metric = evaluations[-1].split, evaluations[-1].metric
@@ -275,7 +316,19 @@ def _build(folder: Path, about: _About) -> None:
 
 def _toml(about: _About) -> bytes:
     created = datetime.datetime.fromtimestamp(about.created, datetime.UTC)
-    return tomli_w.dumps({"created": created, "recipe": recipes.to_dict(about.recipe), "facts": about.facts}).encode()
+    *earlier, now = map(_table, about.chapters)
+    return tomli_w.dumps({"created": created, **now, "earlier": earlier}).encode()
+
+
+def _table(chapter: Chapter) -> dict[str, Any]:
+    return {"since": chapter.since, "recipe": recipes.to_dict(chapter.recipe), "facts": chapter.facts}
+
+
+def _chapter(table: dict[str, Any]) -> Chapter:
+    kinds = {"since": int, "recipe": dict, "facts": dict}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(table.get(key), kind)]:
+        raise ValueError(f"{', '.join(wrong)} missing")
+    return Chapter(table["since"], recipes.from_dict(table["recipe"]), table["facts"])
 
 
 def _claim(built: Path, root: Path, name: str | None) -> Path:
@@ -328,10 +381,15 @@ def _sweep(root: Path) -> None:
 def _read(path: Path) -> _About:
     with disk.reading(f"session {path.name}", path / "session.toml"):
         values = tomllib.loads((path / "session.toml").read_text(encoding="utf-8"))
-        kinds = {"created": datetime.datetime, "recipe": dict, "facts": dict}
-        if wrong := [key for key, kind in kinds.items() if not isinstance(values.get(key), kind)]:
-            raise ValueError(f"{', '.join(wrong)} missing")
-    return _About(recipes.from_dict(values["recipe"]), values["facts"], values["created"].timestamp())
+        if not isinstance(created := values.get("created"), datetime.datetime):
+            raise ValueError("created missing")
+        earlier = values.get("earlier", [])
+        if not isinstance(earlier, list) or not all(isinstance(table, dict) for table in earlier):
+            raise ValueError("earlier is no list of tables")
+        chapters = tuple(map(_chapter, (*earlier, values)))
+        if [c.since for c in chapters] != sorted({0, *(c.since for c in chapters)}):
+            raise ValueError("its recipes do not follow each other from step 0 on")
+    return _About(chapters, created.timestamp())
 
 
 def _acquire(path: Path) -> filelock.BaseFileLock:

@@ -30,10 +30,10 @@ from zolite import session as sessions
 from zolite.core.build import Nets, blank, build
 from zolite.core.estimator import Estimate, Estimator, refreshed
 from zolite.core.key import Key, Step
-from zolite.core.methods import deterministic, method
+from zolite.core.methods import method
 from zolite.core.rule import Rule, schedule
 from zolite.core.space import Space
-from zolite.core.state import State
+from zolite.core.state import State, split_state
 from zolite.data import rows as tables
 from zolite.data.batch import Batch, Order, bucket, buckets, length, longest, sample
 from zolite.data.template import Example, encode
@@ -44,12 +44,13 @@ from zolite.engine.graph import Steps
 from zolite.errors import UsageError, ZoliteError, listed
 from zolite.evaluate import evaluate
 from zolite.events import Evaluated, Event, Finished, Noted, Saved, Started, StepDone
+from zolite.history import base, replayable
 from zolite.learned import networks
 from zolite.model import load as models
 from zolite.model.loss import Tokens
 from zolite.paths import paths
 from zolite.recipe import Recipe
-from zolite.replay import base, catch_up_, read_, rebuild, save
+from zolite.replay import catch_up_, read_, rebuild, save
 from zolite.session import Session, StepRow
 
 FLUSH_SECONDS = 0.25  # steps wait on the device this long, and a copy as long again, before they are in the journal
@@ -242,15 +243,16 @@ def take_step(run: Run, batches: Sequence[Tokens], step: Step) -> Estimate:
 @torch.inference_mode()
 def restore(run: Run, session: Session) -> int:
     """Put theta and the method's state where the session's journal ends; the number of steps taken."""
-    checkpoint = base(session)
-    step = 0
+    checkpoint, step = base(session), 0
     if checkpoint is not None:
         step = checkpoint.step
         read_(checkpoint.tensors(), checkpoint.state()["method"], run.space, run.state)
-    if not deterministic(run.recipe.method):
+    end = session.journal.last_step()
+    if not replayable(session, step, end):
         session.rewind(step)  # the journal cannot say what the steps since have done: they are taken again
         return step
-    return catch_up_(session, step, run.space, run.estimator, run.rule, run.state)
+    catch_up_(session, step, end, run.space, run.state)
+    return end
 
 
 def dev_score(run: Run, step: int) -> Evaluated:
@@ -420,8 +422,21 @@ def turn(session: Session, run: Run) -> None:
             "first values (seed) is another adapter",
             "start a new session with `zolite train`",
         )
-    save(session, now.step, now.tensors(), now.state, now.frozen)  # its last rows are of the old recipe
-    sessions.amend(session, run.recipe, run.facts | {"recipe_since": now.step})
+    if layout(now.state) != layout(run.state):
+        raise UsageError(
+            f"what {session.recipe.method.name} holds from step to step does not serve {run.recipe.method.name} with "
+            "that recipe's method and numbers",
+            "leave the method as it is, or start a new session with `zolite train`",
+        )
+    session.journal.truncate(now.step)
+    save(session, now.step, now.tensors(), now.state, now.frozen)
+    session.amend(run.recipe, run.facts)
+
+
+def layout(state: dict[str, State]) -> tuple[set[str], dict[str, tuple[int, ...]]]:
+    """Names of its plain values, and shapes of its tensors."""
+    plain, tensors = split_state(state)
+    return set(plain), shapes_of(tensors)
 
 
 def shapes_of(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

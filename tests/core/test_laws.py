@@ -30,12 +30,12 @@ from tests.core.bench import (
     recipe_of,
     same_bits,
 )
-from zolite.composition import chain_of
+from zolite.composition import chain_of, deterministic
 from zolite.core.build import build
 from zolite.core.direction import Combo, Scaled
 from zolite.core.estimator import Curvature, OneSided, PerExample, TwoSided
 from zolite.core.key import TILE
-from zolite.core.methods import METHODS, deterministic, forwards_per_step, method, state_bytes, state_formula
+from zolite.core.methods import METHODS, forwards_per_step, method, state_bytes, state_formula
 from zolite.core.rule import schedule
 from zolite.core.sampler import Aligned, Guided
 from zolite.core.state import State, restore_state, split_state

@@ -25,7 +25,6 @@ class Piece:
     formula: str = "0"
     state: Callable[[MethodPart, Shapes], int] = lambda m, shapes: 0
     points: Callable[[MethodPart, int], float] = lambda m, queries: 0.0  # a step, for that many directions
-    deterministic: bool = True  # a journal replays it without the model
 
 
 def _matrices(shapes: Shapes) -> list[tuple[int, int]]:
@@ -73,7 +72,6 @@ SAMPLERS = {
         "along the main direction of each layer's inputs",
         "4 Σ n",
         lambda m, shapes: FLOAT * sum(n for _, n in _matrices(shapes)),
-        deterministic=False,
     ),
     "aligned": Piece(
         "in the space of a probed gradient, with a set part along it",
@@ -172,8 +170,3 @@ def state_bytes(m: MethodPart, shapes: Shapes) -> int:
 def state_formula(m: MethodPart) -> str:
     """The same in words: n numbers in all, r rank, m and n a matrix's sides (m' and n' of its nearest square)."""
     return " + ".join(piece.formula for piece in pieces(m) if piece.formula != "0") or "0"
-
-
-def deterministic(m: MethodPart) -> bool:
-    """Do a step's losses say all that it did, so that a journal replays without the model?"""
-    return all(piece.deterministic for piece in pieces(m))
