@@ -22,7 +22,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": LLAMA | {"tie_word_embeddings": True},
     "mistral": LLAMA | {"sliding_window": None},
     "qwen3": LLAMA | {"head_dim": 32},
-    "gemma3_text": LLAMA | {"head_dim": 32, "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]},
+    "gemma3_text": LLAMA
+    | {"head_dim": 32, "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]},
     "phi": {"intermediate_size": 128, "num_key_value_heads": 4},
     "opt": {"ffn_dim": 128, "word_embed_proj_dim": 64},
     "gpt_neox": {"intermediate_size": 128},
@@ -39,7 +40,11 @@ def model_folder(
     def make(kind: str, dtype: torch.dtype) -> Path:
         if (kind, dtype) not in made:
             folder = made[kind, dtype] = tmp_path_factory.mktemp("models") / kind
-            special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0}
+            special = {
+                "bos_token_id": tokenizer.bos_token_id,
+                "eos_token_id": tokenizer.eos_token_id,
+                "pad_token_id": 0,
+            }
             config = AutoConfig.for_model(kind, **SIZES, **ARCHITECTURES[kind], **special)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(1)

@@ -51,17 +51,18 @@ WORDS = {
 
 
 def card(trained: Trained, format_: str) -> str:
-    session, r, base = trained.session, trained.session.recipe, trained.source.base
+    r, facts, base = trained.recipe, trained.facts, trained.source.base
     what, library, use = (text.format(base=base) if "{base}" in text else text for text in WORDS[format_])
     *others, last = [str(step) for step in trained.steps]
-    scores = [e for e in session.journal.evaluations() if trained.steps == (e.step,)]
-    measured = [f"Measured: {e.split} {e.metric} {e.value:.4g} on {e.rows} rows at step {e.step}.\n" for e in scores]
+    measured = [
+        f"Measured: {e.split} {e.metric} {e.value:.4g} on {e.rows} rows at step {e.step}.\n" for e in trained.scores
+    ]
     return CARD.format(
         base=base,
         library=library,
-        name=session.name,
+        name=trained.name,
         what=what,
-        version=session.facts["versions"]["zolite"],
+        version=facts["versions"]["zolite"],
         method=r.method.name,
         space=r.adapter.space,
         steps=f"the mean of steps {', '.join(others)} and {last}" if others else f"{last} steps",
@@ -74,6 +75,6 @@ def card(trained: Trained, format_: str) -> str:
         quant=r.model.quant,
         model=r.model.name,
         score="".join(measured[-1:]),
-        prompt=PROMPT.format(template=r.data.template.replace("\n", "⏎")) if session.facts["labels"] else "",
+        prompt=PROMPT.format(template=r.data.template.replace("\n", "⏎")) if facts["labels"] else "",
         use=use,
     )

@@ -40,6 +40,7 @@ FORMATS = {
 @dataclass(frozen=True)
 class Done:
     steps: tuple[int, ...]
+    dtype: str
     folder: Path
     base: str
     reports: list[check.Report]
@@ -69,19 +70,19 @@ def export(
             (partial / "README.md").write_text(card.card(chosen, format_), encoding="utf-8")
             notes = modelfile.write(chosen, partial, format_, models.tokenizer(chosen.source, paths()["cache"]))
             reports = check.check(chosen, partial, format_, dtype) if verify else []
-            done = Done(chosen.steps, folder, chosen.source.base, reports, notes)
-            (partial / REPORT).write_text(json.dumps(about(done, session, format_, dtype), indent=1), encoding="utf-8")
+            done = Done(chosen.steps, dtype, folder, chosen.source.base, reports, notes)
+            (partial / REPORT).write_text(json.dumps(about(done, session, format_), indent=1), encoding="utf-8")
             _appear(partial, folder, Path(parent) / "old")
     return done
 
 
-def about(done: Done, session: Session, format_: str, dtype: str) -> dict[str, Any]:
+def about(done: Done, session: Session, format_: str) -> dict[str, Any]:
     """What REPORT holds."""
     return {
         "session": session.name,
         "steps": list(done.steps),
         "format": format_,
-        "dtype": dtype,
+        "dtype": done.dtype,
         "base": done.base,
         "versions": session.facts["versions"],
         "checks": [dataclasses.asdict(report) for report in done.reports],
@@ -89,12 +90,25 @@ def about(done: Done, session: Session, format_: str, dtype: str) -> dict[str, A
     }
 
 
+def told(done: Done, name: str, format_: str) -> list[str]:
+    """The same for people."""
+    step = " and ".join(str(step) for step in done.steps)
+    lines = [f"{done.folder}: {name} at step {step} as {format_} in {done.dtype}, for {done.base}"]
+    lines += [line for report in done.reports for line in check.said(report)] or ["not checked"]
+    lines += [f"note: {note}" for note in done.notes]
+    if (done.folder / "Modelfile").is_file():
+        lines += ["for Ollama:", *(f"  {line}" for line in modelfile.commands(name, done.folder))]
+    return lines
+
+
 def _dtype(format_: str, dtype: str) -> str:
     known = FORMATS.get(format_)
     if known is None:
         raise UsageError(f"--format {format_} is not one of {', '.join(FORMATS)}", "peft is the default")
     if dtype and dtype not in known.dtypes:
-        raise UsageError(f"--format {format_} is not written in {dtype}", f"it is written in {' or '.join(known.dtypes)}")
+        raise UsageError(
+            f"--format {format_} is not written in {dtype}", f"it is written in {' or '.join(known.dtypes)}"
+        )
     return dtype or known.dtypes[0]
 
 
@@ -103,7 +117,9 @@ def _check_free(folder: Path, force: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not force:
-        raise UsageError(f"{folder} exists and is not empty", "choose another folder with --to, or replace it with --force")
+        raise UsageError(
+            f"{folder} exists and is not empty", "choose another folder with --to, or replace it with --force"
+        )
     if not (folder / REPORT).is_file():
         raise UsageError(f"{folder} was not made by an export: it has no {REPORT}", "choose another folder with --to")
 

@@ -1,4 +1,4 @@
-"""LoRA as llama.cpp reads it, and whole models merged in a GGUF file's own names and order. Needs the gguf package only.
+"""LoRA as llama.cpp reads it, and whole models merged in a GGUF file's own order: with the gguf package alone.
 
 What llama.cpp calls a layer, and in which order it keeps its rows, is a property of the architecture.
 """
@@ -84,10 +84,10 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
     numbers = _rounded(converted(trained), dtype)
     writer = GGUFWriter(folder / ADAPTER, architecture(trained).name)
     writer.add_type(GGUFType.ADAPTER)
-    writer.add_name(trained.session.name)
+    writer.add_name(trained.name)
     writer.add_file_type(LlamaFileType.MOSTLY_F16 if dtype == "f16" else LlamaFileType.ALL_F32)
     writer.add_string(Keys.Adapter.TYPE, "lora")
-    writer.add_float32(Keys.Adapter.LORA_ALPHA, trained.session.recipe.adapter.alpha)
+    writer.add_float32(Keys.Adapter.LORA_ALPHA, trained.recipe.adapter.alpha)
     for name, values in numbers.items():
         writer.add_tensor(name, values)
     writer.write_header_to_file()
@@ -158,7 +158,7 @@ def bytes_of(trained: Trained, dtype: str) -> int:
 
 def _by_llama_cpp(trained: Trained, dtype: str) -> str:
     return (
-        f"`zolite export {trained.session.name} --to DIR --format merged`, then llama.cpp's "
+        f"`zolite export {trained.name} --to DIR --format merged`, then llama.cpp's "
         f"`python convert_hf_to_gguf.py DIR --outfile {MODEL} --outtype {dtype}`"
     )
 

@@ -16,7 +16,7 @@ MODELS = (
     "LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "GemmaForCausalLM", "Gemma2ForCausalLM",
     "Gemma3ForCausalLM", "Phi3ForCausalLM", "Qwen2ForCausalLM",
 )  # fmt: skip
-REFUSED = "Ollama's newer engine has no adapters (\"loras are not yet implemented\"): there, export --format merged"
+REFUSED = 'Ollama\'s newer engine has no adapters ("loras are not yet implemented"): there, export --format merged'
 
 
 def write(trained: Trained, folder: Path, format_: str, tokenizer: Any) -> list[str]:
@@ -55,7 +55,7 @@ def _files(trained: Trained, format_: str) -> tuple[list[str], list[str]]:
 
 def _parameters(trained: Trained, tokenizer: Any) -> list[str]:
     stops = [f"PARAMETER stop {json.dumps(text, ensure_ascii=False)}" for text in _ends(trained, tokenizer)]
-    labels = trained.session.facts["labels"]
+    labels = trained.facts["labels"]
     if not labels:
         return stops
     longest = max(len(tokenizer(" " + label, add_special_tokens=False).input_ids) for label in labels)
@@ -73,8 +73,8 @@ def _ends(trained: Trained, tokenizer: Any) -> list[str]:
 
 def _template(trained: Trained, tokenizer: Any) -> tuple[list[str], str]:
     """The prompt as it was trained on, in Go's template language; and what is wrong where that cannot be said in it."""
-    if trained.session.facts["labels"]:
-        text = _of_label(trained.session.recipe.data.template)
+    if trained.facts["labels"]:
+        text = _of_label(trained.recipe.data.template)
     elif trained.kind == "messages":
         turns = turns_of(tokenizer)
         if turns is None:

@@ -15,7 +15,7 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
     with quiet():
         from peft import LoraConfig
 
-    recipe = trained.session.recipe
+    recipe = trained.recipe
     LoraConfig(
         r=recipe.adapter.rank,
         lora_alpha=_whole(recipe.adapter.alpha),

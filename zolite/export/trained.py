@@ -11,15 +11,21 @@ from torch import Tensor
 
 from zolite.data import rows as tables
 from zolite.errors import UsageError, ZoliteError
+from zolite.events import Evaluated
+from zolite.history import chosen
 from zolite.model import load as models
 from zolite.paths import paths
-from zolite.replay import last_factors
-from zolite.session import Session
+from zolite.recipe import Recipe
+from zolite.replay import factors_at
+from zolite.session import Chapter, Session
 
 
 @dataclass(frozen=True)
 class Trained:
-    session: Session
+    name: str  # the session's
+    recipe: Recipe
+    facts: dict[str, Any]
+    scores: list[Evaluated]  # of that step
     steps: tuple[int, ...]  # several: the factors are their mean
     factors: dict[str, Tensor]  # by block name ("model.layers.0.….a"), float32
     source: models.Source
@@ -27,7 +33,7 @@ class Trained:
 
     @property
     def scale(self) -> float:
-        part = self.session.recipe.adapter
+        part = self.recipe.adapter
         return part.alpha / part.rank
 
     @functools.cached_property
@@ -45,8 +51,8 @@ class Trained:
     @functools.cached_property
     def kind(self) -> str:
         """label, completion or messages; the rows are asked where the session does not say."""
-        recipe = self.session.recipe
-        if self.session.facts["labels"]:
+        recipe = self.recipe
+        if self.facts["labels"]:
             return "label"
         try:
             return tables.load(Path(recipe.data.path), recipe.data.template).kind
@@ -67,29 +73,31 @@ class Trained:
 def trained(session: Session, which: str) -> Trained:
     """`which` is last, best, a step, or several with commas between, whose numbers are averaged."""
     found = dict(factors_at(session, chosen(session, what.strip())) for what in which.split(","))
-    parts = list(found.values())
+    steps, parts = tuple(sorted(found)), list(found.values())
+    chapter = _chapter(session, steps)
     mean = {name: torch.stack([p[name] for p in parts]).mean(dim=0) for name in parts[0]}
-    source, known = models.resolve(session.recipe.model.name), session.facts["model"]
+    source, known = models.resolve(chapter.recipe.model.name), chapter.facts["model"]
     if source.path and models.fingerprint_of(source.path) != known:
         raise ZoliteError(
             f"the weights at {source.path} are no longer those that session {session.name} was trained on",
             "put the model back as it was",
         )
     origin = models.original(source, known.rpartition("@")[2], paths()["cache"])
-    return Trained(session, tuple(sorted(found)), mean, source, origin)
+    scores = [e for e in session.journal.evaluations() if steps == (e.step,)]
+    return Trained(session.name, chapter.recipe, chapter.facts, scores, steps, mean, source, origin)
+
+
+def _chapter(session: Session, steps: tuple[int, ...]) -> Chapter:
+    """The recipe that a step was taken with; steps of different adapters have no mean."""
+    own = [[c for c in session.chapters if c.since < step or c is session.chapters[0]][-1] for step in steps]
+    if any(chapter.recipe.adapter != own[0].recipe.adapter for chapter in own):
+        raise UsageError(
+            f"steps {', '.join(map(str, steps))} of session {session.name} were taken with different adapters",
+            "export one of them",
+        )
+    return own[-1]
 
 
 def delta(a: Tensor, b: Tensor, scale: float) -> Tensor:
     """What a layer's weight (out, in) gains, float32."""
     return torch.mm(b, a).mul_(scale)
-
-
-def chosen(session: Session, what: str) -> int:
-    if what == "best":
-        dev = [e for e in session.journal.evaluations() if e.split == "dev"]
-        return max(dev, key=lambda e: e.value if e.metric == "accuracy" else -e.value).step
-    return session.journal.last_step() if what == "last" else int(what)
-
-
-def factors_at(session: Session, step: int | None = None) -> tuple[int, dict[str, Tensor]]:
-    return last_factors(session)
