@@ -127,6 +127,9 @@ def train(
     space: Annotated[str | None, typer.Option(help=", ".join(recipes.SPACES))] = None,
     rank: Annotated[int | None, typer.Option(help="rank of the adapter")] = None,
     targets: Annotated[str | None, typer.Option(help="linear layers, comma between; all if left out")] = None,
+    from_adapter: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="go on from a LoRA as peft writes it; sets rank, alpha, targets")
+    ] = None,
     quant: Annotated[str | None, typer.Option(help=", ".join(recipes.QUANTS))] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
     steps: Annotated[int | None, typer.Option(help="optimisation steps")] = None,
@@ -145,8 +148,14 @@ def train(
 ) -> None:
     """Fine-tune MODEL on your rows and save a session."""
     given = {flag: value for flag, value in locals().items() if flag in FLAGS}
-    base = recipes.load(recipe) if recipe else Recipe()
-    chosen = _with_flags(base, **given, changes={"model.name": model, "data.path": data, **_settings(sets)})
+    base, changes = recipes.load(recipe) if recipe else Recipe(), _settings(sets)
+    if from_adapter:
+        from zolite.engine import start
+
+        asked = {FLAGS[flag]: value for flag, value in given.items() if value is not None} | changes
+        changes = start.settings(from_adapter.expanduser(), asked, base.adapter) | asked
+        given = {}
+    chosen = _with_flags(base, **given, changes={"model.name": model, "data.path": data, **changes})
     sessions.ensure_free(name)
     if dry_run:
         _dry_run(chosen, as_json)

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from zolite import session as sessions
 from zolite import train as training
 from zolite.errors import DoesNotFit, UsageError, ZoliteError
-from zolite.export import check, formats, gguf, merged
+from zolite.export import formats, gguf, merged
 from zolite.recipe import Recipe
 
 Make = Callable[..., Recipe]

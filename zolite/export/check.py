@@ -21,7 +21,7 @@ from zolite.engine import probe
 from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine
 from zolite.errors import DoesNotFit, UsageError, ZoliteError
-from zolite.export import gguf, merged, peft
+from zolite.export import gguf, peft
 from zolite.export.trained import Trained
 from zolite.model import load as models
 from zolite.model.quant import activations
@@ -29,12 +29,12 @@ from zolite.paths import paths
 from zolite.text import human_bytes
 
 BATCH = 8  # rows a forward: whole logits are large
-ROWS, PROMPTS, TOKENS = 32, 3, 12  # rows whose losses are compared; prompts that are continued, by so many tokens
+ROWS, PROMPTS, TOKENS = 32, 3, 8  # rows whose losses are compared; prompts that are continued, by so many tokens
 NOTHING = 1e-5  # nats a token: below, an export is the bare model
 
 # Nats a token that rounding activations, factors or weights so may move a row's loss by (docs/log.md).
 ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1, "f32": 0.0, "f16": 1e-2, "16-bit": 5e-2, "q8_0": 1e-1}
-LLAMA = 1e-1  # llama.cpp's products round activations to 8 bits where the base is quantized
+LLAMA = 2.5e-1  # llama.cpp rounds activations to 8 bits where weights are quantized
 
 Forward = Callable[[Sequence[Sequence[int]]], Sequence[Tensor]]
 """Token sequences to the logits (tokens, V) of each."""
@@ -121,7 +121,7 @@ def _right_alone(row: Example) -> Example:
 
 def place(trained: Trained) -> torch.device:
     """The session's device, or the CPU, whichever holds the model in float32."""
-    size = 2 * sum((trained.origin / shard).stat().st_size for shard in merged.shards_of(trained.origin))
+    size = 2 * sum(file.stat().st_size for file in trained.origin.glob("*.safetensors"))
     try:
         wanted = models.pick_device(trained.recipe.model.device)
     except UsageError:  # it was trained on another machine
