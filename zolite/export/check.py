@@ -1,8 +1,10 @@
 """Is an export what was trained? Asked of the readers that others use, with none of zolite's layers."""
 
+import contextlib
 import gc
 import importlib.metadata
 import importlib.util
+import io
 import itertools
 import tempfile
 from collections.abc import Callable, Sequence
@@ -303,7 +305,9 @@ def _merged(trained: Trained, folder: Path, device: torch.device) -> Forward:
 def _merged_gguf(trained: Trained, folder: Path, device: torch.device) -> Forward:
     from transformers import GgufConfig
 
-    return forward_of(_float32(folder, device, gguf_file=gguf.MODEL, quantization_config=GgufConfig(dequantize=True)))
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
+        expanded = GgufConfig(dequantize=True)
+        return forward_of(_float32(folder, device, gguf_file=gguf.MODEL, quantization_config=expanded))
 
 
 def llama(model: Path, adapter: Path | None = None, context: int = 1024) -> Forward:
