@@ -22,8 +22,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": LLAMA | {"tie_word_embeddings": True},
     "mistral": LLAMA | {"sliding_window": None},
     "qwen3": LLAMA | {"head_dim": 32},
-    "gemma3_text": LLAMA
-    | {"head_dim": 32, "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]},
+    "gemma3_text": LLAMA | {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 64},
     "phi": {"intermediate_size": 128, "num_key_value_heads": 4},
     "opt": {"ffn_dim": 128, "word_embed_proj_dim": 64},
     "gpt_neox": {"intermediate_size": 128},

@@ -245,7 +245,7 @@ def _judged(report: Report) -> Report:
         raise ZoliteError(
             f"{report.reader} has other losses than the session: {report.loss_export:.4g} and {report.loss_session:.4g}"
             f" nats a token on average, rows {report.apart:.2g} apart where rounding explains {report.allowed:.2g}",
-            "nothing was written; please report this, with the model's name",
+            "nothing was written; please report this, with the model's name (--no-verify writes it all the same)",
         )
     return report
 

@@ -57,7 +57,7 @@ def export(
     verify: bool = True,
 ) -> Done:
     """Write a session's adapter to a new folder, read it back as others would, and only then let it appear."""
-    dtype = _dtype(format_, dtype)
+    dtype, folder = _dtype(format_, dtype), folder.resolve()
     _check_free(folder, force)
     chosen = trained(session, step)
     _check_disk(folder, FORMATS[format_].size(chosen, dtype))
@@ -125,7 +125,7 @@ def _check_free(folder: Path, force: bool) -> None:
 
 
 def _check_disk(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(next(p for p in folder.resolve().parents if p.exists())).free
+    free = shutil.disk_usage(next(p for p in folder.parents if p.exists())).free
     if needed > free:
         raise ZoliteError(
             f"the export takes {human_bytes(needed)}; {human_bytes(free)} are free at {folder.parent}",
