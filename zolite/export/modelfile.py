@@ -13,8 +13,8 @@ from zolite.export.trained import Trained
 # What Ollama converts by itself (its convert.go): adapters by llama.cpp's name of the model, models by transformers'.
 ADAPTERS = ("llama", "gemma2")
 MODELS = (
-    "LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "GemmaForCausalLM", "Gemma2ForCausalLM",
-    "Gemma3ForCausalLM", "Phi3ForCausalLM", "Qwen2ForCausalLM",
+    "LlamaForCausalLM", "MixtralForCausalLM", "GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM",
+    "Phi3ForCausalLM", "Qwen2ForCausalLM",
 )  # fmt: skip
 REFUSED = 'Ollama\'s newer engine has no adapters ("loras are not yet implemented"): there, export --format merged'
 
@@ -38,19 +38,19 @@ def commands(name: str, folder: Path) -> list[str]:
 def _files(trained: Trained, format_: str) -> tuple[list[str], list[str]]:
     """Lines that name the weights, none where Ollama cannot take them; and notes."""
     base, kind = trained.gguf or trained.origin, gguf.ARCHITECTURES.get(trained.architecture)
+    unsure = f"Ollama may not convert {trained.architecture}: if so, llama.cpp's convert_hf_to_gguf.py first"
+    doubts = [] if trained.architecture in MODELS else [unsure]
     if format_ == "merged-gguf":
         return [f"FROM ./{gguf.MODEL}"], []
     if format_ == "merged":
-        unknown = f"Ollama may not convert {trained.architecture}: if so, llama.cpp's convert_hf_to_gguf.py first"
-        return ["FROM ."], [] if trained.architecture in MODELS else [unknown]
-    if format_ == "gguf":
-        return [f"FROM {base}", f"ADAPTER ./{gguf.ADAPTER}"], [REFUSED]
-    if kind is None or kind.name not in ADAPTERS:
+        return ["FROM ."], doubts
+    if format_ == "peft" and (kind is None or kind.name not in ADAPTERS):
         return [], [
             f"Ollama converts safetensors adapters of {' and '.join(ADAPTERS)} only, not of {trained.architecture}: "
             "for Ollama, export --format gguf or merged"
         ]
-    return [f"FROM {base}", "ADAPTER ."], [REFUSED]
+    adapter = f"./{gguf.ADAPTER}" if format_ == "gguf" else "."
+    return [f"FROM {base}", f"ADAPTER {adapter}"], [REFUSED, *([] if trained.gguf else doubts)]
 
 
 def _parameters(trained: Trained, tokenizer: Any) -> list[str]:
