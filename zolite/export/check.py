@@ -173,9 +173,9 @@ def prompts_of(rows: Sequence[Example]) -> list[list[int]]:
 def continued(forward: Forward, prompts: Sequence[Sequence[int]], tokens: int = TOKENS) -> list[list[int]]:
     """The likeliest token after each prompt, appended, and again."""
     texts = [list(prompt) for prompt in prompts]
-    for _ in range(tokens):
-        for text, logits in zip(texts, forward(texts), strict=True):
-            text.append(int(logits[-1].argmax()))
+    for text in texts:
+        for _ in range(tokens):
+            text.append(int(forward([text])[0][-1].argmax()))
     return texts
 
 
