@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from zolite import __version__, cli, events
+from zolite import __version__, cli, events, shell
 from zolite import session as sessions
 from zolite.core.methods import METHODS
-from zolite.events import Evaluated, Event, Finished, Noted, Saved, Started, StepDone
+from zolite.events import Continued, Evaluated, Event, Finished, Noted, Paused, Saved, Started, StepDone
 from zolite.replay import factors_at
 
 ENTRY = [sys.executable, "-c", "from zolite.cli import main; main()"]
@@ -44,7 +45,7 @@ class Ended:
 @pytest.fixture
 def zolite(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ended]]:
     """zolite("train", …) runs main() in this process, since a new one takes seconds to import torch."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*words: object) -> Ended:
@@ -223,14 +224,14 @@ def test_backslash_n_in_a_template_is_a_new_line(zolite: Zolite, words: Words, o
 
 def test_a_stopped_run_resumes(zolite: Zolite, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first Ctrl-C ends a run with 130 and the command that goes on; that command finishes it."""
-    real, asked = cli.Interrupt.__call__, itertools.count()
+    real, asked = shell.Interrupt.__call__, itertools.count()
 
-    def third(self: cli.Interrupt) -> bool:
+    def third(self: shell.Interrupt) -> bool:
         if next(asked) == 3:
             signal.raise_signal(signal.SIGINT)
         return real(self)
 
-    monkeypatch.setattr(cli.Interrupt, "__call__", third)
+    monkeypatch.setattr(shell.Interrupt, "__call__", third)
     ended = zolite(*words(steps=9, name="stopped"), "--json")
     assert ended.code == 130
     assert ended.err.splitlines() == [
@@ -482,3 +483,99 @@ def test_a_process_ends_with_the_code_of_its_error(words: Words, tmp_path: Path)
     out, err = child.communicate(timeout=60)
     blames(Ended(child.returncode, out, err))
     assert out == ""
+
+
+def waited(name: str, seconds: float = 120) -> str:
+    """How a run that nobody holds on to ends."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if sessions.exists(name):
+            with sessions.open_(name) as session:
+                if not session.running() and session.ending() != "stopped":
+                    return session.ending()
+        time.sleep(0.1)
+    raise AssertionError(f"{name} does not end")
+
+
+def test_a_closed_terminal_leaves_the_run_going(words: Words) -> None:
+    """Without its terminal (SIGHUP) and with nobody reading what it says, a run goes on to its last step."""
+    child = started(*words(steps=200, name="alone"), "--json")
+    until_step(child, 1)
+    child.send_signal(signal.SIGHUP)
+    assert child.stdout is not None and child.stderr is not None
+    child.stdout.close()
+    child.stderr.close()
+    assert waited("alone") == "done"
+    assert child.wait(timeout=60) == 0
+
+
+def test_a_reader_that_goes_away_leaves_the_run_going(words: Words) -> None:
+    """As in `zolite train … --json | head`: a pipe that breaks is no reason to end."""
+    child = started(*words(steps=200, name="alone"), "--json")
+    until_step(child, 1)
+    assert child.stdout is not None
+    child.stdout.close()
+    assert waited("alone") == "done"
+    child.communicate(timeout=60)
+    assert child.returncode == 0
+
+
+def test_a_detached_run_is_watched_and_told(zolite: Zolite, words: Words, home: Path) -> None:
+    """It says its name and leaves; the run can be watched, paused, let go on and stopped; its log is its owner's."""
+    child = started(*words(steps=100_000, name="far", quant="float32"), "--detach", "--json")
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 0 and json.loads(out) == {"session": "far"}, err
+    assert zolite("sessions", "list", "--json").document[0]["status"] == "running"
+    for verb, kind in (("pause", Paused), ("continue", Continued), ("stop", Finished)):
+        assert zolite("sessions", verb, "far").code == 0
+        seen = started("watch", "far", "--json")
+        assert seen.stdout is not None
+        assert any(isinstance(events.from_json(line), kind) for line in seen.stdout)
+        seen.kill()
+        seen.communicate()
+    assert waited("far") == "interrupted"
+    shown = zolite("watch", "far", "--plain")
+    assert shown.code == 0 and "paused" in shown.out and "interrupted at step" in shown.out
+    log = home / "sessions" / "far" / "trainer.log"
+    assert log.stat().st_mode & 0o777 == 0o600 and "Traceback" not in log.read_text()
+
+
+def test_a_detached_run_that_cannot_start_says_why(words: Words, home: Path, tmp_path: Path) -> None:
+    """The error of the process behind is this one's, with its code, and nothing stays."""
+    child = started(*words(data=tmp_path / "nowhere"), "--detach")
+    out, err = child.communicate(timeout=120)
+    message, _ = blames(Ended(child.returncode, out, err))
+    assert "nowhere" in message and out == ""
+    assert os.listdir(home / "sessions") == []
+
+
+# Sessions
+
+
+def test_sessions_are_managed(zolite: Zolite, words: Words) -> None:
+    """Rewound, forked, verified, renamed, pruned and removed, with what was done said in words and as JSON."""
+    assert zolite(*words(steps=4, name="first")).code == 0
+    assert zolite("sessions", "verify", "first").code == 0
+    assert zolite("sessions", "fork", "first", "second", "--at", "2", "--json").document == {
+        "session": "second",
+        "from": "first",
+        "step": 2,
+    }
+    assert zolite("sessions", "rewind", "first", "--to", "3", "--json").document["taken_back"] == 1
+    assert zolite("sessions", "rename", "second", "third").code == 0
+    assert zolite("sessions", "prune", "first", "--json").document["freed_bytes"] >= 0
+    assert zolite("sessions", "rm", "third", "--yes").code == 0
+    assert [row["name"] for row in zolite("sessions", "list", "--json").document] == ["first"]
+    assert zolite("resume", "first").code == 0
+    blames(zolite("sessions", "rewind", "first", "--to", "9"))
+    blames(zolite("sessions", "pause", "first"))
+    blames(zolite("watch", "third"))
+
+
+def test_a_damaged_session_fails_its_verification(zolite: Zolite, words: Words, home: Path) -> None:
+    """The error counts what is wrong and names the step to go back to."""
+    assert zolite(*words(steps=4, name="first")).code == 0
+    damaged = home / "sessions" / "first" / "checkpoints" / "000003" / "state.json"
+    damaged.write_text(damaged.read_text() + " ")
+    message, hint = blames(zolite("sessions", "verify", "first"), code=1)
+    assert "1 of" in message and "--to 2" in hint

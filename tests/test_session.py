@@ -571,21 +571,6 @@ def test_a_disk_that_fills_while_creating_leaves_no_session(monkeypatch: pytest.
     session.create("first", Recipe(), {}).close()
 
 
-def test_a_failed_write_of_params_is_a_full_disk_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error that safetensors raises, which is text alone, is understood."""
-    import safetensors
-    import safetensors.torch
-
-    def full(*_: object) -> None:
-        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    with session.create("first", Recipe(), {}) as made:
-        monkeypatch.setattr(safetensors.torch, "save_file", full)
-        with pytest.raises(ZoliteError, match="disk full while saving step 0"):
-            made.save(0, tensors(1.0), {})
-        assert os.listdir(made.path / "checkpoints") == []
-
-
 def test_a_rewind_takes_back_everything_after_the_step() -> None:
     """Rows, events and checkpoints after the step are gone, those before it stay, and the run goes on from there."""
     with session.create("first", Recipe(), {}) as made:

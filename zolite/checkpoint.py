@@ -8,11 +8,12 @@ import shutil
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zolite import __version__
-from zolite.disk import fsync_folder, reading, saving, write_new
+from zolite.disk import fsync_folder, reading, saving, size, write_new
 
 if TYPE_CHECKING:
     import torch
@@ -44,26 +45,47 @@ class Checkpoint:
 
 
 def save(
-    folder: Path, step: int, tensors: Mapping[str, "torch.Tensor"], state: Mapping[str, Any], keep: Collection[int] = ()
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, "torch.Tensor"],
+    state: Mapping[str, Any],
+    keep: Collection[int] = (),
+    budget: float = inf,
 ) -> Checkpoint:
-    """Saves beside and renames, so the name appears with everything under it. Then old ones go, but for `keep`."""
+    """Saves beside and renames, so the name appears with everything under it. Then old ones go, but for `keep`.
+
+    Of the newest three those go too that would take the folder over `budget` bytes; the very newest stays.
+    """
     target, partial = folder / f"{step:06d}", folder / f".{step:06d}.partial-{os.getpid()}"
-    needed = sum(t.numel() * t.element_size() for t in tensors.values())
-    with saving(f"step {step}", folder, needed):
+    files = packed(tensors, state)
+    with saving(f"step {step}", folder, sum(map(len, files.values()))):
         if isinstance(found := inspect(target), Checkpoint):
+            fsync_folder(folder)  # an attempt that failed last of all may not have
             return found
         if target.exists():
             target.rename(folder / f"{target.name}.broken-{time.time_ns()}")
         try:
-            digest = _build(partial, step, tensors, state)
+            _build(partial, step, files)
             partial.rename(target)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         fsync_folder(folder)
-    old = steps(folder)[NEWEST_KEPT:]
-    remove(folder, [s for s in old if s not in keep])
-    return Checkpoint(step, target, digest)
+    remove(folder, unwanted(folder, keep, budget))
+    return Checkpoint(step, target, digest(files))
+
+
+def unwanted(folder: Path, keep: Collection[int], budget: float) -> list[int]:
+    """The steps whose checkpoints may go."""
+    newest, *others = steps(folder)
+    sizes = {step: size(folder / f"{step:06d}") for step in (newest, *others)}
+    left = budget - sum(sizes[step] for step in {newest, *keep} & sizes.keys())
+    gone = []
+    for place, step in enumerate(s for s in others if s not in keep):
+        left -= sizes[step]
+        if left < 0 or place >= NEWEST_KEPT - 1:
+            gone.append(step)
+    return gone
 
 
 def newest(folder: Path, upto: int | None = None) -> tuple[Checkpoint | None, list[str]]:
@@ -125,25 +147,35 @@ def sweep(folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _build(partial: Path, step: int, tensors: Mapping[str, "torch.Tensor"], state: Mapping[str, Any]) -> str:
-    """Writes the folder, everything in it on the disk when this returns; the manifest last. Returns the digest."""
+def packed(tensors: Mapping[str, "torch.Tensor"], state: Mapping[str, Any]) -> dict[str, bytes]:
+    """A checkpoint's files; the same numbers make the same bytes."""
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(mode=0o700, parents=True)
-    write_new(partial / PARAMS, b"")  # safetensors keeps the mode of a file that is there
     # A copy of each: views of one buffer, which is what the blocks of a Space are, may not share a file.
     copies = {k: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for k, t in tensors.items()}
-    save_file(copies, partial / PARAMS)
-    os.chmod(partial / PARAMS, 0o600)
-    _fsync(partial / PARAMS)
-    write_new(partial / STATE, json.dumps(dict(state), indent=1).encode())
-    files = {name: _facts(partial / name) for name in (PARAMS, STATE)}
-    manifest = {"step": step, "zolite": __version__, "files": files}
+    return {PARAMS: to_bytes(copies), STATE: json.dumps(dict(state), indent=1).encode()}
+
+
+def digest(files: Mapping[str, bytes]) -> str:
+    """What tells a checkpoint from another: sha256 over the digests of its files."""
+    return _digest({name: _noted(data) for name, data in files.items()})
+
+
+def _build(partial: Path, step: int, files: Mapping[str, bytes]) -> None:
+    """Writes the folder, everything in it on the disk when this returns; the manifest last."""
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(mode=0o700, parents=True)
+    for name, data in files.items():
+        write_new(partial / name, data)
+    noted = {name: _noted(data) for name, data in files.items()}
+    manifest = {"step": step, "zolite": __version__, "files": noted}
     write_new(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
     fsync_folder(partial)
-    return _digest(files)
+
+
+def _noted(data: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -153,8 +185,3 @@ def _facts(path: Path) -> dict[str, Any]:
 
 def _digest(files: Mapping[str, Mapping[str, Any]]) -> str:
     return hashlib.sha256("".join(files[name]["sha256"] for name in (PARAMS, STATE)).encode()).hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    with open(path, "r+b") as f:  # Windows syncs only what may be written
-        os.fsync(f.fileno())

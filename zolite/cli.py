@@ -2,27 +2,24 @@
 
 import json
 import math
-import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, Group
 from rich.table import Table
 
-from zolite import __version__, render
+from zolite import __version__, cli_sessions, render
 from zolite import recipe as recipes
 from zolite import session as sessions
 from zolite.composition import deterministic
 from zolite.errors import UsageError, ZoliteError
-from zolite.events import Event, Finished, Started, to_json
+from zolite.events import to_json
 from zolite.paths import paths as all_paths
 from zolite.recipe import Recipe
+from zolite.shell import INTERRUPTED, Detach, Json, Name, Plain, detached, follow, interrupt, outline, report
 from zolite.text import human_bytes
 
 if TYPE_CHECKING:
@@ -35,10 +32,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-sessions_app = typer.Typer(help="What was trained, and what is in it.", no_args_is_help=True)
-app.add_typer(sessions_app, name="sessions")
-
-INTERRUPTED = 130
+app.add_typer(cli_sessions.app, name="sessions")
+app.command()(cli_sessions.watch)
 
 # Command-line options and the settings they set; everything else goes through --set.
 FLAGS = {
@@ -67,10 +62,7 @@ def _lines(text: str | None) -> str | None:
 Template = Annotated[
     str | None, typer.Option(callback=_lines, help=r"prompt of rows with labels, {label} last; \n is a new line")
 ]
-Json = Annotated[bool, typer.Option("--json", help="one JSON document, or one event a line, on stdout")]
-Plain = Annotated[bool, typer.Option("--plain", help="lines of text instead of live panels")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting of the recipe")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="a session")]
 
 
 def main() -> None:
@@ -115,7 +107,7 @@ def demo(
     from zolite.demo.run import demo, demo_recipe
 
     recipe = _with_flags(demo_recipe(), steps=steps, quant=quant, device=device, seed=seed)
-    _follow(lambda stop: demo(recipe, stop), plain, as_json)
+    follow(lambda stop: demo(recipe, stop), plain, as_json)
 
 
 @app.command()
@@ -143,6 +135,7 @@ def train(
     name: Annotated[str | None, typer.Option(help="the session's name")] = None,
     sets: Sets = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check recipe and data, load nothing")] = False,
+    detach: Detach = False,
     plain: Plain = False,
     as_json: Json = False,
 ) -> None:
@@ -160,9 +153,12 @@ def train(
     if dry_run:
         _dry_run(chosen, as_json)
         return
+    if detach:
+        _detached(as_json)
+        return
     from zolite.train import begin
 
-    _follow(lambda stop: begin(chosen, name, stop), plain, as_json)
+    follow(lambda stop: begin(chosen, name, stop), plain, as_json)
 
 
 @app.command()
@@ -170,13 +166,17 @@ def resume(
     name: Name,
     sets: Sets = None,
     force: Annotated[bool, typer.Option(help="go on although model, data or recipe changed")] = False,
+    detach: Detach = False,
     plain: Plain = False,
     as_json: Json = False,
 ) -> None:
     """Go on with a session where it stopped."""
+    if detach:
+        _detached(as_json)
+        return
     from zolite.train import resume
 
-    _follow(lambda stop: resume(name, _settings(sets), force, stop), plain, as_json)
+    follow(lambda stop: resume(name, _settings(sets), force, stop), plain, as_json)
 
 
 @app.command("learn-optimizer")
@@ -217,7 +217,7 @@ def learn_optimizer(
     learned.ensure_free(target)
     if convert is not None:
         count = learned.convert(convert.expanduser(), target)
-        _report({"path": str(target), "networks": count}, f"{target}: {count} networks", as_json)
+        report({"path": str(target), "networks": count}, f"{target}: {count} networks", as_json)
         return
     if model is None or data is None:
         raise UsageError("learn-optimizer needs MODEL and --data PATH", "or --convert FILE, a published checkpoint")
@@ -241,7 +241,7 @@ def evaluate(
 
     flags = {FLAGS[k]: v for k, v in {"quant": quant, "device": device, "template": template}.items() if v is not None}
     event = score(target, Path(data), flags)
-    _report(json.loads(to_json(event)), f"{event.split}: {render.metric_text(event)}", as_json)
+    report(json.loads(to_json(event)), f"{event.split}: {render.metric_text(event)}", as_json)
 
 
 @app.command()
@@ -275,39 +275,7 @@ def export(
     with sessions.open_(name) as session:
         done = formats.export(session, folder, format_, step, dtype, force, verify)
         document = formats.about(done, session, format_) | {"path": str(to)}
-    _report(document, "\n".join(formats.told(done, name, format_)), as_json)
-
-
-@sessions_app.command("list")
-def list_sessions(as_json: Json = False) -> None:
-    """Every session, newest first."""
-    rows = sessions.list_()
-    if as_json:
-        print(json.dumps([_summary(row) for row in rows], ensure_ascii=False))
-        return
-    table = Table("name", "status", "step", "model", "method", "best", "disk", box=None, pad_edge=False)
-    for row in rows:
-        best = f"{row.best.split} {render.metric_text(row.best)}" if row.best else row.problem
-        table.add_row(
-            row.name, row.status, f"{row.step}/{row.steps}", row.model, row.method, best, human_bytes(row.bytes)
-        )
-    Console().print(table if rows else "no sessions yet: `zolite demo` makes the first")
-
-
-@sessions_app.command("show")
-def show_session(name: Name, as_json: Json = False) -> None:
-    """A session's recipe, what it was made with, its scores and checkpoints."""
-    with sessions.open_(name) as session:
-        about = {
-            "name": session.name,
-            "path": str(session.path),
-            "step": session.journal.last_step(),
-            "recipe": recipes.to_dict(session.recipe),
-            "facts": session.facts,
-            "evaluations": [json.loads(to_json(e)) for e in session.journal.evaluations()],
-            "checkpoints": session.steps(),
-        }
-    _report(about, "\n".join(_outline(about)), as_json)
+    report(document, "\n".join(formats.told(done, name, format_)), as_json)
 
 
 @app.command()
@@ -382,54 +350,15 @@ def _method_row(m: Any, table: Any) -> dict[str, Any]:
 def paths(as_json: Json = False) -> None:
     """Where zolite keeps things."""
     where = {name: str(path) for name, path in all_paths().items()}
-    _report(where, "\n".join(f"{name:9} {path}" for name, path in where.items()), as_json)
-
-
-class Interrupt:
-    """Ctrl-C: the first lets the step finish and saves; the second leaves at once with what is journalled."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self) -> bool:
-        return self.asked
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            sys.stderr.write("\x1b[?25h" if sys.stderr.isatty() else "")  # the live view had hidden the cursor
-            sys.stderr.flush()
-            os._exit(INTERRUPTED)
-        self.asked = True
-        print("finishing this step and saving; once more to leave at once", file=sys.stderr)
-
-
-def _follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bool) -> None:
-    """Show a run's events, and leave with what they mean."""
-    interrupt, name, last = _interrupt(), "", None
-    with render.VIEWS[render.pick(plain, as_json)]() as view:
-        for event in run(interrupt):
-            view.show(event)
-            name = event.session if isinstance(event, Started) else name
-            last = event if isinstance(event, Finished) else last
-    if last is not None and last.reason == "interrupted":
-        print(f"stopped at step {last.step}; `zolite resume {name}` goes on", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
-
-
-def _interrupt() -> Interrupt:
-    """From here on, what Ctrl-C asks."""
-    interrupt = Interrupt()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt.handle)
-    return interrupt
+    report(where, "\n".join(f"{name:9} {path}" for name, path in where.items()), as_json)
 
 
 def _follow_learning(task: "Task", target: Path, as_json: bool) -> None:
     """A line a step: all of them as JSON, else the first, the last and one every two seconds."""
     from zolite.learn import learn
 
-    interrupt, steps, row, shown = _interrupt(), task.recipe.train.steps, None, -float("inf")
-    for row in learn(task, target, interrupt):
+    stop, steps, row, shown = interrupt(), task.recipe.train.steps, None, -float("inf")
+    for row in learn(task, target, stop):
         if as_json or row.step == steps or time.monotonic() - shown >= render.PlainView.EVERY:
             print(_progress_json(row) if as_json else _progress_text(row, steps), flush=True)
             shown = time.monotonic()
@@ -452,6 +381,13 @@ def _progress_text(row: "Progress", steps: int) -> str:
     return f"{row.step}/{steps}  {losses}  σ {row.sigma_min:.3g} to {row.sigma_max:.3g}  {row.seconds:.2g} s"
 
 
+def _detached(as_json: bool) -> None:
+    """This very command, in a process of its own."""
+    mine = ("--detach", "--json", "--plain")
+    name = detached([argument for argument in sys.argv[1:] if argument not in mine])
+    report({"session": name}, f"session {name} runs by itself; `zolite watch {name}` looks on", as_json)
+
+
 def _with_flags(recipe: Recipe, changes: dict[str, Any] | None = None, **flags: Any) -> Recipe:
     given = {FLAGS[flag]: value for flag, value in flags.items() if value is not None}
     return recipes.override(recipe, given | (changes or {}))
@@ -472,7 +408,7 @@ def _dry_run(recipe: Recipe, as_json: bool) -> None:
     dataset = tables.load(Path(recipe.data.path).expanduser(), recipe.data.template)
     counts = {split: len(rows) for split, rows in dataset.splits.items()}
     about = {"recipe": recipes.to_dict(recipe), "rows": counts, "kind": dataset.kind, "labels": list(dataset.labels)}
-    _report(about, "\n".join(_outline(about)), as_json)
+    report(about, "\n".join(outline(about)), as_json)
 
 
 def _bench_table(report: "Report") -> Group:
@@ -487,26 +423,3 @@ def _bench_table(report: "Report") -> Group:
     copy, bf16, float32 = r.copy_bytes_per_s, r.bf16_flops_per_s, r.float32_flops_per_s
     rates = f"copies {human_bytes(copy)}/s, products bf16 {bf16 / 1e12:.3g} and float32 {float32 / 1e12:.3g} TFLOP/s"
     return Group(table, rates, "floor: two forwards' products at the rate of what their activations are")
-
-
-def _report(document: dict[str, Any], text: str, as_json: bool) -> None:
-    print(json.dumps(document, ensure_ascii=False) if as_json else text)
-
-
-def _outline(value: Any, depth: int = 0) -> list[str]:
-    """Nested values as indented lines."""
-    lines: list[str] = []
-    for key, item in value.items():
-        if isinstance(item, dict):
-            lines += [f"{'  ' * depth}{key}", *_outline(item, depth + 1)]
-        else:
-            items = item if isinstance(item, list) and item and isinstance(item[0], dict) else [item]
-            shown = [json.dumps(i, ensure_ascii=False) if not isinstance(i, str) else i for i in items]
-            lines += [f"{'  ' * depth}{key}: {text}" for text in shown]
-    return lines
-
-
-def _summary(row: sessions.Summary) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(row)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from zolite.errors import ZoliteError
+from zolite.errors import DiskFull, ZoliteError
 
 # SQLite and safetensors report the operating system's errors as text only.
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -33,7 +33,7 @@ def reading(what: str, path: Path) -> Iterator[None]:
     """The same for a block that only reads."""
     try:
         yield
-    except (OSError, sqlite3.DatabaseError, SafetensorError, ValueError) as error:
+    except (OSError, sqlite3.DatabaseError, SafetensorError, ValueError, TypeError) as error:
         raise ZoliteError(
             f"cannot read {what} at {path}: {error}", "`zolite sessions list` says what is left"
         ) from error
@@ -90,7 +90,7 @@ def _refused(what: str, path: Path, needed: int, error: Exception) -> ZoliteErro
     io_error = "disk I/O error" in text and free < 1 << 20
     if number in FULL or any(t in text for t in FULL_TEXT) or io_error:
         numbers = f"{needed / 1e6:.1f} MB needed, " if needed else ""
-        return ZoliteError(
+        return DiskFull(
             f"disk full while saving {what}: {numbers}{free / 1e6:.1f} MB free at {path}",
             "free some space and go on with `zolite resume`, or set ZOLITE_HOME to a folder on another disk",
         )

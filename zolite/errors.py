@@ -1,6 +1,7 @@
 """The errors a person sees: what went wrong, with the numbers, and what to do about it.
 
 ZoliteError            something failed while running       exit code 1
+├── DiskFull             no room for what is to be saved    exit code 1
 ├── UsageError         zolite was asked for the impossible  exit code 2
 └── DoesNotFit         the plan exceeds the memory          exit code 3
 """
@@ -17,6 +18,10 @@ class ZoliteError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class DiskFull(ZoliteError):  # noqa: N818 - reads as what it says
+    """The disk has no room; it may have later."""
 
 
 class UsageError(ZoliteError):

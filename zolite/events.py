@@ -3,7 +3,10 @@
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
+
+D = TypeVar("D")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Saved:
 
     step: int
     path: str
+    digest: str = ""  # of its numbers; of old journals it is not known
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,20 @@ class Noted:
 
     level: str
     message: str
+
+
+@dataclass(frozen=True)
+class Paused:
+    """The run was asked to wait, and does, with a checkpoint of this step."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Continued:
+    """The run goes on after a pause."""
+
+    step: int
 
 
 @dataclass(frozen=True)
@@ -79,10 +97,10 @@ class Finished:
     peak_bytes: int
 
 
-Event = Started | StepDone | Evaluated | Saved | Noted | Exported | Finished
+Event = Started | StepDone | Evaluated | Saved | Noted | Paused | Continued | Exported | Finished
 
 TYPES: dict[str, type[Event]] = {
-    t.__name__.lower(): t for t in (Started, StepDone, Evaluated, Saved, Noted, Exported, Finished)
+    t.__name__.lower(): t for t in (Started, StepDone, Evaluated, Saved, Noted, Paused, Continued, Exported, Finished)
 }
 
 
@@ -93,7 +111,25 @@ def to_json(event: Event) -> str:
 
 
 def from_json(line: str) -> Event:
-    """The inverse of `to_json`; null becomes NaN."""
-    fields: dict[str, Any] = json.loads(line)
-    known: dict[str, Any] = {k: math.nan if v is None else v for k, v in fields.items()}
-    return TYPES[known.pop("event")](**known)
+    """The inverse of `to_json`; null becomes NaN. Raises ValueError for what is no event."""
+    try:
+        fields: dict[str, Any] = json.loads(line)
+        known: dict[str, Any] = {k: math.nan if v is None else v for k, v in fields.items()}
+        return typed(TYPES[known.pop("event")](**known))
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{str(line)[:40]!r} is no event") from error
+
+
+def typed(row: D) -> D:
+    """A dataclass of plain fields as it is, if its values are of the types it says; ValueError if not."""
+    kind_of_row: Any = type(row)
+    for name, kind in _kinds(kind_of_row).items():
+        value = getattr(row, name)
+        if not isinstance(value, int | float if kind is float else kind) or (kind is int and value is True):
+            raise ValueError(f"{name} is {value!r}, which is no {kind.__name__}")
+    return row
+
+
+@cache
+def _kinds(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)

@@ -1,7 +1,10 @@
 """To which steps a session can go back, and which of them a person means. Without torch: the app asks too."""
 
+from collections.abc import Sequence
+
 from zolite.composition import deterministic
 from zolite.errors import UsageError, ZoliteError
+from zolite.events import Evaluated
 from zolite.session import Checkpoint, Session, best_of
 
 
@@ -73,3 +76,9 @@ def best_step(session: Session) -> int:
     if best is None:
         raise UsageError(f"session {session.name} was never evaluated on dev", "name a step, or last")
     return best.step
+
+
+def kept(evaluations: Sequence[Evaluated]) -> set[int]:
+    """Steps whose checkpoints always stay: the start, from which everything can be replayed, and the best on dev."""
+    best = best_of([e for e in evaluations if e.split == "dev"])
+    return {0} if best is None else {0, best.step}

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from zolite.disk import reading, saving
 from zolite.errors import ZoliteError
-from zolite.events import Evaluated, Event, StepDone, from_json, to_json
+from zolite.events import Evaluated, Event, StepDone, from_json, to_json, typed
 
 COMMIT_SECONDS = 0.5
 BUSY_MILLISECONDS = 5000
@@ -156,21 +157,45 @@ class Journal:
         """The steps after `after`, in order. Read page by page: an open query would keep the log from shrinking."""
         query = "SELECT * FROM step WHERE step > ? AND step <= ? ORDER BY step LIMIT ?"
         while page := self._rows(query, (after, upto, PAGE_ROWS)):
-            yield from (StepRow(*row) for row in page)
+            with reading("the journal", self.path):
+                steps = [typed(StepRow(*row)) for row in page]
+            yield from steps
             after = page[-1][0]
 
     def events(self) -> list[Event]:
         """Everything but the steps, oldest first."""
-        return [from_json(text) for (text,) in self._rows("SELECT json FROM event ORDER BY id")]
+        with reading("the journal", self.path):
+            return [from_json(text) for (text,) in self._rows("SELECT json FROM event ORDER BY id")]
+
+    def news(self, step: int, seen: int) -> tuple[list[StepRow], list[tuple[int, tuple[int, Event]]]]:
+        """Steps after `step`, and (id, (step, event)) after event `seen`, from one moment; a page at a time."""
+        with reading("the journal", self.path), _transaction(self._db, "BEGIN"):
+            query = "SELECT * FROM step WHERE step > ? ORDER BY step LIMIT ?"
+            rows = [typed(StepRow(*row)) for row in self._db.execute(query, (step, PAGE_ROWS))]
+            upto = rows[-1].step if len(rows) == PAGE_ROWS else LAST
+            query = "SELECT id, step, json FROM event WHERE id > ? ORDER BY id"
+            told = takewhile(lambda row: row[1] <= upto, self._db.execute(query, (seen,)).fetchall())
+            return rows, [(number, (at, from_json(text))) for number, at, text in told]
 
     def evaluations(self) -> list[Evaluated]:
         """Oldest first."""
         rows = self._rows("SELECT step, split, metric, value, rows, seconds FROM eval ORDER BY rowid")
-        return [Evaluated(s, split, m, math.nan if v is None else v, n, t) for s, split, m, v, n, t in rows]
+        with reading("the journal", self.path):
+            return [typed(Evaluated(s, split, m, math.nan if v is None else v, n, t)) for s, split, m, v, n, t in rows]
 
     def memories(self, after: float = 0.0) -> list[MemoryRow]:
         """The graph of memory from a time on, oldest first."""
-        return [MemoryRow(*r) for r in self._rows("SELECT * FROM memory WHERE time > ? ORDER BY rowid", (after,))]
+        rows = self._rows("SELECT * FROM memory WHERE time > ? ORDER BY rowid", (after,))
+        with reading("the journal", self.path):
+            return [typed(MemoryRow(*row)) for row in rows]
+
+    def check(self) -> None:
+        """Raises where SQLite finds the file damaged or a step is missing."""
+        found = "; ".join(str(text) for (text,) in self._rows("PRAGMA integrity_check(3)"))
+        count, last = self._rows("SELECT count(*), coalesce(max(step), 0) FROM step")[0]
+        if found != "ok" or count != last:
+            what = f"{last - count} of its {last} steps are missing" if found == "ok" else found
+            raise ZoliteError(f"the journal at {self.path} is damaged: {what}", "restore the session from a copy")
 
     def truncate(self, after: int) -> None:
         """Takes back every step after `after`, and what was said during them."""
@@ -224,8 +249,8 @@ def _connect(path: Path, write: bool) -> sqlite3.Connection:
 
 
 @contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
+def _transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    db.execute(begin)
     try:
         yield
         db.execute("COMMIT")

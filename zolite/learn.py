@@ -57,7 +57,8 @@ from zolite.model.loss import CHUNK_NUMBERS, Head, Tokens, generic, loss_sums
 from zolite.paths import paths
 from zolite.recipe import Recipe, TrainPart
 from zolite.text import human_bytes
-from zolite.train import MOST_SKIPPED, encode_all, facts_of
+from zolite.train import encode_all, facts_of
+from zolite.writer import MOST_SKIPPED
 
 BASE = Recipe(train=TrainPart(steps=750, batch=8))  # as published: 15 epochs of 400 rows, in eights
 FLOAT = 4  # bytes

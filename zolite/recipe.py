@@ -83,6 +83,8 @@ class TrainPart:
     """rows of dev that such an evaluation looks at"""
     save_every: int = 0
     """steps between checkpoints; 0 for ten in a run"""
+    disk_gib: float = 4.0
+    """disk for checkpoints; the first, the newest and the best on dev are kept whatever they take"""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ def check(recipe: Recipe) -> list[str]:
         (t.eval_every >= 0, f"train.eval_every is {t.eval_every}, below 0"),
         (t.eval_rows >= 1, f"train.eval_rows is {t.eval_rows}, below 1"),
         (t.save_every >= 0, f"train.save_every is {t.save_every}, below 0"),
+        (t.disk_gib > 0, f"train.disk_gib is {t.disk_gib:g}, not above 0"),
     )
     problems = [message for holds, message in rules if not holds]
     return problems + composition.check(recipe.method, t.queries, t.batch)

@@ -21,7 +21,19 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from zolite.events import Evaluated, Event, Exported, Finished, Noted, Saved, Started, StepDone, to_json
+from zolite.events import (
+    Continued,
+    Evaluated,
+    Event,
+    Exported,
+    Finished,
+    Noted,
+    Paused,
+    Saved,
+    Started,
+    StepDone,
+    to_json,
+)
 from zolite.text import human_bytes, human_number, human_rate, human_seconds, one_line
 
 KEPT = 512  # points of a curve that are remembered, however long the run
@@ -160,6 +172,10 @@ def line(event: Event, state: RunState) -> str:
             return f"step {event.step}  {type(event).__name__.lower()} {one_line(event.path)}"
         case Noted():
             return f"{'warning' if event.level == 'warning' else 'note'}: {one_line(event.message)}"
+        case Paused():
+            return f"step {event.step}  paused"
+        case Continued():
+            return f"step {event.step}  going on"
         case Finished():
             return f"{_ending(event)}, {event.skipped} skipped, peak {human_bytes(event.peak_bytes)}"
 
@@ -423,7 +439,7 @@ class View(Protocol):
 class LiveView:
     """Panels redrawn in place five times a second; evaluations, notes and exports scroll above them."""
 
-    SCROLLED = (Evaluated, Noted, Exported)
+    SCROLLED = (Evaluated, Noted, Paused, Continued, Exported)
 
     def __init__(self, console: Console | None = None) -> None:
         self.state = RunState()

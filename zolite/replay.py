@@ -1,5 +1,9 @@
 """Theta from a session: the newest whole checkpoint and the journal rows after it, without the model."""
 
+import dataclasses
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +15,12 @@ from zolite.core.key import Key
 from zolite.core.space import Space, make_space
 from zolite.core.state import State, restore_state, split_state
 from zolite.engine.adapter import start
+from zolite.errors import ZoliteError
 from zolite.history import end, reach
-from zolite.session import Checkpoint, Session
+from zolite.session import Checkpoint, Session, StepRow
 
 CPU = torch.device("cpu")
+MOST = 2**31  # numbers that a factor may have: far more than any has, and no allocation that a machine dies of
 
 
 @torch.inference_mode()
@@ -26,11 +32,31 @@ def catch_up_(session: Session, after: int, upto: int, space: Space, state: dict
     for recipe, first, last in session.stretches(after, upto):
         estimator, rule = build(recipe.method, recipe.train)
         for row in session.journal.steps(first, last):
-            losses = torch.frombuffer(bytearray(row.losses), dtype=torch.float32).to(space.theta.device)
-            measured, key = Playback(losses), Key(recipe.train.seed, row.step - 1)
-            refreshed(estimator, measured, key, state["estimator"], space)
-            estimate = estimator.estimate(measured, key, state["estimator"], space)
-            space.add_(rule.update(estimate, row.step - 1, state["rule"], space).grad)
+            with intact(session, f"step {row.step} of the journal"):
+                measured, key = Playback(_losses(row, space)), Key(recipe.train.seed, row.step - 1)
+                refreshed(estimator, measured, key, state["estimator"], space)
+                estimate = estimator.estimate(measured, key, state["estimator"], space)
+                if measured.said != len(measured.losses):
+                    raise ValueError(f"{len(measured.losses)} losses where {measured.said} are measured")
+                space.add_(rule.update(estimate, row.step - 1, state["rule"], space).grad)
+
+
+def _losses(row: StepRow, space: Space) -> Tensor:
+    if not isinstance(row.losses, bytes) or not row.losses or len(row.losses) % 4:
+        raise ValueError("its losses are no float32 numbers")
+    return torch.frombuffer(bytearray(row.losses), dtype=torch.float32).to(space.theta.device)
+
+
+@contextmanager
+def intact(session: Session, what: str) -> Iterator[None]:
+    """What does not hold together inside the block becomes one ZoliteError."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ZoliteError(
+            f"{what} in session {session.name} is damaged: {error}",
+            f"`zolite sessions verify {session.name}` says what is sound",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -50,15 +76,28 @@ class Rebuilt:
 def rebuild(session: Session, step: int | None = None, device: torch.device = CPU) -> Rebuilt:
     """A session's numbers after `step`, or the last that are known, without the model."""
     wanted = end(session) if step is None else step
-    checkpoint = reach(session, wanted)
-    tensors, held = checkpoint.tensors(), checkpoint.state()
-    shapes = {name: tuple(t.shape) for name, t in tensors.items() if not name.startswith("state.")}
-    space = make_space(shapes, 0, torch.float32, device)
-    estimator, rule = build(session.recipe.method, session.recipe.train)
-    state = {"estimator": estimator.init(space), "rule": rule.init(space)}
-    read_(tensors, held["method"], space, state)
-    catch_up_(session, checkpoint.step, wanted, space, state)
-    return Rebuilt(wanted, space, state, {name: tuple(shape) for name, shape in held["frozen"].items()})
+    now = loaded(session, reach(session, wanted), device)
+    catch_up_(session, now.step, wanted, now.space, now.state)
+    return dataclasses.replace(now, step=wanted)
+
+
+@torch.inference_mode()
+def loaded(session: Session, checkpoint: Checkpoint, device: torch.device) -> Rebuilt:
+    """A checkpoint's numbers."""
+    tensors, state = checkpoint.tensors(), checkpoint.state()
+    with intact(session, f"checkpoint {checkpoint.step}"):
+        shapes = {name: tuple(t.shape) for name, t in tensors.items() if not name.startswith("state.")}
+        space = make_space(shapes, 0, torch.float32, device)
+        estimator, rule = build(session.recipe.method, session.recipe.train)
+        fresh = {"estimator": estimator.init(space), "rule": rule.init(space)}
+        read_(tensors, state["method"], space, fresh)
+        return Rebuilt(checkpoint.step, space, fresh, {name: _shape(sides) for name, sides in state["frozen"].items()})
+
+
+def _shape(sides: list[int]) -> tuple[int, ...]:
+    if not sides or not all(isinstance(side, int) and 0 < side < MOST for side in sides) or math.prod(sides) >= MOST:
+        raise ValueError(f"a factor cannot have the shape {sides}")
+    return tuple(sides)
 
 
 def factors_at(session: Session, step: int | None = None) -> tuple[int, dict[str, Tensor]]:
@@ -67,17 +106,19 @@ def factors_at(session: Session, step: int | None = None) -> tuple[int, dict[str
     return now.step, now.tensors() | {name: start(seed, name, shape, CPU) for name, shape in now.frozen.items()}
 
 
-def save(
-    session: Session, step: int, tensors: dict[str, Tensor], state: dict[str, State], frozen: dict[str, tuple[int, ...]]
-) -> Checkpoint:
-    """A checkpoint that `rebuild` reads."""
-    plain, held = split_state(state)
-    shapes = {name: list(shape) for name, shape in frozen.items()}
-    return session.save(step, tensors | held, {"method": plain, "frozen": shapes}, keep=(0,))
+def held(
+    tensors: dict[str, Tensor], state: dict[str, State], frozen: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """A checkpoint's tensors, and what else is in it."""
+    plain, more = split_state(state)
+    return tensors | more, {"method": plain, "frozen": {name: list(shape) for name, shape in frozen.items()}}
 
 
 def read_(tensors: dict[str, Tensor], plain: dict[str, object], space: Space, state: dict[str, State]) -> None:
-    """A checkpoint's numbers into theta and the method's state."""
+    """A checkpoint's numbers into theta and the method's state. Raises ValueError or KeyError where they do not fit."""
+    wanted = {b.name: b.shape for b in space.blocks} | {n: tuple(t.shape) for n, t in split_state(state)[1].items()}
+    if wanted != {name: tuple(t.shape) for name, t in tensors.items()}:
+        raise ValueError("its tensors are not those of the recipe")
     for block in space.blocks:
         block.of(space.theta).copy_(tensors[block.name])
     restore_state(state, plain, tensors)

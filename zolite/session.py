@@ -17,7 +17,7 @@ import socket
 import tempfile
 import time
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -106,7 +106,7 @@ class Session:
     def save(
         self, step: int, tensors: Mapping[str, "torch.Tensor"], state: Mapping[str, Any], keep: Collection[int] = ()
     ) -> Checkpoint:
-        """A checkpoint after `step`. The newest three stay, and those in `keep`."""
+        """A checkpoint after `step`. The newest three stay, as far as the recipe's disk goes, and those in `keep`."""
         if step > self.journal.last_step():
             raise ZoliteError(
                 f"checkpoint {step} of session {self.name} would be ahead of its journal, which ends at step"
@@ -114,7 +114,8 @@ class Session:
                 "append the steps first",
             )
         self.journal.commit()
-        return checkpoint.save(self.path / "checkpoints", step, tensors, state, keep)
+        budget = self.recipe.train.disk_gib * 2**30
+        return checkpoint.save(self.path / "checkpoints", step, tensors, state, keep, budget)
 
     def newest(self, upto: int | None = None) -> tuple[Checkpoint | None, list[str]]:
         """The newest whole checkpoint (not after `upto`), and what is wrong with those that are newer."""
@@ -140,6 +141,16 @@ class Session:
             )
         self.journal.truncate(step)
         self.mend()
+
+    def running(self) -> bool:
+        """Whether a process writes it."""
+        return _held(self.path)
+
+    def ending(self) -> str:
+        """How its last run ended: done, interrupted or diverged; stopped, if it could not say."""
+        # A run that was resumed and killed has an end in its journal, but before its last start.
+        ends = [event for event in self.journal.events() if isinstance(event, Started | Finished)]
+        return ends[-1].reason if ends and isinstance(ends[-1], Finished) else "stopped"
 
     def close(self) -> None:
         """Commits what was added and lets the next writer in, also when the commit fails."""
@@ -182,24 +193,51 @@ class _About:
 
 def create(name: str | None, recipe: Recipe, facts: dict[str, Any]) -> Session:
     """A new session, open for writing. Built under a hidden name and renamed, so that it appears whole."""
-    root = paths()["sessions"]
     ensure_free(name)
+
+    def build(folder: Path) -> None:
+        journals.create(folder / "journal.db")
+        write_about(folder, (Chapter(0, recipe, facts),))
+
+    return _open_first(made(name, build))
+
+
+def made(name: str | None, build: Callable[[Path], None]) -> Path:
+    """A session's folder, filled by `build` under a hidden name."""
+    root = paths()["sessions"]
     with disk.saving("the session", root):
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         _sweep(root)
-        built = Path(tempfile.mkdtemp(prefix=".new-", dir=root))  # 0700
+        folder = Path(tempfile.mkdtemp(prefix=".new-", dir=root))  # 0700
         try:
-            _build(built, _About((Chapter(0, recipe, facts),), time.time()))
-            path = _claim(built, root, name)
+            (folder / "checkpoints").mkdir(mode=0o700)
+            build(folder)
+            disk.fsync_folder(folder)
+            folder = claim(folder, name)
+            disk.fsync_folder(root)
         except BaseException:
-            shutil.rmtree(built, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
-    return _open_first(path)
+    return folder
+
+
+def write_about(folder: Path, chapters: tuple[Chapter, ...]) -> None:
+    """A new session.toml."""
+    disk.write_new(folder / "session.toml", _toml(_About(chapters, time.time())))
 
 
 def exists(name: str) -> bool:
     """Whether there is a session of that name; any text may be asked about."""
     return bool(NAME.fullmatch(name)) and (paths()["sessions"] / name).is_dir()
+
+
+def claim(built: Path, name: str | None) -> Path:
+    """Gives a whole folder in the sessions' folder a name, or the first dated one that is free."""
+    root = paths()["sessions"]
+    for candidate in _dated() if name is None else [name]:
+        if not (root / candidate).exists() and _renamed(built, root / candidate):
+            return root / candidate
+    raise _taken(str(name))
 
 
 def ensure_free(name: str | None) -> None:
@@ -266,11 +304,7 @@ def _summarised(session: Session) -> Summary:
 
 
 def _status(session: Session) -> str:
-    if _held(session.path):
-        return "running"
-    # A run that was resumed and killed has an end in its journal, but before its last start.
-    ends = [event for event in session.journal.events() if isinstance(event, Started | Finished)]
-    return ends[-1].reason if ends and isinstance(ends[-1], Finished) else "stopped"
+    return "running" if session.running() else session.ending()
 
 
 def best_of(evaluations: list[Evaluated]) -> Evaluated | None:
@@ -307,13 +341,6 @@ def _find(name: str) -> Path:
     raise UsageError(f"there is no session {name} among the {len(known)} in {root}", hint)
 
 
-def _build(folder: Path, about: _About) -> None:
-    (folder / "checkpoints").mkdir(mode=0o700)
-    journals.create(folder / "journal.db")
-    disk.write_new(folder / "session.toml", _toml(about))
-    disk.fsync_folder(folder)
-
-
 def _toml(about: _About) -> bytes:
     created = datetime.datetime.fromtimestamp(about.created, datetime.UTC)
     *earlier, now = map(_table, about.chapters)
@@ -329,14 +356,6 @@ def _chapter(table: dict[str, Any]) -> Chapter:
     if wrong := [key for key, kind in kinds.items() if not isinstance(table.get(key), kind)]:
         raise ValueError(f"{', '.join(wrong)} missing")
     return Chapter(table["since"], recipes.from_dict(table["recipe"]), table["facts"])
-
-
-def _claim(built: Path, root: Path, name: str | None) -> Path:
-    """Gives a built session its name, or the first dated one that is free."""
-    for candidate in _dated() if name is None else [name]:
-        if not (root / candidate).exists() and _renamed(built, root / candidate):
-            return root / candidate
-    raise _taken(str(name))
 
 
 def _renamed(built: Path, path: Path) -> bool:
@@ -359,8 +378,6 @@ def _dated() -> Iterator[str]:
 
 def _open_first(path: Path) -> Session:
     try:
-        with disk.saving("the session", path.parent):
-            disk.fsync_folder(path.parent)
         return open_(path.name, write=True)
     except BaseException:
         if not _held(path):  # unless another process was quicker: it is theirs then

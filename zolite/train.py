@@ -12,15 +12,12 @@ a step is a CUDA graph (engine/graph.py), and nothing here waits for it: scalars
 
 import dataclasses
 import importlib.metadata
-import struct
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +28,7 @@ from zolite.core.build import Nets, blank, build
 from zolite.core.estimator import Estimate, Estimator, refreshed
 from zolite.core.key import Key, Step
 from zolite.core.methods import method
-from zolite.core.rule import Rule, schedule
+from zolite.core.rule import Rule
 from zolite.core.space import Space
 from zolite.core.state import State, split_state
 from zolite.data import rows as tables
@@ -41,26 +38,23 @@ from zolite.engine import probe, start
 from zolite.engine.adapter import attach, watch
 from zolite.engine.engine import Engine
 from zolite.engine.graph import Steps
-from zolite.errors import UsageError, ZoliteError, listed
+from zolite.errors import DoesNotFit, UsageError, ZoliteError, listed
 from zolite.evaluate import evaluate
-from zolite.events import Evaluated, Event, Finished, Noted, Saved, Started, StepDone
-from zolite.history import base, replayable
+from zolite.events import Evaluated, Event, Noted, Started
+from zolite.history import base, kept, replayable
 from zolite.learned import networks
 from zolite.model import load as models
 from zolite.model.loss import Tokens
+from zolite.orders import Orders
 from zolite.paths import paths
 from zolite.recipe import Recipe
-from zolite.replay import catch_up_, read_, rebuild, save
-from zolite.session import Session, StepRow
-
-FLUSH_SECONDS = 0.25  # steps wait on the device this long, and a copy as long again, before they are in the journal
-MOST_SKIPPED = 10  # steps in a row without a finite loss before the run gives up
-T = TypeVar("T", bound=Event)
+from zolite.replay import catch_up_, held, intact, read_, rebuild
+from zolite.session import Session
+from zolite.text import human_bytes
+from zolite.writer import MOST_SKIPPED, Writer
 
 Examples = dict[str, Sequence[Example]]
 """Rows as token sequences, by split."""
-
-SKIPPED = 1  # flag of a journal row
 
 VERSIONED = ("zolite", "torch", "transformers", "bitsandbytes")
 
@@ -175,42 +169,66 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
     Raises ZoliteError after MOST_SKIPPED steps in a row whose loss is not finite, with the session saved.
     """
     t = run.recipe.train
-    ledger = Ledger(run, session, time.monotonic())
+    orders = Orders(session.journal, stop)
+    writer = Writer(run, session, orders)
     step = restore(run, session)
-    if step == 0:
-        yield ledger.save(0)
     device = probe.device_name(run.engine.loaded.device)
-    yield ledger.note(Started(session.name, step + 1, t.steps, device, run.space.size, run.budget_bytes))
+    yield from writer.note(Started(session.name, step + 1, t.steps, device, run.space.size, run.budget_bytes))
     for text in run.notes:
-        yield ledger.note(Noted("warning", text))
-    if step == 0:
-        yield ledger.note(dev_score(run, 0))
+        yield from writer.note(Noted("warning", text))
 
-    steps = stepper(run)
-    while step < t.steps and not stop() and ledger.bad_steps < MOST_SKIPPED:
-        batches = batches_of(run, step)
-        estimate = steps(batches, step)
-        step += 1
-        ledger.add(step, estimate, fmean(batch.padding for batch in batches))
-        scored, saved = step % t.eval_every == 0 or step == t.steps, step % t.save_every == 0 or step == t.steps
-        if scored or saved or ledger.due():
-            yield from ledger.flush(wait=scored or saved)
-        if reason := steps.refusal():
-            yield ledger.note(Noted("info", f"steps run without a CUDA graph, more slowly: {reason}"))
+    steps, scores = stepper(run), {e.step for e in writer.scores if e.split == "dev"}
+    while True:
+        asked = orders.paused or orders.saving
+        scored = due(step, t.eval_every, t.steps) and step not in scores  # a killed run may have missed its last
+        saved = due(step, t.save_every, t.steps) and session.at(step) is None
+        if scored or saved or asked or writer.due():
+            yield from writer.flush(wait=scored or saved or asked)
+        if saved or asked:
+            yield from writer.save(step)
         if scored:
-            yield ledger.note(dev_score(run, step))
-        if saved:
-            yield ledger.save(step)
+            yield from writer.note(dev_score(run, step))
+        if scored and not (saved or asked) and step in kept(writer.scores):
+            yield from writer.save(step)
+        if asked and orders.paused:
+            yield from writer.pause(step)
+        if step >= t.steps or orders.stopped() or writer.bad_steps >= MOST_SKIPPED:
+            break
+        batches = batches_of(run, step)
+        try:
+            estimate = steps(batches, step)
+        except torch.OutOfMemoryError as error:
+            yield from writer.flush(wait=True)  # and no checkpoint: the step may have changed the method's state
+            raise _no_room(run, step) from error
+        step += 1
+        writer.add(step, estimate, fmean(batch.padding for batch in batches))
+        if reason := steps.refusal():
+            yield from writer.note(Noted("info", f"steps run without a CUDA graph, more slowly: {reason}"))
 
-    yield from ledger.flush(wait=True)
-    if step % t.save_every and step < t.steps:
-        yield ledger.save(step)
-    yield ledger.finish(step)
-    if ledger.bad_steps >= MOST_SKIPPED:
+    yield from writer.flush(wait=True)
+    if session.at(step) is None:
+        yield from writer.save(step)
+    yield from writer.finish(step)
+    if writer.bad_steps >= MOST_SKIPPED:
         raise ZoliteError(
-            f"the loss was not a number for {ledger.bad_steps} steps in a row, up to step {step}; the session is saved",
+            f"the loss was not a number for {writer.bad_steps} steps in a row, up to step {step}; the session is saved",
             f"try --lr {t.lr / 3:.2g}; if it began at step 1, --quant nf4 or bf16, which hold larger activations",
         )
+
+
+def _no_room(run: Run, step: int) -> DoesNotFit:
+    device, t = run.engine.loaded.device, run.recipe.train
+    return DoesNotFit(
+        f"the device is out of memory after step {step}: {human_bytes(probe.used_bytes(device))} in use of "
+        f"{human_bytes(run.budget_bytes)} that were free at the start; the steps are journalled",
+        "close what else uses the device and `zolite resume`, or train with "
+        f"--set train.microbatch={max(1, t.microbatch // 2)} or a shorter --context",
+    )
+
+
+def due(step: int, every: int, last: int) -> bool:
+    """Is it time for what is done every so many steps, at the start and at the end?"""
+    return step % every == 0 or step == last
 
 
 def stepper(run: Run) -> Steps:
@@ -249,7 +267,8 @@ def restore(run: Run, session: Session) -> int:
     checkpoint, step = base(session), 0
     if checkpoint is not None:
         step = checkpoint.step
-        read_(checkpoint.tensors(), checkpoint.state()["method"], run.space, run.state)
+        with intact(session, f"checkpoint {step}"):
+            read_(checkpoint.tensors(), checkpoint.state()["method"], run.space, run.state)
     end = session.journal.last_step()
     if not replayable(session, step, end):
         session.rewind(step)  # the journal cannot say what the steps since have done: they are taken again
@@ -286,104 +305,6 @@ def differences(run: Run, session: Session) -> tuple[list[str], list[str]]:
     return serious, mild
 
 
-@dataclass(frozen=True)
-class Moving:
-    """Scalars of some steps on their way from the device."""
-
-    steps: list[tuple[int, float]]  # number, share of padding
-    coefs: Sequence[Tensor]  # (n,) float32 a step
-    losses: Sequence[Tensor]  # (K,) float32 a step, more where the method looked around
-    arrived: torch.cuda.Event | None  # None where they never left the host
-
-
-class Ledger:
-    """What has been measured but not yet written down, and the run's counts. The one owner of the journal."""
-
-    def __init__(self, run: Run, session: Session, began: float) -> None:
-        self.run, self.session, self.began = run, session, began
-        self.pending: list[tuple[int, float, Estimate]] = []
-        self.moving: deque[Moving] = deque()
-        self.flushed = self.written = began
-        self.skipped = self.bad_steps = 0
-        t = run.recipe.train
-        self.lr = schedule(t.schedule, t.lr, t.steps)
-
-    def add(self, step: int, estimate: Estimate, padding: float) -> None:
-        self.pending.append((step, padding, estimate))
-
-    def due(self) -> bool:
-        return time.monotonic() - self.flushed >= FLUSH_SECONDS
-
-    def flush(self, wait: bool) -> Iterator[StepDone]:
-        """Start the pending steps' scalars on their way; journal and say those that have arrived, or all of them."""
-        if self.pending:
-            self.moving.append(self._started())
-            self.pending, self.flushed = [], time.monotonic()
-        while self.moving and (wait or len(self.moving) > 1 or self.moving[0].arrived is None):
-            yield from self._write(self.moving.popleft())
-
-    def _started(self) -> Moving:
-        steps, estimates = [(step, padding) for step, padding, _ in self.pending], [e for *_, e in self.pending]
-        coefs, losses = _leaving([e.coefs for e in estimates]), _leaving([e.losses for e in estimates])
-        arrived = None
-        if self.run.engine.loaded.device.type == "cuda":
-            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            arrived.record()
-        return Moving(steps, coefs, losses, arrived)
-
-    def _write(self, moved: Moving) -> Iterator[StepDone]:
-        if moved.arrived is not None:
-            moved.arrived.synchronize()  # the only wait for the device, which has later steps to go on with
-        now, device = time.monotonic(), self.run.engine.loaded.device
-        seconds, self.written = (now - self.written) / len(moved.steps), now
-        used, peak = probe.used_bytes(device), probe.peak_bytes(device)
-        rows = [
-            self._row(step, coefs, losses, seconds, used)
-            for (step, _), coefs, losses in zip(moved.steps, moved.coefs, moved.losses, strict=True)
-        ]
-        self.session.journal.append(rows)
-        self.session.journal.commit()  # they have waited long enough
-        for row, (_, padding), measured in zip(rows, moved.steps, moved.losses, strict=True):
-            bad = bool(row.flags & SKIPPED)
-            self.skipped, self.bad_steps = self.skipped + bad, self.bad_steps + 1 if bad else 0
-            yield StepDone(row.step, float(measured.mean()), row.lr, seconds, used, peak, padding, bad)
-
-    def note(self, event: T) -> T:
-        """Journal an event and hand it on."""
-        self.session.journal.event(event)
-        self.flushed = self.written = time.monotonic()  # an evaluation or a save is not part of any step's time
-        return event
-
-    def save(self, step: int) -> Saved:
-        space, frozen = self.run.space, self.run.engine.adapter.frozen
-        tensors = {block.name: block.of(space.theta) for block in space.blocks}
-        checkpoint = save(self.session, step, tensors, self.run.state, shapes_of(frozen))
-        return self.note(Saved(step, str(checkpoint.path)))
-
-    def finish(self, step: int) -> Finished:
-        done = "done" if step >= self.run.recipe.train.steps else "interrupted"
-        reason = "diverged" if self.bad_steps >= MOST_SKIPPED else done
-        peak = probe.peak_bytes(self.run.engine.loaded.device)
-        event = self.note(Finished(step, reason, time.monotonic() - self.began, self.skipped, peak))
-        self.session.journal.commit()
-        return event
-
-    def _row(self, step: int, coefs: Tensor, losses: Tensor, seconds: float, used: int) -> StepRow:
-        bad = not bool(torch.isfinite(losses).all())
-        eps, lr = self.run.recipe.train.eps, self.lr(step - 1)
-        return StepRow(step, packed(coefs), packed(losses), eps, lr, SKIPPED * bad, time.time(), seconds, used)
-
-
-def _leaving(scalars: Sequence[Tensor]) -> Sequence[Tensor]:
-    """On their way to the host, in one copy."""
-    return torch.split(torch.cat(list(scalars)).to("cpu", non_blocking=True), [len(s) for s in scalars])
-
-
-def packed(values: Tensor) -> bytes:
-    """float32, little endian."""
-    return struct.pack(f"<{len(values)}f", *values.tolist())
-
-
 def begin(recipe: Recipe, name: str | None, stop: Callable[[], bool]) -> Iterator[Event]:
     """A new session, from its first step."""
     run = prepare(recipe)
@@ -395,7 +316,7 @@ def resume(name: str, changes: dict[str, Any], force: bool, stop: Callable[[], b
     """A session from where its journal ends, if it still is the same run."""
     with sessions.open_(name, write=True) as session:
         recipe = recipes.override(session.recipe, changes)
-        if session.journal.last_step() >= recipe.train.steps:
+        if session.journal.last_step() >= recipe.train.steps and session.ending() == "done":
             raise UsageError(
                 f"session {name} has taken all its {recipe.train.steps} steps",
                 f"`zolite resume {name} --set train.steps={2 * recipe.train.steps} --force` goes on",
@@ -432,7 +353,8 @@ def turn(session: Session, run: Run) -> None:
             "leave the method as it is, or start a new session with `zolite train`",
         )
     session.journal.truncate(now.step)
-    save(session, now.step, now.tensors(), now.state, now.frozen)
+    contents = held(now.tensors(), now.state, now.frozen)
+    session.save(now.step, *contents, keep=kept(session.journal.evaluations()))
     session.amend(run.recipe, run.facts)
 
 

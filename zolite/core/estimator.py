@@ -65,6 +65,8 @@ class Playback:
 
     def __call__(self, points: Sequence[Combo], groups: int = 1) -> Tensor:
         first, self.said = self.said, self.said + len(points)
+        if self.said > len(self.losses):
+            raise ValueError(f"a step that measures {self.said} losses or more has {len(self.losses)}")
         return self.losses[first : self.said]
 
 
