@@ -153,11 +153,32 @@ def test_from_training_to_export(zolite: Zolite, words: Words, folder: Callable[
 
     out = tmp_path / "adapter"
     exported = zolite("export", "first", "--to", out, "--json").document
-    assert (exported["step"], exported["path"]) == (4, str(out))
+    assert (exported["steps"], exported["path"]) == ([4], str(out))
+    assert exported["checks"][0]["apart"] <= exported["checks"][0]["allowed"]
     assert (out / "adapter_model.safetensors").is_file()
     assert "not empty" in blames(zolite("export", "first", "--to", out))[0]
+    lines = zolite("export", "first", "--to", out, "--force", "--format", "merged", "--step", "2,4").out
+    assert "first at step 2 and 4 as merged" in lines and "checked with transformers" in lines
+    assert "ollama create first" in lines and not (out / "adapter_model.safetensors").exists()
+    assert "--format bin is not one of" in blames(zolite("export", "first", "--to", out, "--format", "bin"))[0]
     error, hint = blames(zolite("resume", "first"))
     assert "has taken all its 4 steps" in error and "--force" in hint
+
+
+def test_training_goes_on_from_an_adapter(
+    zolite: Zolite, words: Words, folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """--from-adapter takes rank and targets from the folder, trains A and B, and names what was asked for otherwise."""
+    data, out = folder(), tmp_path / "adapter"
+    assert zolite(*words(data=data, targets="q_proj", lr=0.05, name="first"), "--plain").code == 0
+    assert zolite("export", "first", "--to", out, "--no-verify").code == 0
+    again = [*words(data=data, name="second"), "--from-adapter", out]
+    recipe = zolite(*again, "--dry-run", "--json").document["recipe"]["adapter"]
+    assert (recipe["rank"], recipe["targets"], recipe["space"]) == (4, ["q_proj"], "lora")
+    assert zolite(*again, "--plain").code == 0
+    assert zolite("sessions", "show", "second", "--json").document["recipe"]["adapter"] == recipe
+    wrong = [*words(data=data, rank=7), "--from-adapter", out]
+    assert "adapter.rank was to be 7, the adapter's is 4" in blames(zolite(*wrong))[0]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from zolite import session as sessions
 from zolite import train as training
 from zolite.errors import UsageError, ZoliteError
-from zolite.export import check, peft
+from zolite.export import check, formats, peft
 from zolite.recipe import Recipe
 
 Make = Callable[..., Recipe]
@@ -40,8 +40,9 @@ def trained(recipe: Recipe, name: str = "run") -> training.Run:
 
 
 def export(folder: Path, name: str = "run") -> int:
+    """Unchecked: the checks have tests of their own (tests/export)."""
     with sessions.open_(name) as session:
-        return peft.export(session, folder)
+        return formats.export(session, folder, verify=False).steps[0]
 
 
 def in_other_hands(tiny: Path, folder: Path) -> Any:
@@ -97,9 +98,11 @@ def test_the_config_and_the_card_say_what_it_is(recipe: Make, tiny: Path, tmp_pa
     out = tmp_path / "deep" / "out"
     export(out)
     assert sorted(file.name for file in out.iterdir()) == [
+        "Modelfile",
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "export.json",
     ]
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tiny)
@@ -151,7 +154,7 @@ def test_a_failed_export_leaves_nothing(
     if exists:
         (where / "out").mkdir()
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise FAILURES[what]()
 
     with monkeypatch.context() as patch:
@@ -161,7 +164,7 @@ def test_a_failed_export_leaves_nothing(
     assert [f.name for f in where.iterdir()] == (["out"] if exists else [])
     assert not exists or not any((where / "out").iterdir())
     if what != "Ctrl-C":
-        assert isinstance(caught.value, ZoliteError) and "disk full while saving the adapter" in caught.value.message
+        assert isinstance(caught.value, ZoliteError) and "disk full while saving the export" in caught.value.message
     assert export(where / "out") == 1
 
 
@@ -171,11 +174,11 @@ def test_a_full_disk_is_said_in_words_however_it_is_told(
     """safetensors has an error of its own for a disk that is full; a person reads of it as of any other."""
     trained(recipe(train__steps=1))
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise FAILURES["full disk, as safetensors says it"]()
 
     monkeypatch.setattr(peft, "save_file", fail)
-    with pytest.raises(ZoliteError, match="disk full while saving the adapter"):
+    with pytest.raises(ZoliteError, match="disk full while saving the export"):
         export(tmp_path / "out")
 
 

@@ -119,6 +119,9 @@ def train(
     space: Annotated[str | None, typer.Option(help=", ".join(recipes.SPACES))] = None,
     rank: Annotated[int | None, typer.Option(help="rank of the adapter")] = None,
     targets: Annotated[str | None, typer.Option(help="linear layers, comma between; all if left out")] = None,
+    from_adapter: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="go on from a LoRA as peft writes it; sets rank, alpha, targets")
+    ] = None,
     quant: Annotated[str | None, typer.Option(help=", ".join(recipes.QUANTS))] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
     steps: Annotated[int | None, typer.Option(help="optimisation steps")] = None,
@@ -138,8 +141,14 @@ def train(
 ) -> None:
     """Fine-tune MODEL on your rows and save a session."""
     given = {flag: value for flag, value in locals().items() if flag in FLAGS}
-    base = recipes.load(recipe) if recipe else Recipe()
-    chosen = _with_flags(base, **given, changes={"model.name": model, "data.path": data, **_settings(sets)})
+    base, changes = recipes.load(recipe) if recipe else Recipe(), _settings(sets)
+    if from_adapter:
+        from zolite.engine import start
+
+        asked = {FLAGS[flag]: value for flag, value in given.items() if value is not None} | changes
+        changes = start.settings(from_adapter.expanduser(), asked, base.adapter) | asked
+        given = {}
+    chosen = _with_flags(base, **given, changes={"model.name": model, "data.path": data, **changes})
     sessions.ensure_free(name)
     if dry_run:
         _dry_run(chosen, as_json)
@@ -239,19 +248,34 @@ def evaluate(
 def export(
     name: Name,
     to: Annotated[Path, typer.Option(metavar="DIR", help="a new or empty folder")],
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="peft; gguf, the adapter for llama.cpp; merged, the model in 16 bits; merged-gguf, that for llama.cpp",
+        ),
+    ] = "peft",
+    step: Annotated[
+        str, typer.Option(help="a number, last, best (on dev), or numbers with commas for their mean")
+    ] = "last",
+    dtype: Annotated[str, typer.Option(help="gguf: f16 or f32; merged-gguf: f16 or q8_0; the first if left out")] = "",
+    force: Annotated[bool, typer.Option("--force", help="replace what an earlier export left in DIR")] = False,
+    verify: Annotated[
+        bool, typer.Option(help="load the export with its own reader and compare it with the session")
+    ] = True,
     as_json: Json = False,
 ) -> None:
-    """Write the adapter as peft does: adapter_config.json, adapter_model.safetensors and a model card."""
-    from zolite.export import peft
+    """Write the adapter, or the model with it, for other programs: read back and compared before it appears.
 
+    DIR gets a model card, a Modelfile for Ollama where it can read the format, and the comparison in export.json.
+    """
+    from zolite.export import formats
+
+    folder = to.expanduser()
     with sessions.open_(name) as session:
-        step = peft.export(session, to.expanduser())
-        base = session.facts["base"]
-    report(
-        {"session": name, "step": step, "path": str(to), "base": base},
-        f"{to}: the adapter of {name} at step {step}, for {base}",
-        as_json,
-    )
+        done = formats.export(session, folder, format_, step, dtype, force, verify)
+        document = formats.about(done, session, format_) | {"path": str(to)}
+    report(document, "\n".join(formats.told(done, name, format_)), as_json)
 
 
 @app.command()

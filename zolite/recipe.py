@@ -43,6 +43,8 @@ class AdapterPart:
     """the adapter's product is scaled by alpha / rank"""
     targets: tuple[str, ...] = ()
     """names of the linear layers that get an adapter; empty for all of them"""
+    start: str = ""
+    """folder of an adapter to go on from, as peft writes it; read once, when a session begins"""
 
 
 @dataclass(frozen=True)

