@@ -41,6 +41,8 @@ def shards_of(origin: Path) -> dict[str, list[str]]:
     """Names of the tensors in each safetensors file of a model."""
     index = origin / INDEX
     files = set(json.loads(index.read_bytes())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    if strange := sorted(file for file in files if Path(file).name != file):
+        raise UsageError(f"{index} names a file elsewhere, {strange[0]!r}", "this model's index is not to be trusted")
     if missing := sorted(file for file in files if not (origin / file).is_file()):
         raise UsageError(
             f"{origin} has no {missing[0]}: merging reads the original weights as safetensors",
