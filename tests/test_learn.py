@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zolite import cli, learn, learned
+from zolite import cli, learn, learned, shell
 from zolite.composition import MethodPart, composed
 from zolite.core.build import Nets, build
 from zolite.core.direction import Combo, Dense, Noise, dense
@@ -447,7 +447,7 @@ def test_text_and_interruption(
 ) -> None:
     """A person gets lines; what Ctrl-C stops leaves what was learned, and the exit code says so."""
     file, asked = tmp_path / "o.safetensors", itertools.count()
-    monkeypatch.setattr(cli.Interrupt, "__call__", lambda self: next(asked) >= 2)
+    monkeypatch.setattr(shell.Interrupt, "__call__", lambda self: next(asked) >= 2)
     code, out, err = zolite("learn-optimizer", tiny, "--data", folder(), "--out", file, *QUICK, "--space", "lora")
     assert code == cli.INTERRUPTED and out.startswith("1/750  loss ") and f"{file}: learned in 2 steps" in err
     assert json.loads(learned.beside(file).read_bytes())["steps"] == 2

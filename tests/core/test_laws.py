@@ -203,16 +203,17 @@ def test_replay(case: str) -> None:
         rows.append(SimpleNamespace(step=step + 1, losses=straight.step(step).losses.numpy().tobytes()))
     for after, saved in held.items():
         replayed = restored(case, saved)
-        assert last_of(replayed, rows, after) == STEPS
+        replay(replayed, rows, after)
         assert_same(replayed, straight)
         assert not replayed.points
 
 
-def last_of(bench: Bench, rows: list[SimpleNamespace], after: int) -> int:
+def replay(bench: Bench, rows: list[SimpleNamespace], after: int) -> None:
     """`catch_up_` over rows that stand for a session's journal."""
-    journal = SimpleNamespace(steps=lambda after: [row for row in rows if row.step > after])
-    session = SimpleNamespace(journal=journal, recipe=bench.recipe)
-    return catch_up_(cast(Session, session), after, bench.space, bench.estimator, bench.rule, bench.state)
+    journal = SimpleNamespace(steps=lambda after, upto: [row for row in rows if after < row.step <= upto])
+    stretches = lambda after, upto: [(bench.recipe, after, upto)]  # noqa: E731
+    session = SimpleNamespace(name="bench", journal=journal, stretches=stretches)
+    catch_up_(cast(Session, session), after, STEPS, bench.space, bench.state)
 
 
 def test_not_replayed() -> None:
