@@ -80,7 +80,8 @@ def small(folder: Path) -> Recipe:
     rows = [{"text": f"{i} {'up' if i % 2 else 'down'}", "label": "odd" if i % 2 else "even"} for i in range(64)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     wanted = {"model.name": folder / "model", "data.path": folder / "rows.jsonl", "model.quant": "float32"}
-    quick = {"model.device": "cpu", "train.batch": 4, "train.steps": 100_000, "train.save_every": 100_000, "adapter.rank": 2}
+    quick = {"model.device": "cpu", "train.batch": 4, "adapter.rank": 2}
+    quick |= {"train.steps": 100_000, "train.save_every": 100_000}  # a save would commit what is lost here
     return recipes.override(Recipe(), {k: str(v) for k, v in wanted.items()} | quick)
 
 
