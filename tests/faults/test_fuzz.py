@@ -22,6 +22,7 @@ from zolite import checkpoint, learned
 from zolite import recipe as recipes
 from zolite import session as sessions
 from zolite.data import rows as tables
+from zolite.engine import start
 from zolite.errors import UsageError, ZoliteError
 from zolite.events import from_json
 from zolite.history import chosen, end
@@ -309,3 +310,20 @@ def test_published_optimizers_of_any_bytes(data: bytes, pickled: bool, tmp_path:
     with contextlib.suppress(UsageError):
         learned.convert(source, target)
     assert not target.exists()
+
+
+keys = st.sampled_from(["peft_type", "r", "lora_alpha", "use_rslora", "target_modules", "use_dora", "bias"])
+
+
+@cases(2_000, 100)
+@given(
+    config=st.dictionaries(keys, value) | value, names=st.lists(st.text(max_size=30), max_size=3), lora=st.booleans()
+)
+def test_adapters_of_any_content(config: Any, names: list[str], lora: bool, tmp_path: Path) -> None:
+    """A folder to go on from, whatever its config and its tensors are called, is taken or refused in words."""
+    good = [f"base_model.model.model.layers.0.q_proj.lora_{f}.weight" for f in "AB"] if lora else []
+    tensors = {n.encode("utf-8", "replace").decode(): torch.zeros(2, 2) for n in [*names, *good]}
+    (tmp_path / start.WEIGHTS).write_bytes(to_bytes(tensors))
+    (tmp_path / start.CONFIG).write_text(json.dumps(config))
+    with only_words():
+        start.find(tmp_path)

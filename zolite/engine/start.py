@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from zolite.errors import UsageError, listed
 from zolite.recipe import AdapterPart
 
@@ -44,9 +46,9 @@ class Found:
 def find(folder: Path) -> Found:
     """Raises UsageError with everything about the adapter that zolite would have to leave out."""
     try:
-        config = json.loads((folder / CONFIG).read_bytes())
+        config = _typed(json.loads((folder / CONFIG).read_bytes()))
         names = _names(folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(
             f"{folder} is no adapter as peft writes it: {error}", f"give a folder with {CONFIG} and {WEIGHTS}"
         ) from error
@@ -119,11 +121,28 @@ def _mismatches(found: Found, part: AdapterPart, factors: dict[str, Tensor], our
     ]
 
 
+KINDS: dict[str, tuple[type, ...]] = {
+    "r": (int,), "lora_alpha": (int, float), "use_rslora": (bool,), "target_modules": (str, list),
+}  # fmt: skip
+
+
+def _typed(config: Any) -> dict[str, Any]:
+    """What is read of it is of its type; ValueError if not."""
+    if not isinstance(config, dict):
+        raise ValueError(f"{CONFIG} holds no settings")
+    for key, kinds in KINDS.items():
+        if config.get(key) is not None and not isinstance(config[key], kinds):
+            raise ValueError(f"{key} is {config[key]!r}")
+    if not 0 < (config.get("r") or 1) < 2**31 or not math.isfinite(config.get("lora_alpha") or 1):
+        raise ValueError(f"its rank is {config.get('r')} and its alpha {config.get('lora_alpha')}")
+    return config
+
+
 def _problems(config: dict[str, Any]) -> list[str]:
     problems = [] if config.get("peft_type") == "LORA" else [f"peft_type is {config.get('peft_type')}, not LORA"]
     if config.get("init_lora_weights", True) not in ADDITIVE:
         problems.append(f"init_lora_weights is {config['init_lora_weights']}, which changes the base's weights too")
-    problems += [f"{k} is missing" for k in ("r", "lora_alpha") if k not in config]
+    problems += [f"{k} is missing" for k in ("r", "lora_alpha") if config.get(k) is None]
     if config.get("bias", "none") != "none":
         problems.append(f"bias is {config['bias']}: biases are trained as well")
     return problems + [f"{k} is {v}" for k, v in config.items() if k not in READ + IDLE and v]
@@ -134,7 +153,7 @@ def _by_name(config: dict[str, Any]) -> bool:
     if config.get("layers_to_transform") or config.get("exclude_modules"):
         return True
     targets = config.get("target_modules")
-    return isinstance(targets, str) or any("." in target for target in targets or ())
+    return isinstance(targets, str) or any("." in str(target) for target in targets or ())
 
 
 def _names(folder: Path) -> list[str]:
