@@ -26,18 +26,32 @@ def heading(planning: Planning) -> Text:
     return Text(f"{h.name}: {human_bytes(h.total_bytes)}{used}; rates {h.origin}")
 
 
+COLUMNS = {"weights": 7, "at once": 7, "peak": 8, "a step": 6, "in all": 7, "QLoRA": 11}  # and their widths
+
+
 def plans(planning: Planning) -> Table:
-    columns = ("model", "weights", "space", "batch", "tokens", "peak", "left", "a step", "in all", "QLoRA")
-    table = Table(*columns, box=None, pad_edge=False)
+    """What is alike in all of them is in the title, so that the rest has room in 80 columns."""
+    r = planning.plans[0].recipe
+    title = (
+        f"{r.train.steps:,} steps of {r.train.batch} rows, at most {r.data.context} tokens each; "
+        f"{r.method.name}, {r.adapter.space}, rank {r.adapter.rank}"
+    )
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    for name, width in COLUMNS.items():
+        table.add_column(name, no_wrap=True, min_width=width)
     for each in planning.plans[:SHOWN]:
-        t, total = each.recipe.train, planning.hardware.total_bytes
-        batch = f"{t.batch}" if t.microbatch == t.batch else f"{t.batch} in {t.microbatch}s"
         table.add_row(
-            each.spec.name, each.recipe.model.quant, each.recipe.adapter.space, batch, f"{each.recipe.data.context}",
-            human_bytes(each.peak_bytes), human_bytes(total - each.peak_bytes), _step(each),
-            human_seconds(each.total_seconds), _backprop(planning, each),
+            each.spec.name.rpartition("/")[2], each.recipe.model.quant, _at_once(each), human_bytes(each.peak_bytes),
+            _step(each), human_seconds(each.total_seconds), _backprop(planning, each),
         )  # fmt: skip
     return table
+
+
+def _at_once(each: Plan) -> str:
+    """Rows of a forward, and points where they do not all fit into one."""
+    t = each.recipe.train
+    return f"{t.microbatch} rows" + (", 1 point" if t.slots == 1 else "")
 
 
 def ledger(best: Plan) -> Table:
@@ -54,6 +68,7 @@ def ledger(best: Plan) -> Table:
 def remarks(planning: Planning) -> Iterator[RenderableType]:
     b, c = planning.backprop, planning.correction
     hidden = len(planning.plans) - SHOWN
+    yield Text("QLoRA: what backpropagation would need, a row at a time; no: more than there is")
     yield Text(f"{RULE}" + (f"; {hidden} more plans with --json" if hidden > 0 else ""))
     if planning.rejected:
         r = planning.rejected[0]
@@ -79,4 +94,4 @@ def _step(each: Plan) -> str:
 
 def _backprop(planning: Planning, each: Plan) -> str:
     need = needed(planning.hardware, each.spec, each.recipe.adapter.rank, each.recipe.data.context)
-    return human_bytes(need) + (" fits" if need <= planning.hardware.total_bytes else " no")
+    return human_bytes(need) + ("" if need <= planning.hardware.total_bytes else " no")
