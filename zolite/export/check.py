@@ -278,9 +278,10 @@ def _float32(where: Path, device: torch.device, **options: Any) -> Any:
 
 def reloaded(base: Any, folder: Path) -> Any:
     """The model with the adapter as peft puts it on."""
-    from peft import PeftModel
+    with models.quiet():
+        from peft import PeftModel
 
-    return PeftModel.from_pretrained(base, str(folder)).eval()
+        return PeftModel.from_pretrained(base, str(folder)).eval()
 
 
 def _peft(trained: Trained, folder: Path, device: torch.device) -> Forward:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,7 +235,9 @@ def quiet() -> Iterator[None]:
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    yield
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        yield
 
 
 @contextlib.contextmanager
