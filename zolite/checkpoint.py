@@ -65,14 +65,14 @@ def save(
         if target.exists():
             target.rename(folder / f"{target.name}.broken-{time.time_ns()}")
         try:
-            _build(partial, step, files)
+            made = _build(partial, step, files)
             partial.rename(target)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         fsync_folder(folder)
     remove(folder, unwanted(folder, keep, budget))
-    return Checkpoint(step, target, digest(files))
+    return Checkpoint(step, target, made)
 
 
 def unwanted(folder: Path, keep: Collection[int], budget: float) -> list[int]:
@@ -162,8 +162,8 @@ def digest(files: Mapping[str, bytes]) -> str:
     return _digest({name: _noted(data) for name, data in files.items()})
 
 
-def _build(partial: Path, step: int, files: Mapping[str, bytes]) -> None:
-    """Writes the folder, everything in it on the disk when this returns; the manifest last."""
+def _build(partial: Path, step: int, files: Mapping[str, bytes]) -> str:
+    """Writes the folder, everything in it on the disk when this returns; the manifest last. Returns the digest."""
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(mode=0o700, parents=True)
     for name, data in files.items():
@@ -172,6 +172,7 @@ def _build(partial: Path, step: int, files: Mapping[str, bytes]) -> None:
     manifest = {"step": step, "zolite": __version__, "files": noted}
     write_new(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
     fsync_folder(partial)
+    return _digest(noted)
 
 
 def _noted(data: bytes) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def chosen(session: Session, what: str) -> int:
 
 def best_step(session: Session) -> int:
     """The step of the best evaluation on dev."""
-    best = best_of([e for e in session.journal.evaluations() if e.split == "dev"])
+    best = _best_on_dev(session.journal.evaluations())
     if best is None:
         raise UsageError(f"session {session.name} was never evaluated on dev", "name a step, or last")
     return best.step
@@ -80,5 +80,9 @@ def best_step(session: Session) -> int:
 
 def kept(evaluations: Sequence[Evaluated]) -> set[int]:
     """Steps whose checkpoints always stay: the start, from which everything can be replayed, and the best on dev."""
-    best = best_of([e for e in evaluations if e.split == "dev"])
+    best = _best_on_dev(evaluations)
     return {0} if best is None else {0, best.step}
+
+
+def _best_on_dev(evaluations: Sequence[Evaluated]) -> Evaluated | None:
+    return best_of([e for e in evaluations if e.split == "dev"])

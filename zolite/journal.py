@@ -17,6 +17,7 @@ from zolite.events import Evaluated, Event, StepDone, from_json, to_json, typed
 
 COMMIT_SECONDS = 0.5
 BUSY_MILLISECONDS = 5000
+SKIPPED = 1  # flag of a step: a loss was not finite
 PAGE_ROWS = 4096
 LAST = 2**63 - 1  # SQLite's largest number: no step is after it
 
@@ -30,7 +31,7 @@ class StepRow:
     losses: bytes  # float32 little endian, one a point measured
     eps: float
     lr: float
-    flags: int  # bit 0: skipped, a loss was not finite
+    flags: int  # SKIPPED
     time: float  # unix seconds
     seconds: float
     memory_bytes: int

@@ -12,7 +12,6 @@ from zolite import checkpoint, disk, session
 from zolite.errors import UsageError
 from zolite.history import kept, reach
 from zolite.journal import Journal
-from zolite.paths import paths
 from zolite.session import Session, open_
 
 
@@ -78,14 +77,14 @@ def _copy(source: Session, folder: Path, step: int) -> None:
     for found in filter(None, (source.at(at) for at in source.steps() if at <= step)):
         with contextlib.suppress(FileNotFoundError):  # its run may have removed it
             shutil.copytree(found.path, folder / "checkpoints" / found.path.name)
-    copied_journal(source.journal, folder / "journal.db")
+    _copied_journal(source.journal, folder / "journal.db")
     origin = {"forked_from": {"session": source.name, "step": step}}
     chapters = [c for c in source.chapters if c.since <= step]
     chapters[-1] = dataclasses.replace(chapters[-1], facts=chapters[-1].facts | origin)
     session.write_about(folder, tuple(chapters))
 
 
-def copied_journal(journal: Journal, path: Path) -> None:
+def _copied_journal(journal: Journal, path: Path) -> None:
     """A journal's content of one moment in a file of its own."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     source = f"{journal.path.absolute().as_uri()}?mode=ro"
@@ -100,8 +99,3 @@ def tell(name: str, verb: str) -> None:
         if not found.running():
             raise UsageError(f"session {name} is not running", f"`zolite resume {name}` goes on with it")
         found.journal.post(verb)
-
-
-def log_path(name: str) -> Path:
-    """Where a detached run of a session writes what it has to say beside its journal."""
-    return paths()["sessions"] / name / "trainer.log"

@@ -42,7 +42,7 @@ def catch_up_(session: Session, after: int, upto: int, space: Space, state: dict
 
 
 def _losses(row: StepRow, space: Space) -> Tensor:
-    if not isinstance(row.losses, bytes) or not row.losses or len(row.losses) % 4:
+    if not row.losses or len(row.losses) % 4:
         raise ValueError("its losses are no float32 numbers")
     return torch.frombuffer(bytearray(row.losses), dtype=torch.float32).to(space.theta.device)
 

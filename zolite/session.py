@@ -213,7 +213,7 @@ def made(name: str | None, build: Callable[[Path], None]) -> Path:
             (folder / "checkpoints").mkdir(mode=0o700)
             build(folder)
             disk.fsync_folder(folder)
-            folder = claim(folder, name)
+            folder = _claim(folder, name)
             disk.fsync_folder(root)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -231,7 +231,7 @@ def exists(name: str) -> bool:
     return bool(NAME.fullmatch(name)) and (paths()["sessions"] / name).is_dir()
 
 
-def claim(built: Path, name: str | None) -> Path:
+def _claim(built: Path, name: str | None) -> Path:
     """Gives a whole folder in the sessions' folder a name, or the first dated one that is free."""
     root = paths()["sessions"]
     for candidate in _dated() if name is None else [name]:

@@ -15,7 +15,6 @@ import typer
 from zolite import render
 from zolite.errors import UsageError, ZoliteError
 from zolite.events import Event, Finished, Started, from_json
-from zolite.manage import log_path
 from zolite.paths import paths
 
 INTERRUPTED = 130
@@ -105,7 +104,7 @@ def detached(arguments: list[str]) -> str:
         code, said = child.wait(), log.read_text(errors="replace")
         log.unlink()
         raise _ended(code, said)
-    log.replace(log_path(name))
+    log.replace(root / name / "trainer.log")
     return name
 
 

@@ -7,11 +7,10 @@ from heapq import merge
 from statistics import fmean
 
 from zolite.events import Event, Started, StepDone
-from zolite.journal import MemoryRow, StepRow
+from zolite.journal import SKIPPED, MemoryRow, StepRow
 from zolite.session import Session
 
 POLL_SECONDS = 0.2
-SKIPPED = 1  # flag of a journal row
 
 
 def follow(session: Session, stop: Callable[[], bool]) -> Iterator[Event]:

@@ -17,6 +17,7 @@ from zolite.engine import probe
 from zolite.errors import DiskFull
 from zolite.events import Continued, Evaluated, Event, Finished, Noted, Paused, Saved, StepDone
 from zolite.history import kept
+from zolite.journal import SKIPPED
 from zolite.orders import LOOK_SECONDS, Orders
 from zolite.replay import held
 from zolite.session import MemoryRow, Session, StepRow
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 FLUSH_SECONDS = {"cuda": 0.25, "cpu": 0.4}
 MOST_SKIPPED = 10  # steps in a row without a finite loss before a run gives up
 ROOM_SECONDS = 1.0  # between two looks whether a full disk has room again
-SKIPPED = 1  # flag of a journal row
 
 
 @dataclass(frozen=True)
