@@ -13,13 +13,14 @@ INNERMOST = ("normal", "signs", "low-rank", "subspace", "aligned", "activation")
 FROM_THE_MODEL = ("activation",)  # samplers that look at more than losses, so that a journal does not say it all
 AROUND = ("guided", "greedy", "learned")  # samplers of another sampler's directions
 ESTIMATORS = ("two-sided", "one-sided", "curvature", "per-example")
-RULES = ("sign", "clip", "spread", "momentum", "adam", "factor-momentum")
+RULES = ("sign", "rms", "clip", "spread", "momentum", "adam", "factor-momentum")
 
 # A row of the table of methods: its parts, and the numbers in which it departs from its parts' own (NUMBERS below).
 Row = dict[str, Any]
 ROWS: dict[str, Row] = {
     "mezo": {},
     "mezo-sign": {"rule": ("sign",)},
+    "mezo-rms": {"rule": ("rms",)},
     "mezo-momentum": {"rule": ("momentum",)},
     "mezo-adam": {"rule": ("adam",)},
     "spsa": {"sampler": "signs"},
@@ -40,6 +41,7 @@ ROWS: dict[str, Row] = {
 # Learning rates by space of what takes the slope's size away: change a number and step, about.
 RATES: dict[str, dict[str, float]] = {
     "sign": {"lora": 3e-5, "lora-b": 3e-4},
+    "rms": {"lora": 3e-4, "lora-b": 3e-3},
     "adam": {"lora": 3e-5, "lora-b": 3e-4},
     "spread": {"lora": 1e-4, "lora-b": 1e-3},
     "per-example": {"lora": 1e-3, "lora-b": 1e-2},
@@ -55,6 +57,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
     "curvature": {"smooth": 1e-6},
     "one-sided": {"queries": 8},
     "clip": {"clip": 100.0},
+    "rms": {"beta2": 0.99},
     "momentum": {"beta": 0.9},
     "adam": {"beta": 0.9, "beta2": 0.999},
     "factor-momentum": {"beta": 0.9},
@@ -70,7 +73,7 @@ class MethodPart:
     estimator: str = ""
     """what is measured: two-sided, one-sided, curvature or per-example"""
     rule: tuple[str, ...] = ()
-    """what is made of it, in this order: sign, clip, spread, momentum, adam, factor-momentum; none for the row's own"""
+    """what is made of it, in this order: sign, rms, clip, spread, momentum, adam, factor-momentum; none for the row's own"""
     rank: int = 0
     """rank of low-rank, subspace and aligned directions"""
     every: int = 0
@@ -141,7 +144,7 @@ def _together(
     m: MethodPart, queries: int, batch: int, around: list[str], innermost: str
 ) -> tuple[tuple[bool, str], ...]:
     moments = [rule for rule in m.rule if rule in ("momentum", "adam", "factor-momentum")]
-    per_direction = [rule for rule in m.rule if rule in ("sign", "clip", "spread")]
+    per_direction = [rule for rule in m.rule if rule in ("sign", "rms", "clip", "spread")]
     pooled = "guided" in around or "greedy" in around
     limits = {"rank": 4096, "every": 10**9, "probes": 256, "pool": 64}
     return (

@@ -20,6 +20,7 @@ from zolite.history import end, reach
 from zolite.session import Checkpoint, Session, StepRow
 
 CPU = torch.device("cpu")
+GIVEN = "frozen."  # before the names of a checkpoint's factors that are not trained
 MOST = 2**31  # numbers that a factor may have: far more than any has, and no allocation that a machine dies of
 
 
@@ -67,6 +68,7 @@ class Rebuilt:
     space: Space
     state: dict[str, State]
     frozen: dict[str, tuple[int, ...]]  # shapes of the factors that are not trained
+    given: dict[str, Tensor]  # those of them that are not as the seed draws them
 
     def tensors(self) -> dict[str, Tensor]:
         return {b.name: b.of(self.space.theta).clone() for b in self.space.blocks}
@@ -86,12 +88,21 @@ def loaded(session: Session, checkpoint: Checkpoint, device: torch.device) -> Re
     """A checkpoint's numbers."""
     tensors, state = checkpoint.tensors(), checkpoint.state()
     with intact(session, f"checkpoint {checkpoint.step}"):
-        shapes = {name: tuple(t.shape) for name, t in tensors.items() if not name.startswith("state.")}
+        shapes = {name: tuple(t.shape) for name, t in tensors.items() if not name.startswith(("state.", GIVEN))}
         space = make_space(shapes, 0, torch.float32, device)
         estimator, rule = build(session.recipe.method, session.recipe.train)
         fresh = {"estimator": estimator.init(space), "rule": rule.init(space)}
         read_(tensors, state["method"], space, fresh)
-        return Rebuilt(checkpoint.step, space, fresh, {name: _shape(sides) for name, sides in state["frozen"].items()})
+        frozen = {name: _shape(sides) for name, sides in state["frozen"].items()}
+        return Rebuilt(checkpoint.step, space, fresh, frozen, given_of(tensors, frozen))
+
+
+def given_of(tensors: dict[str, Tensor], frozen: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """A checkpoint's factors that are not trained and not as the seed draws them. ValueError where they do not fit."""
+    given = {name.removeprefix(GIVEN): t for name, t in tensors.items() if name.startswith(GIVEN)}
+    if wrong := [name for name, t in given.items() if frozen.get(name) != tuple(t.shape)]:
+        raise ValueError(f"{wrong[0]} is no factor of that shape")
+    return given
 
 
 def _shape(sides: list[int]) -> tuple[int, ...]:
@@ -103,21 +114,26 @@ def _shape(sides: list[int]) -> tuple[int, ...]:
 def factors_at(session: Session, step: int | None = None) -> tuple[int, dict[str, Tensor]]:
     """(step, every factor of the adapter by block name, float32) after a step, or where the journal ends."""
     now, seed = rebuild(session, step), session.chapters[0].recipe.train.seed
-    return now.step, now.tensors() | {name: start(seed, name, shape, CPU) for name, shape in now.frozen.items()}
+    drawn = {name: start(seed, name, shape, CPU) for name, shape in now.frozen.items() if name not in now.given}
+    return now.step, now.tensors() | drawn | now.given
 
 
 def held(
-    tensors: dict[str, Tensor], state: dict[str, State], frozen: dict[str, tuple[int, ...]]
+    tensors: dict[str, Tensor],
+    state: dict[str, State],
+    frozen: dict[str, tuple[int, ...]],
+    given: dict[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, object]]:
     """A checkpoint's tensors, and what else is in it."""
     plain, more = split_state(state)
+    more |= {GIVEN + name: t for name, t in given.items()}
     return tensors | more, {"method": plain, "frozen": {name: list(shape) for name, shape in frozen.items()}}
 
 
 def read_(tensors: dict[str, Tensor], plain: dict[str, object], space: Space, state: dict[str, State]) -> None:
     """A checkpoint's numbers into theta and the method's state. Raises ValueError or KeyError where they do not fit."""
     wanted = {b.name: b.shape for b in space.blocks} | {n: tuple(t.shape) for n, t in split_state(state)[1].items()}
-    if wanted != {name: tuple(t.shape) for name, t in tensors.items()}:
+    if wanted != {name: tuple(t.shape) for name, t in tensors.items() if not name.startswith(GIVEN)}:
         raise ValueError("its tensors are not those of the recipe")
     for block in space.blocks:
         block.of(space.theta).copy_(tensors[block.name])

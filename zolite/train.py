@@ -12,7 +12,7 @@ a step is a CUDA graph (engine/graph.py), and nothing here waits for it: scalars
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,7 +48,7 @@ from zolite.model.loss import Tokens
 from zolite.orders import Orders
 from zolite.paths import paths
 from zolite.recipe import Recipe
-from zolite.replay import catch_up_, held, intact, read_, rebuild
+from zolite.replay import catch_up_, given_of, held, intact, read_, rebuild
 from zolite.session import Session
 from zolite.text import human_bytes
 from zolite.writer import MOST_SKIPPED, Writer
@@ -56,6 +56,7 @@ from zolite.writer import MOST_SKIPPED, Writer
 Examples = dict[str, Sequence[Example]]
 """Rows as token sequences, by split."""
 
+SHRINK = 3.0  # of the learning rate after a loss that left its band
 VERSIONED = ("zolite", "torch", "transformers", "bitsandbytes")
 
 
@@ -170,8 +171,8 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
     """
     t = run.recipe.train
     orders = Orders(session.journal, stop)
-    writer = Writer(run, session, orders)
     step = restore(run, session)
+    writer = Writer(run, session, orders)
     device = probe.device_name(run.engine.loaded.device)
     yield from writer.note(Started(session.name, step + 1, t.steps, device, run.space.size, run.budget_bytes))
     for text in run.notes:
@@ -184,6 +185,10 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
         saved = due(step, t.save_every, t.steps) and session.at(step) is None
         if scored or saved or asked or writer.due():
             yield from writer.flush(wait=scored or saved or asked)
+        if writer.band.left is not None:
+            run, step = yield from back(run, session, writer)
+            steps, scores = stepper(run), {e.step for e in writer.scores if e.split == "dev"}
+            continue
         if saved or asked:
             yield from writer.save(step)
         if scored:
@@ -214,6 +219,22 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
             f"the loss was not a number for {writer.bad_steps} steps in a row, up to step {step}; the session is saved",
             f"try --lr {t.lr / 3:.2g}; if it began at step 1, --quant nf4 or bf16, which hold larger activations",
         )
+
+
+def back(run: Run, session: Session, writer: Writer) -> Generator[Event, None, tuple[Run, int]]:
+    """To the last step whose loss was inside its band, by the journal, and on from there in smaller steps."""
+    yield from writer.flush(wait=True)
+    band, t = writer.band, dataclasses.replace(run.recipe.train, lr=run.recipe.train.lr / SHRINK)
+    assert band.left is not None
+    session.rewind(band.left)
+    recipe = dataclasses.replace(run.recipe, train=t)
+    session.amend(recipe, session.facts)
+    run = dataclasses.replace(run, recipe=recipe, rule=build(recipe.method, t)[1])
+    step = restore(run, session)
+    text = f"the loss rose to {band.smooth:.3g}, out of its band below {band.limit:.3g}"
+    yield from writer.note(Noted("warning", f"{text}: back to step {step}, from there with a learning rate of {t.lr:.2g}"))
+    writer.take(run, step)
+    return run, step
 
 
 def _no_room(run: Run, step: int) -> DoesNotFit:
@@ -268,7 +289,9 @@ def restore(run: Run, session: Session) -> int:
     if checkpoint is not None:
         step = checkpoint.step
         with intact(session, f"checkpoint {step}"):
-            read_(checkpoint.tensors(), checkpoint.state()["method"], run.space, run.state)
+            tensors, adapter = checkpoint.tensors(), run.engine.adapter
+            read_(tensors, checkpoint.state()["method"], run.space, run.state)
+            adapter.put_(given_of(tensors, shapes_of(adapter.frozen)))
     end = session.journal.last_step()
     if not replayable(session, step, end):
         session.rewind(step)  # the journal cannot say what the steps since have done: they are taken again
@@ -353,7 +376,7 @@ def turn(session: Session, run: Run) -> None:
             "leave the method as it is, or start a new session with `zolite train`",
         )
     session.journal.truncate(now.step)
-    contents = held(now.tensors(), now.state, now.frozen)
+    contents = held(now.tensors(), now.state, now.frozen, now.given)
     session.save(now.step, *contents, keep=kept(session.journal.evaluations()))
     session.amend(run.recipe, run.facts)
 

@@ -1,5 +1,6 @@
 """Is a session whole? Its journal is replayed from the first checkpoint and compared with every one that was taken."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -60,8 +61,8 @@ def _compared(
             return None, Verdict(step, "unknown", "its checkpoint is gone, and nothing leads to it")
         return loaded(session, found, device), Verdict(step, "same", "whole; replayed from here on")
     catch_up_(session, now.step, step, now.space, now.state)
-    now = Rebuilt(step, now.space, now.state, now.frozen)
-    tensors, plain = held(now.tensors(), now.state, now.frozen)
+    now = dataclasses.replace(now, step=step)
+    tensors, plain = held(now.tensors(), now.state, now.frozen, now.given)
     if digest and checkpoint.digest(checkpoint.packed(tensors, plain)) == digest:
         return now, Verdict(step, "same", "bit for bit")
     if found is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from zolite.band import Band
 from zolite.core.estimator import Estimate
 from zolite.core.rule import schedule
 from zolite.engine import probe
@@ -46,15 +47,19 @@ class Writer:
     """Everything it does is an iterator of events, since a full disk may come between: then it says so and waits."""
 
     def __init__(self, run: "Run", session: Session, orders: Orders) -> None:
-        self.run, self.session, self.orders = run, session, orders
+        self.session, self.orders = session, orders
         self.pending: list[tuple[int, float, Estimate]] = []
         self.moving: deque[Moving] = deque()
         self.patience = FLUSH_SECONDS[run.engine.loaded.device.type]
         self.began = self.flushed = self.written = time.monotonic()
         self.skipped = self.bad_steps = 0
-        self.scores = session.journal.evaluations()  # kept here: to read a journal is to commit it, and may wait
+        self.take(run, session.journal.last_step())
+
+    def take(self, run: "Run", step: int) -> None:
+        """Go on from a step with this run."""
         t = run.recipe.train
-        self.lr = schedule(t.schedule, t.lr, t.steps)
+        self.run, self.lr, self.band = run, schedule(t.schedule, t.lr, t.steps), Band(step)
+        self.scores = self.session.journal.evaluations()  # kept here: to read a journal is to commit it, and may wait
 
     def add(self, step: int, estimate: Estimate, padding: float) -> None:
         self.pending.append((step, padding, estimate))
@@ -84,9 +89,10 @@ class Writer:
         self.flushed = self.written = time.monotonic()  # an evaluation or a save is not part of any step's time
 
     def save(self, step: int) -> Iterator[Event]:
-        space, frozen = self.run.space, self.run.engine.adapter.frozen
+        space, adapter = self.run.space, self.run.engine.adapter
         tensors = {block.name: block.of(space.theta) for block in space.blocks}
-        contents = held(tensors, self.run.state, {name: tuple(t.shape) for name, t in frozen.items()})
+        shapes = {name: tuple(t.shape) for name, t in adapter.frozen.items()}
+        contents = held(tensors, self.run.state, shapes, adapter.given)
 
         def saved() -> None:
             checkpoint = self.session.save(step, *contents, keep=kept(self.scores))
@@ -140,6 +146,7 @@ class Writer:
         for row, (_, padding), measured in zip(rows, moved.steps, moved.losses, strict=True):
             bad = bool(row.flags & SKIPPED)
             self.skipped, self.bad_steps = self.skipped + bad, self.bad_steps + 1 if bad else 0
+            self.band.add(row.step, float(measured.mean()))
             yield StepDone(row.step, float(measured.mean()), row.lr, seconds, used, peak, padding, bad)
 
     def _row(self, step: int, coefs: Tensor, losses: Tensor, seconds: float, used: int) -> StepRow:

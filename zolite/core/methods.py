@@ -102,6 +102,7 @@ ESTIMATORS = {
 
 RULES = {
     "sign": Piece("the coefficient's sign"),
+    "rms": Piece("the coefficient over its running root mean square", "8", lambda m, shapes: 2 * FLOAT),
     "clip": Piece("the coefficient, cut"),
     "spread": Piece("coefficients over their standard deviation"),
     "momentum": Piece("momentum", "4 n", lambda m, shapes: FLOAT * _numbers(shapes)),
@@ -125,6 +126,7 @@ METHODS = {
     for m in (
         Method("mezo", "Malladi et al. 2023, arXiv 2305.17333", "two-sided differences along Gaussian directions"),
         Method("mezo-sign", "Zhang et al. 2024, arXiv 2402.11592 (ZO-signSGD)", "mezo by the slope's sign alone"),
+        Method("mezo-rms", "Kingma and Ba 2015, arXiv 1412.6980, of the slope alone", "mezo in steps of about one length"),
         Method("mezo-momentum", "Zhang et al. 2024, arXiv 2402.11592 (ZO-SGD-MMT)", "mezo with momentum"),
         Method("mezo-adam", "Malladi et al. 2023, arXiv 2305.17333, section 2.2", "mezo through Adam's moments"),
         Method("spsa", "Spall 1992, IEEE TAC 37(3)", "mezo along random signs; the same bits on every device"),

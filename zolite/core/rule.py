@@ -98,6 +98,31 @@ class Spread(Rule):
 
 
 @dataclass(frozen=True)
+class Rms(Rule):
+    """cᵢ ← cᵢ / √v, cut to ±most, with v a running mean of all slopes' squares: every step is about as long.
+
+    Adam's second moment (Kingma and Ba, arXiv 1412.6980, algorithm 1, its correction too) of one scalar, the slope, for
+    all coordinates: for directions that treat them alike, a moment for each would only be noise. Slopes of a step that
+    measured nothing (all zero) leave v as it was.
+    """
+
+    beta2: float
+    most: float = 3.0
+
+    def init(self, space: Space) -> State:
+        return {"v": space.theta.new_zeros(()), "seen": space.theta.new_zeros(())}
+
+    def update(self, estimate: Estimate, step: Step, state: State, space: Space) -> Estimate:
+        v, seen = state["v"], state["seen"]  # seen: the weights in v, 1 − β^t
+        square = torch.stack([cast(Tensor, c) for c, _ in estimate.grad.terms]).square().mean().clamp(max=1e35)
+        measured = (square > 0).float()
+        v.lerp_(square, (1 - self.beta2) * measured)
+        seen.lerp_(torch.ones_like(seen), (1 - self.beta2) * measured)
+        size = (v / seen.clamp(min=1e-30)).sqrt().clamp(min=1e-30)
+        return replace(estimate, grad=_mapped(estimate.grad, lambda c: (c / size).clamp(-self.most, self.most)))
+
+
+@dataclass(frozen=True)
 class Decay(Rule):
     """Weight decay as a term, ĝ + λ θ, of matrices alone: the published codes spare biases and norms."""
 

@@ -26,10 +26,26 @@ class Adapter:
     space: Space
     active: Active
     frozen: dict[str, Tensor]  # float32 factors that are not trained, by block name
+    layers: dict[str, SlotLinear]  # by full name
+    moved: set[str]  # frozen factors that are no longer as the seed draws them
 
     def factors(self, theta: Tensor) -> dict[str, Tensor]:
         """Every factor by block name ("model.layers.0.….a"), float32, at the given theta (n,)."""
         return {b.name: b.of(theta) for b in self.space.blocks} | self.frozen
+
+    @property
+    def given(self) -> dict[str, Tensor]:
+        """What of the frozen factors a checkpoint has to hold."""
+        return {name: self.frozen[name] for name in sorted(self.moved)}
+
+    def put_(self, factors: dict[str, Tensor]) -> None:
+        """Other values for some factors, by block name, trained or not."""
+        ours = self.factors(self.space.theta)
+        for name, value in factors.items():
+            ours[name].copy_(value)
+            if name in self.frozen:
+                self.layers[name.rpartition(".")[0]].a.copy_(value)
+                self.moved.add(name)
 
 
 def attach(loaded: Loaded, recipe: Recipe) -> Adapter:
@@ -45,7 +61,7 @@ def attach(loaded: Loaded, recipe: Recipe) -> Adapter:
     for name in starts.keys() & blocks.keys():
         blocks[name].of(space.theta).copy_(starts[name])
     frozen = {name: start for name, start in starts.items() if name not in blocks}
-    adapter = Adapter(space, Active(), frozen)
+    adapter = Adapter(space, Active(), frozen, {}, set())
     for name in names:
         _wrap(model, name, adapter, blocks, part.alpha / part.rank, dtype)
     return adapter
@@ -64,7 +80,8 @@ def _wrap(model: Any, name: str, adapter: Adapter, blocks: dict[str, Block], sca
         return blocks[full].of(adapter.space.slots) if full in blocks else adapter.frozen[full].to(dtype)
 
     base = model.get_submodule(name)
-    replace_(model, name, SlotLinear(base, factor("a"), factor("b"), scale, adapter.active))
+    adapter.layers[name] = SlotLinear(base, factor("a"), factor("b"), scale, adapter.active)
+    replace_(model, name, adapter.layers[name])
 
 
 def _shapes(linear: Any, rank: int) -> dict[str, tuple[int, int]]:

@@ -92,6 +92,10 @@ class Engine:
         whole = replace(batch, layout=replace(batch.layout, single=False))  # logits alone would not say how likely
         return candidate_scores(self._decode, self._head, whole, 1)[0]
 
+    def at_theta(self) -> None:
+        """From here on the model itself, called by whomever, is the model at θ."""
+        self._fill(ORIGIN)
+
     def _fill(self, points: Sequence[Combo]) -> None:
         self.adapter.space.fill_(points)
         active = self.adapter.active
