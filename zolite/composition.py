@@ -232,12 +232,14 @@ def queries_of(m: MethodPart) -> int:
     return int({**NUMBERS.get(m.estimator, {}), **ROWS[m.name]}.get("queries", 1))
 
 
-def step_sizes(m: MethodPart, space: str) -> tuple[float, float]:
+def step_sizes(m: MethodPart, space: str, measured: tuple[float, float, float] | None = None) -> tuple[float, float]:
     """(learning rate, ε) of a composed method where the recipe leaves them open: mezo's, by the directions' size.
 
     A direction c times as long takes ε / c and η / c². Rules that take the slope's size away have rates of their own.
+    `measured`: mezo's learning rate, ε, and that of mezo-rms, in the place of the tables'.
     """
-    lr, eps = STEP_SIZES[space]
+    lr, eps, length_of_steps = measured or (*STEP_SIZES[space], RATES["rms"][space])
+    wider = length_of_steps / RATES["rms"][space]
     *around, innermost = chain_of(m.sampler)
     length = m.rank**0.5 if innermost == "low-rank" else 1.0
     if "guided" in around and not m.unit:
@@ -248,5 +250,5 @@ def step_sizes(m: MethodPart, space: str) -> tuple[float, float]:
         lr *= 1 - m.beta
     for part, rate in RATES.items():
         if part in m.rule or part == m.estimator:
-            lr = rate[space] / length * (eps if part == "per-example" else 1.0)
+            lr = wider * rate[space] / length * (eps if part == "per-example" else 1.0)
     return lr, eps

@@ -43,6 +43,8 @@ class AdapterPart:
     """the adapter's product is scaled by alpha / rank"""
     targets: tuple[str, ...] = ()
     """names of the linear layers that get an adapter; empty for all of them"""
+    readout: bool = True
+    """where rows have labels, begin with what a linear readout of the last layer already knows"""
     start: str = ""
     """folder of an adapter to go on from, as peft writes it; read once, when a session begins"""
 
@@ -70,9 +72,9 @@ class TrainPart:
     queries: int = 0
     """directions a step; 0 takes the method's own, mostly 1"""
     lr: float = 0.0
-    """first learning rate; 0 takes the space's and the method's default"""
+    """first learning rate; 0 measures what the model and the data bear"""
     eps: float = 0.0
-    """perturbation scale ε; 0 takes the space's and the method's default"""
+    """perturbation scale ε; 0 measures where the slope is known best"""
     schedule: str = "linear"
     """linear (to zero at the last step) or constant"""
     seed: int = 0

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from zolite import recipe as recipes
 from zolite import session as sessions
+from zolite import tuning
+from zolite.composition import step_sizes
 from zolite.core.build import Nets, blank, build
 from zolite.core.estimator import Estimate, Estimator, refreshed
 from zolite.core.key import Key, Step
@@ -38,6 +40,7 @@ from zolite.engine import probe, start
 from zolite.engine.adapter import attach, watch
 from zolite.engine.engine import Engine
 from zolite.engine.graph import Steps
+from zolite.engine.readout import readout_
 from zolite.errors import DoesNotFit, UsageError, ZoliteError, listed
 from zolite.evaluate import evaluate
 from zolite.events import Evaluated, Event, Noted, Started
@@ -47,7 +50,7 @@ from zolite.model import load as models
 from zolite.model.loss import Tokens
 from zolite.orders import Orders
 from zolite.paths import paths
-from zolite.recipe import Recipe
+from zolite.recipe import Recipe, TrainPart
 from zolite.replay import catch_up_, given_of, held, intact, read_, rebuild
 from zolite.session import Session
 from zolite.text import human_bytes
@@ -75,6 +78,7 @@ class Run:
     facts: dict[str, Any]  # what must be alike for a resume to continue the same run
     notes: tuple[str, ...]
     budget_bytes: int
+    choices: tuple[str, ...] = ()  # what was measured and chosen, and why
 
     @property
     def space(self) -> Space:
@@ -83,7 +87,7 @@ class Run:
 
 def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     """Check everything that can be checked, cheapest first, then load. `fresh`: no checkpoint is about to be read."""
-    recipe = recipes.resolve(recipe)
+    given, recipe = recipe.train, recipes.resolve(recipe)
     rows = method(recipe.method.name)
     if recipe.adapter.space not in rows.spaces:
         raise UsageError(f"{rows.name} does not train {recipe.adapter.space}", f"it trains: {', '.join(rows.spaces)}")
@@ -97,9 +101,39 @@ def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
     nets = networks(recipe.method.optimizer if fresh else "", loaded.fingerprint)
     run = assemble(recipe, loaded, examples, facts_of(loaded, dataset), notes, budget, nets)
-    if not (fresh and recipe.adapter.start):
+    return tuned(begun(run), given) if fresh else run
+
+
+def begun(run: Run) -> Run:
+    """With the adapter's first values, if they are not those that the seed draws."""
+    part, source = run.recipe.adapter, run.engine.loaded.source
+    if part.start:
+        return dataclasses.replace(run, notes=run.notes + start.put_(run.engine.adapter, part, source.base))
+    note = readout_(run.engine, run.examples) if part.readout else ""
+    return dataclasses.replace(run, choices=(*run.choices, note)) if note else run
+
+
+def tuned(run: Run, given: TrainPart) -> Run:
+    """With a learning rate and an ε that were measured, where the recipe had left them open."""
+    recipe, t = run.recipe, run.recipe.train
+    if given.lr and given.eps:
         return run
-    return dataclasses.replace(run, notes=notes + start.put_(run.engine.adapter, recipe.adapter, source.base))
+    batches = [run.engine.batch(rows_of(run, step), step) for step in range(tuning.BATCHES)]
+    found = tuning.measure([run.engine.objective([run.engine.put(b) for b in batch]) for batch in batches], t.seed)
+    length = found.length(t.steps, t.schedule)
+    lr, eps = step_sizes(recipe.method, recipe.adapter.space, (length / found.signal, found.eps, length))
+    t = dataclasses.replace(t, lr=given.lr or lr, eps=given.eps or eps)
+    estimator, rule = build(recipe.method, t)
+    recipe = dataclasses.replace(recipe, train=t)
+    weak = () if found.clear else (tuning.faint(found),)
+    return dataclasses.replace(
+        run,
+        recipe=recipe,
+        estimator=estimator,
+        rule=rule,
+        notes=run.notes + weak,
+        choices=run.choices + tuning.reasons(found, t, given),
+    )
 
 
 def assemble(
@@ -175,8 +209,9 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
     writer = Writer(run, session, orders)
     device = probe.device_name(run.engine.loaded.device)
     yield from writer.note(Started(session.name, step + 1, t.steps, device, run.space.size, run.budget_bytes))
-    for text in run.notes:
-        yield from writer.note(Noted("warning", text))
+    for level, texts in (("info", run.choices), ("warning", run.notes)):
+        for text in texts:
+            yield from writer.note(Noted(level, text))
 
     steps, scores = stepper(run), {e.step for e in writer.scores if e.split == "dev"}
     while True:
@@ -232,7 +267,9 @@ def back(run: Run, session: Session, writer: Writer) -> Generator[Event, None, t
     run = dataclasses.replace(run, recipe=recipe, rule=build(recipe.method, t)[1])
     step = restore(run, session)
     text = f"the loss rose to {band.smooth:.3g}, out of its band below {band.limit:.3g}"
-    yield from writer.note(Noted("warning", f"{text}: back to step {step}, from there with a learning rate of {t.lr:.2g}"))
+    yield from writer.note(
+        Noted("warning", f"{text}: back to step {step}, from there with a learning rate of {t.lr:.2g}")
+    )
     writer.take(run, step)
     return run, step
 
@@ -259,9 +296,13 @@ def stepper(run: Run) -> Steps:
 
 def batches_of(run: Run, step: int) -> list[Batch]:
     """A step's microbatches on the host: a pure function of the seed and the step."""
-    rows = [run.examples["train"][i] for i in run.order.batch_at(step)]
+    rows = rows_of(run, step)
     tokens = bucket(run.lengths, max(map(longest, rows))) if run.lengths else None
     return run.engine.batch(rows, step, run.estimator.groups, tokens)
+
+
+def rows_of(run: Run, step: int) -> list[Example]:
+    return [run.examples["train"][i] for i in run.order.batch_at(step)]
 
 
 @torch.inference_mode()

@@ -1,20 +1,17 @@
 """ε and the learning rate from measurements, before the first step: the losses along a few directions at a ladder of radii.
 
-    found = measure(run)       a few dozen forwards of one batch
-    run = tuned(run)           with them in its recipe, and in words in its notes
-
 ε. The slope (L(θ + εz) − L(θ − εz)) / 2ε is off by rounding, which falls as 1/ε, and by the loss's third derivative,
-which grows as ε². How far slopes at neighbouring radii are apart says both: D² = a² (1/ε² + 1/ε'²) + b² (ε'² − ε²)². ε is
+which grows as ε². How far apart slopes at neighbouring radii are says both: D² = a² (1/ε² + 1/ε'²) + b² (ε'² − ε²)². ε is
 where a²/ε² + b² ε⁴ is least.
 
-Learning rate. A run is mostly a random walk: of its n coordinates' motion only a trace is learning. With slopes divided by
-their running size (rule rms), T steps that fall evenly to 0 from ρ walk ρ √(T/3) a coordinate. The ladder says how much
-loss a random step of radius R costs, on average (L(θ + Rz) + L(θ − Rz)) / 2 − L(θ); R is where that is WALK nats, and ρ =
-R √(3/T). Both sides are measured as training measures them, in one wave, so the smallest radius stands for θ itself.
+Learning rate. Of a run's motion only a trace is learning, the rest is a random walk: T steps of length ρ that falls evenly
+to 0 walk R = ρ √(T/3) a coordinate. The ladder says what a random step of radius R costs, (L(θ + Rz) + L(θ − Rz)) / 2 −
+L(θ); R is where that is WALK nats, and ρ = R √(3/T). Rules that take the slope's size away step by ρ; others by ρ / slope.
+Everything is measured in pairs, as training measures it: L(θ) is what the smallest radii say.
 """
 
-import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,68 +19,83 @@ from torch import Tensor
 
 from zolite.core.direction import Combo, Noise
 from zolite.core.key import Key
-from zolite.train import Run, batches_of
+from zolite.core.sampler import Objective
+from zolite.recipe import TrainPart
 
 RADII = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
-DIRECTIONS = 6
+FLAT = 3  # of the first radii: there the loss is that at θ, but for rounding
+DIRECTIONS, BATCHES = 6, 2
 WALK = 0.05  # nats that a run's random walk may cost
+WEAK = 2.0  # signal over noise below which a run learns little
+EVENLY = 3.0  # √(T / EVENLY): a walk of T steps that fall evenly to 0, over its first step
+CONSTANT = 1.0
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """Mean over directions at each radius."""
-
-    slopes: Tensor  # (directions, radii)
-    rise: Tensor  # (radii,): nats above the smallest radius
-
-    @property
-    def eps(self) -> float:
-        return _least_error(self.slopes)
+class Found:
+    eps: float
+    signal: float  # root mean square of the slopes at ε
+    noise: float  # expected error of one
+    reach: float  # R: how far a random step goes for WALK nats, a coordinate
 
     @property
-    def size(self) -> float:
-        """Root mean square of the slopes at ε."""
-        nearest = min(range(len(RADII)), key=lambda i: abs(math.log(RADII[i] / self.eps)))
-        return float(self.slopes[:, nearest].square().mean().sqrt())
+    def clear(self) -> bool:
+        return self.signal >= WEAK * self.noise
 
-    @property
-    def reach(self) -> float:
-        """The radius at which a random step costs WALK nats."""
-        return _crossing(self.rise, WALK)
+    def length(self, steps: int, schedule: str) -> float:
+        """ρ, of the first step."""
+        return self.reach * math.sqrt({"linear": EVENLY, "constant": CONSTANT}[schedule] / steps)
 
 
 @torch.inference_mode()
-def measure(run: Run) -> Ladder:
-    objective = run.engine.objective([run.engine.put(b) for b in batches_of(run, 0)])
+def measure(objectives: Sequence[Objective], seed: int) -> Found:
+    """By 2 · DIRECTIONS · len(RADII) forwards of each batch."""
     rows = []
     for i in range(DIRECTIONS):
-        z = Noise(Key(run.recipe.train.seed, 0, ("ladder", i)))
-        rows.append(torch.stack([objective([Combo(((r, z),)), Combo(((-r, z),))]) for r in RADII]))
-    losses = torch.stack(rows).double().cpu()  # (directions, radii, 2)
+        z = Noise(Key(seed, 0, ("ladder", i)))
+        pairs = [[Combo(((r, z),)), Combo(((-r, z),))] for r in RADII]
+        rows.append(torch.stack([torch.stack([o(pair) for o in objectives]).mean(dim=0) for pair in pairs]))
+    losses = torch.stack(rows).double().cpu().nan_to_num(1e4, 1e4, 1e4)  # (directions, radii, 2)
     slopes = (losses[..., 0] - losses[..., 1]) / (2 * torch.tensor(RADII).double())
     middle = losses.mean(dim=(0, 2))
-    return Ladder(slopes, middle - middle[0])
+    eps, noise = least_error(slopes)
+    nearest = min(range(len(RADII)), key=lambda i: abs(math.log(RADII[i] / eps)))
+    signal = float(slopes[:, nearest].square().mean().sqrt())
+    return Found(eps, signal, noise, crossing((middle - middle[:FLAT].median()).tolist(), WALK))
 
 
-def _least_error(slopes: Tensor) -> float:
-    """ε of least expected error: a² and b² by least squares in relative terms over neighbouring radii."""
-    apart = (slopes[:, 1:] - slopes[:, :-1]).square().mean(dim=0)
+def least_error(slopes: Tensor) -> tuple[float, float]:
+    """(ε, the error there) from slopes (directions, radii): a and b fit the neighbours' distances best in relative terms."""
+    apart = (slopes[:, 1:] - slopes[:, :-1]).square().mean(dim=0).clamp(min=1e-30)
     low, high = torch.tensor(RADII[:-1]).double(), torch.tensor(RADII[1:]).double()
+    a, b = torch.meshgrid(torch.logspace(-14, 2, 97).double(), torch.logspace(-4, 10, 85).double(), indexing="ij")
     noise, bend = 1 / low**2 + 1 / high**2, (high**2 - low**2) ** 2
-    scale = 1 / apart.clamp(min=1e-30)
-    best = (math.inf, RADII[2])
-    for a in torch.logspace(-12, 2, 57).double():
-        for b in torch.logspace(-4, 10, 57).double():
-            miss = float(((a * noise + b * bend) * scale).log().square().sum())
-            best = min(best, (miss, float((a / (2 * b)) ** (1 / 6))))
-    return min(max(best[1], RADII[0]), RADII[-1])
+    said = a[..., None] * noise + b[..., None] * bend
+    best = int((said / apart).log().square().sum(dim=-1).argmin())
+    a2, b2 = float(a.flatten()[best]), float(b.flatten()[best])
+    eps = min(max((a2 / (2 * b2)) ** (1 / 6), RADII[0]), RADII[-1])
+    return eps, math.sqrt(a2 / eps**2 + b2 * eps**4)
 
 
-def _crossing(rise: Tensor, level: float) -> float:
-    """Where the rise first reaches a level, between radii as a power law; the last radius if it never does."""
-    for i in range(1, len(RADII)):
-        if float(rise[i]) >= level:
-            below = float(rise[i - 1])
-            power = math.log(float(rise[i]) / below) / math.log(RADII[i] / RADII[i - 1]) if below > 0 else 2.0
-            return float(RADII[i] * (level / float(rise[i])) ** (1 / max(power, 1.0)))
-    return RADII[-1]
+def crossing(rise: Sequence[float], level: float) -> float:
+    """The radius behind which the rise stays above a level, between two as a power law; the last if it is never above."""
+    below = [i for i, value in enumerate(rise) if value < level]
+    if not below or below[-1] == len(rise) - 1:
+        return RADII[-1] if below else RADII[0]
+    i = below[-1]
+    power = math.log(rise[i + 1] / rise[i]) / math.log(RADII[i + 1] / RADII[i]) if rise[i] > 0 else 2.0
+    return max(RADII[i], float(RADII[i + 1] * (level / rise[i + 1]) ** (1 / max(power, 1.0))))
+
+
+def reasons(found: Found, t: TrainPart, given: TrainPart) -> tuple[str, ...]:
+    """What was chosen, in words."""
+    eps = f"ε {t.eps:.2g}: there a slope of {found.signal:.2g} is known to ± {found.noise:.1g}"
+    lr = f"learning rate {t.lr:.2g}: {t.steps} steps then walk about {found.reach:.2g} a coordinate, for {WALK:g} nats"
+    return (*(() if given.eps else (eps,)), *(() if given.lr else (lr,)))
+
+
+def faint(found: Found) -> str:
+    return (
+        f"the slope ({found.signal:.2g}) is hardly above its error ({found.noise:.2g}): expect little; larger batches, "
+        "another prompt or --quant bf16 would raise it"
+    )

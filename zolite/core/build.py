@@ -8,7 +8,20 @@ from torch import Tensor
 from zolite.composition import MethodPart, chain_of
 from zolite.core import key as noise
 from zolite.core.estimator import Curvature, Estimator, OneSided, PerExample, TwoSided
-from zolite.core.rule import Adam, Chain, Clip, Decay, Descend, FactorMomentum, Momentum, Rms, Rule, Sign, Spread, schedule
+from zolite.core.rule import (
+    Adam,
+    Chain,
+    Clip,
+    Decay,
+    Descend,
+    FactorMomentum,
+    Momentum,
+    Rms,
+    Rule,
+    Sign,
+    Spread,
+    schedule,
+)
 from zolite.core.sampler import WEIGHTS, Activation, Aligned, Guided, Independent, Learned, LowRank, Sampler, Subspace
 from zolite.core.space import Space
 from zolite.recipe import TrainPart

@@ -126,7 +126,9 @@ METHODS = {
     for m in (
         Method("mezo", "Malladi et al. 2023, arXiv 2305.17333", "two-sided differences along Gaussian directions"),
         Method("mezo-sign", "Zhang et al. 2024, arXiv 2402.11592 (ZO-signSGD)", "mezo by the slope's sign alone"),
-        Method("mezo-rms", "Kingma and Ba 2015, arXiv 1412.6980, of the slope alone", "mezo in steps of about one length"),
+        Method(
+            "mezo-rms", "Kingma and Ba 2015, arXiv 1412.6980, of the slope alone", "mezo in steps of about one length"
+        ),
         Method("mezo-momentum", "Zhang et al. 2024, arXiv 2402.11592 (ZO-SGD-MMT)", "mezo with momentum"),
         Method("mezo-adam", "Malladi et al. 2023, arXiv 2305.17333, section 2.2", "mezo through Adam's moments"),
         Method("spsa", "Spall 1992, IEEE TAC 37(3)", "mezo along random signs; the same bits on every device"),
