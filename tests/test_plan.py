@@ -20,7 +20,7 @@ from zolite.backprop import needed
 from zolite.correction import Correction, Seen
 from zolite.engine import adapter
 from zolite.errors import DoesNotFit, UsageError
-from zolite.ledger import CODES, TRAINED, Rows, activation, allocated, blocks, ledger, peak, segments
+from zolite.ledger import CODES, SPACES, Rows, activation, allocated, blocks, ledger, peak, segments
 from zolite.machine import Hardware
 from zolite.model import quant
 from zolite.pace import step_seconds
@@ -111,7 +111,7 @@ def test_measured_backprop() -> None:
 
 def test_copies() -> None:
     """What the planner knows of formats and spaces without torch is what the code that loads torch does."""
-    assert adapter.TRAINED == TRAINED
+    assert {name: factors.trained for name, factors in SPACES.items()} == adapter.TRAINED
     for name, form in quant.FORMATS.items():
         assert CODES[name] == pytest.approx(form.bits / 8)
         for device, dtype in (("cpu", form.cpu), ("cuda", form.cuda)):
@@ -127,9 +127,10 @@ def test_adapter_numbers(tiny: Path) -> None:
     for space in recipes.SPACES:
         recipe = recipes.resolve(recipes.override(Recipe(), {"model.quant": "float32", "adapter.space": space}))
         made = attach(load(resolve(str(tiny)), "float32", loaded.device, tiny), recipe)
-        known = blocks(facts.spec(str(tiny)), recipe)
-        trained = sorted(shape for name, shape in known.items() if name[-1] in TRAINED[space])
-        assert trained == sorted(block.shape for block in made.space.blocks)
+        known, factors = facts.spec(str(tiny)), SPACES[space]
+        trained, frozen = (blocks(known, recipe, which).values() for which in (factors.trained, factors.frozen))
+        assert sorted(trained) == sorted(block.shape for block in made.space.blocks)
+        assert sorted(frozen) == sorted(tuple(t.shape) for t in made.frozen.values())
 
 
 # --- plans -----------------------------------------------------------------------------------------------------------

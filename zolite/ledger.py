@@ -7,9 +7,11 @@ Every line follows from the code that allocates it, so there is nothing to fit: 
 K points in a forward, n trained numbers, a bytes of an activation.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from zolite.architectures import Linear
 from zolite.composition import chain_of
 from zolite.core import methods
 from zolite.facts import ModelSpec
@@ -19,7 +21,6 @@ from zolite.text import human_bytes
 from zolite.working import EVAL_TOKENS, FLOAT, Forward, Model, Working, working
 
 MIB = 2**20
-TRAINED = {"lora": ("a", "b"), "lora-b": ("b",)}  # engine/adapter.py; a test holds it equal
 STEP = 8  # data/batch.py: a bucket may end so far behind the longest row
 SEGMENT, LARGE, ROUND = 20 * MIB, 10 * MIB, 2 * MIB  # torch's allocator: what it asks the driver for
 SMALL_BLOCK = MIB  # smaller ones share segments of 2 MiB
@@ -27,6 +28,30 @@ MARGIN, LEAST_MARGIN = 0.02, 64 * MIB
 
 # Bytes a weight by format: codes, and a float32 scale for 64 of them where it is nf4. int8 has one for a whole row.
 CODES = {"int8": 1.0, "nf4": 0.5 + FLOAT / 64, "bf16": 2.0, "float32": 4.0}
+
+
+Shape = tuple[int, ...]
+# Each layer's factors: (rank, layer) to a shape.
+FACTORS: dict[str, Callable[[int, Linear], Shape]] = {
+    "a": lambda rank, layer: (rank, layer.inputs),
+    "b": lambda rank, layer: (layer.outputs, rank),
+}
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a space makes of a layer's factors."""
+
+    trained: tuple[str, ...]  # as engine/adapter.py has it; a test holds it equal
+    frozen: tuple[str, ...] = ()
+    aside: int = 0  # bytes of a frozen number beside those it is multiplied in
+    why: str = ""  # those are there
+
+
+SPACES = {
+    "lora": Factors(("a", "b")),
+    "lora-b": Factors(("b",), ("a",), FLOAT, " and in float32 to export"),
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +73,7 @@ class Rows:
 
     tokens: int
     positions: int
+    sequences: int = 1  # of a row: more where the labels of a row are texts that go different ways
     lengths: int = 8  # how many different lengths batches are padded to, at most (data/batch.py: edges)
     evaluated: bool = True
 
@@ -123,35 +149,40 @@ def weights(model: Model) -> list[Line]:
 
 
 def adapter(model: Model, recipe: Recipe) -> list[Line]:
-    shapes = blocks(model.spec, recipe)
-    trained = {name: shape for name, shape in shapes.items() if name[-1] in TRAINED[recipe.adapter.space]}
-    n, all_numbers = _count(trained), _count(shapes)
-    frozen, slots, a = all_numbers - n, recipe.train.slots, model.activation
+    factors, slots, a = SPACES[recipe.adapter.space], recipe.train.slots, model.activation
+    trained = blocks(model.spec, recipe, factors.trained)
+    n, frozen = _count(trained), _count(blocks(model.spec, recipe, factors.frozen))
     held = methods.state_bytes(recipe.method, trained)
+    still = f"{frozen:,} numbers in {8 * a} bits{factors.why}" if frozen else f"none: {recipe.adapter.space} trains all"
     return [
         Line("theta", FLOAT * n, f"{n:,} trained numbers in float32"),
         Line("slots", slots * n * a, f"{slots} copies of them in {8 * a} bits, one a point of a forward"),
-        Line("frozen A", (FLOAT + a) * frozen, f"{frozen:,} numbers in float32 to export, in {8 * a} bits to multiply"),
+        Line("frozen factors", (a + factors.aside) * frozen, still),
         Line("method", held, f"{recipe.method.name} keeps {methods.state_formula(recipe.method)} bytes"),
         Line("directions", _written_out(recipe) * n, "noise is made inside a kernel" if not _written_out(recipe) else
              "a direction is written out in float32 before it is added"),
     ]  # fmt: skip
 
 
-def blocks(spec: ModelSpec, recipe: Recipe) -> dict[str, tuple[int, ...]]:
-    """A and B of every layer with an adapter."""
+def blocks(spec: ModelSpec, recipe: Recipe, factors: Iterable[str]) -> dict[str, Shape]:
+    """These factors of every layer with an adapter."""
     rank, targets = recipe.adapter.rank, set(recipe.adapter.targets)
     return {
-        f"{linear.name}.{linear.inputs}.{linear.outputs}.{i}.{factor}": shape
+        f"{linear.name}.{linear.inputs}.{linear.outputs}.{i}.{factor}": FACTORS[factor](rank, linear)
         for linear in spec.linears
         if not targets or linear.name in targets
         for i in range(linear.count)
-        for factor, shape in (("a", (rank, linear.inputs)), ("b", (linear.outputs, rank)))
+        for factor in factors
     }
 
 
-def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    return sum(rows * columns for rows, columns in shapes.values())
+def trained_numbers(spec: ModelSpec, recipe: Recipe) -> int:
+    """n."""
+    return _count(blocks(spec, recipe, SPACES[recipe.adapter.space].trained))
+
+
+def _count(shapes: Mapping[str, Shape]) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
 
 
 def _written_out(recipe: Recipe) -> int:
@@ -182,16 +213,16 @@ def forwards(model: Model, recipe: Recipe, rows: Rows) -> tuple[Working, Working
     step = max(kinds, key=lambda each: each.peak)
     if not rows.evaluated:
         return step, Working(0, 0, 0)
-    count = max(1, EVAL_TOKENS // rows.tokens)
-    return step, working(model, Forward(1, count, rows.tokens, count * rows.positions))
+    count = max(1, EVAL_TOKENS // (rows.sequences * rows.tokens))
+    return step, working(model, Forward(1, count * rows.sequences, rows.tokens, count * rows.positions))
 
 
 def step_forwards(recipe: Recipe, rows: Rows) -> list[Forward]:
     """A step's forwards of most points: pairs of points go together, candidates that a pool ranks do not."""
     m, points = recipe.method, recipe.train.slots
-    sequences = 1 if m.estimator == "per-example" else recipe.train.microbatch
+    at_once = 1 if m.estimator == "per-example" else recipe.train.microbatch
     mirrored = m.estimator in ("two-sided", "per-example") and points > 1
-    positions = sequences * rows.positions
+    sequences, positions = at_once * rows.sequences, at_once * rows.positions
     found = [Forward(points, sequences, rows.tokens, positions, mirrored)]
     if mirrored and {"guided", "greedy"} & set(chain_of(m.sampler)):
         found.append(Forward(points, sequences, rows.tokens, positions))

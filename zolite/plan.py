@@ -135,16 +135,22 @@ def refusal(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> 
 
 
 def layouts(recipe: Recipe) -> Iterator[Recipe]:
-    """The same steps in ever less memory: halved microbatches, at last one point at a time."""
+    """The same steps in ever less memory."""
+    each: Recipe | None = recipe
+    while each is not None:
+        yield each
+        each = smaller(each)
+
+
+def smaller(recipe: Recipe) -> Recipe | None:
+    """Half the rows of a forward, or half its points where it has one row; None where it has one of each.
+
+    Pairs of points stay together to the last, since int8 weights multiply pairs by another product.
+    """
     t = recipe.train
-    microbatch = t.microbatch
-    while True:
-        yield replace(recipe, train=replace(t, microbatch=microbatch))
-        if microbatch == 1:
-            break
-        microbatch = -(-microbatch // 2)
-    if t.slots > 1:
-        yield replace(recipe, train=replace(t, microbatch=1, slots=1))
+    if t.microbatch > 1 and recipe.method.estimator != "per-example":  # which has one row a point as it is
+        return replace(recipe, train=replace(t, microbatch=-(-t.microbatch // 2)))
+    return replace(recipe, train=replace(t, slots=t.slots // 2)) if t.slots > 1 else None
 
 
 def corrected(lines: Ledger, correction: Correction) -> Ledger:

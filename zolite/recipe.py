@@ -85,6 +85,8 @@ class TrainPart:
     """steps between checkpoints; 0 for ten in a run"""
     disk_gib: float = 4.0
     """disk for checkpoints; the first, the newest and the best on dev are kept whatever they take"""
+    vram_gib: float = 0.0
+    """memory that the run may take, what it leaves free of a card held back from it; 0 for all there is"""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def check(recipe: Recipe) -> list[str]:
         (t.eval_rows >= 1, f"train.eval_rows is {t.eval_rows}, below 1"),
         (t.save_every >= 0, f"train.save_every is {t.save_every}, below 0"),
         (t.disk_gib > 0, f"train.disk_gib is {t.disk_gib:g}, not above 0"),
+        (t.vram_gib >= 0, f"train.vram_gib is {t.vram_gib:g}, below 0"),
     )
     problems = [message for holds, message in rules if not holds]
     return problems + composition.check(recipe.method, t.queries, t.batch)
