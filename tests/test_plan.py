@@ -247,19 +247,25 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "state"
 
 
+def so_far() -> Correction:
+    return correction.so_far(machine.here("cpu"))
+
+
 def seen(weights: str = "int8", space: float = 1.02, time_: float = 1.2, **changes: Any) -> Seen:
     values = {"machine": correction.machine_name(), "model": "m", "weights": weights, "batch": 1, "tokens": 8}
+    values |= {"device": "cpu", "rates": machine.here("cpu").origin}
     return Seen(
         **values | changes, predicted_bytes=10**9, measured_bytes=int(space * 1e9), predicted_s=1, measured_s=time_
     )
 
 
 def test_correction(state: Path) -> None:
-    """What runs took is remembered for this machine, by weight format, and moves the next plan by as much."""
-    assert correction.so_far() == Correction()
-    for each in (seen(), seen(), seen("nf4", 1.02, 2.0), seen(machine="another")):
+    """What runs took is remembered for this machine and its rates, by weight format, and moves the next plan so far."""
+    assert so_far() == Correction()
+    others = (seen(machine="another"), seen(device="cuda"), seen(rates="measured"))
+    for each in (seen(), seen(), seen("nf4", 1.02, 2.0), *others):
         correction.keep(each)
-    known = correction.so_far()
+    known = so_far()
     assert (known.runs, known.bytes, known.seconds_of("int8"), known.seconds_of("nf4")) == (3, 1.02, 1.2, 2.0)
     assert known.seconds_of("bf16") == 1.2
     hardware, asked = machine.published("rtx-3090"), wished(("qwen3-1.7b",), quant="int8")
@@ -272,10 +278,10 @@ def test_correction(state: Path) -> None:
 def test_record(state: Path, tiny: Path) -> None:
     """A run that took exactly what is predicted leaves no error."""
     recipe = recipes.resolve(recipes.override(Recipe(), {"model.name": str(tiny), "data.context": 64}))
-    first = correction.record(recipe, Rows(64, 8), 64, 1, 1.0)
+    first = correction.record(recipe, Rows(64, 8), 64, 1, 1.0, "cpu")
     (state / correction.FILE).unlink()
-    correction.record(recipe, Rows(64, 8), 64, first.predicted_bytes, first.predicted_s)
-    known = correction.so_far()
+    correction.record(recipe, Rows(64, 8), 64, first.predicted_bytes, first.predicted_s, "cpu")
+    known = so_far()
     assert (known.runs, known.bytes, known.seconds, known.spread) == (1, 1.0, 1.0, 0.0)
 
 
@@ -284,9 +290,9 @@ def test_broken_store(state: Path) -> None:
     state.mkdir()
     for text in ("{", '[{"a": 1}]', "3"):
         (state / correction.FILE).write_text(text)
-        assert correction.so_far() == Correction()
+        assert so_far() == Correction()
         correction.keep(seen())
-        assert correction.so_far().runs == 1
+        assert so_far().runs == 1
 
 
 def test_profile_is_kept(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +320,9 @@ class Driver:
             "nvmlInit": None,
             "nvmlShutdown": None,
             "nvmlDeviceGetHandleByIndex": object(),
-            "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=12 * GIB - 2**27, free=10 * GIB),
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=12 * GIB - 2**27, free=10 * GIB, used=2 * GIB),
+            "nvmlDeviceGetCount": 1,
+            "nvmlSystemGetCudaDriverVersion_v2": 13000,
             "nvmlDeviceGetName": "NVIDIA GeForce RTX 3060",
             "nvmlSystemGetDriverVersion": "580.1",
             "nvmlDeviceGetCudaComputeCapability": (8, 6),

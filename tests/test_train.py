@@ -20,6 +20,7 @@ from zolite.composition import ROWS
 from zolite.core.direction import Combo, Noise
 from zolite.core.key import Key
 from zolite.errors import UsageError, ZoliteError
+from zolite.evaluate import evaluate
 from zolite.events import Evaluated, Event, Finished, Noted, Saved, Started, StepDone
 from zolite.model import load as models
 from zolite.recipe import Recipe
@@ -213,10 +214,9 @@ def test_completions_and_messages_are_scored_by_loss(recipe: Make, folder: Calla
 @pytest.mark.parametrize("at_once", [1, 200, 4096])
 @pytest.mark.parametrize("kind", ["label", "completion"])
 def test_scores_follow_their_definition(
-    recipe: Make, folder: Callable[..., Path], naive: Any, monkeypatch: pytest.MonkeyPatch, kind: str, at_once: int
+    recipe: Make, folder: Callable[..., Path], naive: Any, kind: str, at_once: int
 ) -> None:
     """The share of rows whose right answer scores highest, or nats a token over all rows, whatever a forward holds."""
-    monkeypatch.setattr("zolite.evaluate.EVAL_TOKENS", at_once)
     run = prepare(recipe(data__path=str(folder(kind, dev=12))))
     plain = models.plain(models.resolve(run.recipe.model.name), "float32", torch.device("cpu"), Path("unused"))
     right, nats, tokens = 0, 0.0, 0
@@ -226,7 +226,7 @@ def test_scores_follow_their_definition(
         scores = [naive.mean_logprob(plain, prompt, answer) for answer in answers]
         right += scores.index(max(scores)) == row.answer
         nats, tokens = nats - scores[0] * len(answers[0]), tokens + len(answers[0])
-    score = training.dev_score(run, 0)  # the adapter adds nothing yet
+    score = evaluate(run.engine, training.dev_sample(run), "dev", 0, at_once)  # the adapter adds nothing yet
     assert score.rows == 12
     assert score.value == pytest.approx(right / 12 if kind == "label" else nats / tokens, rel=1e-5)
 

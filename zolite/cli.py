@@ -50,6 +50,7 @@ FLAGS = {
     "slots": "train.slots",
     "seed": "train.seed",
     "context": "data.context",
+    "vram": "train.vram_gib",
     "template": "data.template",
 }
 
@@ -57,6 +58,13 @@ FLAGS = {
 def _lines(text: str | None) -> str | None:
     """A shell hands on backslash and n as two characters; who types them means a new line."""
     return text.replace("\\n", "\n") if text else text
+
+
+def _gib(text: str | None) -> str | None:
+    """A size as people write it, in GiB."""
+    from zolite.plan import size
+
+    return f"{size(text) / 2**30}" if text else text
 
 
 Template = Annotated[
@@ -132,6 +140,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="decides directions, data order and first values")] = None,
     context: Annotated[int | None, typer.Option(help="longest row in tokens")] = None,
     template: Template = None,
+    vram: Annotated[
+        str | None, typer.Option(metavar="SIZE", callback=_gib, help="take no more memory than so much, such as 8GiB")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="the session's name")] = None,
     sets: Sets = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check recipe and data, load nothing")] = False,

@@ -209,8 +209,10 @@ def asked(
     choices: Mapping[str, Any],
 ) -> Planning:
     """From what a person said on the command line."""
+    budget = size(vram) if vram else 0
     card = machine.published(hardware) if hardware else machine.here()
-    budget = _budget(vram) if vram else 0
+    if budget and not hardware and card.device == "cpu":
+        card = machine.typical(budget)
     specs = (
         [facts.spec(model)] if model else [facts.of_catalogue(n) for n, m in catalog.models().items() if m.suggested]
     )
@@ -226,11 +228,16 @@ def asked(
     if data:
         rows = survey(Path(data).expanduser(), template or DataPart.template, facts.place(model or ""), longest)
     wanted = wish(specs, rows, **choices)
-    known = Correction() if hardware else so_far()
-    return plan(machine.pretended(card, budget) if budget else card, wanted, known)
+    return plan(machine.pretended(card, budget) if budget else card, wanted, _known(card, hardware))
 
 
-def _budget(text: str) -> int:
+def _known(card: Hardware, named: str | None) -> Correction:
+    """What runs here say of it, unless it is another machine's."""
+    return Correction() if named or card.origin == "typical" else so_far(card)
+
+
+def size(text: str) -> int:
+    """Of --vram, in bytes."""
     try:
         return parsed_bytes(text)
     except ValueError:

@@ -23,7 +23,9 @@ def render(planning: Planning) -> Group:
 def heading(planning: Planning) -> Text:
     h = planning.hardware
     used = f", {human_bytes(h.others_bytes)} of it in use by others" if h.others_bytes else ""
-    return Text(f"{h.name}: {human_bytes(h.total_bytes)}{used}; rates {h.origin}")
+    taken = ", a common card of that memory, as there is none here" if h.origin == "typical" else ""
+    rates = "published" if taken else h.origin
+    return Text(f"{h.name}{taken}: {human_bytes(h.total_bytes)}{used}; rates {rates}")
 
 
 COLUMNS = {"weights": 7, "at once": 7, "peak": 8, "a step": 6, "in all": 7, "QLoRA": 11}  # and their widths
