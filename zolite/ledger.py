@@ -10,16 +10,17 @@ K points in a forward, n trained numbers, a bytes of an activation.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from zolite.architectures import Linear
 from zolite.composition import chain_of
 from zolite.core import methods
 from zolite.facts import ModelSpec
 from zolite.machine import Hardware
-from zolite.recipe import Recipe
+from zolite.recipe import AdapterPart, Recipe
 from zolite.text import human_bytes
 from zolite.working import EVAL_TOKENS, FLOAT, Forward, Model, Working, working
 
 MIB = 2**20
-TRAINED = {"lora": ("a", "b"), "lora-b": ("b",)}  # engine/adapter.py; a test holds it equal
+TRAINED = {"lora": ("a", "b"), "lora-b": ("b",), "lora-core": ("c",)}  # engine/adapter.py; a test holds it equal
 STEP = 8  # data/batch.py: a bucket may end so far behind the longest row
 SEGMENT, LARGE, ROUND = 20 * MIB, 10 * MIB, 2 * MIB  # torch's allocator: what it asks the driver for
 SMALL_BLOCK = MIB  # smaller ones share segments of 2 MiB
@@ -70,7 +71,7 @@ def ledger(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> L
     """Of a resolved recipe. Lines of no bytes stay: they say why there are none."""
     model = laid_out(hardware, spec, recipe)
     step, evaluation = forwards(model, recipe, rows)
-    fixed = [*weights(model), *adapter(model, recipe), *tools(hardware, model, recipe, rows)]
+    fixed = [*weights(model), *adapter(hardware, model, recipe), *tools(hardware, model, recipe, rows)]
     at_work = [*busy(step, evaluation), load(hardware, model, fixed, step, evaluation)]
     beyond = reserved(hardware, model, step, evaluation, rows)
     process = Line("context", hardware.context_bytes, CONTEXT[hardware.device], "process")
@@ -97,6 +98,7 @@ def laid_out(hardware: Hardware, spec: ModelSpec, recipe: Recipe) -> Model:
         fused=fused and (not spec.window or spec.window >= seen),
         triton=hardware.device == "cuda" and hardware.fused,
         rank=recipe.adapter.rank,
+        core=recipe.adapter.space == "lora-core",
         adapted=frozenset(names & set(recipe.adapter.targets) if recipe.adapter.targets else names),
     )
 
@@ -122,16 +124,19 @@ def weights(model: Model) -> list[Line]:
     ]
 
 
-def adapter(model: Model, recipe: Recipe) -> list[Line]:
-    shapes = blocks(model.spec, recipe)
-    trained = {name: shape for name, shape in shapes.items() if name[-1] in TRAINED[recipe.adapter.space]}
-    n, all_numbers = _count(trained), _count(shapes)
-    frozen, slots, a = all_numbers - n, recipe.train.slots, model.activation
-    held = methods.state_bytes(recipe.method, trained)
+def adapter(hardware: Hardware, model: Model, recipe: Recipe) -> list[Line]:
+    shapes, space = blocks(model.spec, recipe), recipe.adapter.space
+    moved = trained(shapes, space)
+    n = count(moved)
+    frozen, slots, a = count(shapes) - n, recipe.train.slots, model.activation
+    # Frames' numbers in 16 bits, which an export takes, stay on the host.
+    beside, of = (2 * (hardware.device == "cpu"), "U and V") if model.core else (FLOAT, "A")
+    held = methods.state_bytes(recipe.method, moved)
     return [
         Line("theta", FLOAT * n, f"{n:,} trained numbers in float32"),
         Line("slots", slots * n * a, f"{slots} copies of them in {8 * a} bits, one a point of a forward"),
-        Line("frozen A", (FLOAT + a) * frozen, f"{frozen:,} numbers in float32 to export, in {8 * a} bits to multiply"),
+        Line(f"frozen {of}", (beside + a) * frozen, f"{frozen:,} numbers in {8 * a} bits to multiply"
+             + (f", in {8 * beside} to export" if beside else "")),
         Line("method", held, f"{recipe.method.name} keeps {methods.state_formula(recipe.method)} bytes"),
         Line("directions", _written_out(recipe) * n, "noise is made inside a kernel" if not _written_out(recipe) else
              "a direction is written out in float32 before it is added"),
@@ -139,18 +144,30 @@ def adapter(model: Model, recipe: Recipe) -> list[Line]:
 
 
 def blocks(spec: ModelSpec, recipe: Recipe) -> dict[str, tuple[int, ...]]:
-    """A and B of every layer with an adapter."""
-    rank, targets = recipe.adapter.rank, set(recipe.adapter.targets)
+    """A and B of every layer with an adapter; with a core V, U and what is between them."""
+    targets = set(recipe.adapter.targets)
     return {
         f"{linear.name}.{linear.inputs}.{linear.outputs}.{i}.{factor}": shape
         for linear in spec.linears
         if not targets or linear.name in targets
         for i in range(linear.count)
-        for factor, shape in (("a", (rank, linear.inputs)), ("b", (linear.outputs, rank)))
+        for factor, shape in _factors(linear, recipe.adapter).items()
     }
 
 
-def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
+def _factors(linear: Linear, part: AdapterPart) -> dict[str, tuple[int, int]]:
+    if part.space != "lora-core":
+        return {"a": (part.rank, linear.inputs), "b": (linear.outputs, part.rank)}
+    rank = min(part.rank, linear.inputs, linear.outputs)
+    return {"a": (rank, linear.inputs), "b": (linear.outputs, rank), "c": (rank, rank)}
+
+
+def trained(shapes: Mapping[str, tuple[int, ...]], space: str) -> dict[str, tuple[int, ...]]:
+    """Those that a space moves."""
+    return {name: shape for name, shape in shapes.items() if name[-1] in TRAINED[space]}
+
+
+def count(shapes: Mapping[str, tuple[int, ...]]) -> int:
     return sum(rows * columns for rows, columns in shapes.values())
 
 
@@ -210,9 +227,14 @@ def busy(step: Working, evaluation: Working) -> list[Line]:
 
 
 def load(hardware: Hardware, model: Model, fixed: Sequence[Line], step: Working, evaluation: Working) -> Line:
-    """How far a load exceeds the run: it reads tensor by tensor, and quantizes each from a copy or two in 16 bits."""
+    """How far a load exceeds the run: it reads tensor by tensor, and quantizes each from a copy or two in 16 bits.
+
+    Frames are found in one layer's weight in float32, by products with thin matrices.
+    """
     largest = max(linear.inputs * linear.outputs for linear in model.spec.linears)
     copies = {"int8": 2 * model.activation + 1, "nf4": model.activation}.get(model.quant, 0) * largest
+    if model.core:
+        copies = max(copies, (FLOAT + (model.activation if model.quant == "nf4" else 0)) * largest)
     if hardware.device == "cpu":
         copies += 2 * model.activation * model.spec.embedding  # a load of SmolLM2-135M took about so much
     more = max(0, copies - peak(fixed[4:]) - max(step.peak, evaluation.peak))
