@@ -130,7 +130,8 @@ def test_adapter_numbers(tiny: Path) -> None:
         known, factors = facts.spec(str(tiny)), SPACES[space]
         trained, frozen = (blocks(known, recipe, which).values() for which in (factors.trained, factors.frozen))
         assert sorted(trained) == sorted(block.shape for block in made.space.blocks)
-        assert sorted(frozen) == sorted(tuple(t.shape) for t in made.frozen.values())
+        frames = [t for frame in made.frames.layers.values() for t in (frame.v, frame.u)] if made.frames else []
+        assert sorted(frozen) == sorted(tuple(t.shape) for t in (*made.frozen.values(), *frames))
 
 
 # --- plans -----------------------------------------------------------------------------------------------------------

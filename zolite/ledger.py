@@ -9,7 +9,7 @@ K points in a forward, n trained numbers, a bytes of an activation.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zolite.architectures import Linear
 from zolite.composition import chain_of
@@ -35,6 +35,7 @@ Shape = tuple[int, ...]
 FACTORS: dict[str, Callable[[int, Linear], Shape]] = {
     "a": lambda rank, layer: (rank, layer.inputs),
     "b": lambda rank, layer: (layer.outputs, rank),
+    "c": lambda rank, layer: (rank, rank),
 }
 
 
@@ -44,13 +45,14 @@ class Factors:
 
     trained: tuple[str, ...]  # as engine/adapter.py has it; a test holds it equal
     frozen: tuple[str, ...] = ()
-    aside: int = 0  # bytes of a frozen number beside those it is multiplied in
-    why: str = ""  # those are there
+    aside: Mapping[str, int] = field(default_factory=dict)  # bytes of a frozen number to export from, by device
+    thin: bool = False  # a rank is at most a layer's smaller side
 
 
 SPACES = {
     "lora": Factors(("a", "b")),
-    "lora-b": Factors(("b",), ("a",), FLOAT, " and in float32 to export"),
+    "lora-b": Factors(("b",), ("a",), {"cuda": FLOAT, "cpu": FLOAT}),
+    "lora-core": Factors(("c",), ("a", "b"), {"cuda": 0, "cpu": 2}, thin=True),  # exports take the host's copy
 }
 
 
@@ -96,7 +98,7 @@ def ledger(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> L
     """Of a resolved recipe. Lines of no bytes stay: they say why there are none."""
     model = laid_out(hardware, spec, recipe)
     step, evaluation = forwards(model, recipe, rows)
-    fixed = [*weights(model), *adapter(model, recipe), *tools(hardware, model, recipe, rows)]
+    fixed = [*weights(model), *adapter(hardware, model, recipe), *tools(hardware, model, recipe, rows)]
     at_work = [*busy(step, evaluation), load(hardware, model, fixed, step, evaluation)]
     beyond = reserved(hardware, model, step, evaluation, rows)
     process = Line("context", hardware.context_bytes, CONTEXT[hardware.device], "process")
@@ -123,6 +125,7 @@ def laid_out(hardware: Hardware, spec: ModelSpec, recipe: Recipe) -> Model:
         fused=fused and (not spec.window or spec.window >= seen),
         triton=hardware.device == "cuda" and hardware.fused,
         rank=recipe.adapter.rank,
+        core=recipe.adapter.space == "lora-core",
         adapted=frozenset(names & set(recipe.adapter.targets) if recipe.adapter.targets else names),
     )
 
@@ -148,16 +151,17 @@ def weights(model: Model) -> list[Line]:
     ]
 
 
-def adapter(model: Model, recipe: Recipe) -> list[Line]:
+def adapter(hardware: Hardware, model: Model, recipe: Recipe) -> list[Line]:
     factors, slots, a = SPACES[recipe.adapter.space], recipe.train.slots, model.activation
     trained = blocks(model.spec, recipe, factors.trained)
     n, frozen = _count(trained), _count(blocks(model.spec, recipe, factors.frozen))
     held = methods.state_bytes(recipe.method, trained)
-    still = f"{frozen:,} numbers in {8 * a} bits{factors.why}" if frozen else f"none: {recipe.adapter.space} trains all"
+    aside = factors.aside.get(hardware.device, 0)
+    still = f"{frozen:,} numbers in {8 * a} bits to multiply" + (f", in {8 * aside} to export" if aside else "")
     return [
         Line("theta", FLOAT * n, f"{n:,} trained numbers in float32"),
         Line("slots", slots * n * a, f"{slots} copies of them in {8 * a} bits, one a point of a forward"),
-        Line("frozen factors", (a + factors.aside) * frozen, still),
+        Line("frozen factors", (a + aside) * frozen, still),
         Line("method", held, f"{recipe.method.name} keeps {methods.state_formula(recipe.method)} bytes"),
         Line("directions", _written_out(recipe) * n, "noise is made inside a kernel" if not _written_out(recipe) else
              "a direction is written out in float32 before it is added"),
@@ -166,9 +170,11 @@ def adapter(model: Model, recipe: Recipe) -> list[Line]:
 
 def blocks(spec: ModelSpec, recipe: Recipe, factors: Iterable[str]) -> dict[str, Shape]:
     """These factors of every layer with an adapter."""
-    rank, targets = recipe.adapter.rank, set(recipe.adapter.targets)
+    targets, thin = set(recipe.adapter.targets), SPACES[recipe.adapter.space].thin
     return {
-        f"{linear.name}.{linear.inputs}.{linear.outputs}.{i}.{factor}": FACTORS[factor](rank, linear)
+        f"{linear.name}.{linear.inputs}.{linear.outputs}.{i}.{factor}": FACTORS[factor](
+            min(recipe.adapter.rank, linear.inputs, linear.outputs) if thin else recipe.adapter.rank, linear
+        )
         for linear in spec.linears
         if not targets or linear.name in targets
         for i in range(linear.count)
@@ -241,9 +247,14 @@ def busy(step: Working, evaluation: Working) -> list[Line]:
 
 
 def load(hardware: Hardware, model: Model, fixed: Sequence[Line], step: Working, evaluation: Working) -> Line:
-    """How far a load exceeds the run: it reads tensor by tensor, and quantizes each from a copy or two in 16 bits."""
+    """How far a load exceeds the run: it reads tensor by tensor, and quantizes each from a copy or two in 16 bits.
+
+    Frames are found in one layer's weight in float32, by products with thin matrices.
+    """
     largest = max(linear.inputs * linear.outputs for linear in model.spec.linears)
     copies = {"int8": 2 * model.activation + 1, "nf4": model.activation}.get(model.quant, 0) * largest
+    if model.core:
+        copies = max(copies, (FLOAT + (model.activation if model.quant == "nf4" else 0)) * largest)
     if hardware.device == "cpu":
         copies += 2 * model.activation * model.spec.embedding  # a load of SmolLM2-135M took about so much
     more = max(0, copies - peak(fixed[4:]) - max(step.peak, evaluation.peak))

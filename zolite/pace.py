@@ -109,6 +109,8 @@ def _linear(hardware: Hardware, model: Model, linear: Linear, rows: int, pairs: 
     """A layer's product, with what its weights' format and its adapter take."""
     i, o, a = linear.inputs, linear.outputs, model.activation
     adapted, out = linear.name in model.adapted, rows * o * a * (2 if linear.name in ADDING and model.fused else 1)
+    if adapted and model.core:
+        yield Kernel(2 * rows * model.rank**2, product_rate(hardware, model), 2 * rows * model.rank * a, ELEMENTWISE)
     if pairs:
         rate = hardware.pairs_per_s * (PAIRS_WITH_ADAPTER if adapted else 1.0)
         yield Kernel(2 * rows * i * o, rate, i * o + rows * i + out, product=True)

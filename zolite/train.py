@@ -38,6 +38,7 @@ from zolite.data.template import Example, encode
 from zolite.engine import probe, start
 from zolite.engine.adapter import attach, watch
 from zolite.engine.engine import Engine
+from zolite.engine.frames import ensure_same
 from zolite.engine.graph import Steps
 from zolite.errors import DoesNotFit, UsageError, ZoliteError, listed
 from zolite.events import Event, Noted, Started
@@ -122,7 +123,7 @@ def assemble(
     """A run of a resolved recipe on a model and rows that are there; puts adapters into the model."""
     engine = Engine.of(loaded, attach(loaded, recipe), recipe)
     estimator, rule = build(recipe.method, recipe.train, nets)
-    space = engine.adapter.space
+    space, frames = engine.adapter.space, engine.adapter.frames
     state = {"estimator": estimator.init(space), "rule": rule.init(space)}
     watch(loaded.model, estimator.sampler.inputs(state["estimator"], space))
     order = Order(tuple(length(e) for e in examples["train"]), recipe.train.batch, recipe.train.seed)
@@ -135,7 +136,7 @@ def assemble(
         examples=examples,
         order=order,
         lengths=buckets(order, examples["train"]) if loaded.device.type == "cuda" else (),
-        facts=facts,
+        facts=facts | ({"frames": frames.facts} if frames else {}),
         notes=notes,
         budget_bytes=budget_bytes,
     )
@@ -338,6 +339,8 @@ def resume(name: str, changes: dict[str, Any], force: bool, stop: Callable[[], b
             )
         if serious:
             turn(session, run)
+        else:
+            ensure_same(session, run.engine.adapter.frames)
         text = "; ".join(serious + mild)
         notes = (f"{text}: the steps from here on may not be those of an uninterrupted run",) if text else ()
         yield from train(dataclasses.replace(run, notes=run.notes + notes), session, stop)
@@ -354,6 +357,7 @@ def turn(session: Session, run: Run) -> None:
             "first values (seed) is another adapter",
             "start a new session with `zolite train`",
         )
+    ensure_same(session, adapter.frames)
     if layout(now.state) != layout(run.state):
         raise UsageError(
             f"what {session.recipe.method.name} holds from step to step does not serve {run.recipe.method.name} with "

@@ -18,7 +18,7 @@ from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine
 from zolite.model import load as models
 from zolite.model.slots import Active, SlotLinear
-from zolite.recipe import Recipe
+from zolite.recipe import SPACES, Recipe
 
 CPU = torch.device("cpu")
 CUDA = pytest.param(
@@ -96,7 +96,7 @@ def test_fewer_active_slots_use_the_first() -> None:
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("space", ["lora", "lora-b"])
+@pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("targets", ["", "q_proj,down_proj"])
 @torch.inference_mode()
 def test_losses_at_points_are_those_of_merged_models(
