@@ -1,6 +1,7 @@
 """Claims about plans: their ledgers are what was measured, they keep to the budget, and nothing heavy is loaded."""
 
 import dataclasses
+import io
 import json
 import re
 import subprocess
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from zolite import catalog, correction, facts, machine
+from zolite import catalog, correction, facts, machine, plan_view
 from zolite import plan as planner
 from zolite import recipe as recipes
 from zolite.backprop import needed
@@ -26,7 +28,7 @@ from zolite.model import quant
 from zolite.pace import step_seconds
 from zolite.plan import Planning, Wish, plan, wish
 from zolite.recipe import Recipe
-from zolite.text import parsed_bytes
+from zolite.text import human_bytes, human_seconds, parsed_bytes
 from zolite.working import Forward, Model, working
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -434,6 +436,33 @@ def test_for_people(tmp_path: Path) -> None:
         assert text in done.stdout
     context = json.loads(command("--vram", "8GiB", "--hardware", "rtx-4060", "--data", str(rows), "--json").stdout)
     assert context["plans"][0]["context"] in range(24, 80)
+
+
+@pytest.mark.parametrize("card", ["rtx-4060", "rtx-5090"])
+def test_narrow_terminals(card: str) -> None:
+    """In 80 columns every model's whole name and every number is there, and no line is longer."""
+    made = plan(machine.published(card), wish([facts.spec(name) for name in catalog.models()], Rows(512, 64)))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(plan_view.render(made))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80 and not [line for line in lines if "…" in line]
+    for each in made.plans[: plan_view.SHOWN]:
+        name, quant = each.spec.name.rpartition("/")[2], each.recipe.model.quant
+        row = next(line for line in lines if line.startswith(f"{name} ") and f" {quant} " in line)
+        assert human_bytes(each.peak_bytes) in row and human_seconds(each.total_seconds) in row
+
+
+def test_a_common_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget on a machine without a card is planned for a common one that has it, by name; a named card wins."""
+    monkeypatch.setattr(machine, "first_gpu", lambda: None)
+    for size, title in (("8GiB", "RTX 4060"), ("7 GB", "RTX 4060"), ("12GiB", "RTX 3060 12 GB"), ("99GiB", "RTX 5090")):
+        made = planner.asked("qwen3-0.6b", size, None, 64, None, None, {})
+        assert title in made.hardware.name and made.hardware.total_bytes == parsed_bytes(size)
+        assert made.hardware.device == "cuda" and "a common card" in plan_view.heading(made).plain
+    named = planner.asked("qwen3-0.6b", "8GiB", "rtx-3090", 64, None, None, {})
+    assert "3090" in named.hardware.name and "common" not in plan_view.heading(named).plain
+    sizes = [machine.published(name).total_bytes for name in machine.TYPICAL]
+    assert sizes == sorted(set(sizes))
 
 
 @pytest.mark.parametrize(
