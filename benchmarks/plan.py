@@ -286,7 +286,7 @@ def misses(rows: list[Result]) -> Iterator[str]:
 
 # --- the README's table ----------------------------------------------------------------------------------------------
 
-CARDS = ("rtx-3050-laptop-4gb", "rtx-4050-laptop", "rtx-4060", "rtx-3060-12gb", "rtx-4060-ti-16gb", "rtx-3090")
+CARDS = machine.TYPICAL[: len(BUDGETS)]
 FAMILIES = {
     "SmolLM": "smollm",
     "Qwen3": "qwen3",
@@ -299,9 +299,11 @@ FAMILIES = {
 
 def table(tokens: int = 512, batch: int = 16) -> Iterator[str]:
     """The largest model of each family per budget, int8 and nf4, with the time of a step; QLoRA's beside it."""
-    yield "| family | weights | " + " | ".join(f"{gib} GiB" for gib in BUDGETS) + " |"
+    titles = (catalog.card(name).title.removeprefix("GeForce ") for name in CARDS)
+    cards = (title.removesuffix(f" {gib} GB") for gib, title in zip(BUDGETS, titles, strict=True))
+    columns = (f"{gib} GiB, {card}" for gib, card in zip(BUDGETS, cards, strict=True))
+    yield "| family | weights | " + " | ".join(columns) + " |"
     yield "| --- " * (2 + len(BUDGETS)) + "|"
-    yield "| card | | " + " | ".join(catalog.card(name).title for name in CARDS) + " |"
     for family, prefix in FAMILIES.items():
         specs = sorted((facts.spec(n) for n in catalog.models() if n.startswith(prefix)), key=lambda s: s.parameters)
         for quant in ("int8", "nf4"):

@@ -87,7 +87,7 @@ class TrainPart:
     disk_gib: float = 4.0
     """disk for checkpoints; the first, the newest and the best on dev are kept whatever they take"""
     vram_gib: float = 0.0
-    """memory that the run may take, what it leaves free of a card held back from it; 0 for all there is"""
+    """memory that a run may take; the rest of a card is held back from it. 0 sets no limit"""
 
 
 @dataclass(frozen=True)
