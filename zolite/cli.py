@@ -50,7 +50,6 @@ FLAGS = {
     "slots": "train.slots",
     "seed": "train.seed",
     "context": "data.context",
-    "vram": "train.vram_gib",
     "template": "data.template",
 }
 
@@ -157,7 +156,7 @@ def train(
 ) -> None:
     """Fine-tune MODEL on your rows and save a session."""
     given = {flag: value for flag, value in locals().items() if flag in FLAGS}
-    base, changes = _base(recipe), _settings(sets)
+    base, changes = _base(recipe), _settings(sets) | ({"train.vram_gib": vram} if vram else {})
     if from_adapter:
         from zolite.engine import start
 
