@@ -1,7 +1,9 @@
 """Claim: a plan's peak and pace are those of the run, and what it says fits runs within an enforced budget.
 
-python benchmarks/plan.py [OUT] [--quick]     on a GPU a quarter of an hour; --quick, or a CPU: two small cases
+python benchmarks/plan.py [OUT] [--quick]     on a GPU about six minutes; --quick, or a CPU: a tiny shape
 python benchmarks/plan.py --table             the README's table, from the catalogue alone; needs no GPU
+
+It writes the result after every row and goes on where it stopped, on the same machine with the same versions.
 
 Llama shapes at random weights, as benchmarks/step.py makes them. The machine's rates are measured first, as `zolite
 profile` does. Each row is a run as training makes it: adapters, an evaluation, then steps as CUDA graphs.
@@ -12,7 +14,8 @@ predicted_s, measured_s           one step; corrected_s is the prediction times 
                                   that format, which is what a later plan on this machine would say
 budget_bytes                      the smallest of 4, 6, 8, 12, 16 and 24 GiB that the plan says it fits; the allocator
                                   is held to it, less the context. `reason` where that failed.
-load                              rows of the embedded model: the peak of loading it in each format
+what: budget                      for each budget the plan that comes nearest to it; there memory alone counts
+what: load                        the embedded model: the peak of loading it in each format
 
 On a CPU peaks are the process's since it began, the measuring of rates included: there it only shows that it runs.
 """
@@ -34,25 +37,28 @@ from common import RESULTS, provenance
 from zolite import bench, catalog, facts, machine
 from zolite import recipe as recipes
 from zolite.backprop import needed
-from zolite.bench import Step
+from zolite.bench import Shape, Step
 from zolite.engine import probe
 from zolite.engine import profile as profiles
 from zolite.errors import DoesNotFit
 from zolite.evaluate import evaluate
+from zolite.facts import ModelSpec
 from zolite.ledger import Ledger, Rows, allocated, laid_out, ledger, ours, peak, weights
 from zolite.machine import Hardware
 from zolite.model.load import Loaded, load, pick_device, resolve
+from zolite.model.quant import replace_
+from zolite.model.slots import SlotLinear
 from zolite.pace import step_seconds
 from zolite.paths import paths
-from zolite.plan import Plan, plan, wish
+from zolite.plan import layouts, plan, wish
 from zolite.recipe import Recipe
 from zolite.train import assemble, batches_of, stepper
 
 GIB = 2**30
 BUDGETS = (4, 6, 8, 12, 16, 24)  # GiB
-SPECS = {"135M": "smollm2-135m", "1.7B": "smollm2-1.7b", "8B": "llama-3.1-8b"}  # of the same shapes
 FORMATS = ("int8", "nf4", "bf16")
 EVALUATED = 64  # rows
+TINY = Shape(256, 512, 2, 4, 2, 1024, True)
 
 Result = dict[str, Any]
 
@@ -60,34 +66,96 @@ Result = dict[str, Any]
 @dataclass(frozen=True)
 class Case:
     shape: str
+    weights: str
+    space: str
     batch: int
     tokens: int
+    microbatch: int = 0  # 0: the whole batch
+    slots: int = 0  # 0: as many as the method wants
+    rank: int = 0  # 0: the space's own
+    budget_bytes: int = 0  # 0: the smallest that it fits
+    what: str = "run"
 
 
-CASES = tuple(Case(s, b, t) for s in SPECS for b, t in ((16, 64), (16, 256), (2, 2048)))
-QUICK = (Case("135M", 2, 32), Case("135M", 4, 32))
+def cases(hardware: Hardware) -> list[Case]:
+    """Model by model, since making one takes longest."""
+    found = [Case(s, q, "lora", b, t) for s in SIZES for q in FORMATS for b, t in ((16, 64), (16, 256), (2, 2048))]
+    if "lora-core" in recipes.SPACES:
+        found += [Case(s, q, "lora-core", 16, 256) for s in SIZES for q in FORMATS]
+    found += [tightest(hardware, gib * GIB) for gib in BUDGETS]
+    return sorted(found, key=lambda case: (SIZES.index(case.shape), FORMATS.index(case.weights)))
 
 
-def recipe_of(case: Case, quant: str, space: str) -> Recipe:
+SIZES = ("135M", "1.7B", "8B")
+ROOMY = ((16, 512), (64, 512), (16, 2048))  # batch, tokens: what fills a budget
+RANKS = {"int8": (8, 16), "nf4": (8, 16, 32, 64), "bf16": (8, 16, 32, 64)}
+LONGEST_S = 2.0  # of a step, by its plan
+
+
+def tightest(hardware: Hardware, budget: int) -> Case:
+    """The layout that comes nearest to a budget of those that its plan says fit, and are over soon."""
+    card, best, most = machine.pretended(hardware, budget), None, 0
+    for shape, quant, (batch, tokens) in itertools.product(SIZES, FORMATS, ROOMY):
+        for rank in RANKS[quant]:
+            case = Case(shape, quant, "lora", batch, tokens, rank=rank, budget_bytes=budget, what="budget")
+            for layout in layouts(recipe_of(case)):
+                needs = peak(ledger(card, spec_of(shape), layout, rows_of(case)))
+                if most < needs <= budget and step_seconds(card, spec_of(shape), layout, rows_of(case)) < LONGEST_S:
+                    t = layout.train
+                    best, most = dataclasses.replace(case, microbatch=t.microbatch, slots=t.slots), needs
+    assert best is not None
+    return best
+
+
+QUICK = (
+    Case("tiny", "int8", "lora", 4, 64),
+    Case("tiny", "nf4", "lora", 4, 64),
+    Case("tiny", "bf16", "lora", 4, 128, microbatch=2),
+    Case("tiny", "bf16", "lora-b", 4, 128, microbatch=1, slots=1, budget_bytes=24 * GIB, what="budget"),
+)
+
+
+def spec_of(shape: str) -> ModelSpec:
+    """The shape that bench.random_model makes."""
+    s = bench.SHAPES[shape]
+    config = {
+        "model_type": "llama",
+        "vocab_size": s.vocabulary,
+        "hidden_size": s.hidden,
+        "intermediate_size": s.intermediate,
+        "num_hidden_layers": s.layers,
+        "num_attention_heads": s.heads,
+        "num_key_value_heads": s.kv_heads,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": s.tied,
+    }
+    return facts.from_config(shape, config)
+
+
+def recipe_of(case: Case) -> Recipe:
     """The product's defaults but for what is measured."""
-    return recipes.resolve(
-        recipes.override(bench.recipe_of(quant, case.batch, case.tokens, ()), {"adapter.space": space})
-    )
+    changes = {"adapter.space": case.space, "train.microbatch": case.microbatch, "train.slots": case.slots}
+    changes |= {"adapter.rank": case.rank} if case.rank else {}
+    return recipes.resolve(recipes.override(bench.recipe_of(case.weights, case.batch, case.tokens, ()), changes))
 
 
-def measured(hardware: Hardware, loaded: Loaded, case: Case, quant: str, space: str) -> Result:
-    """One row: predicted, then run under the smallest budget that the plan says it fits."""
-    recipe, spec = recipe_of(case, quant, space), facts.spec(SPECS[case.shape])
-    rows = Rows(case.tokens, min(bench.ANSWER, case.tokens), lengths=1)
+def rows_of(case: Case) -> Rows:
+    return Rows(case.tokens, min(bench.ANSWER, case.tokens), lengths=1)
+
+
+def measured(hardware: Hardware, loaded: Loaded, case: Case) -> Result:
+    """One row: predicted, then run under the budget. The model is given back as it was."""
+    recipe, spec, rows = recipe_of(case), spec_of(case.shape), rows_of(case)
     lines = ledger(hardware, spec, recipe, rows)
-    resting = probe.used_bytes(loaded.device)
-    about = dataclasses.asdict(case) | {"weights": quant, "space": space, "budget_bytes": budget_of(lines)}
+    bench.settle(loaded.device)
+    budget = case.budget_bytes or budget_of(machine.pretended(hardware, 0), spec, recipe, rows)
+    about = dataclasses.asdict(case) | {"resting_bytes": probe.used_bytes(loaded.device), "budget_bytes": budget}
     said = {
         "predicted_bytes": predicted(lines, loaded.device),
         "predicted_card": ours(lines),
         "predicted_s": step_seconds(hardware, spec, recipe, rows),
     }
-    probe.hold_to(loaded.device, about["budget_bytes"], hardware.context_bytes)
+    probe.hold_to(loaded.device, budget, hardware.context_bytes)
     try:
         found = bench.measure(lambda: as_trained(loaded, recipe, case), loaded.device)
         seen = {"measured_bytes": found.peak_bytes, "measured_card": card_bytes(hardware), "measured_s": found.ms / 1e3}
@@ -95,7 +163,15 @@ def measured(hardware: Hardware, loaded: Loaded, case: Case, quant: str, space: 
         seen = {"reason": str(error).splitlines()[0][:200]}
     finally:
         probe.hold_to(loaded.device, None)
-    return about | said | seen | {"resting_bytes": resting}
+        unwrap_(loaded.model)
+    return about | said | seen
+
+
+def unwrap_(model: Any) -> None:
+    """Take the adapters off again."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, SlotLinear):
+            replace_(model, name, module.base)
 
 
 def predicted(lines: Ledger, device: torch.device) -> int:
@@ -114,8 +190,9 @@ def as_trained(loaded: Loaded, recipe: Recipe, case: Case) -> Step:
     return lambda number: steps(batches_of(run, number), number)
 
 
-def budget_of(lines: Ledger) -> int | None:
-    return next((gib * GIB for gib in BUDGETS if peak(lines) <= gib * GIB), None)
+def budget_of(alone: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> int | None:
+    needs = peak(ledger(alone, spec, recipe, rows))
+    return next((gib * GIB for gib in BUDGETS if needs <= gib * GIB), None)
 
 
 def card_bytes(hardware: Hardware) -> int:
@@ -127,19 +204,19 @@ def card_bytes(hardware: Hardware) -> int:
     return total - free - hardware.others_bytes + reserved - torch.cuda.memory_reserved()
 
 
-def every_row(hardware: Hardware, cases: tuple[Case, ...], device: torch.device) -> Iterator[Result]:
-    for shape in dict.fromkeys(case.shape for case in cases):
-        for quant in FORMATS:
-            for case in (each for each in cases if each.shape == shape):
-                for space in recipes.SPACES:  # a fresh model each: adapters are put into it
-                    bench.settle(device)
-                    yield measured(hardware, bench.random_model(shape, quant, device), case, quant, space)
+def every_row(hardware: Hardware, chosen: list[Case], device: torch.device) -> Iterator[Result]:
+    for (shape, quant), group in itertools.groupby(chosen, key=lambda case: (case.shape, case.weights)):
+        loaded = bench.random_model(shape, quant, device)
+        for case in group:
+            yield measured(hardware, loaded, case)
+        del loaded
+        bench.settle(device)
 
 
-def loads(hardware: Hardware, device: torch.device) -> Iterator[Result]:
+def loads(hardware: Hardware, device: torch.device, quants: list[str]) -> Iterator[Result]:
     """The embedded model, loaded as training loads it."""
     name = "builtin:smollm2-135m"
-    for quant in FORMATS:
+    for quant in quants:
         recipe = recipes.resolve(recipes.override(Recipe(), {"model.quant": quant}))
         model = laid_out(hardware, facts.spec(name), recipe)
         largest = max(linear.inputs * linear.outputs for linear in model.spec.linears)
@@ -166,9 +243,18 @@ def with_corrections(rows: list[Result]) -> list[Result]:
     return [corrected(row) if row in timed else row for row in rows]
 
 
+def named(row: Result) -> str:
+    if row["what"] == "load":
+        return f"load {row['weights']}"
+    layout = f"/{row['microbatch']}" if row["microbatch"] else ""
+    rank = f" rank {row['rank']}" if row["rank"] else ""
+    budget = f" in {row['budget_bytes'] // GIB} GiB" if row["what"] == "budget" else ""
+    size = f"{row['batch']}x{row['tokens']}{layout}{rank}{budget}"
+    return f"{row['what']} {row['shape']} {row['weights']} {row['space']} {size}"
+
+
 def line(row: Result) -> str:
-    what = row.get("what") or f"{row['shape']} {row['batch']}x{row['tokens']} {row['space']}"
-    head = f"{what:24}{row['weights']:6}"
+    head = f"{named(row):54}"
     if "reason" in row:
         return f"{head} {row['reason']}"
     text = f"{head} memory {row['predicted_bytes'] / 2**20:9.1f} of {row['measured_bytes'] / 2**20:9.1f} MiB"
@@ -179,9 +265,28 @@ def line(row: Result) -> str:
     return f"{text}   card {card:.3f}   time {1e3 * row['measured_s']:8.2f} ms {pace:.3f}"
 
 
+def misses(rows: list[Result]) -> Iterator[str]:
+    """What the issue's bounds say no to: 5% of memory and never 2% under, the budget, 25% of time, 10% corrected."""
+    for row in rows:
+        if "reason" in row:
+            yield f"{named(row)}: did not run: {row['reason']}"
+            continue
+        memory = row["predicted_bytes"] / row["measured_bytes"]
+        if not 0.98 <= memory <= 1.05:
+            yield f"{named(row)}: memory {memory:.3f}"
+        if "measured_s" not in row:
+            continue
+        if row["budget_bytes"] and row["measured_card"] > row["budget_bytes"]:
+            yield f"{named(row)}: {row['measured_card']:,} of a card of {row['budget_bytes']:,}"
+        for what, most in (("predicted_s", 0.25), ("corrected_s", 0.10)) if row["what"] == "run" else ():
+            pace = row[what] / row["measured_s"]
+            if abs(pace - 1) > most:
+                yield f"{named(row)}: {what} {pace:.3f}"
+
+
 # --- the README's table ----------------------------------------------------------------------------------------------
 
-CARDS = ("rtx-3050-laptop-4gb", "rtx-4050-laptop", "rtx-4060", "rtx-3060-12gb", "rtx-4060-ti-16gb", "rtx-3090")
+CARDS = machine.TYPICAL[: len(BUDGETS)]
 FAMILIES = {
     "SmolLM": "smollm",
     "Qwen3": "qwen3",
@@ -194,9 +299,11 @@ FAMILIES = {
 
 def table(tokens: int = 512, batch: int = 16) -> Iterator[str]:
     """The largest model of each family per budget, int8 and nf4, with the time of a step; QLoRA's beside it."""
-    yield "| family | weights | " + " | ".join(f"{gib} GiB" for gib in BUDGETS) + " |"
+    titles = (catalog.card(name).title.removeprefix("GeForce ") for name in CARDS)
+    cards = (title.removesuffix(f" {gib} GB") for gib, title in zip(BUDGETS, titles, strict=True))
+    columns = (f"{gib} GiB, {card}" for gib, card in zip(BUDGETS, cards, strict=True))
+    yield "| family | weights | " + " | ".join(columns) + " |"
     yield "| --- " * (2 + len(BUDGETS)) + "|"
-    yield "| card | | " + " | ".join(catalog.card(name).title for name in CARDS) + " |"
     for family, prefix in FAMILIES.items():
         specs = sorted((facts.spec(n) for n in catalog.models() if n.startswith(prefix)), key=lambda s: s.parameters)
         for quant in ("int8", "nf4"):
@@ -215,7 +322,7 @@ def _cell(specs: list[facts.ModelSpec], quant: str, tokens: int, batch: int) -> 
         except DoesNotFit:
             yield "–"
             continue
-        largest: Plan = max(plans, key=lambda each: each.spec.parameters)
+        largest = max(plans, key=lambda each: each.spec.parameters)
         yield f"{_short(largest.spec)}, {largest.seconds_per_step:.1f} s"
 
 
@@ -232,9 +339,44 @@ def _short(spec: facts.ModelSpec) -> str:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", nargs="?", type=Path, default=RESULTS, help="folder of the result")
-    parser.add_argument("--quick", action="store_true", help="two small cases")
+    parser.add_argument("--quick", action="store_true", help="a tiny shape")
     parser.add_argument("--table", action="store_true", help="print the README's table")
     return parser.parse_args()
+
+
+@dataclass(frozen=True)
+class Results:
+    """A file of rows, written anew after each."""
+
+    path: Path
+    about: dict[str, Any]
+    hardware: Hardware
+    rows: list[Result]
+
+    def add(self, row: Result) -> None:
+        self.rows.append(row)
+        print(line(row), flush=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = {"provenance": self.about, "hardware": dataclasses.asdict(self.hardware)}
+        beside = self.path.with_suffix(".partial")
+        beside.write_text(json.dumps(kept | {"rows": with_corrections(self.rows)}, indent=1) + "\n", encoding="utf-8")
+        beside.replace(self.path)
+
+    def missing(self, chosen: list[Case]) -> list[Case]:
+        names = {named(row) for row in self.rows}
+        return [case for case in chosen if named(dataclasses.asdict(case)) not in names]
+
+
+def opened(folder: Path, device: torch.device) -> Results:
+    """What an earlier call left, if this is its machine and its version; else the machine is measured."""
+    gpu = machine.first_gpu() if device.type == "cuda" else None
+    slug = re.sub(r"[^a-z0-9]+", "-", (gpu.name if gpu else "cpu").lower()).strip("-")
+    path, about = folder / f"plan-{slug}.json", provenance()
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if old and all(old["provenance"][key] == about[key] for key in ("machine", "versions", "commit")):
+        known = old["hardware"] | {"capability": tuple(old["hardware"]["capability"])}
+        return Results(path, about, Hardware(**known), old["rows"])
+    return Results(path, about, profiles.hardware(device, gpu, profiles.context_bytes(device, gpu)), [])
 
 
 def main() -> None:
@@ -242,21 +384,18 @@ def main() -> None:
     if options.table:
         print(*table(), sep="\n")
         return
+    bench.SHAPES["tiny"] = TINY
     device = pick_device("auto")
-    gpu = machine.first_gpu() if device.type == "cuda" else None
-    hardware = profiles.hardware(device, gpu, profiles.context_bytes(device, gpu))
-    cases = CASES if device.type == "cuda" and not options.quick else QUICK
-    rows: list[Result] = []
-    slug = re.sub(r"[^a-z0-9]+", "-", (gpu.name if gpu else "cpu").lower()).strip("-")
-    path, about = options.out / f"plan-{slug}.json", provenance()
-    options.out.mkdir(parents=True, exist_ok=True)
-    print(hardware, flush=True)
-    for row in itertools.chain(every_row(hardware, cases, device), loads(hardware, device)):
-        rows.append(row)
-        print(line(row), flush=True)
-        document = {"provenance": about, "hardware": dataclasses.asdict(hardware), "rows": with_corrections(rows)}
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")  # a run that is cut off keeps its rows
-    print(path)
+    results = opened(options.out, device)
+    print(results.hardware, flush=True)
+    quick = options.quick or device.type == "cpu"
+    for row in every_row(results.hardware, results.missing(list(QUICK) if quick else cases(results.hardware)), device):
+        results.add(row)
+    done = {row["weights"] for row in results.rows if row["what"] == "load"}
+    for row in loads(results.hardware, device, [] if quick else [quant for quant in FORMATS if quant not in done]):
+        results.add(row)
+    missed = list(misses(with_corrections(results.rows)))
+    print(*missed, f"{len(missed)} misses in {len(results.rows)} rows", results.path, sep="\n")
 
 
 if __name__ == "__main__":

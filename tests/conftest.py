@@ -33,6 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """ZOLITE_HOME, for this test alone."""
     monkeypatch.setenv("ZOLITE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ZOLITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return tmp_path / "home"
 

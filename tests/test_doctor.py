@@ -16,7 +16,7 @@ from zolite import doctor
 from zolite.doctor import GIB, Check, Driver, Gpu, Machine, Torch, checkup, find_driver, find_torch, render, worst
 from zolite.paths import paths
 
-CARD = Gpu("NVIDIA GeForce RTX 3060", 12 * GIB, 11 * GIB, GIB // 2, 0, (8, 6))
+CARD = Gpu("NVIDIA GeForce RTX 3060", 12 * GIB, 11 * GIB, GIB // 2, (8, 6))
 DRIVER = Driver("590.44", (13, 2), (CARD,))
 CUDA_TORCH = Torch("2.15.0", "13.2", True, ("sm_75", "sm_86", "sm_120"), "AVX2")
 CPU_TORCH = Torch("2.15.0+cpu", "", False, (), "AVX2")
@@ -139,6 +139,7 @@ def test_without_nvml_there_is_no_driver(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_nvml_is_read() -> None:
     """What NVML says of a card becomes a Driver, this process not counted as another program."""
     nvml = SimpleNamespace(
+        NVMLError=AttributeError,  # what is not here it does not support
         nvmlInit=lambda: None,
         nvmlShutdown=lambda: None,
         nvmlSystemGetDriverVersion=lambda: "590.44",
@@ -146,7 +147,7 @@ def test_nvml_is_read() -> None:
         nvmlDeviceGetCount=lambda: 1,
         nvmlDeviceGetHandleByIndex=lambda index: index,
         nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=12 * GIB, free=11 * GIB, used=GIB // 2),
-        nvmlDeviceGetComputeRunningProcesses=lambda handle: [SimpleNamespace(pid=os.getpid())],
+        nvmlDeviceGetComputeRunningProcesses=lambda handle: [SimpleNamespace(pid=os.getpid(), usedGpuMemory=None)],
         nvmlDeviceGetCudaComputeCapability=lambda handle: (8, 6),
         nvmlDeviceGetName=lambda handle: CARD.name,
     )

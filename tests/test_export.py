@@ -19,7 +19,7 @@ from zolite import session as sessions
 from zolite import train as training
 from zolite.errors import UsageError, ZoliteError
 from zolite.export import check, formats, peft
-from zolite.recipe import Recipe
+from zolite.recipe import SPACES, Recipe
 
 Make = Callable[..., Recipe]
 LAYERS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
@@ -51,7 +51,7 @@ def in_other_hands(tiny: Path, folder: Path) -> Any:
     return PeftModel.from_pretrained(base, folder).eval()
 
 
-@pytest.mark.parametrize("space", ["lora", "lora-b"])
+@pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("targets", TARGETS)
 @torch.inference_mode()
 def test_peft_scores_what_zolite_scores(

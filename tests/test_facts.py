@@ -15,11 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from zolite import catalog, facts, headers
+from zolite import catalog, facts, headers, machine
+from zolite import recipe as recipes
 from zolite.architectures import FAMILIES, Linear
+from zolite.core.methods import METHODS
 from zolite.errors import UsageError, ZoliteError
 from zolite.facts import ModelSpec
+from zolite.ledger import Rows, ledger, peak
+from zolite.model.load import load, resolve, text_alone
 from zolite.model.quant import linear_names
+from zolite.plan import layouts
 
 SMALL = {
     "vocab_size": 1000,
@@ -62,7 +67,8 @@ def built(config: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config)
+    return text_alone(model)
 
 
 def counted(model: Any) -> dict[str, int]:
@@ -145,10 +151,23 @@ def test_defaults(family: str) -> None:
 def test_catalogue(name: str) -> None:
     """Each model of the catalogue has as many parameters as its publishers say."""
     known, spec = catalog.models()[name], facts.spec(name)
-    assert spec.parameters == known.parameters
+    assert spec.parameters + spec.left_out == known.parameters
     assert spec.name == known.hub and spec.context >= 2048 and known.licence
     path = Path(facts.__file__).parents[1] / "profiles" / "models" / f"{name}.toml"
     assert path.read_text(encoding="utf-8").startswith("# zolite ")
+
+
+@pytest.mark.parametrize("name", catalog.models())
+def test_catalogue_recipes(name: str) -> None:
+    """Each model's recipe is one that training takes, and fits a card of the catalogue, but for what none holds."""
+    known = catalog.models()[name]
+    assert known.recipe
+    recipe = recipes.resolve(recipes.from_dict({**known.recipe}))
+    assert recipe.adapter.space in METHODS[recipe.method.name].spaces
+    largest, spec = machine.published("rtx-5090"), facts.spec(name)
+    fits = peak(ledger(largest, spec, [*layouts(recipe)][-1], Rows(512, 64))) <= largest.total_bytes
+    assert fits == (spec.parameters < 40e9)
+    assert recipe.model.quant != "int8" or "gemma" not in name  # int8 computes in float16, too small for it
 
 
 @pytest.mark.parametrize("name", catalog.cards())
@@ -235,6 +254,30 @@ def test_tied_twice(tmp_path: Path) -> None:
     save_file(tensors, folder / "model.safetensors")
     spec = facts.spec(str(folder))
     assert spec.head == 0 and spec.parameters == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_pictures_are_left_out(weights: str, tmp_path: Path) -> None:
+    """Of a model that also sees, only what text goes through is loaded and planned for; texts fare alike."""
+    from transformers import AutoModelForCausalLM
+
+    config = config_of("gemma3", tie_word_embeddings=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        whole = AutoModelForCausalLM.from_config(config).eval()
+    whole.save_pretrained(tmp_path / "seeing")
+    spec, header = facts.spec(str(tmp_path / "seeing")), headers.folder(tmp_path / "seeing")
+    assert header is not None and spec.left_out > 0
+    unknown = facts.from_tensors("x", config.to_dict(), header)
+    assert (unknown.left_out, unknown.parameters) == (spec.left_out, spec.parameters)
+    assert spec.parameters + spec.left_out == sum(p.numel() for p in whole.parameters())
+    model = load(resolve(str(tmp_path / "seeing")), weights, torch.device("cpu"), tmp_path).model
+    assert not [name for name, _ in model.named_modules() if "vision" in name or "multi_modal" in name]
+    assert len(linear_names(model)) == sum(linear.count for linear in spec.linears)
+    ids = torch.arange(12).view(1, 12)
+    with torch.inference_mode():
+        far = (model(input_ids=ids).logits - whole(input_ids=ids).logits).abs().max()
+    assert far < (1e-5 if weights == "float32" else 0.1)
 
 
 def test_quantized_twice(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ CASES = [
     ("lora", "int8", "completion", 2),
     ("lora-b", "float32", "labels of many tokens", 6),
     ("lora-b", "float32", "messages", 6),
+    ("lora-core", "int8", "label", 6),
 ]
 
 

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from zolite import journal, manage, orders, writer
 from zolite import session as sessions
-from zolite import train as training
 from zolite.composition import ROWS
-from zolite.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.errors import UsageError, ZoliteError
 from zolite.events import Continued, Evaluated, Event, Finished, Paused, Saved, Started, StepDone
 from zolite.history import chosen, end
 from zolite.recipe import Recipe
@@ -397,28 +396,6 @@ def test_what_cannot_be_replayed_is_only_looked_at(recipe: Make) -> None:
 
 
 # What a session does not hold
-
-
-def test_a_device_without_room_ends_the_run_saved(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Out of memory in a step: an error with the numbers and the remedy; resumed, it ends as it would have."""
-    settings = recipe(train__steps=6, train__save_every=100, train__eval_every=100)
-    real, count = training.take_step, itertools.count()
-    list(begin(settings, "straight", never))
-
-    def full(*given: Any) -> Any:
-        if next(count) == 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(*given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "take_step", full)
-        with pytest.raises(DoesNotFit, match="out of memory after step 3") as refused:
-            list(begin(settings, "run", never))
-    assert "train.microbatch=3" in refused.value.hint
-    with sessions.open_("run") as session:
-        assert session.journal.last_step() == 3 and session.steps() == [0]
-    list(resume("run", {}, False, never))
-    assert same(factors("run"), factors("straight"))
 
 
 def test_no_token_is_written_down(recipe: Make, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

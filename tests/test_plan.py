@@ -1,6 +1,7 @@
 """Claims about plans: their ledgers are what was measured, they keep to the budget, and nothing heavy is loaded."""
 
 import dataclasses
+import io
 import json
 import re
 import subprocess
@@ -12,21 +13,22 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from zolite import catalog, correction, facts, machine
+from zolite import catalog, correction, facts, machine, plan_view
 from zolite import plan as planner
 from zolite import recipe as recipes
 from zolite.backprop import needed
 from zolite.correction import Correction, Seen
 from zolite.engine import adapter
 from zolite.errors import DoesNotFit, UsageError
-from zolite.ledger import CODES, TRAINED, Rows, activation, allocated, blocks, ledger, peak, segments
+from zolite.ledger import CODES, SPACES, Rows, activation, allocated, blocks, ledger, peak, segments
 from zolite.machine import Hardware
 from zolite.model import quant
 from zolite.pace import step_seconds
 from zolite.plan import Planning, Wish, plan, wish
 from zolite.recipe import Recipe
-from zolite.text import parsed_bytes
+from zolite.text import human_bytes, human_seconds, parsed_bytes
 from zolite.working import Forward, Model, working
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -111,7 +113,7 @@ def test_measured_backprop() -> None:
 
 def test_copies() -> None:
     """What the planner knows of formats and spaces without torch is what the code that loads torch does."""
-    assert adapter.TRAINED == TRAINED
+    assert {name: factors.trained for name, factors in SPACES.items()} == adapter.TRAINED
     for name, form in quant.FORMATS.items():
         assert CODES[name] == pytest.approx(form.bits / 8)
         for device, dtype in (("cpu", form.cpu), ("cuda", form.cuda)):
@@ -127,9 +129,11 @@ def test_adapter_numbers(tiny: Path) -> None:
     for space in recipes.SPACES:
         recipe = recipes.resolve(recipes.override(Recipe(), {"model.quant": "float32", "adapter.space": space}))
         made = attach(load(resolve(str(tiny)), "float32", loaded.device, tiny), recipe)
-        known = blocks(facts.spec(str(tiny)), recipe)
-        trained = sorted(shape for name, shape in known.items() if name[-1] in TRAINED[space])
-        assert trained == sorted(block.shape for block in made.space.blocks)
+        known, factors = facts.spec(str(tiny)), SPACES[space]
+        trained, frozen = (blocks(known, recipe, which).values() for which in (factors.trained, factors.frozen))
+        assert sorted(trained) == sorted(block.shape for block in made.space.blocks)
+        frames = [t for frame in made.frames.layers.values() for t in (frame.v, frame.u)] if made.frames else []
+        assert sorted(frozen) == sorted(tuple(t.shape) for t in (*made.frozen.values(), *frames))
 
 
 # --- plans -----------------------------------------------------------------------------------------------------------
@@ -246,19 +250,25 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "state"
 
 
+def so_far() -> Correction:
+    return correction.so_far(machine.here("cpu"))
+
+
 def seen(weights: str = "int8", space: float = 1.02, time_: float = 1.2, **changes: Any) -> Seen:
     values = {"machine": correction.machine_name(), "model": "m", "weights": weights, "batch": 1, "tokens": 8}
+    values |= {"device": "cpu", "rates": machine.here("cpu").origin}
     return Seen(
         **values | changes, predicted_bytes=10**9, measured_bytes=int(space * 1e9), predicted_s=1, measured_s=time_
     )
 
 
 def test_correction(state: Path) -> None:
-    """What runs took is remembered for this machine, by weight format, and moves the next plan by as much."""
-    assert correction.so_far() == Correction()
-    for each in (seen(), seen(), seen("nf4", 1.02, 2.0), seen(machine="another")):
+    """What runs took is remembered for this machine and its rates, by weight format, and moves the next plan so far."""
+    assert so_far() == Correction()
+    others = (seen(machine="another"), seen(device="cuda"), seen(rates="measured"))
+    for each in (seen(), seen(), seen("nf4", 1.02, 2.0), *others):
         correction.keep(each)
-    known = correction.so_far()
+    known = so_far()
     assert (known.runs, known.bytes, known.seconds_of("int8"), known.seconds_of("nf4")) == (3, 1.02, 1.2, 2.0)
     assert known.seconds_of("bf16") == 1.2
     hardware, asked = machine.published("rtx-3090"), wished(("qwen3-1.7b",), quant="int8")
@@ -271,10 +281,10 @@ def test_correction(state: Path) -> None:
 def test_record(state: Path, tiny: Path) -> None:
     """A run that took exactly what is predicted leaves no error."""
     recipe = recipes.resolve(recipes.override(Recipe(), {"model.name": str(tiny), "data.context": 64}))
-    first = correction.record(recipe, Rows(64, 8), 64, 1, 1.0)
+    first = correction.record(recipe, Rows(64, 8), 64, 1, 1.0, "cpu")
     (state / correction.FILE).unlink()
-    correction.record(recipe, Rows(64, 8), 64, first.predicted_bytes, first.predicted_s)
-    known = correction.so_far()
+    correction.record(recipe, Rows(64, 8), 64, first.predicted_bytes, first.predicted_s, "cpu")
+    known = so_far()
     assert (known.runs, known.bytes, known.seconds, known.spread) == (1, 1.0, 1.0, 0.0)
 
 
@@ -283,9 +293,9 @@ def test_broken_store(state: Path) -> None:
     state.mkdir()
     for text in ("{", '[{"a": 1}]', "3"):
         (state / correction.FILE).write_text(text)
-        assert correction.so_far() == Correction()
+        assert so_far() == Correction()
         correction.keep(seen())
-        assert correction.so_far().runs == 1
+        assert so_far().runs == 1
 
 
 def test_profile_is_kept(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +323,9 @@ class Driver:
             "nvmlInit": None,
             "nvmlShutdown": None,
             "nvmlDeviceGetHandleByIndex": object(),
-            "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=12 * GIB - 2**27, free=10 * GIB),
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=12 * GIB - 2**27, free=10 * GIB, used=2 * GIB),
+            "nvmlDeviceGetCount": 1,
+            "nvmlSystemGetCudaDriverVersion_v2": 13000,
             "nvmlDeviceGetName": "NVIDIA GeForce RTX 3060",
             "nvmlSystemGetDriverVersion": "580.1",
             "nvmlDeviceGetCudaComputeCapability": (8, 6),
@@ -424,6 +436,33 @@ def test_for_people(tmp_path: Path) -> None:
         assert text in done.stdout
     context = json.loads(command("--vram", "8GiB", "--hardware", "rtx-4060", "--data", str(rows), "--json").stdout)
     assert context["plans"][0]["context"] in range(24, 80)
+
+
+@pytest.mark.parametrize("card", ["rtx-4060", "rtx-5090"])
+def test_narrow_terminals(card: str) -> None:
+    """In 80 columns every model's whole name and every number is there, and no line is longer."""
+    made = plan(machine.published(card), wish([facts.spec(name) for name in catalog.models()], Rows(512, 64)))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(plan_view.render(made))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80 and not [line for line in lines if "…" in line]
+    for each in made.plans[: plan_view.SHOWN]:
+        name, quant = each.spec.name.rpartition("/")[2], each.recipe.model.quant
+        row = next(line for line in lines if line.startswith(f"{name} ") and f" {quant} " in line)
+        assert human_bytes(each.peak_bytes) in row and human_seconds(each.total_seconds) in row
+
+
+def test_a_common_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget on a machine without a card is planned for a common one that has it, by name; a named card wins."""
+    monkeypatch.setattr(machine, "first_gpu", lambda: None)
+    for size, title in (("8GiB", "RTX 4060"), ("7 GB", "RTX 4060"), ("12GiB", "RTX 3060 12 GB"), ("99GiB", "RTX 5090")):
+        made = planner.asked("qwen3-0.6b", size, None, 64, None, None, {})
+        assert title in made.hardware.name and made.hardware.total_bytes == parsed_bytes(size)
+        assert made.hardware.device == "cuda" and "a common card" in plan_view.heading(made).plain
+    named = planner.asked("qwen3-0.6b", "8GiB", "rtx-3090", 64, None, None, {})
+    assert "3090" in named.hardware.name and "common" not in plan_view.heading(named).plain
+    sizes = [machine.published(name).total_bytes for name in machine.TYPICAL]
+    assert sizes == sorted(set(sizes))
 
 
 @pytest.mark.parametrize(

@@ -72,11 +72,18 @@ def test_all_problems_at_once() -> None:
     told = message(
         {
             "model": {"quant": "int3"},
-            "adapter": {"rank": 0, "colour": "red"},
+            "adapter": {"rank": -1, "colour": "red"},
             "train": {"steps": "many", "slots": 65, "lr": -1},
         }
     )
-    expected = ("'int3'", "adapter.rank is 0", "adapter.colour", "train.steps: 'many'", "train.slots is 65", "lr is -1")
+    expected = (
+        "'int3'",
+        "adapter.rank is -1",
+        "adapter.colour",
+        "train.steps: 'many'",
+        "train.slots is 65",
+        "lr is -1",
+    )
     assert all(told.count(part) == 1 for part in expected)
     assert len(told.splitlines()) == 1 + len(expected)
 
@@ -84,7 +91,7 @@ def test_all_problems_at_once() -> None:
 @pytest.mark.parametrize(
     ("path", "low", "high"),
     [
-        ("adapter.rank", 1, 1024),
+        ("adapter.rank", 0, 1024),
         ("data.context", 8, 10**9),
         ("train.steps", 1, 10**9),
         ("train.batch", 1, 10**9),

@@ -96,7 +96,7 @@ def flash(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
     return out
 
 
-def built(family: str, quantized: str, dtype: torch.dtype) -> tuple[Any, Active, Model]:
+def built(family: str, quantized: str, dtype: torch.dtype, core: bool = False) -> tuple[Any, Active, Model]:
     """A model with adapters on all linear layers, and what the planner knows of it."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -110,11 +110,12 @@ def built(family: str, quantized: str, dtype: torch.dtype) -> tuple[Any, Active,
             base = Int8Linear(codes, torch.ones(len(codes)), base.bias, dtype)
         a = torch.zeros(RANK, base.in_features, dtype=dtype)
         b = torch.zeros(4, base.out_features, RANK, dtype=dtype)
-        replace_(model, name, SlotLinear(base, a, b, 1.0, active))
+        c = torch.zeros(4, RANK, RANK, dtype=dtype) if core else None
+        replace_(model, name, SlotLinear(base, a, b, 1.0, active, c))
     triton = quant.triton_kernels(torch.device("cpu")) is not None
     adapted = frozenset(linear.name for linear in spec.linears)
     size = torch.empty(0, dtype=dtype).element_size()
-    return model, active, Model(spec, quantized, size, False, triton, RANK, adapted)
+    return model, active, Model(spec, quantized, size, False, triton, RANK, adapted, core)
 
 
 def measured(decode: loss.Decode, model: Any, forward: Forward) -> int:
@@ -140,9 +141,10 @@ def test_generic(family: str, quantized: str) -> None:
 
 @pytest.mark.skipif("TRITON_INTERPRET" not in os.environ, reason="kernels run on the CPU in Triton's interpreter alone")
 @pytest.mark.parametrize(("family", "quantized"), [("llama", "bf16"), ("qwen3", "bf16"), ("llama", "int8")])
+@pytest.mark.parametrize("core", [False, True])
 @pytest.mark.parametrize("most", [1 << 15, 1 << 28])
 @pytest.mark.usefixtures("interpreted")
-def test_fused(family: str, quantized: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fused(family: str, quantized: str, core: bool, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """zolite's own decoder holds what the planner says, whole or in pieces."""
     for module, names in (
         (fused, ("PIECE_BYTES", "PIECE_BYTES_EXPANDED")),
@@ -152,7 +154,7 @@ def test_fused(family: str, quantized: str, most: int, monkeypatch: pytest.Monke
             monkeypatch.setattr(module, name, most)
     monkeypatch.setattr(fused, "STEP", 16)
     monkeypatch.setattr(working, "TILE_ROWS", 16)
-    model, active, known = built(family, quantized, torch.float16)
+    model, active, known = built(family, quantized, torch.float16, core)
     known = replace(known, fused=True)
     made = fused.assemble(model.get_decoder(), active, 64)
     for mirrored in (True, False):

@@ -68,7 +68,7 @@ class Family:
     final_norm: Count = lambda c: c.hidden
     tables: Count = lambda c: 0  # embeddings beside that of words
     outside: Layers = lambda c: []  # linear layers that belong to no layer
-    outside_other: Count = lambda c: 0
+    left_out: Count = lambda c: 0  # parameters of its files that no text goes through: never loaded
     head_bias: bool = False
     decoder: bool = False  # zolite's own decoder knows it
     words: Callable[[Config], int] = lambda c: c.hidden  # width of the embedding table
@@ -79,7 +79,7 @@ class Family:
         return [Linear(m.name, m.inputs, m.outputs, c.layers, m.bias) for m in each] + self.outside(c)
 
     def norms(self, c: Config) -> int:
-        return c.layers * self.layer_norms(c) + self.final_norm(c) + self.outside_other(c)
+        return c.layers * self.layer_norms(c) + self.final_norm(c)
 
     def embedding(self, c: Config) -> int:
         return c.vocabulary * self.words(c) + self.tables(c)
@@ -237,25 +237,13 @@ SIGLIP = {
 }
 
 
-def _vision_linears(c: Config) -> Made:
+def _tower(c: Config) -> int:
+    """All parameters of what turns pictures into text's hidden states; Family.left_out."""
     v = _vision(c)
-    width, inner, count = v["hidden_size"], v["intermediate_size"], v["num_hidden_layers"]
-    names = ("k_proj", "v_proj", "q_proj", "out_proj")
-    attention = [Linear(name, width, width, count, True) for name in names]
-    return [*attention, Linear("fc1", width, inner, count, True), Linear("fc2", inner, width, count, True)]
-
-
-def _vision_other(c: Config) -> int:
-    """Norms, patches and the projection into the text."""
-    v = _vision(c)
-    width, patch = v["hidden_size"], v["patch_size"]
-    norms = 2 * width * (2 * v["num_hidden_layers"] + 1)
-    return norms + (v["num_channels"] * patch**2 + 1) * width + width + width * c.hidden
-
-
-def _vision_places(c: Config) -> int:
-    v = _vision(c)
-    return (v["image_size"] // v["patch_size"]) ** 2 * v["hidden_size"]
+    width, inner, count, patch = (v[k] for k in ("hidden_size", "intermediate_size", "num_hidden_layers", "patch_size"))
+    layer = 4 * (width + 1) * width + (width + 1) * inner + (inner + 1) * width + 4 * width  # two norms with biases
+    patches = (v["num_channels"] * patch**2 + 1) * width + (v["image_size"] // patch) ** 2 * width
+    return count * layer + patches + 2 * width + width + width * c.hidden  # a last norm, and the projection
 
 
 BOTH = split("attention_bias", "attention_bias")
@@ -312,7 +300,7 @@ FAMILIES: dict[str, Family] = {
     "gemma": Family(BOTH, gated(), defaults={"head_dim": 256, "num_key_value_heads": 16}),
     "gemma2": Family(BOTH, gated(), four_norms, defaults=GEMMA2),
     "gemma3_text": Family(**GEMMA3),
-    "gemma3": Family(**GEMMA3, tables=_vision_places, outside=_vision_linears, outside_other=_vision_other),
+    "gemma3": Family(**GEMMA3, left_out=_tower),
     "phi": Family(
         split(always=(True, True), out="dense"), plain("fc1", "fc2", always=True), final_norm=biased, head_bias=True,
         defaults=UNTIED,

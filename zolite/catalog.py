@@ -4,7 +4,7 @@ import difflib
 import functools
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -34,6 +34,10 @@ class Known:
     parameters: int  # as published; a test counts them from the config
     config: Mapping[str, Any]
     suggested: bool = True  # without being named; OPT is there for comparison with papers
+    recipe: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # settings in which it differs from the defaults, or is known
+    tried: str = ""  # what that recipe is known by; empty where nobody has run it
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,14 @@ def builtin(name: str) -> Builtin:
 @functools.cache
 def models() -> Mapping[str, Known]:
     """All models, by short name."""
+    return {name: _known(facts) for name, facts in _tables("models")}
+
+
+def _known(facts: dict[str, Any]) -> Known:
     kept = ("title", "hub", "licence", "parameters", "config", "suggested")
-    return {name: Known(**{key: facts[key] for key in kept if key in facts}) for name, facts in _tables("models")}
+    recipe = dict(facts.get("recipe", {}))
+    tried = str(recipe.pop("tried", ""))
+    return Known(**{key: facts[key] for key in kept if key in facts}, recipe=recipe, tried=tried)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console, Group
 from rich.table import Table
 
-from zolite import __version__, cli_sessions, render
+from zolite import __version__, catalog, cli_sessions, render
 from zolite import recipe as recipes
 from zolite import session as sessions
 from zolite.composition import deterministic
@@ -57,6 +57,13 @@ FLAGS = {
 def _lines(text: str | None) -> str | None:
     """A shell hands on backslash and n as two characters; who types them means a new line."""
     return text.replace("\\n", "\n") if text else text
+
+
+def _gib(text: str | None) -> str | None:
+    """A size as people write it, in GiB."""
+    from zolite.plan import size
+
+    return f"{size(text) / 2**30}" if text else text
 
 
 Template = Annotated[
@@ -114,7 +121,12 @@ def demo(
 def train(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="hub id, folder, .gguf file or builtin:NAME")],
     data: Annotated[str, typer.Option(metavar="PATH", help="JSONL or CSV file, or a folder with train, dev and test")],
-    recipe: Annotated[Path | None, typer.Option(help="a recipe file; the other options override it")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME", help="a recipe file, or a model's in the catalogue; other options override it"
+        ),
+    ] = None,
     method: Annotated[str | None, typer.Option(help="a row of `zolite methods`")] = None,
     space: Annotated[str | None, typer.Option(help=", ".join(recipes.SPACES))] = None,
     rank: Annotated[int | None, typer.Option(help="rank of the adapter")] = None,
@@ -132,6 +144,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="decides directions, data order and first values")] = None,
     context: Annotated[int | None, typer.Option(help="longest row in tokens")] = None,
     template: Template = None,
+    vram: Annotated[
+        str | None, typer.Option(metavar="SIZE", callback=_gib, help="take no more memory than so much, such as 8GiB")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="the session's name")] = None,
     sets: Sets = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check recipe and data, load nothing")] = False,
@@ -141,7 +156,7 @@ def train(
 ) -> None:
     """Fine-tune MODEL on your rows and save a session."""
     given = {flag: value for flag, value in locals().items() if flag in FLAGS}
-    base, changes = recipes.load(recipe) if recipe else Recipe(), _settings(sets)
+    base, changes = _base(recipe), _settings(sets) | ({"train.vram_gib": vram} if vram else {})
     if from_adapter:
         from zolite.engine import start
 
@@ -429,6 +444,14 @@ def _detached(as_json: bool) -> None:
     mine = ("--detach", "--json", "--plain")
     name = detached([argument for argument in sys.argv[1:] if argument not in mine])
     report({"session": name}, f"session {name} runs by itself; `zolite watch {name}` looks on", as_json)
+
+
+def _base(recipe: str | None) -> Recipe:
+    """A file's, or that of a model in the catalogue, by its short name."""
+    if recipe is None:
+        return Recipe()
+    known = catalog.models().get(recipe)
+    return recipes.from_dict(dict(known.recipe)) if known else recipes.load(Path(recipe).expanduser())
 
 
 def _with_flags(recipe: Recipe, changes: dict[str, Any] | None = None, **flags: Any) -> Recipe:

@@ -6,7 +6,7 @@ from typing import Any
 
 # (learning rate, ε) of mezo where the recipe leaves them open. MeZO's published LoRA values (ε 1e-2, 1e-4) are for 13B;
 # these were measured on small models (docs/log.md).
-STEP_SIZES = {"lora": (3e-4, 1e-2), "lora-b": (3e-3, 1e-2)}
+STEP_SIZES = {"lora": (3e-4, 1e-2), "lora-b": (3e-3, 1e-2), "lora-core": (3e-3, 1e-2)}
 
 MOST_SLOTS = 8  # by default: each is another copy of the adapter, and as many rows more in a forward
 INNERMOST = ("normal", "signs", "low-rank", "subspace", "aligned", "activation")
@@ -40,11 +40,11 @@ ROWS: dict[str, Row] = {
 
 # Learning rates by space of what takes the slope's size away: change a number and step, about.
 RATES: dict[str, dict[str, float]] = {
-    "sign": {"lora": 3e-5, "lora-b": 3e-4},
-    "rms": {"lora": 3e-4, "lora-b": 3e-3},
-    "adam": {"lora": 3e-5, "lora-b": 3e-4},
-    "spread": {"lora": 1e-4, "lora-b": 1e-3},
-    "per-example": {"lora": 1e-3, "lora-b": 1e-2},
+    "sign": {"lora": 3e-5, "lora-b": 3e-4, "lora-core": 3e-4},
+    "rms": {"lora": 3e-4, "lora-b": 3e-3, "lora-core": 3e-3},
+    "adam": {"lora": 3e-5, "lora-b": 3e-4, "lora-core": 3e-4},
+    "spread": {"lora": 1e-4, "lora-b": 1e-3, "lora-core": 1e-3},
+    "per-example": {"lora": 1e-3, "lora-b": 1e-2, "lora-core": 1e-2},
 }
 
 # Published defaults of the parts, for LoRA where their papers have any (docs/methods.md).
@@ -73,7 +73,7 @@ class MethodPart:
     estimator: str = ""
     """what is measured: two-sided, one-sided, curvature or per-example"""
     rule: tuple[str, ...] = ()
-    """what is made of it, in this order: sign, rms, clip, spread, momentum, adam, factor-momentum; none for the row's own"""
+    """what is made of it: sign, rms, clip, spread, momentum, adam, factor-momentum, in order; none for the row's own"""
     rank: int = 0
     """rank of low-rank, subspace and aligned directions"""
     every: int = 0

@@ -1,7 +1,7 @@
 """What runs on this machine took beside what was predicted, and what that says of the next plan.
 
-record(recipe, rows, mean_tokens, peak_bytes, seconds)     at the end of a run
-so_far()                                                   before the next plan
+record(recipe, rows, mean_tokens, peak_bytes, seconds, device)     at the end of a run
+so_far(hardware)                                                   before the next plan
 """
 
 import json
@@ -15,6 +15,7 @@ import filelock
 
 from zolite import disk, facts, machine
 from zolite.ledger import Rows, allocated, ledger, mapped, ours
+from zolite.machine import Hardware
 from zolite.pace import step_seconds
 from zolite.paths import paths
 from zolite.recipe import Recipe
@@ -36,6 +37,8 @@ class Seen:
     measured_bytes: int
     predicted_s: float
     measured_s: float
+    device: str = ""
+    rates: str = ""  # Hardware.origin: a profile measured since predicts otherwise
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,12 @@ class Correction:
         return dict(self.by_weights).get(weights, self.seconds)
 
 
-def record(recipe: Recipe, rows: Rows, mean_tokens: int, peak_bytes: int, seconds: float) -> Seen:
+def record(recipe: Recipe, rows: Rows, mean_tokens: int, peak_bytes: int, seconds: float, device: str) -> Seen:
     """Remember a finished run of a resolved recipe. `peak_bytes` as engine/probe.py has it, `seconds` a step's median.
 
     `rows` are those of the data; a step's time follows the mean length of its sequences, the peak the longest.
     """
-    hardware, spec = machine.here(), facts.spec(recipe.model.name)
+    hardware, spec = machine.here(device), facts.spec(recipe.model.name)
     lines = ledger(hardware, spec, recipe, rows)
     said = allocated(lines) if hardware.device == "cuda" else ours(lines) + mapped(spec)
     pace = step_seconds(hardware, spec, recipe, replace(rows, tokens=mean_tokens))
@@ -71,6 +74,8 @@ def record(recipe: Recipe, rows: Rows, mean_tokens: int, peak_bytes: int, second
         measured_bytes=peak_bytes,
         predicted_s=pace,
         measured_s=seconds,
+        device=hardware.device,
+        rates=hardware.origin,
     )
     keep(seen)
     return seen
@@ -86,10 +91,10 @@ def keep(seen: Seen) -> None:
             disk.replace(path, (json.dumps(rows, indent=1) + "\n").encode())
 
 
-def so_far() -> Correction:
-    """Of this machine's runs; nothing for another's."""
-    name = machine_name()
-    return summed([each for each in _all() if each.machine == name])
+def so_far(hardware: Hardware) -> Correction:
+    """Of this machine's runs on that device, as far as they were predicted by the same rates."""
+    alike = (machine_name(), hardware.device, hardware.origin)
+    return summed([each for each in _all() if (each.machine, each.device, each.rates) == alike])
 
 
 def summed(runs: Sequence[Seen]) -> Correction:

@@ -20,6 +20,8 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
+from zolite.machine import Driver, Gpu, spills, wsl
+from zolite.machine import driver as find_driver
 from zolite.paths import paths
 from zolite.text import human_bytes, one_line
 
@@ -40,25 +42,6 @@ class Check:
     status: Status
     detail: str
     fix: str = ""
-
-
-@dataclass(frozen=True)
-class Gpu:
-    name: str
-    total: int
-    free: int
-    used: int
-    programs: int  # other than this one
-    capability: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Driver:
-    """What NVML says, whatever torch can do."""
-
-    version: str
-    cuda: tuple[int, int]  # the newest CUDA it serves
-    gpus: tuple[Gpu, ...]
 
 
 @dataclass(frozen=True)
@@ -83,41 +66,6 @@ class Machine:
 def look() -> Machine:
     """The driver first: torch takes GPU memory of its own once it has been asked."""
     return Machine(find_driver(), find_torch())
-
-
-def find_driver() -> Driver | None:
-    """None where there is no NVIDIA driver, or one that does not answer."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        try:
-            cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
-            gpus = tuple(_gpu(pynvml.nvmlDeviceGetHandleByIndex(i)) for i in range(pynvml.nvmlDeviceGetCount()))
-            return Driver(pynvml.nvmlSystemGetDriverVersion(), (cuda // 1000, cuda % 1000 // 10), gpus)
-        finally:
-            pynvml.nvmlShutdown()
-    except Exception:  # noqa: BLE001  a missing library, an old driver, a container without the card: all mean None
-        return None
-
-
-def _gpu(handle: object) -> Gpu:
-    import pynvml
-
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    capability = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-    name = pynvml.nvmlDeviceGetName(handle)
-    return Gpu(name, memory.total, memory.free, memory.used, _others(handle), (capability[0], capability[1]))
-
-
-def _others(handle: object) -> int:
-    """How many other programs compute on the card; 0 where the driver does not tell, as under WSL."""
-    import pynvml
-
-    try:
-        return sum(p.pid != os.getpid() for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle))
-    except pynvml.NVMLError:
-        return 0
 
 
 def find_torch() -> Torch:
@@ -307,11 +255,10 @@ def _room(name: str, path: Path, fix: str) -> Check:
 
 
 def _wsl(machine: Machine, version: Path = Path("/proc/version")) -> list[Check]:
-    wsl = version.exists() and "microsoft" in version.read_text(errors="replace").lower()
-    if not wsl and sys.platform != "win32":
+    if not spills(version):
         return []
     advice = "GPU memory spills into RAM without an error and gets slow: keep the plan below the dedicated memory"
-    return [Check("WSL" if wsl else "Windows", "ok", advice)]
+    return [Check("WSL" if wsl(version) else "Windows", "ok", advice)]
 
 
 def _offline(machine: Machine) -> list[Check]:

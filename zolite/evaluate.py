@@ -14,11 +14,11 @@ EVAL_TOKENS = 4096  # a forward's size: large enough to keep a device busy, smal
 
 
 @torch.inference_mode()
-def evaluate(engine: Engine, rows: Sequence[Example], split: str, step: int) -> Evaluated:
-    """Accuracy in [0, 1], or nats a token."""
+def evaluate(engine: Engine, rows: Sequence[Example], split: str, step: int, tokens: int = EVAL_TOKENS) -> Evaluated:
+    """Accuracy in [0, 1], or nats a token. `tokens` a forward, or a row's where it has more."""
     began = time.monotonic()
     measure = right_answers if rows[0].candidates > 1 else nats
-    total = sum(measure(engine, [rows[i] for i in batch]) for batch in by_length(rows))
+    total = sum(measure(engine, [rows[i] for i in batch]) for batch in by_length(rows, tokens))
     if rows[0].candidates > 1:
         metric, value = "accuracy", total / len(rows)
     else:
@@ -38,11 +38,11 @@ def nats(engine: Engine, rows: Sequence[Example]) -> float:
     return -float((means * torch.tensor([len(row.queries) for row in rows])).sum())
 
 
-def by_length(rows: Sequence[Example]) -> list[list[int]]:
-    """Row numbers in batches of at most EVAL_TOKENS padded tokens, longest first, so that the peak comes first."""
+def by_length(rows: Sequence[Example], tokens: int) -> list[list[int]]:
+    """Row numbers in batches of at most so many padded tokens, longest first, so that the peak comes first."""
     batches: list[list[int]] = []
     for i in sorted(range(len(rows)), key=lambda i: -length(rows[i])):
-        if not batches or (len(batches[-1]) + 1) * length(rows[batches[-1][0]]) > EVAL_TOKENS:
+        if not batches or (len(batches[-1]) + 1) * length(rows[batches[-1][0]]) > tokens:
             batches.append([])
         batches[-1].append(i)
     return batches

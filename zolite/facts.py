@@ -50,6 +50,7 @@ class ModelSpec:
     fast: bool  # zolite's own decoder may run it on a GPU
     window: int  # tokens that attention looks back; 0 for all
     bytes: int  # of its files, 0 where they were not seen
+    left_out: int = 0  # parameters of its files that no text goes through
     packed: str = ""  # the quantization its files are stored in
 
     @property
@@ -139,6 +140,7 @@ def from_config(name: str, config: Mapping[str, Any]) -> ModelSpec:
         other=biases + family.norms(c),
         fast=family.fast(c),
         bytes=0,
+        left_out=family.left_out(c),
     )
 
 
@@ -151,6 +153,8 @@ def from_tensors(name: str, config: Mapping[str, Any], header: Header) -> ModelS
         kind = kind_of(tensor, shape)
         if c.tied and kind == "head" and tensor.endswith(".weight"):
             continue  # the embedding table once more
+        if any(tower in tensor for tower in TOWERS):
+            kind = "left_out"
         if kind == "linear":
             linears.append(Linear(leaf(tensor), shape[1], shape[0], 1, f"{tensor[:-6]}bias" in header.tensors))
         else:
@@ -163,6 +167,7 @@ def from_tensors(name: str, config: Mapping[str, Any], header: Header) -> ModelS
         other=sizes["other"],
         fast=False,
         bytes=0,
+        left_out=sizes["left_out"],
     )
 
 
@@ -178,6 +183,7 @@ def kind_of(tensor: str, shape: tuple[int, ...]) -> str:
     return "embedding" if "embed" in last or last in TABLES else "linear"
 
 
+TOWERS = ("vision_", "multi_modal", "audio_")  # for pictures and sound: a load leaves them out
 HEADS = ("lm_head", "embed_out", "output")
 TABLES = ("wte", "wpe")
 BUFFERS = (".rotary_emb.inv_freq", ".masked_bias", ".attention.bias", ".attn.bias")

@@ -48,7 +48,7 @@ from zolite.data import rows as tables
 from zolite.data.batch import Order, collate, length
 from zolite.data.template import Example
 from zolite.engine import probe
-from zolite.engine.adapter import TRAINED, attach
+from zolite.engine.adapter import TRAINED, attach, shapes
 from zolite.engine.engine import Engine
 from zolite.errors import DoesNotFit, UsageError, ZoliteError, listed
 from zolite.model import load as models
@@ -184,10 +184,9 @@ def needs(model: Any, recipe: Recipe, device: torch.device, rows: Sequence[Examp
 
 def trained(model: Any, recipe: Recipe) -> int:
     """n, without the adapter."""
-    sides = {"a": "in_features", "b": "out_features"}
-    chosen = [model.get_submodule(name) for name in models.select(model, recipe.adapter.targets)]
-    columns: int = sum(getattr(m, sides[f]) for m in chosen for f in TRAINED[recipe.adapter.space])
-    return recipe.adapter.rank * columns
+    part = recipe.adapter
+    chosen = [shapes(model.get_submodule(name), part.rank) for name in models.select(model, part.targets)]
+    return sum(math.prod(each[factor]) for each in chosen for factor in TRAINED[part.space])
 
 
 # ---- the model: θ to loss and gradient

@@ -147,11 +147,11 @@ def _network(block: Block, held: Mapping[str, Tensor]) -> str:
 def _differences(about: Mapping[str, Any], fingerprint: str, space: Space) -> list[str]:
     """What keeps a file from serving a space; what a converted file does not know is no difference."""
     trained = {block.name.rpartition(".")[2] for block in space.blocks}
-    ranks = {block.shape[block.name.endswith(".b")] for block in space.blocks}
+    rank = max(block.shape[block.name.endswith(".b")] for block in space.blocks)
     here = {
         "model": fingerprint,
         "space": next((name for name, factors in TRAINED.items() if set(factors) == trained), "no adapter"),
-        "rank": min(ranks),
+        "rank": rank,
     }
     return [
         f"its {what} is {str(about[what])[:60]}, this run's is {str(now)[:60]}"

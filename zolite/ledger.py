@@ -7,9 +7,11 @@ Every line follows from the code that allocates it, so there is nothing to fit: 
 K points in a forward, n trained numbers, a bytes of an activation.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from zolite.architectures import Linear
 from zolite.composition import chain_of
 from zolite.core import methods
 from zolite.facts import ModelSpec
@@ -19,7 +21,6 @@ from zolite.text import human_bytes
 from zolite.working import EVAL_TOKENS, FLOAT, Forward, Model, Working, working
 
 MIB = 2**20
-TRAINED = {"lora": ("a", "b"), "lora-b": ("b",)}  # engine/adapter.py; a test holds it equal
 STEP = 8  # data/batch.py: a bucket may end so far behind the longest row
 SEGMENT, LARGE, ROUND = 20 * MIB, 10 * MIB, 2 * MIB  # torch's allocator: what it asks the driver for
 SMALL_BLOCK = MIB  # smaller ones share segments of 2 MiB
@@ -27,6 +28,32 @@ MARGIN, LEAST_MARGIN = 0.02, 64 * MIB
 
 # Bytes a weight by format: codes, and a float32 scale for 64 of them where it is nf4. int8 has one for a whole row.
 CODES = {"int8": 1.0, "nf4": 0.5 + FLOAT / 64, "bf16": 2.0, "float32": 4.0}
+
+
+Shape = tuple[int, ...]
+# Each layer's factors: (rank, layer) to a shape.
+FACTORS: dict[str, Callable[[int, Linear], Shape]] = {
+    "a": lambda rank, layer: (rank, layer.inputs),
+    "b": lambda rank, layer: (layer.outputs, rank),
+    "c": lambda rank, layer: (rank, rank),
+}
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a space makes of a layer's factors."""
+
+    trained: tuple[str, ...]  # as engine/adapter.py has it; a test holds it equal
+    frozen: tuple[str, ...] = ()
+    aside: Mapping[str, int] = field(default_factory=dict)  # bytes of a frozen number to export from, by device
+    thin: bool = False  # a rank is at most a layer's smaller side
+
+
+SPACES = {
+    "lora": Factors(("a", "b")),
+    "lora-b": Factors(("b",), ("a",), {"cuda": FLOAT, "cpu": FLOAT}),
+    "lora-core": Factors(("c",), ("a", "b"), {"cuda": 0, "cpu": 2}, thin=True),  # exports take the host's copy
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +75,7 @@ class Rows:
 
     tokens: int
     positions: int
+    sequences: int = 1  # of a row: more where the labels of a row are texts that go different ways
     lengths: int = 8  # how many different lengths batches are padded to, at most (data/batch.py: edges)
     evaluated: bool = True
 
@@ -70,7 +98,7 @@ def ledger(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> L
     """Of a resolved recipe. Lines of no bytes stay: they say why there are none."""
     model = laid_out(hardware, spec, recipe)
     step, evaluation = forwards(model, recipe, rows)
-    fixed = [*weights(model), *adapter(model, recipe), *tools(hardware, model, recipe, rows)]
+    fixed = [*weights(model), *adapter(hardware, model, recipe), *tools(hardware, model, recipe, rows)]
     at_work = [*busy(step, evaluation), load(hardware, model, fixed, step, evaluation)]
     beyond = reserved(hardware, model, step, evaluation, rows)
     process = Line("context", hardware.context_bytes, CONTEXT[hardware.device], "process")
@@ -97,6 +125,7 @@ def laid_out(hardware: Hardware, spec: ModelSpec, recipe: Recipe) -> Model:
         fused=fused and (not spec.window or spec.window >= seen),
         triton=hardware.device == "cuda" and hardware.fused,
         rank=recipe.adapter.rank,
+        core=recipe.adapter.space == "lora-core",
         adapted=frozenset(names & set(recipe.adapter.targets) if recipe.adapter.targets else names),
     )
 
@@ -122,36 +151,44 @@ def weights(model: Model) -> list[Line]:
     ]
 
 
-def adapter(model: Model, recipe: Recipe) -> list[Line]:
-    shapes = blocks(model.spec, recipe)
-    trained = {name: shape for name, shape in shapes.items() if name[-1] in TRAINED[recipe.adapter.space]}
-    n, all_numbers = _count(trained), _count(shapes)
-    frozen, slots, a = all_numbers - n, recipe.train.slots, model.activation
+def adapter(hardware: Hardware, model: Model, recipe: Recipe) -> list[Line]:
+    factors, slots, a = SPACES[recipe.adapter.space], recipe.train.slots, model.activation
+    trained = blocks(model.spec, recipe, factors.trained)
+    n, frozen = _count(trained), _count(blocks(model.spec, recipe, factors.frozen))
     held = methods.state_bytes(recipe.method, trained)
+    aside = factors.aside.get(hardware.device, 0)
+    still = f"{frozen:,} numbers in {8 * a} bits to multiply" + (f", in {8 * aside} to export" if aside else "")
     return [
         Line("theta", FLOAT * n, f"{n:,} trained numbers in float32"),
         Line("slots", slots * n * a, f"{slots} copies of them in {8 * a} bits, one a point of a forward"),
-        Line("frozen A", (FLOAT + a) * frozen, f"{frozen:,} numbers in float32 to export, in {8 * a} bits to multiply"),
+        Line("frozen factors", (a + aside) * frozen, still),
         Line("method", held, f"{recipe.method.name} keeps {methods.state_formula(recipe.method)} bytes"),
         Line("directions", _written_out(recipe) * n, "noise is made inside a kernel" if not _written_out(recipe) else
              "a direction is written out in float32 before it is added"),
     ]  # fmt: skip
 
 
-def blocks(spec: ModelSpec, recipe: Recipe) -> dict[str, tuple[int, ...]]:
-    """A and B of every layer with an adapter."""
-    rank, targets = recipe.adapter.rank, set(recipe.adapter.targets)
+def blocks(spec: ModelSpec, recipe: Recipe, factors: Iterable[str]) -> dict[str, Shape]:
+    """These factors of every layer with an adapter."""
+    targets, thin = set(recipe.adapter.targets), SPACES[recipe.adapter.space].thin
     return {
-        f"{linear.name}.{linear.inputs}.{linear.outputs}.{i}.{factor}": shape
+        f"{linear.name}.{linear.inputs}.{linear.outputs}.{i}.{factor}": FACTORS[factor](
+            min(recipe.adapter.rank, linear.inputs, linear.outputs) if thin else recipe.adapter.rank, linear
+        )
         for linear in spec.linears
         if not targets or linear.name in targets
         for i in range(linear.count)
-        for factor, shape in (("a", (rank, linear.inputs)), ("b", (linear.outputs, rank)))
+        for factor in factors
     }
 
 
-def _count(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    return sum(rows * columns for rows, columns in shapes.values())
+def trained_numbers(spec: ModelSpec, recipe: Recipe) -> int:
+    """n."""
+    return _count(blocks(spec, recipe, SPACES[recipe.adapter.space].trained))
+
+
+def _count(shapes: Mapping[str, Shape]) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
 
 
 def _written_out(recipe: Recipe) -> int:
@@ -182,16 +219,16 @@ def forwards(model: Model, recipe: Recipe, rows: Rows) -> tuple[Working, Working
     step = max(kinds, key=lambda each: each.peak)
     if not rows.evaluated:
         return step, Working(0, 0, 0)
-    count = max(1, EVAL_TOKENS // rows.tokens)
-    return step, working(model, Forward(1, count, rows.tokens, count * rows.positions))
+    count = max(1, EVAL_TOKENS // (rows.sequences * rows.tokens))
+    return step, working(model, Forward(1, count * rows.sequences, rows.tokens, count * rows.positions))
 
 
 def step_forwards(recipe: Recipe, rows: Rows) -> list[Forward]:
     """A step's forwards of most points: pairs of points go together, candidates that a pool ranks do not."""
     m, points = recipe.method, recipe.train.slots
-    sequences = 1 if m.estimator == "per-example" else recipe.train.microbatch
+    at_once = 1 if m.estimator == "per-example" else recipe.train.microbatch
     mirrored = m.estimator in ("two-sided", "per-example") and points > 1
-    positions = sequences * rows.positions
+    sequences, positions = at_once * rows.sequences, at_once * rows.positions
     found = [Forward(points, sequences, rows.tokens, positions, mirrored)]
     if mirrored and {"guided", "greedy"} & set(chain_of(m.sampler)):
         found.append(Forward(points, sequences, rows.tokens, positions))
@@ -210,9 +247,14 @@ def busy(step: Working, evaluation: Working) -> list[Line]:
 
 
 def load(hardware: Hardware, model: Model, fixed: Sequence[Line], step: Working, evaluation: Working) -> Line:
-    """How far a load exceeds the run: it reads tensor by tensor, and quantizes each from a copy or two in 16 bits."""
+    """How far a load exceeds the run: it reads tensor by tensor, and quantizes each from a copy or two in 16 bits.
+
+    Frames are found in one layer's weight in float32, by products with thin matrices.
+    """
     largest = max(linear.inputs * linear.outputs for linear in model.spec.linears)
     copies = {"int8": 2 * model.activation + 1, "nf4": model.activation}.get(model.quant, 0) * largest
+    if model.core:
+        copies = max(copies, (FLOAT + (model.activation if model.quant == "nf4" else 0)) * largest)
     if hardware.device == "cpu":
         copies += 2 * model.activation * model.spec.embedding  # a load of SmolLM2-135M took about so much
     more = max(0, copies - peak(fixed[4:]) - max(step.peak, evaluation.peak))

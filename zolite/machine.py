@@ -2,13 +2,16 @@
 
 here()                       this machine: the stored profile where it is still true, else what can be known at once
 published("rtx-3060-12gb")   a card of the catalogue
+typical(bytes)               a common one of that memory
 pretended(hardware, bytes)   the same with another budget
+driver()                     what NVML says, for doctor too
 """
 
 import importlib.metadata
 import json
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -38,6 +41,11 @@ CONTEXT_CUDA = 512 * MIB
 CONTEXT_CPU = 700 * MIB  # Python with torch, transformers and bitsandbytes loaded
 DESKTOP = 300 * MIB  # of a card that shows a screen, and what its driver keeps for itself
 
+# Planned for where there is no card and a budget is all that is known: by memory, ascending.
+TYPICAL = (
+    "rtx-3050-laptop-4gb", "rtx-4050-laptop", "rtx-4060", "rtx-3060-12gb", "rtx-4060-ti-16gb", "rtx-3090", "rtx-5090",
+)  # fmt: skip
+
 # A core that nobody measured: 16 float32 operations a cycle at 2.5 GHz, and its share of two channels of memory.
 CORE_FLOAT32, CORE_COPY = 40e9, 8e9
 
@@ -59,7 +67,7 @@ class Hardware:
     host_per_s: float = 0.0  # from pinned host memory
     pageable_per_s: float = 0.0  # from any other
     capability: tuple[int, int] = (0, 0)
-    origin: str = "published"  # or measured, or estimated
+    origin: str = "published"  # or measured, estimated, or typical: published, and chosen for its memory alone
 
     @property
     def fused(self) -> bool:
@@ -72,16 +80,23 @@ def published(name: str) -> Hardware:
     return replace(_of_card(catalog.card(name)), others_bytes=DESKTOP)
 
 
+def typical(budget_bytes: int) -> Hardware:
+    """The smallest of the common cards that has so much memory, or the largest."""
+    cards = [_of_card(catalog.card(name)) for name in TYPICAL]
+    found = next((card for card in cards if card.total_bytes >= budget_bytes), cards[-1])
+    return replace(found, origin="typical")
+
+
 def pretended(hardware: Hardware, budget_bytes: int) -> Hardware:
     """The same rates with so much memory for this process alone."""
     return replace(hardware, total_bytes=budget_bytes, others_bytes=0)
 
 
-def here() -> Hardware:
-    """This machine: its first GPU if it has one, else its CPU. What is free is asked anew each time."""
-    gpu, stored = first_gpu(), profile()
+def here(device: str = "") -> Hardware:
+    """This machine: its first GPU, else its CPU, or that alone where "cpu" is asked for. What is free is asked anew."""
+    gpu, stored = None if device == "cpu" else first_gpu(), profile()
     now = _of_gpu(gpu) if gpu else _of_cpu()
-    if stored is None:
+    if stored is None or stored["hardware"]["device"] != now.device:
         return now
     measured = Hardware(**{**stored["hardware"], "capability": tuple(stored["hardware"]["capability"])})
     return replace(measured, total_bytes=now.total_bytes, others_bytes=now.others_bytes)
@@ -115,10 +130,10 @@ def store(hardware: Hardware, details: Mapping[str, Any]) -> Path:
 
 def about() -> dict[str, Any]:
     """What a profile depends on."""
-    gpu = first_gpu()
+    found, gpu = driver(), first_gpu()
     return {
         "machine": f"{gpu.name}, {gpu.total >> 20} MiB" if gpu else f"{platform.machine()}, {_cores()} cores",
-        "driver": gpu.driver if gpu else "",
+        "driver": found.version if found else "",
         "versions": {name: _version(name) for name in VERSIONED},
     }
 
@@ -135,31 +150,61 @@ def _version(name: str) -> str:
 
 @dataclass(frozen=True)
 class Gpu:
-    """NVML's view. `ours` are this process's bytes, 0 where it has none or the driver does not tell, as under WSL."""
+    """Memory in bytes, and what a card of no catalogue is judged by; 0 where the driver does not tell.
+
+    Of processes it does not tell under WSL.
+    """
 
     name: str
-    driver: str
     total: int
     free: int
-    ours: int
+    used: int
     capability: tuple[int, int]
-    cores: int
-    clock_hz: float
-    memory_per_s: float
+    ours: int = 0  # bytes of this process
+    programs: int = 0  # that compute on it, this one apart
+    cores: int = 0
+    clock_hz: float = 0.0
+    memory_per_s: float = 0.0
 
 
-def first_gpu() -> Gpu | None:
-    """The first GPU that CUDA would see; None without an NVIDIA driver that answers."""
+@dataclass(frozen=True)
+class Driver:
+    """What NVML says, whatever torch can do."""
+
+    version: str
+    cuda: tuple[int, int]  # the newest CUDA it serves
+    gpus: tuple[Gpu, ...]
+
+
+def driver() -> Driver | None:
+    """None where there is no NVIDIA driver, or one that does not answer."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
         try:
-            return _gpu(pynvml.nvmlDeviceGetHandleByIndex(_visible()))
+            cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+            gpus = tuple(_gpu(pynvml.nvmlDeviceGetHandleByIndex(i)) for i in range(pynvml.nvmlDeviceGetCount()))
+            return Driver(pynvml.nvmlSystemGetDriverVersion(), (cuda // 1000, cuda % 1000 // 10), gpus)
         finally:
             pynvml.nvmlShutdown()
     except Exception:  # noqa: BLE001  a missing library, an old driver, a container without the card: all mean None
         return None
+
+
+def first_gpu() -> Gpu | None:
+    """The first GPU that CUDA would see."""
+    found = driver()
+    return found.gpus[_visible()] if found and _visible() < len(found.gpus) else None
+
+
+def spills(version: Path = Path("/proc/version")) -> bool:
+    """Does the driver move GPU memory into RAM where a card is full, without an error? Windows' does, for WSL too."""
+    return sys.platform == "win32" or wsl(version)
+
+
+def wsl(version: Path = Path("/proc/version")) -> bool:
+    return version.exists() and "microsoft" in version.read_text(errors="replace").lower()
 
 
 def _visible() -> int:
@@ -172,24 +217,19 @@ def _gpu(handle: Any) -> Gpu:
     import pynvml
 
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    running = _told(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(handle), ())
     return Gpu(
         name=pynvml.nvmlDeviceGetName(handle),
-        driver=pynvml.nvmlSystemGetDriverVersion(),
         total=memory.total,
         free=memory.free,
-        ours=_told(lambda: _ours(handle), 0),
+        used=memory.used,
         capability=tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)),
+        ours=sum(p.usedGpuMemory or 0 for p in running if p.pid == os.getpid()),
+        programs=sum(p.pid != os.getpid() for p in running),
         cores=_told(lambda: pynvml.nvmlDeviceGetNumGpuCores(handle), 0),
         clock_hz=1e6 * _told(lambda: pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM), 0),
         memory_per_s=_told(lambda: _memory_rate(handle), 0.0),
     )
-
-
-def _ours(handle: Any) -> int:
-    import pynvml
-
-    running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-    return sum(p.usedGpuMemory or 0 for p in running if p.pid == os.getpid())
 
 
 def _memory_rate(handle: Any) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from zolite.architectures import Linear
 from zolite.core import methods
 from zolite.facts import ModelSpec
-from zolite.ledger import Rows, blocks, laid_out, step_forwards
+from zolite.ledger import Rows, laid_out, step_forwards, trained_numbers
 from zolite.machine import Hardware
 from zolite.recipe import Recipe
 from zolite.working import EVAL_TOKENS, Forward, Model, paired, pieces
@@ -46,22 +46,22 @@ def step_seconds(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows
     """One step, data and journal apart: they are made while the device works."""
     model, t = laid_out(hardware, spec, recipe), recipe.train
     forward = step_forwards(recipe, rows)[0]
-    whole = methods.forwards_per_step(recipe.method, t) * t.batch / (forward.points * forward.sequences)
+    at_once = forward.points * forward.sequences / rows.sequences
+    whole = methods.forwards_per_step(recipe.method, t) * t.batch / at_once
     return max(1.0, whole) * _forward(hardware, model, forward) + _around(hardware, spec, recipe)
 
 
 def evaluation_seconds(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> float:
     """All evaluations of a run."""
     model, t = laid_out(hardware, spec, recipe), recipe.train
-    each = max(1, EVAL_TOKENS // rows.tokens)
-    once = _forward(hardware, model, Forward(1, each, rows.tokens, each * rows.positions))
+    each = max(1, EVAL_TOKENS // (rows.sequences * rows.tokens))
+    once = _forward(hardware, model, Forward(1, each * rows.sequences, rows.tokens, each * rows.positions))
     return (1 + -(-t.steps // t.eval_every)) * -(-t.eval_rows // each) * once
 
 
 def _around(hardware: Hardware, spec: ModelSpec, recipe: Recipe) -> float:
     """Slots are filled, theta is moved."""
-    n = sum(rows * columns for rows, columns in blocks(spec, recipe).values())
-    n //= 1 if recipe.adapter.space == "lora" else 2
+    n = trained_numbers(spec, recipe)
     fill = Kernel(traffic=n * (4 + 2 * recipe.train.slots), share=ELEMENTWISE)
     move = Kernel(traffic=8 * n, share=ELEMENTWISE)
     return seconds(hardware, fill) + seconds(hardware, move) + ONCE * seconds(hardware, Kernel())
@@ -109,6 +109,8 @@ def _linear(hardware: Hardware, model: Model, linear: Linear, rows: int, pairs: 
     """A layer's product, with what its weights' format and its adapter take."""
     i, o, a = linear.inputs, linear.outputs, model.activation
     adapted, out = linear.name in model.adapted, rows * o * a * (2 if linear.name in ADDING and model.fused else 1)
+    if adapted and model.core:
+        yield Kernel(2 * rows * model.rank**2, product_rate(hardware, model), 2 * rows * model.rank * a, ELEMENTWISE)
     if pairs:
         rate = hardware.pairs_per_s * (PAIRS_WITH_ADAPTER if adapted else 1.0)
         yield Kernel(2 * rows * i * o, rate, i * o + rows * i + out, product=True)

@@ -135,16 +135,22 @@ def refusal(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> 
 
 
 def layouts(recipe: Recipe) -> Iterator[Recipe]:
-    """The same steps in ever less memory: halved microbatches, at last one point at a time."""
+    """The same steps in ever less memory."""
+    each: Recipe | None = recipe
+    while each is not None:
+        yield each
+        each = smaller(each)
+
+
+def smaller(recipe: Recipe) -> Recipe | None:
+    """Half the rows of a forward, or half its points where it has one row; None where it has one of each.
+
+    Pairs of points stay together to the last, since int8 weights multiply pairs by another product.
+    """
     t = recipe.train
-    microbatch = t.microbatch
-    while True:
-        yield replace(recipe, train=replace(t, microbatch=microbatch))
-        if microbatch == 1:
-            break
-        microbatch = -(-microbatch // 2)
-    if t.slots > 1:
-        yield replace(recipe, train=replace(t, microbatch=1, slots=1))
+    if t.microbatch > 1 and recipe.method.estimator != "per-example":  # which has one row a point as it is
+        return replace(recipe, train=replace(t, microbatch=-(-t.microbatch // 2)))
+    return replace(recipe, train=replace(t, slots=t.slots // 2)) if t.slots > 1 else None
 
 
 def corrected(lines: Ledger, correction: Correction) -> Ledger:
@@ -203,8 +209,10 @@ def asked(
     choices: Mapping[str, Any],
 ) -> Planning:
     """From what a person said on the command line."""
+    budget = size(vram) if vram else 0
     card = machine.published(hardware) if hardware else machine.here()
-    budget = _budget(vram) if vram else 0
+    if budget and not hardware and card.device == "cpu":
+        card = machine.typical(budget)
     specs = (
         [facts.spec(model)] if model else [facts.of_catalogue(n) for n, m in catalog.models().items() if m.suggested]
     )
@@ -220,11 +228,16 @@ def asked(
     if data:
         rows = survey(Path(data).expanduser(), template or DataPart.template, facts.place(model or ""), longest)
     wanted = wish(specs, rows, **choices)
-    known = Correction() if hardware else so_far()
-    return plan(machine.pretended(card, budget) if budget else card, wanted, known)
+    return plan(machine.pretended(card, budget) if budget else card, wanted, _known(card, hardware))
 
 
-def _budget(text: str) -> int:
+def _known(card: Hardware, named: str | None) -> Correction:
+    """What runs here say of it, unless it is another machine's."""
+    return Correction() if named or card.origin == "typical" else so_far(card)
+
+
+def size(text: str) -> int:
+    """Of --vram, in bytes."""
     try:
         return parsed_bytes(text)
     except ValueError:

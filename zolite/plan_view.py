@@ -23,10 +23,12 @@ def render(planning: Planning) -> Group:
 def heading(planning: Planning) -> Text:
     h = planning.hardware
     used = f", {human_bytes(h.others_bytes)} of it in use by others" if h.others_bytes else ""
-    return Text(f"{h.name}: {human_bytes(h.total_bytes)}{used}; rates {h.origin}")
+    taken = ", a common card of that memory, as there is none here" if h.origin == "typical" else ""
+    rates = "published" if taken else h.origin
+    return Text(f"{h.name}{taken}: {human_bytes(h.total_bytes)}{used}; rates {rates}")
 
 
-COLUMNS = {"weights": 7, "at once": 7, "peak": 8, "a step": 6, "in all": 7, "QLoRA": 11}  # and their widths
+COLUMNS = {"weights": 7, "at once": 7, "peak": 8, "a step": 6, "in all": 6, "QLoRA": 8}  # and their widths
 
 
 def plans(planning: Planning) -> Table:
@@ -36,8 +38,8 @@ def plans(planning: Planning) -> Table:
         f"{r.train.steps:,} steps of {r.train.batch} rows, at most {r.data.context} tokens each; "
         f"{r.method.name}, {r.adapter.space}, rank {r.adapter.rank}"
     )
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("model", no_wrap=True)
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("model", overflow="fold")
     for name, width in COLUMNS.items():
         table.add_column(name, no_wrap=True, min_width=width)
     for each in planning.plans[:SHOWN]:
@@ -49,9 +51,8 @@ def plans(planning: Planning) -> Table:
 
 
 def _at_once(each: Plan) -> str:
-    """Rows of a forward, and points where they do not all fit into one."""
-    t = each.recipe.train
-    return f"{t.microbatch} rows" + (", 1 point" if t.slots == 1 else "")
+    """Rows and points of a forward."""
+    return f"{each.recipe.train.microbatch} × {each.recipe.train.slots}"
 
 
 def ledger(best: Plan) -> Table:
@@ -68,7 +69,7 @@ def ledger(best: Plan) -> Table:
 def remarks(planning: Planning) -> Iterator[RenderableType]:
     b, c = planning.backprop, planning.correction
     hidden = len(planning.plans) - SHOWN
-    yield Text("QLoRA: what backpropagation would need, a row at a time; no: more than there is")
+    yield Text("at once: rows × points of a forward; QLoRA: what backpropagation would need, no: more than there is")
     yield Text(f"{RULE}" + (f"; {hidden} more plans with --json" if hidden > 0 else ""))
     if planning.rejected:
         r = planning.rejected[0]
@@ -83,7 +84,7 @@ def remarks(planning: Planning) -> Iterator[RenderableType]:
             f"error so far on this machine, {c.runs} runs: memory {c.bytes - 1:+.1%}, time {c.seconds - 1:+.0%}, "
             f"corrected above; largest departure {c.spread:.0%}"
         )
-    elif planning.hardware.origin != "measured":
+    elif planning.hardware.origin not in ("measured", "typical"):
         yield Text(f"rates are {planning.hardware.origin}: `zolite profile` measures this machine's in half a minute")
 
 
@@ -94,4 +95,4 @@ def _step(each: Plan) -> str:
 
 def _backprop(planning: Planning, each: Plan) -> str:
     need = needed(planning.hardware, each.spec, each.recipe.adapter.rank, each.recipe.data.context)
-    return human_bytes(need) + ("" if need <= planning.hardware.total_bytes else " no")
+    return human_bytes(need) if need <= planning.hardware.total_bytes else "no"

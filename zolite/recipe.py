@@ -18,7 +18,8 @@ from zolite import composition
 from zolite.composition import MOST_SLOTS, ROWS, MethodPart, at_once, composed, queries_of, step_sizes
 from zolite.errors import UsageError, listed
 
-SPACES = ("lora", "lora-b")
+SPACES = ("lora", "lora-b", "lora-core")
+RANKS = {"lora": 8, "lora-b": 8, "lora-core": 32}  # where the recipe leaves it open; a core costs r², not r (in + out)
 QUANTS = ("int8", "nf4", "bf16", "float32")
 SCHEDULES = ("linear", "constant")
 
@@ -36,9 +37,9 @@ class ModelPart:
 @dataclass(frozen=True)
 class AdapterPart:
     space: str = "lora-b"
-    """which numbers are trained: lora (A and B) or lora-b (B; A stays as drawn)"""
-    rank: int = 8
-    """rank of the adapter"""
+    """which numbers are trained: lora (A and B), lora-b (B) or lora-core (r × r numbers between two frames)"""
+    rank: int = 0
+    """rank of the adapter; 0 takes the space's own: 8, lora-core's is 32"""
     alpha: float = 16.0
     """the adapter's product is scaled by alpha / rank"""
     targets: tuple[str, ...] = ()
@@ -87,6 +88,8 @@ class TrainPart:
     """steps between checkpoints; 0 for ten in a run"""
     disk_gib: float = 4.0
     """disk for checkpoints; the first, the newest and the best on dev are kept whatever they take"""
+    vram_gib: float = 0.0
+    """memory that a run may take; the rest of a card is held back from it. 0 sets no limit"""
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,9 @@ def check(recipe: Recipe) -> list[str]:
     rules = (
         (recipe.model.quant in QUANTS, f"model.quant is {recipe.model.quant!r}, not one of {', '.join(QUANTS)}"),
         (a.space in SPACES, f"adapter.space is {a.space!r}, not one of {', '.join(SPACES)}"),
-        (1 <= a.rank <= 1024, f"adapter.rank is {a.rank}, not 1 to 1024"),
+        (0 <= a.rank <= 1024, f"adapter.rank is {a.rank}, not 0 to 1024"),
         (a.alpha > 0, f"adapter.alpha is {a.alpha:g}, not above 0"),
+        (not a.start or a.space != "lora-core", "adapter.start: a core cannot hold any adapter; take space lora"),
         (d.context >= 8, f"data.context is {d.context}, below 8 tokens"),
         (d.template.rstrip().endswith("{label}"), "data.template does not end with {label}"),
         (t.steps >= 1, f"train.steps is {t.steps}, below 1"),
@@ -167,6 +171,7 @@ def check(recipe: Recipe) -> list[str]:
         (t.eval_rows >= 1, f"train.eval_rows is {t.eval_rows}, below 1"),
         (t.save_every >= 0, f"train.save_every is {t.save_every}, below 0"),
         (t.disk_gib > 0, f"train.disk_gib is {t.disk_gib:g}, not above 0"),
+        (t.vram_gib >= 0, f"train.vram_gib is {t.vram_gib:g}, below 0"),
     )
     problems = [message for holds, message in rules if not holds]
     return problems + composition.check(recipe.method, t.queries, t.batch)
@@ -187,7 +192,8 @@ def resolve(recipe: Recipe) -> Recipe:
         eval_every=t.eval_every or tenth,
         save_every=t.save_every or tenth,
     )
-    return dataclasses.replace(recipe, method=method, train=filled)
+    adapter = dataclasses.replace(recipe.adapter, rank=recipe.adapter.rank or RANKS[recipe.adapter.space])
+    return dataclasses.replace(recipe, adapter=adapter, method=method, train=filled)
 
 
 def settings() -> list[tuple[str, str, Any, str]]:

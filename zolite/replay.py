@@ -15,6 +15,7 @@ from zolite.core.key import Key
 from zolite.core.space import Space, make_space
 from zolite.core.state import State, restore_state, split_state
 from zolite.engine.adapter import start
+from zolite.engine.frames import recorded
 from zolite.errors import ZoliteError
 from zolite.history import end, reach
 from zolite.session import Checkpoint, Session, StepRow
@@ -114,6 +115,9 @@ def _shape(sides: list[int]) -> tuple[int, ...]:
 def factors_at(session: Session, step: int | None = None) -> tuple[int, dict[str, Tensor]]:
     """(step, every factor of the adapter by block name, float32) after a step, or where the journal ends."""
     now, seed = rebuild(session, step), session.chapters[0].recipe.train.seed
+    if session.recipe.adapter.space == "lora-core":
+        cores = now.tensors()
+        return now.step, recorded(session, [name.rpartition(".")[0] for name in cores]).factors(cores)
     drawn = {name: start(seed, name, shape, CPU) for name, shape in now.frozen.items() if name not in now.given}
     return now.step, now.tensors() | drawn | now.given
 

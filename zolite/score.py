@@ -1,23 +1,25 @@
 """Scores a session's adapter, or a model as it is, on rows."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from zolite import guard
 from zolite import recipe as recipes
 from zolite import session as sessions
 from zolite.data import rows as tables
 from zolite.data.template import encode
-from zolite.engine.adapter import attach
+from zolite.engine.adapter import Adapter, attach
 from zolite.engine.engine import Engine
+from zolite.engine.frames import ensure_same
 from zolite.errors import UsageError
-from zolite.evaluate import evaluate
 from zolite.events import Evaluated
 from zolite.model import load as models
 from zolite.paths import paths
 from zolite.recipe import Recipe
-from zolite.replay import factors_at
+from zolite.replay import Rebuilt, rebuild
+from zolite.session import Session
 
 
 def score(target: str, data: Path, changes: dict[str, Any]) -> Evaluated:
@@ -29,18 +31,18 @@ def score_session(name: str, data: Path, changes: dict[str, Any]) -> Evaluated:
     """The adapter where the session's journal ends, on the weights it was trained on."""
     with sessions.open_(name) as session:
         recipe, labels = recipes.override(session.recipe, changes), tuple(session.facts["labels"])
-        step, factors = factors_at(session)
-    return _scored(recipe, labels, data, step, factors)
+        now = rebuild(session)
+    return _scored(recipe, labels, data, now.step, partial(_fill, session, now))
 
 
 def score_model(name: str, data: Path, changes: dict[str, Any]) -> Evaluated:
     """A model without an adapter: one of rank 1 that adds nothing stands in for it."""
     recipe = recipes.override(Recipe(), {"model.name": name, "adapter.rank": 1, **changes})
-    return _scored(recipe, (), data, 0, {})
+    return _scored(recipe, (), data, 0, lambda adapter: None)
 
 
 def _scored(
-    recipe: Recipe, labels: tuple[str, ...], data: Path, step: int, factors: dict[str, torch.Tensor]
+    recipe: Recipe, labels: tuple[str, ...], data: Path, step: int, fill: Callable[[Adapter], None]
 ) -> Evaluated:
     recipe = recipes.resolve(recipe)
     kind, rows, file = tables.load_for_eval(data.expanduser(), recipe.data.template, labels)
@@ -52,7 +54,15 @@ def _scored(
     examples = encode(rows, kind, labels, tokenizer, data_part.template, data_part.context, file).examples
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
     adapter = attach(loaded, recipe)
+    fill(adapter)
+    *_, found = guard.scored(Engine.of(loaded, adapter, recipe), examples, Path(file).stem, step)
+    assert isinstance(found, Evaluated)  # what comes before says that it took smaller forwards
+    return found
+
+
+def _fill(session: Session, now: Rebuilt, adapter: Adapter) -> None:
+    ensure_same(session, adapter.frames)
+    numbers = now.tensors()
     for block in adapter.space.blocks:
-        if block.name in factors:
-            block.of(adapter.space.theta).copy_(factors[block.name])
-    return evaluate(Engine.of(loaded, adapter, recipe), examples, Path(file).stem, step)
+        if block.name in numbers:
+            block.of(adapter.space.theta).copy_(numbers[block.name])

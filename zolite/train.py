@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zolite import budget, guard, tuning
 from zolite import recipe as recipes
 from zolite import session as sessions
-from zolite import tuning
 from zolite.composition import step_sizes
 from zolite.core.build import Nets, blank, build
 from zolite.core.estimator import Estimate, Estimator, refreshed
@@ -39,11 +39,11 @@ from zolite.data.template import Example, encode
 from zolite.engine import probe, start
 from zolite.engine.adapter import attach, watch
 from zolite.engine.engine import Engine
+from zolite.engine.frames import ensure_same
 from zolite.engine.graph import Steps
 from zolite.engine.readout import readout_
 from zolite.errors import DoesNotFit, UsageError, ZoliteError, listed
-from zolite.evaluate import evaluate
-from zolite.events import Evaluated, Event, Noted, Started
+from zolite.events import Event, Noted, Started
 from zolite.history import base, kept, replayable
 from zolite.learned import networks
 from zolite.model import load as models
@@ -61,6 +61,8 @@ Examples = dict[str, Sequence[Example]]
 
 SHRINK = 3.0  # of the learning rate after a loss that left its band
 VERSIONED = ("zolite", "torch", "transformers", "bitsandbytes")
+LAYOUT = (("data", "path"), ("model", "device"), ("train", "vram_gib"))
+"""Settings under which the same run may go on elsewhere, or in less memory."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Run:
 
 def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     """Check everything that can be checked, cheapest first, then load. `fresh`: no checkpoint is about to be read."""
-    given, recipe = recipe.train, recipes.resolve(recipe)
+    open_, recipe = recipe.train, recipes.resolve(recipe)
     rows = method(recipe.method.name)
     if recipe.adapter.space not in rows.spaces:
         raise UsageError(f"{rows.name} does not train {recipe.adapter.space}", f"it trains: {', '.join(rows.spaces)}")
@@ -97,11 +99,18 @@ def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     dataset = tables.load(path, recipe.data.template)
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=str(path)))
     examples, notes = encode_all(dataset, models.tokenizer(source, paths()["cache"]), recipe)
-    budget = probe.budget_bytes(device)
+    free = int(min(probe.budget_bytes(device), budget.limit_bytes(recipe)))
+    recipe = budget.within(recipe, open_, examples, device)
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
     nets = networks(recipe.method.optimizer if fresh else "", loaded.fingerprint)
-    run = assemble(recipe, loaded, examples, facts_of(loaded, dataset), notes, budget, nets)
-    return tuned(begun(run), given) if fresh else run
+    known = facts_of(loaded, dataset)
+    run = guard.attempt(partial(assemble, recipe, loaded, examples, known, notes, free, nets))
+    if run is None:
+        raise DoesNotFit(
+            f"{recipe.model.name} fits {human_bytes(free)}, but not with its adapter",
+            "try --quant nf4, a lower --rank or a smaller model",
+        )
+    return tuned(begun(run), open_) if fresh else run
 
 
 def begun(run: Run) -> Run:
@@ -109,7 +118,8 @@ def begun(run: Run) -> Run:
     part, source = run.recipe.adapter, run.engine.loaded.source
     if part.start:
         return dataclasses.replace(run, notes=run.notes + start.put_(run.engine.adapter, part, source.base))
-    note = readout_(run.engine, run.examples) if part.readout else ""
+    readable = part.readout and part.space == "lora-b"  # where A is trained too, a readout makes it stiff
+    note = readout_(run.engine, run.examples) if readable else ""
     return dataclasses.replace(run, choices=(*run.choices, note)) if note else run
 
 
@@ -148,7 +158,7 @@ def assemble(
     """A run of a resolved recipe on a model and rows that are there; puts adapters into the model."""
     engine = Engine.of(loaded, attach(loaded, recipe), recipe)
     estimator, rule = build(recipe.method, recipe.train, nets)
-    space = engine.adapter.space
+    space, frames = engine.adapter.space, engine.adapter.frames
     state = {"estimator": estimator.init(space), "rule": rule.init(space)}
     watch(loaded.model, estimator.sampler.inputs(state["estimator"], space))
     order = Order(tuple(length(e) for e in examples["train"]), recipe.train.batch, recipe.train.seed)
@@ -161,7 +171,7 @@ def assemble(
         examples=examples,
         order=order,
         lengths=buckets(order, examples["train"]) if loaded.device.type == "cuda" else (),
-        facts=facts,
+        facts=facts | ({"frames": frames.facts} if frames else {}),
         notes=notes,
         budget_bytes=budget_bytes,
     )
@@ -213,21 +223,22 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
         for text in texts:
             yield from writer.note(Noted(level, text))
 
-    steps, scores = stepper(run), {e.step for e in writer.scores if e.split == "dev"}
+    steps, watch = stepper(run), guard.Watch(run.engine.loaded.device)
     while True:
         asked = orders.paused or orders.saving
-        scored = due(step, t.eval_every, t.steps) and step not in scores  # a killed run may have missed its last
+        scored = due(step, t.eval_every, t.steps) and not writer.scored(step)  # a killed run may have missed its last
         saved = due(step, t.save_every, t.steps) and session.at(step) is None
         if scored or saved or asked or writer.due():
-            yield from writer.flush(wait=scored or saved or asked)
+            yield from watch.over(writer.flush(wait=scored or saved or asked))
         if writer.band.left is not None:
             run, step = yield from back(run, session, writer)
-            steps, scores = stepper(run), {e.step for e in writer.scores if e.split == "dev"}
+            steps = stepper(run)
             continue
         if saved or asked:
             yield from writer.save(step)
         if scored:
-            yield from writer.note(dev_score(run, step))
+            for event in guard.scored(run.engine, dev_sample(run), "dev", step, free=steps.release):
+                yield from writer.note(event)
         if scored and not (saved or asked) and step in kept(writer.scores):
             yield from writer.save(step)
         if asked and orders.paused:
@@ -235,20 +246,28 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
         if step >= t.steps or orders.stopped() or writer.bad_steps >= MOST_SKIPPED:
             break
         batches = batches_of(run, step)
-        try:
-            estimate = steps(batches, step)
-        except torch.OutOfMemoryError as error:
-            yield from writer.flush(wait=True)  # and no checkpoint: the step may have changed the method's state
-            raise _no_room(run, step) from error
+        watch.takes(step + 1, batches)
+        estimate = None if watch.spilled else guard.attempt(partial(steps, batches, step))
+        if estimate is None:
+            steps.release()
+            yield from watch.over(
+                writer.flush(wait=True)
+            )  # and no checkpoint: the method's state may be half a step on
+            run, note = guard.shrunk(run, step, watch)
+            step, steps = restore(run, session), stepper(run)
+            writer.take(run, step)
+            yield from writer.note(note)
+            continue
         step += 1
         writer.add(step, estimate, fmean(batch.padding for batch in batches))
         if reason := steps.refusal():
             yield from writer.note(Noted("info", f"steps run without a CUDA graph, more slowly: {reason}"))
 
-    yield from writer.flush(wait=True)
+    yield from watch.over(writer.flush(wait=True))
     if session.at(step) is None:
         yield from writer.save(step)
     yield from writer.finish(step)
+    budget.remember(run, watch)
     if writer.bad_steps >= MOST_SKIPPED:
         raise ZoliteError(
             f"the loss was not a number for {writer.bad_steps} steps in a row, up to step {step}; the session is saved",
@@ -272,16 +291,6 @@ def back(run: Run, session: Session, writer: Writer) -> Generator[Event, None, t
     )
     writer.take(run, step)
     return run, step
-
-
-def _no_room(run: Run, step: int) -> DoesNotFit:
-    device, t = run.engine.loaded.device, run.recipe.train
-    return DoesNotFit(
-        f"the device is out of memory after step {step}: {human_bytes(probe.used_bytes(device))} in use of "
-        f"{human_bytes(run.budget_bytes)} that were free at the start; the steps are journalled",
-        "close what else uses the device and `zolite resume`, or train with "
-        f"--set train.microbatch={max(1, t.microbatch // 2)} or a shorter --context",
-    )
 
 
 def due(step: int, every: int, last: int) -> bool:
@@ -341,9 +350,9 @@ def restore(run: Run, session: Session) -> int:
     return end
 
 
-def dev_score(run: Run, step: int) -> Evaluated:
-    """The metric on a fixed sample of dev."""
-    return evaluate(run.engine, sample(run.examples["dev"], run.recipe.train.eval_rows), "dev", step)
+def dev_sample(run: Run) -> Sequence[Example]:
+    """The rows of dev that an evaluation looks at, always the same."""
+    return sample(run.examples["dev"], run.recipe.train.eval_rows)
 
 
 def differences(run: Run, session: Session) -> tuple[list[str], list[str]]:
@@ -359,7 +368,7 @@ def differences(run: Run, session: Session) -> tuple[list[str], list[str]]:
         f"{part}.{key} was {was[part][key]!r}, is {now[part][key]!r}"
         for part in now
         for key in now[part]
-        if was[part][key] != now[part][key] and (part, key) not in (("data", "path"), ("model", "device"))
+        if was[part][key] != now[part][key] and (part, key) not in LAYOUT
     ]
     mild = [
         f"{n} was {old['versions'].get(n)}, is {v}" for n, v in new["versions"].items() if old["versions"].get(n) != v
@@ -394,6 +403,8 @@ def resume(name: str, changes: dict[str, Any], force: bool, stop: Callable[[], b
             )
         if serious:
             turn(session, run)
+        else:
+            ensure_same(session, run.engine.adapter.frames)
         text = "; ".join(serious + mild)
         notes = (f"{text}: the steps from here on may not be those of an uninterrupted run",) if text else ()
         yield from train(dataclasses.replace(run, notes=run.notes + notes), session, stop)
@@ -410,6 +421,7 @@ def turn(session: Session, run: Run) -> None:
             "first values (seed) is another adapter",
             "start a new session with `zolite train`",
         )
+    ensure_same(session, adapter.frames)
     if layout(now.state) != layout(run.state):
         raise UsageError(
             f"what {session.recipe.method.name} holds from step to step does not serve {run.recipe.method.name} with "

@@ -1,12 +1,12 @@
-"""ε and the learning rate from measurements, before the first step: the losses along a few directions at a ladder of radii.
+"""ε and the learning rate from measurements, before the first step: the losses along a few directions, radius by radius.
 
 ε. The slope (L(θ + εz) − L(θ − εz)) / 2ε is off by rounding, which falls as 1/ε, and by the loss's third derivative,
-which grows as ε². How far apart slopes at neighbouring radii are says both: D² = a² (1/ε² + 1/ε'²) + b² (ε'² − ε²)². ε is
-where a²/ε² + b² ε⁴ is least.
+which grows as ε². How far apart slopes at neighbouring radii are says both: D² = a² (1/ε² + 1/ε'²) + b² (ε'² − ε²)²;
+ε is where a²/ε² + b² ε⁴ is least.
 
-Learning rate. Of a run's motion only a trace is learning, the rest is a random walk: T steps of length ρ that falls evenly
-to 0 walk R = ρ √(T/3) a coordinate. The ladder says what a random step of radius R costs, (L(θ + Rz) + L(θ − Rz)) / 2 −
-L(θ); R is where that is WALK nats, and ρ = R √(3/T). Rules that take the slope's size away step by ρ; others by ρ / slope.
+Learning rate. Of a run's motion only a trace is learning, the rest is a random walk: T steps of length ρ that falls
+evenly to 0 walk R = ρ √(T/3) a coordinate. The radii say what a random step costs, (L(θ + Rz) + L(θ − Rz)) / 2 − L(θ);
+R is where that is WALK nats, and ρ = R √(3/T). Rules that take the slope's size away step by ρ, others by ρ / slope.
 Everything is measured in pairs, as training measures it: L(θ) is what the smallest radii say.
 """
 
@@ -65,7 +65,7 @@ def measure(objectives: Sequence[Objective], seed: int) -> Found:
 
 
 def least_error(slopes: Tensor) -> tuple[float, float]:
-    """(ε, the error there) from slopes (directions, radii): a and b fit the neighbours' distances best in relative terms."""
+    """(ε, the error there) from slopes (directions, radii); a and b fit the neighbours' distances in relative terms."""
     apart = (slopes[:, 1:] - slopes[:, :-1]).square().mean(dim=0).clamp(min=1e-30)
     low, high = torch.tensor(RADII[:-1]).double(), torch.tensor(RADII[1:]).double()
     a, b = torch.meshgrid(torch.logspace(-14, 2, 97).double(), torch.logspace(-4, 10, 85).double(), indexing="ij")

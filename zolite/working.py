@@ -32,10 +32,11 @@ class Model:
     triton: bool  # zolite's kernels are there: int8 weights are expanded in one pass
     rank: int
     adapted: frozenset[str]  # last names of the layers with adapters
+    core: bool = False  # between the factors of an adapter
 
     def low(self, *names: str) -> int:
-        """Numbers of x Aᵀ of these layers, for one row."""
-        return self.rank * sum(name in self.adapted for name in names)
+        """Numbers of x Aᵀ of these layers, for one row; a core makes as many of them again."""
+        return self.rank * sum(name in self.adapted for name in names) * (2 if self.core else 1)
 
     def expanded(self, linear: Linear) -> int:
         """Bytes of a layer's weight as it is multiplied: none more where it lies in 16 bits."""

@@ -64,6 +64,10 @@ class Writer:
     def add(self, step: int, estimate: Estimate, padding: float) -> None:
         self.pending.append((step, padding, estimate))
 
+    def scored(self, step: int) -> bool:
+        """Has dev been looked at after that step?"""
+        return any(e.step == step and e.split == "dev" for e in self.scores)
+
     def due(self) -> bool:
         return time.monotonic() - self.flushed >= self.patience
 

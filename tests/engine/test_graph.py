@@ -95,9 +95,11 @@ def test_only_opposite_neighbours_are_mirrored(points: Any, are: bool) -> None:
 
 
 @pytest.mark.parametrize("method", sorted(set(ROWS) - {"zo-finetuner"}))
+@pytest.mark.parametrize("space", ["lora-b", "lora-core"])
 @gpu
-def test_every_method_is_captured_bit_for_bit(recipe: Make, method: str) -> None:
+def test_every_method_is_captured_bit_for_bit(recipe: Make, method: str, space: str) -> None:
     changes = {"method__name": method, "method__every": 4, "train__lr": 0.0, "model__quant": "int8"}
+    changes["adapter__space"] = space
     eager, eager_theta, _ = taken(run_of(recipe, **changes), 10, capture=False)
     losses, theta, take = taken(run_of(recipe, **changes), 10)
     assert any(take.graphs.values()) and not take.refusal()
@@ -106,14 +108,14 @@ def test_every_method_is_captured_bit_for_bit(recipe: Make, method: str) -> None
 
 
 @pytest.mark.parametrize("quant", FORMATS)
-@pytest.mark.parametrize("kind", ["label", "completion"])
+@pytest.mark.parametrize(("kind", "space"), [("label", "lora-b"), ("completion", "lora-b"), ("label", "lora-core")])
 @gpu
 def test_a_captured_run_is_the_eager_one_bit_for_bit(
-    recipe: Make, folder: Callable[..., Any], quant: str, kind: str
+    recipe: Make, folder: Callable[..., Any], quant: str, kind: str, space: str
 ) -> None:
-    data = str(folder(kind))
-    eager, eager_theta, _ = taken(run_of(recipe, model__quant=quant, data__path=data), 20, capture=False)
-    losses, theta, take = taken(run_of(recipe, model__quant=quant, data__path=data), 20)
+    changes = {"model__quant": quant, "data__path": str(folder(kind)), "adapter__space": space}
+    eager, eager_theta, _ = taken(run_of(recipe, **changes), 20, capture=False)
+    losses, theta, take = taken(run_of(recipe, **changes), 20)
     assert any(take.graphs.values()) and not take.refusal()
     assert torch.equal(losses, eager)
     assert torch.equal(theta, eager_theta)
@@ -144,10 +146,10 @@ def test_waves_and_microbatches_are_the_whole(recipe: Make, quant: str, most: fl
         torch.testing.assert_close(other, found[0], rtol=most, atol=0.0)
 
 
-@pytest.mark.parametrize("quant", [*FORMATS, "float32"])
+@pytest.mark.parametrize(("quant", "space"), [*((q, "lora-b") for q in (*FORMATS, "float32")), ("int8", "lora-core")])
 @gpu
-def test_no_step_waits_for_the_device(recipe: Make, quant: str) -> None:
-    run = run_of(recipe, model__quant=quant)
+def test_no_step_waits_for_the_device(recipe: Make, quant: str, space: str) -> None:
+    run = run_of(recipe, model__quant=quant, adapter__space=space)
     assert isinstance(run.engine.decode, Decoder) == (quant != "float32")
     for capture in (False, True) if quant != "float32" else (True,):  # transformers' masks wait, unless captured
         take = stepper(run)

@@ -60,14 +60,14 @@ def losses_of(model: Any, rows: Sequence[Any], naive: Any) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "space"), [*((kind, "lora-b") for kind in KINDS), ("qwen3", "lora-core")])
 @torch.inference_mode()
 def test_every_architecture_round_trips(
-    recipe: Make, model_folder: ModelFolder, tmp_path: Path, naive: Any, kind: str
+    recipe: Make, model_folder: ModelFolder, tmp_path: Path, naive: Any, kind: str, space: str
 ) -> None:
     """peft and merged exports have the engine's losses in plain transformers: within 1e-4, and bfloat16's rounding."""
     folder = model_folder(kind, torch.bfloat16)
-    run = bold(recipe, folder)
+    run = bold(recipe, folder, adapter__space=space)
     ours = losses(run)
     for format_, apart in (("peft", 1e-5), ("merged", 0.03)):
         done = export(tmp_path / format_, format_)
@@ -98,10 +98,12 @@ def unwoven(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return torch.cat([part[i] for i in range(3) for part in parts])
 
 
-@pytest.mark.parametrize("kind", IN_LLAMA_CPP)
-def test_lora_gguf_is_the_adapter(recipe: Make, model_folder: ModelFolder, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "space"), [*((kind, "lora-b") for kind in IN_LLAMA_CPP), ("llama", "lora-core")])
+def test_lora_gguf_is_the_adapter(
+    recipe: Make, model_folder: ModelFolder, tmp_path: Path, kind: str, space: str
+) -> None:
     """Tensors have llama.cpp's names and orders, and B·A is the one trained, row for row, to float32's last bits."""
-    bold(recipe, model_folder(kind, torch.bfloat16), adapter__alpha=12.0)
+    bold(recipe, model_folder(kind, torch.bfloat16), adapter__alpha=12.0, adapter__space=space)
     export(tmp_path / "out", "gguf", dtype="f32", verify=False)
     export(tmp_path / "peft", "peft", verify=False)
     factors = load_file(tmp_path / "peft" / "adapter_model.safetensors")

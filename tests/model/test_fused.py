@@ -83,6 +83,10 @@ def adapted(base: Any, name: str, space: str, active: Active) -> nn.Module:
     if space == "none" or name.endswith("k_proj"):
         return base  # type: ignore[no-any-return]
     a = torch.randn(*((SLOTS,) if space == "lora" else ()), 4, base.in_features) / 8
+    if space == "lora-core":
+        u, c = torch.randn(base.out_features, 4) * 0.02, torch.randn(SLOTS, 4, 4)
+        c[1::2] = -c[0::2]
+        return SlotLinear(base, a.to(DEVICE), u.to(DEVICE).expand(SLOTS, *u.shape), 2.0, active, c.to(DEVICE))
     b = torch.randn(SLOTS, base.out_features, 4) * 0.02
     b[1::2] = -b[0::2]
     if space == "lora":
@@ -119,10 +123,10 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(fused, "STEP", 4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "space"), [*((kind, "lora-b") for kind in KINDS), ("llama", "lora-core")])
 @torch.inference_mode()
-def test_it_is_the_models_own_decoder(kind: str) -> None:
-    model, active = build(kind, False, "lora-b")
+def test_it_is_the_models_own_decoder(kind: str, space: str) -> None:
+    model, active = build(kind, False, space)
     active.slots = 2
     assert error(ours(fused.assemble(model.get_decoder(), active, 16), model, 2), theirs(model, 2)) < 1e-5
 
@@ -130,10 +134,12 @@ def test_it_is_the_models_own_decoder(kind: str) -> None:
 @pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize("points", [1, 3])
 @pytest.mark.parametrize("quantized", [True, False])
-@pytest.mark.parametrize("kind", ["llama with biases"])
+@pytest.mark.parametrize(("kind", "space"), [("llama with biases", "lora-b"), ("llama", "lora-core")])
 @torch.inference_mode()
-def test_neither_the_points_nor_the_pieces_nor_the_weights_change_that(kind: str, quantized: bool, points: int) -> None:
-    model, active = build(kind, quantized, "lora-b")
+def test_neither_the_points_nor_the_pieces_nor_the_weights_change_that(
+    kind: str, space: str, quantized: bool, points: int
+) -> None:
+    model, active = build(kind, quantized, space)
     active.slots = points
     made = fused.assemble(model.get_decoder(), active, 16)
     assert error(ours(made, model, points), theirs(model, points)) < 1e-5
@@ -142,7 +148,14 @@ def test_neither_the_points_nor_the_pieces_nor_the_weights_change_that(kind: str
 @pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize(
     ("kind", "space", "points"),
-    [("llama with biases", "lora", 4), ("llama", "lora-b", 2), ("qwen3", "none", 2), ("qwen2", "lora-b", 4)],
+    [
+        ("llama with biases", "lora", 4),
+        ("llama", "lora-b", 2),
+        ("qwen3", "none", 2),
+        ("qwen2", "lora-b", 4),
+        ("llama", "lora-core", 2),
+        ("qwen2", "lora-core", 4),
+    ],
 )
 @torch.inference_mode()
 def test_mirrored_points_differ_as_they_do_in_exact_arithmetic(kind: str, space: str, points: int) -> None:

@@ -18,7 +18,7 @@ from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine
 from zolite.model import load as models
 from zolite.model.slots import Active, SlotLinear
-from zolite.recipe import Recipe
+from zolite.recipe import SPACES, Recipe
 
 CPU = torch.device("cpu")
 CUDA = pytest.param(
@@ -40,18 +40,21 @@ class Counted(nn.Module):
         return y
 
 
-def made(device: str, slots: int, frozen: bool, bias: bool = True) -> tuple[SlotLinear, Counted, Active]:
+def made(device: str, slots: int, space: str = "lora", bias: bool = True) -> tuple[SlotLinear, Counted, Active]:
     """A layer with random factors in every slot."""
-    torch.manual_seed(slots + 10 * frozen)
+    torch.manual_seed(slots + 10 * SPACES.index(space))
     base, active = Counted(nn.Linear(IN, OUT, bias=bias).requires_grad_(False)), Active()
-    a = torch.randn(RANK, IN) if frozen else torch.randn(slots, RANK, IN)
-    layer = SlotLinear(base.to(device), a.to(device), torch.randn(slots, OUT, RANK).to(device), SCALE, active)
+    a = torch.randn(slots, RANK, IN) if space == "lora" else torch.randn(RANK, IN)
+    b = torch.randn(OUT, RANK).expand(slots, OUT, RANK) if space == "lora-core" else torch.randn(slots, OUT, RANK)
+    c = torch.randn(slots, RANK, RANK).to(device) if space == "lora-core" else None
+    layer = SlotLinear(base.to(device), a.to(device), b.to(device), SCALE, active, c)
     return layer, base, active
 
 
 def dense(layer: SlotLinear, k: int, x: Tensor) -> Tensor:
     """One adapter, merged into one dense weight, row after row in float64."""
     a = (layer.a if layer.a.dim() == 2 else layer.a[k]).double().cpu()
+    a = a if layer.c is None else layer.c[k].double().cpu() @ a
     linear: Any = layer.base.inner  # type: ignore[union-attr]
     weight = linear.weight.double().cpu() + SCALE * layer.b[k].double().cpu() @ a
     bias = linear.bias.double().cpu() if linear.bias is not None else 0.0
@@ -59,11 +62,11 @@ def dense(layer: SlotLinear, k: int, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("device", ["cpu", CUDA])
-@pytest.mark.parametrize("frozen", [False, True], ids=["lora", "lora-b"])
+@pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("slots", [1, 2, 3])
-def test_slots_are_separate_adapters(device: str, slots: int, frozen: bool) -> None:
+def test_slots_are_separate_adapters(device: str, slots: int, space: str) -> None:
     """Each slot's rows come out as if its adapter alone had been merged into the base."""
-    layer, _, active = made(device, slots, frozen)
+    layer, _, active = made(device, slots, space)
     active.slots = slots
     x = torch.randn(slots * 2, 5, IN, device=device)
     y = layer(x)
@@ -76,7 +79,7 @@ def test_slots_are_separate_adapters(device: str, slots: int, frozen: bool) -> N
 @pytest.mark.parametrize("slots", [1, 2, 3])
 def test_the_base_is_called_once(slots: int) -> None:
     """However many slots a forward carries, the frozen layer multiplies once, all rows together."""
-    layer, base, active = made("cpu", 3, frozen=False, bias=False)
+    layer, base, active = made("cpu", 3, bias=False)
     active.slots = slots
     layer(torch.randn(slots * 4, 5, IN))
     assert base.rows == [slots * 4 * 5]
@@ -84,7 +87,7 @@ def test_the_base_is_called_once(slots: int) -> None:
 
 def test_fewer_active_slots_use_the_first() -> None:
     """A last wave that does not fill the slots reads the first ones, and leaves the input alone."""
-    layer, _, active = made("cpu", 3, frozen=False)
+    layer, _, active = made("cpu", 3)
     active.slots = 2
     x = torch.randn(4, 5, IN)
     before = x.clone()
@@ -96,7 +99,7 @@ def test_fewer_active_slots_use_the_first() -> None:
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("space", ["lora", "lora-b"])
+@pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("targets", ["", "q_proj,down_proj"])
 @torch.inference_mode()
 def test_losses_at_points_are_those_of_merged_models(

@@ -10,13 +10,14 @@ from torch import Tensor
 from zolite.core import key as noise
 from zolite.core.key import TILE, Key
 from zolite.core.space import Block, Space, make_space
+from zolite.engine.frames import Frames, frames
 from zolite.engine.kernels import writer
 from zolite.model.load import Loaded, select
 from zolite.model.quant import activations, replace_
 from zolite.model.slots import Active, SlotLinear
 from zolite.recipe import Recipe
 
-TRAINED = {"lora": ("a", "b"), "lora-b": ("b",)}  # which factors each space trains
+TRAINED = {"lora": ("a", "b"), "lora-b": ("b",), "lora-core": ("c",)}  # which factors each space trains
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,12 @@ class Adapter:
     frozen: dict[str, Tensor]  # float32 factors that are not trained, by block name
     layers: dict[str, SlotLinear]  # by full name
     moved: set[str]  # frozen factors that are no longer as the seed draws them
+    frames: Frames | None = None  # what cores stand between
 
     def factors(self, theta: Tensor) -> dict[str, Tensor]:
         """Every factor by block name ("model.layers.0.….a"), float32, at the given theta (n,)."""
-        return {b.name: b.of(theta) for b in self.space.blocks} | self.frozen
+        trained = {b.name: b.of(theta) for b in self.space.blocks}
+        return self.frames.factors(trained) if self.frames else trained | self.frozen
 
     @property
     def given(self) -> dict[str, Tensor]:
@@ -49,19 +52,21 @@ class Adapter:
 
 
 def attach(loaded: Loaded, recipe: Recipe) -> Adapter:
-    """Wrap the chosen linear layers. A starts uniform in ±1/√in as LoRA's Kaiming start does, B at zero."""
+    """Wrap the chosen linear layers. A starts uniform in ±1/√in as LoRA's Kaiming start does, B and cores at zero."""
     model, part = loaded.model, recipe.adapter
     names = select(model, part.targets)
-    shapes = {f"{n}.{f}": shape for n in names for f, shape in _shapes(model.get_submodule(n), part.rank).items()}
-    trained = {name: shape for name, shape in shapes.items() if name[-1] in TRAINED[part.space]}
+    found = frames(loaded, names, recipe) if part.space == "lora-core" else None
+    every = {f"{n}.{f}": shape for n in names for f, shape in shapes(model.get_submodule(n), part.rank).items()}
+    trained = {name: shape for name, shape in every.items() if name[-1] in TRAINED[part.space]}
     dtype = activations(recipe.model.quant, loaded.device)
     space = make_space(trained, recipe.train.slots, dtype, loaded.device, writer=writer(loaded.device))
-    starts = {n: start(recipe.train.seed, n, shapes[n], loaded.device) for n in shapes if n.endswith(".a")}
+    drawn = [name for name in every if name.endswith(".a")] if found is None else []
+    starts = {name: start(recipe.train.seed, name, every[name], loaded.device) for name in drawn}
     blocks = {b.name: b for b in space.blocks}
     for name in starts.keys() & blocks.keys():
         blocks[name].of(space.theta).copy_(starts[name])
     frozen = {name: start for name, start in starts.items() if name not in blocks}
-    adapter = Adapter(space, Active(), frozen, {}, set())
+    adapter = Adapter(space, Active(), frozen, {}, set(), found)
     for name in names:
         _wrap(model, name, adapter, blocks, part.alpha / part.rank, dtype)
     return adapter
@@ -79,13 +84,21 @@ def _wrap(model: Any, name: str, adapter: Adapter, blocks: dict[str, Block], sca
         full = f"{name}.{which}"
         return blocks[full].of(adapter.space.slots) if full in blocks else adapter.frozen[full].to(dtype)
 
-    base = model.get_submodule(name)
-    adapter.layers[name] = SlotLinear(base, factor("a"), factor("b"), scale, adapter.active)
-    replace_(model, name, adapter.layers[name])
+    base, active, slots = model.get_submodule(name), adapter.active, adapter.space.slots
+    if adapter.frames is None:
+        layer = SlotLinear(base, factor("a"), factor("b"), scale, active)
+    else:
+        frame = adapter.frames.layers[name]
+        u, v = (t.to(slots.device, dtype) for t in (frame.u, frame.v))
+        layer = SlotLinear(base, v, u.expand(len(slots), *u.shape), scale * frame.unit, active, factor("c"))
+    adapter.layers[name] = layer
+    replace_(model, name, layer)
 
 
-def _shapes(linear: Any, rank: int) -> dict[str, tuple[int, int]]:
-    return {"a": (rank, linear.in_features), "b": (linear.out_features, rank)}
+def shapes(linear: Any, rank: int) -> dict[str, tuple[int, int]]:
+    """Of every factor that some space trains."""
+    core = min(rank, linear.in_features, linear.out_features)
+    return {"a": (rank, linear.in_features), "b": (linear.out_features, rank), "c": (core, core)}
 
 
 def start(seed: int, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:

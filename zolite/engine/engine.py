@@ -37,6 +37,11 @@ class Engine:
         decode = fused(loaded.model, adapter.active, longest)
         return cls(loaded, adapter, recipe.train.microbatch, decode)
 
+    def narrowed(self, microbatch: int, slots: int) -> "Engine":
+        """The same engine with so many rows a forward, and no more points than it has room for."""
+        space = replace(self.adapter.space, slots=self.adapter.space.slots[:slots])
+        return replace(self, microbatch=microbatch, adapter=replace(self.adapter, space=space))
+
     def bind(self, rows: Sequence[Example], step: int = 0, tokens: int | None = None) -> Objective:
         """The objective on one batch, laid out in as many groups as it is asked for."""
 

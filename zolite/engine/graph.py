@@ -4,6 +4,7 @@ A replayed graph does the same work on the same addresses. So what changes from 
 a copy fills before each replay: the batch, and the step's number, from which the noise is drawn.
 """
 
+import gc
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from zolite.core.direction import Combo
 from zolite.core.estimator import Estimate
 from zolite.core.state import State, restore_state, split_state
 from zolite.data.batch import Batch
+from zolite.engine import probe
 from zolite.engine.engine import Engine
 from zolite.model.loss import Layout, Tokens
 
@@ -41,8 +43,9 @@ class Graph:
     def replay(self, batches: Sequence[Batch]) -> Estimate:
         for static, batch in zip(self.inputs, batches, strict=True):
             static.copy_(batch.flat.pin_memory(), non_blocking=True)
-        self.graph.replay()
-        return kept(self.estimate)
+        coefs, losses = torch.empty_like(self.estimate.coefs), torch.empty_like(self.estimate.losses)
+        self.graph.replay()  # nothing asks for memory once the step is taken
+        return Estimate(Combo(), coefs.copy_(self.estimate.coefs), losses.copy_(self.estimate.losses))
 
 
 class Steps:
@@ -69,6 +72,14 @@ class Steps:
             estimate = kept(self.step([self.engine.put(batch) for batch in batches], step))
         return estimate if before is None else replace(estimate, losses=torch.cat((before, estimate.losses)))
 
+    def release(self) -> None:
+        """Give back what graphs and finished forwards hold; layouts are captured anew."""
+        self.graphs.clear()
+        gc.collect()
+        if self.pool is not None:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+
     def refusal(self) -> str:
         """Why steps are not captured, said once; else nothing."""
         reason, self.reason = self.reason, ""
@@ -93,6 +104,8 @@ class Steps:
                 estimate = self.step(tokens, tokens[0].step)
             problem = "" if split_state(self.state)[0] == held[1] else "the method keeps numbers in Python"
         except RuntimeError as error:  # whatever CUDA forbids during capture, where nothing has run
+            if probe.out_of_memory(error):
+                raise
             torch.cuda.synchronize()
             problem = str(error).strip().splitlines()[0]
         if problem:

@@ -6,6 +6,9 @@ import sys
 import psutil
 import torch
 
+FULL = 0.03  # free of all
+NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # CUDA's, the CPU's and cuBLAS' errors
+
 
 def used_bytes(device: torch.device) -> int:
     """Memory this process holds on the device: torch's allocations on a GPU, resident memory on a CPU."""
@@ -38,6 +41,20 @@ def hold_to(device: torch.device, budget_bytes: int | None, beside_bytes: int = 
         total = torch.cuda.get_device_properties(device).total_memory
         share = 1.0 if budget_bytes is None else (budget_bytes - beside_bytes) / total
         torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, share)), device)
+
+
+def full(device: torch.device) -> bool:
+    """Is next to nothing of a card's memory free?"""
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    return free < FULL * total
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """torch's own error, and those of libraries that have another word for it, or that came of it."""
+    known = isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
+    return error is not None and (known or out_of_memory(error.__context__))
 
 
 def device_name(device: torch.device) -> str:

@@ -115,7 +115,7 @@ def surroundings(gpu: Gpu | None) -> dict[str, Any]:
     places = {name: paths()[name] for name in ("data", "cache", "hub")}
     near = {name: next(p for p in (path, *path.parents) if p.exists()) for name, path in places.items()}
     return {
-        "gpu": {"name": gpu.name, "driver": gpu.driver, "total": gpu.total, "free": gpu.free} if gpu else None,
+        "gpu": {"name": gpu.name, "total": gpu.total, "free": gpu.free} if gpu else None,
         "memory": {"total": memory.total, "available": memory.available},
         "cores": psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
         "threads": torch.get_num_threads(),

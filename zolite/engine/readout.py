@@ -2,12 +2,11 @@
 
     note = readout_(engine, examples)       before the first step; "" where the rows or the model have no readout
 
-The last linear layer writes into the residual stream just before the last norm, so it moves a label's logit by a product
-of its own inputs: Δlogit_c = s e_cᵀ diag(g) ΔW x, with e_c the label's row of the head, g and s what the norm does to the
-stream. The best ΔW for features x as they are is a multinomial logistic regression: convex, with a gradient written down,
-and as cheap as one forward for every row. With C labels its rank is C − 1, which goes into the layer's own adapter. It is
-kept if dev's loss is lower with it, as the model itself measures it. What forward-only steps find slowly, how the
-features at hand map to these labels, is then there before the first one.
+The last linear layer writes into the residual stream just before the last norm, so it moves a label's logit by a
+product of its own inputs: Δlogit_c = s e_cᵀ diag(g) ΔW x, with e_c the label's row of the head, g and s what the norm
+does to the stream. The best ΔW for features x as they are is a multinomial logistic regression: convex, with a gradient
+written down, and as cheap as one forward for every row. With C labels its rank is C − 1, which goes into the layer's own
+adapter. What forward-only steps find slowly, how the features at hand map to these labels, is there before the first.
 
 R rows, C labels, D width of the stream, F inputs of the layer, r rank.
 """
@@ -15,7 +14,6 @@ R rows, C labels, D width of the stream, F inputs of the layer, r rank.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F

@@ -197,7 +197,7 @@ class Paired:
             return {user: user.low(x, 0) for user in adapted}
         low = torch.matmul(x, self.stacks[adapted[0]].mT)
         lows = torch.split(low, [user.a.shape[0] for user in adapted], dim=2)
-        return dict(zip(adapted, lows, strict=True))
+        return {user: user.through_core(low, 0) for user, low in zip(adapted, lows, strict=True)}
 
     def product(self, x: Codes, at: Piece, user: nn.Module, into: Tensor | None = None) -> Tensor:
         base, adapter = parts(user)

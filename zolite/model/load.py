@@ -154,12 +154,34 @@ def _place(source: Source, cache: Path) -> str:
 
 
 def _pretrained(where: str, quantization: str, device: torch.device) -> Any:
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
     dtype = quant.activations(quantization, device)
     options = quant.FORMATS[quantization].load(dtype)
-    extra = {"quantization_config": BitsAndBytesConfig(**options)} if options else {}
-    return AutoModelForCausalLM.from_pretrained(where, dtype=dtype, device_map={"": device}, **extra)
+    extra: dict[str, Any] = {"quantization_config": BitsAndBytesConfig(**options)} if options else {}
+    config = AutoConfig.from_pretrained(where)
+    if towers := [tower for name in TOWERS if (tower := getattr(config, name, None)) is not None]:
+        for tower in towers:
+            tower.num_hidden_layers = 0  # so that nothing of it is read
+        extra["config"] = config
+    model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, device_map={"": device}, **extra)
+    return text_alone(model) if towers else model
+
+
+TOWERS = ("vision_config", "audio_config")
+
+
+def text_alone(model: Any) -> Any:
+    """The model without what no text goes through, such as the rest of a tower for pictures."""
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    used = {id(module) for part in (decoder, head) for module in part.modules()}
+    path = next(name for name, module in model.named_modules() if module is decoder).split(".")
+    for depth in range(len(path)):
+        parent = model.get_submodule(".".join(path[:depth]))
+        for name, child in list(parent.named_children()):
+            if not used & {id(module) for module in child.modules()}:
+                setattr(parent, name, None)
+    return model
 
 
 def _packaged(known: catalog.Builtin) -> Path:

@@ -21,15 +21,18 @@ class Active:
 class SlotLinear(nn.Module):
     """y_k = base(x)_k + s · (x_k Aₖᵀ) Bₖᵀ for K points in one batch (LoRA, arXiv 2106.09685).
 
-    `a` is (K, r, in), or (r, in) where it is frozen; `b` is (K, out, r); both are views of the slots' buffer, so
-    filling the slots is all it takes to move every layer.
+    `a` is (K, r, in), or (r, in) where it is frozen; `b` is (K, out, r). With a core `c` (K, r, r) between them it is
+    (x_k Aᵀ) Cₖᵀ Bᵀ, and `b` one matrix seen K times. What is trained is a view of the slots' buffer, so filling the
+    slots is all it takes to move every layer.
     """
 
-    def __init__(self, base: nn.Module, a: Tensor, b: Tensor, scale: float, active: Active) -> None:
+    def __init__(
+        self, base: nn.Module, a: Tensor, b: Tensor, scale: float, active: Active, c: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.base, self.scale, self.active = base, scale, active
-        self.a, self.b = a, b
-        self.watch: dict[str, Tensor] = {}  # "a", "b": where their inputs' main direction is kept, float32
+        self.a, self.b, self.c = a, b, c
+        self.watch: dict[str, Tensor] = {}  # "a", "b" or "c": where their inputs' main direction is kept, float32
 
     def forward(self, x: Tensor) -> Tensor:
         """x (K·B, T, in) → (K·B, T, out)."""
@@ -39,14 +42,17 @@ class SlotLinear(nn.Module):
         return torch.baddbmm(y.view(k, -1, y.shape[-1]), low, self.b[:k].mT, alpha=self.scale).view(y.shape)
 
     def low(self, x: Tensor, first: int) -> Tensor:
-        """x (K, rows, in) of the points from `first` on → x Aᵀ (K, rows, r)."""
+        """x (K, rows, in) of the points from `first` on → x Aᵀ (K, rows, r), times Cᵀ where there is a core."""
         a = self.a if self.a.dim() == 2 else self.a[first : first + len(x)]
         low = torch.matmul(x, a.mT)
         if self.active.clean:
-            for factor, seen in {"a": x, "b": low}.items():
+            for factor, seen in {"a": x, "b": low, "c": low}.items():
                 if factor in self.watch:
                     follow_(self.watch[factor], seen[0])
-        return low
+        return self.through_core(low, first)
+
+    def through_core(self, low: Tensor, first: int) -> Tensor:
+        return low if self.c is None else torch.bmm(low, self.c[first : first + len(low)].mT)
 
 
 def follow_(v: Tensor, x: Tensor, rounds: int = 3) -> None:
