@@ -119,7 +119,7 @@ def begun(run: Run) -> Run:
     if part.start:
         return dataclasses.replace(run, notes=run.notes + start.put_(run.engine.adapter, part, source.base))
     readable = part.readout and part.space == "lora-b"  # where A is trained too, a readout makes it stiff
-    note = readout_(run.engine, run.examples) if readable else ""
+    note, _ = readout_(run.engine, run.examples) if readable else ("", 0)
     return dataclasses.replace(run, choices=(*run.choices, note)) if note else run
 
 

@@ -1,4 +1,4 @@
-"""ε and the learning rate from measurements, before the first step: the losses along a few directions, radius by radius.
+"""ε and the learning rate from measurements, before the first step: losses along a few directions, at some radii.
 
 ε. The slope (L(θ + εz) − L(θ − εz)) / 2ε is off by rounding, which falls as 1/ε, and by the loss's third derivative,
 which grows as ε². How far apart slopes at neighbouring radii are says both: D² = a² (1/ε² + 1/ε'²) + b² (ε'² − ε²)²;
@@ -78,7 +78,7 @@ def least_error(slopes: Tensor) -> tuple[float, float]:
 
 
 def crossing(rise: Sequence[float], level: float) -> float:
-    """The radius behind which the rise stays above a level, between two as a power law; the last if it is never above."""
+    """The radius behind which the rise stays above a level, between two as a power law; the last if it never does."""
     below = [i for i, value in enumerate(rise) if value < level]
     if not below or below[-1] == len(rise) - 1:
         return RADII[-1] if below else RADII[0]

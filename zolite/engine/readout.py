@@ -1,19 +1,23 @@
-"""A start in closed form: what a linear readout of the last layer's features already knows, as adapter numbers.
+"""A start in closed form: what a linear readout of the last layers' features already knows, as adapter numbers.
 
-    note = readout_(engine, examples)       before the first step; "" where the rows or the model have no readout
+    note, rows = readout_(engine, examples)       before the first step; "" where the rows or the model have no readout
 
-The last linear layer writes into the residual stream just before the last norm, so it moves a label's logit by a
-product of its own inputs: Δlogit_c = s e_cᵀ diag(g) ΔW x, with e_c the label's row of the head, g and s what the norm
-does to the stream. The best ΔW for features x as they are is a multinomial logistic regression: convex, with a gradient
-written down, and as cheap as one forward for every row. With C labels its rank is C − 1, which goes into the layer's own
-adapter. What forward-only steps find slowly, how the features at hand map to these labels, is there before the first.
+A layer that writes into the residual stream (Llama's down_proj) moves a label's logit by a product of its own inputs:
+Δlogit_c = s e_cᵀ diag(g) ΔW x, with e_c the label's row of the head, g and s what the last norm does to the stream. For
+the last layer that is exact, for those before it as good as later layers leave alone what they add. The best ΔW for
+features x as they are is a multinomial logistic regression: convex, with a gradient written down, and as cheap as one
+forward for every row. With C labels its rank is C − 1, which goes into the layer's own adapter.
 
-R rows, C labels, D width of the stream, F inputs of the layer, r rank.
+Layer by layer, the last first, each fits what the ones after it have left, and stays if the model itself then predicts
+dev better. What forward-only steps find slowly, which features speak for which label, is there before the first.
+
+R rows, C labels, D width of the stream, F inputs of a layer, r rank.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,56 +28,92 @@ from zolite.data.template import Example
 from zolite.engine.engine import Engine
 from zolite.model.slots import SlotLinear
 
+LAYERS = 8  # at most
+MISSES = 3  # in a row, until the layers before are left alone
+LEAST = 0.005  # of dev's loss that a layer must be worth
 MOST_ROWS = 4096  # more teach a readout little
+ROOM = 2**28  # bytes of features, in the host's memory
 TOKENS = 4096  # a forward
-RIDGES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # on features of unit size over √F, strongest first
+RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # on features of unit size over √F, strongest first
 ROUNDS = 100  # of L-BFGS, for each
+LEVEL = 3.0  # size of the feature that is alike for all rows, so that a ridge hardly holds it back
 
 
 @dataclass(frozen=True)
 class Site:
-    """The last layer that writes into the stream, and the norm behind it."""
+    """A layer that writes into the stream, by its full name."""
 
     name: str
     layer: SlotLinear
-    norm: nn.Module
 
 
 @dataclass(frozen=True)
-class Features:
-    """What some rows look like where their label is predicted; float32, on the device."""
+class Seen:
+    """What some rows look like where their label is predicted; float32."""
 
-    x: Tensor  # (R, F)
-    before: Tensor  # (R, D): the stream before the norm
+    xs: tuple[Tensor, ...]  # (R, F) of each layer, on the host
+    before: Tensor  # (R, D): the stream before the last norm
     after: Tensor  # (R, D)
     answers: Tensor  # (R,)
 
 
-def readout_(engine: Engine, examples: dict[str, Sequence[Example]]) -> str:
-    """Put the readout that predicts dev best into the adapter. What came of it, in words."""
-    site, tokens = find(engine), labels(examples["train"][0])
-    if site is None or tokens is None:
-        return ""
+def readout_(engine: Engine, examples: dict[str, Sequence[Example]]) -> tuple[str, int]:
+    """Put the readout into the adapter. What came of it, in words, and how many rows went through the model."""
+    sites, norm, tokens = *find(engine), labels(examples["train"][0])
+    if not sites or norm is None or tokens is None:
+        return "", 0
     with torch.inference_mode():
-        train, dev = (features(engine, site, sample(examples[split], MOST_ROWS)) for split in ("train", "dev"))
-        head = engine.loaded.model.get_output_embeddings().weight[tokens.to(train.x.device)].float()
-        gain, size = _gain(train)
-        weight, before, after = regress(train, dev, head * gain, size)
-        install_(engine, site, train.x, torch.linalg.pinv(head * gain) @ weight)
-    return f"a readout of {len(train.x)} rows took dev's loss from {before:.3f} to {after:.3f} before the first step"
+        return _layer_by_layer(engine, sites, norm, tokens, examples)
 
 
-def find(engine: Engine) -> Site | None:
-    """None where the last layer that writes into the stream has no adapter."""
+def _layer_by_layer(
+    engine: Engine, sites: Sequence[Site], norm: nn.Module, tokens: Tensor, examples: dict[str, Sequence[Example]]
+) -> tuple[str, int]:
+    most = min(MOST_ROWS, ROOM // (4 * sum(site.layer.a.shape[-1] for site in sites)))
+    rows, held = sample(examples["train"], most), sample(examples["dev"], most)
+    train, dev = (_seen(engine, [site.layer for site in sites], norm, part) for part in (rows, held))
+    head = engine.loaded.model.get_output_embeddings().weight[tokens.to(train.after.device)].float()
+    gain = (train.before * train.after).sum(0) / train.before.square().sum(0).clamp(min=1e-30)
+    outwards = torch.linalg.pinv(head * gain)  # (D, C): a step along column c moves logit c alone
+    here, there = train.after @ head.mT, dev.after @ head.mT
+    first = loss = float(F.cross_entropy(there, dev.answers))
+    count, misses, kept = len(rows) + len(held), 0, 0
+    for k, site in enumerate(sites):
+        x, y = (part.xs[k].to(head.device) * _sizes(part, gain) for part in (train, dev))
+        weight, expected = regress(x, here, train.answers, y, there, dev.answers)
+        found = there, loss
+        if expected < (1 - LEAST) * loss:
+            old = _factors(engine, site)
+            install_(engine, site, x, outwards, weight)
+            now = _seen(engine, [], norm, held).after @ head.mT
+            count += len(held)
+            found = now, float(F.cross_entropy(now, dev.answers))
+            if not found[1] < (1 - LEAST) * loss:  # not a number, perhaps
+                engine.adapter.put_(old)
+                found = there, loss
+        better = found[1] < loss
+        here, (there, loss) = here + better * (x @ weight.mT), found
+        kept, misses = kept + better, 0 if better else misses + 1
+        if misses >= MISSES:
+            break
+    text = f"a readout of {len(rows)} rows in {kept} layers: loss on dev {first:.3f} → {loss:.3f} before the first step"
+    return (text if kept else ""), count
+
+
+def find(engine: Engine) -> tuple[list[Site], nn.Module | None]:
+    """Layers that write into the stream last and have an adapter, the last first, and the norm behind them."""
     decoder = engine.loaded.model.get_decoder()
     width = engine.loaded.model.get_output_embeddings().weight.shape[1]
     norms = [m for m in decoder.children() if sum(p.numel() for p in m.parameters()) in (width, 2 * width)]
     stacks = [m for m in decoder.children() if isinstance(m, nn.ModuleList) and len(m)]
-    if not norms or not stacks:
-        return None
-    writers = [m for m in stacks[-1][-1].modules() if getattr(m, "out_features", 0) == width]
-    users = {m.base: (n, m) for n, m in engine.loaded.model.named_modules() if isinstance(m, SlotLinear)}
-    return Site(*users[writers[-1]], norms[-1]) if writers and writers[-1] in users else None
+    if not norms or not stacks or engine.adapter.frames:
+        return [], None
+    users = {layer.base: Site(name, layer) for name, layer in engine.adapter.layers.items()}
+    writers: list[Any] = [
+        [m for m in layer.modules() if getattr(m, "out_features", 0) == width][-1:] for layer in stacks[-1]
+    ]
+    sites = [users.get(m[0]) if m else None for m in reversed(writers)]
+    return [site for site in sites[:LAYERS] if site is not None] if sites[0] else [], norms[-1]
 
 
 def labels(row: Example) -> Tensor | None:
@@ -83,22 +123,23 @@ def labels(row: Example) -> Tensor | None:
     return torch.tensor(tokens) if 1 < len(tokens) == len(set(tokens)) else None
 
 
-def features(engine: Engine, site: Site, rows: Sequence[Example]) -> Features:
-    """One forward of every row, up to where its label begins."""
+def _seen(engine: Engine, layers: Sequence[nn.Module], norm: nn.Module, rows: Sequence[Example]) -> Seen:
+    """One forward of every row at θ, up to where its label begins."""
     texts = [row.sequences[row.queries[0].sequence][: row.queries[0].position + 1] for row in rows]
     device, decoder = engine.loaded.device, engine.loaded.model.get_decoder()
     seen: list[tuple[Tensor, ...]] = [()] * len(rows)
     engine.at_theta()
     for batch in _batches([len(t) for t in texts]):
         ids = nn.utils.rnn.pad_sequence([torch.tensor(texts[i]) for i in batch], batch_first=True)
-        ends = torch.tensor([len(texts[i]) - 1 for i in batch], device=device)
-        with _inputs(site.layer, site.norm) as got:
+        place, ends = torch.arange(len(batch)), torch.tensor([len(texts[i]) - 1 for i in batch])
+        with _inputs(*layers, norm) as got:
             after = decoder(input_ids=ids.to(device), use_cache=False).last_hidden_state
-        place = torch.arange(len(batch), device=device)
-        for i, *parts in zip(batch, *(t[place, ends].float() for t in (*got, after)), strict=True):
+        inputs = [t[place, ends].float().cpu() for t in got[:-1]]
+        stream = [t[place, ends].float() for t in (got[-1], after)]
+        for i, *parts in zip(batch, *inputs, *stream, strict=True):
             seen[i] = tuple(parts)
-    x, before, after = (torch.stack(parts) for parts in zip(*seen, strict=True))
-    return Features(x, before, after, torch.tensor([row.answer for row in rows], device=device))
+    *xs, before, after = (torch.stack(parts) for parts in zip(*seen, strict=True))
+    return Seen(tuple(xs), before, after, torch.tensor([row.answer for row in rows], device=device))
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -124,61 +165,63 @@ def _inputs(*modules: nn.Module) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def _gain(seen: Features) -> tuple[Tensor, Callable[[Features], Tensor]]:
-    """The norm as a scale of each coordinate (D,), and how much a row's own is larger than the mean's (R, 1)."""
-    gain = (seen.before * seen.after).sum(0) / seen.before.square().sum(0).clamp(min=1e-30)
-
-    def size(rows: Features) -> Tensor:
-        linear = rows.before * gain
-        return ((rows.after * linear).sum(1) / linear.square().sum(1).clamp(min=1e-30)).unsqueeze(1)
-
-    return gain, size
+def _sizes(rows: Seen, gain: Tensor) -> Tensor:
+    """How much more than the mean's a norm scales each row: (R, 1)."""
+    linear = rows.before * gain
+    return ((rows.after * linear).sum(1) / linear.square().sum(1).clamp(min=1e-30)).unsqueeze(1)
 
 
 def regress(
-    train: Features, dev: Features, head: Tensor, size: Callable[[Features], Tensor]
-) -> tuple[Tensor, float, float]:
-    """Weights (C, F) of features on logits that predict dev best, and dev's loss before and after.
+    x: Tensor, logits: Tensor, answers: Tensor, y: Tensor, held: Tensor, held_answers: Tensor
+) -> tuple[Tensor, float]:
+    """Weights (C, F) that make logits + x Wᵀ predict the held-out rows y best, and their loss then.
 
-    head (C, D): the stream to logits. Ridge by ridge, each from where the stronger one ended.
+    Ridge by ridge, each from where the stronger one ended.
     """
-    unit = train.x.square().mean(0).sqrt().clamp(min=1e-6) * train.x.shape[1] ** 0.5
-    xs, offsets = zip(*(((f.x / unit) * size(f), (f.before * size(f)) @ head.mT) for f in (train, dev)), strict=True)
-    weight = xs[0].new_zeros(head.shape[0], xs[0].shape[1])
-    zero = float(F.cross_entropy(offsets[1], dev.answers))
-    best, least = weight, zero
+    unit = x.square().mean(0).sqrt().clamp(min=1e-6) * x.shape[1] ** 0.5
+    mean = (x / unit).mean(0)
+    level = LEVEL * mean / mean.square().sum().clamp(min=1e-30)  # of a row: LEVEL, about, whatever the row
+    spread, held_spread = (torch.cat([rows / unit, (rows / unit) @ level[:, None]], 1) for rows in (x, y))
+    weight = best = x.new_zeros(logits.shape[1], spread.shape[1])
+    least = float("inf")
     for ridge in RIDGES:
-        weight = _fit(xs[0], offsets[0], train.answers, ridge, weight)
-        loss = float(F.cross_entropy(offsets[1] + xs[1] @ weight.mT, dev.answers))
+        weight = _fit(spread, logits, answers, ridge, weight)
+        loss = float(F.cross_entropy(held + held_spread @ weight.mT, held_answers))
         if loss < least:
             best, least = weight, loss
     best = best - best.mean(0)  # which changes no probability
-    return best / unit, zero, least
+    return (best[:, :-1] + best[:, -1:] * level) / unit, least
 
 
-def _fit(x: Tensor, offset: Tensor, answers: Tensor, ridge: float, start: Tensor) -> Tensor:
-    """Weights (C, F) of least cross-entropy of offset + x Wᵀ plus ridge · |W|², by L-BFGS with the gradient written."""
-    w, onehot = start.clone(), F.one_hot(answers, offset.shape[1]).to(x)
+def _fit(x: Tensor, logits: Tensor, answers: Tensor, ridge: float, start: Tensor) -> Tensor:
+    """Weights (C, F) of least cross-entropy of logits + x Wᵀ plus ridge · |W|², by L-BFGS with the gradient written."""
+    w, onehot = start.clone(), F.one_hot(answers, logits.shape[1]).to(x)
     solver = torch.optim.LBFGS([w], max_iter=ROUNDS, history_size=10, line_search_fn="strong_wolfe")
 
     def loss() -> float:
-        logits = offset + x @ w.mT
-        w.grad = (logits.softmax(1) - onehot).mT @ x / len(x) + 2 * ridge * w
-        return float(F.cross_entropy(logits, answers) + ridge * w.square().sum())
+        said = logits + x @ w.mT
+        w.grad = (said.softmax(1) - onehot).mT @ x / len(x) + 2 * ridge * w
+        return float(F.cross_entropy(said, answers) + ridge * w.square().sum())
 
     solver.step(loss)  # type: ignore[no-untyped-call]
     return w
 
 
-def install_(engine: Engine, site: Site, x: Tensor, product: Tensor) -> None:
-    """ΔW (D, F) into the layer's first rows of A and columns of B, as far as its rank goes.
+def _factors(engine: Engine, site: Site) -> dict[str, Tensor]:
+    factors = engine.adapter.factors(engine.adapter.space.theta)
+    return {name: factors[name].clone() for name in (f"{site.name}.a", f"{site.name}.b")}
+
+
+def install_(engine: Engine, site: Site, x: Tensor, outwards: Tensor, weight: Tensor) -> None:
+    """ΔW = outwards (D, C) · weight (C, F) into the layer's first rows of A and columns of B, as far as its rank goes.
 
     Each row of A is made as long as those drawn are: of x, they see as much.
     """
-    factors = engine.adapter.factors(engine.adapter.space.theta)
-    a, b = (factors[f"{site.name}.{f}"].clone() for f in "ab")
-    u, s, v = torch.svd_lowrank(product, q=min(len(a), *product.shape), niter=4)
-    k = int((s > 1e-4 * s[0]).sum())
+    a, b = _factors(engine, site).values()
+    q, inner = torch.linalg.qr(outwards)
+    u, s, v = torch.linalg.svd(inner @ weight, full_matrices=False)
+    k = min(len(a), int((s > 1e-4 * s[0]).sum()))
+    u, v = q @ u, v.mT
     lengths = (x @ v[:, :k]).square().mean(0).sqrt().clamp(min=1e-12)
     usual = (x @ a.mT).square().mean().sqrt()
     a[:k] = (v[:, :k] * (usual / lengths)).mT
