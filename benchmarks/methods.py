@@ -183,10 +183,10 @@ def turn(task: str, method: str, known: dict[Job, Row]) -> list[Job]:
     return [job for job in finals if job not in known]
 
 
-def ahead(job: Job, data: Path) -> float:
-    """How long it takes until the last row that waits for this one, about: the longest go first."""
+def order(job: Job, data: Path) -> tuple[bool, float]:
+    """The few first; among them those on whose end most is waiting, in forwards by bytes of a row."""
     forwards = job.forwards + (FORWARDS if job.split == "dev" else 0)
-    return forwards * SLOW.get(job.method, 1) * (data / job.task / "train.jsonl").stat().st_size
+    return job.method not in FEW, -forwards * SLOW.get(job.method, 1) * (data / job.task / "train.jsonl").stat().st_size
 
 
 def process(card: str) -> ProcessPoolExecutor:
@@ -212,7 +212,7 @@ def everything(pairs: Sequence[tuple[str, str]], options: argparse.Namespace, un
     while True:
         late = time.monotonic() > until
         todo = [job for pair in pairs for job in turn(*pair, known) if not (late or job in asked)]
-        for job in sorted(todo, key=lambda job: -ahead(job, options.data))[: len(idle)]:
+        for job in sorted(todo, key=lambda job: order(job, options.data))[: len(idle)]:
             card, pool = idle.pop(0)
             running[pool.submit(taken, job, options.data, options.optimizer)] = job, card, pool
             asked.add(job)
