@@ -70,6 +70,7 @@ def dense(run: Run, combo: Combo) -> Tensor:
     return out
 
 
+@torch.inference_mode()
 def bend(run: Run, step: int, estimate: Tensor) -> float:
     """ĝᵀHĝ on a step's batch."""
     batches = [run.engine.put(batch) for batch in batches_of(run, step)]
