@@ -12,7 +12,9 @@ away as the method's points are. Everything is relative to ‖G‖ and averaged:
 - cosine: root mean square of ĝ's with G; one random direction of n numbers has √(1/n)
 - norm: ‖ĝ‖², about n for one random direction
 - bend: ĝᵀHĝ, the loss' curvature along a step
-- window, and its gain, cosine and bend: the same of the sum of WINDOW estimates in a row, a step of WINDOW
+- window, and its gain, cosine, norm and bend: the same of the mean of WINDOW estimates in a row
+- sharpness: bend / norm over the mean of that, a draw in each of WINDOWS windows: its deviation and its largest, which
+  is what bounds a rate that must be stable in all of them
 
 What a step can take off the loss at the best rate is gain² / 2 bend of ‖G‖², which `progress` is, over the forwards.
 """
@@ -31,13 +33,14 @@ from textbook import restored
 from torch import Tensor
 
 from zolite.core.direction import Combo, Dense
+from zolite.core.estimator import Estimate
 from zolite.core.key import Key
 from zolite.core.methods import forwards_per_step
 from zolite.learn import Gradients
 from zolite.learned import networks
 from zolite.train import Run, assemble, batches_of, prepare_step, stepper
 
-FORWARDS, SPOTS, WINDOW, GRADIENT_ROWS, BY_BACKPROPAGATION = 4000, (0, 1000), 50, 256, 16
+FORWARDS, SPOTS, WINDOW, WINDOWS, GRADIENT_ROWS, BY_BACKPROPAGATION = 4000, (0, 1000), 50, 40, 256, 16
 
 
 def made(job: Job, data: Path, optimizer: Path) -> Run:
@@ -81,6 +84,26 @@ def bend(run: Run, step: int, estimate: Tensor) -> float:
     return (plus + minus - 2 * here) / far**2
 
 
+def estimated(run: Run, step: int) -> tuple[Estimate, Tensor]:
+    """The estimate of a step, and ĝ."""
+    batches = batches_of(run, step)
+    prepare_step(run, batches, step)
+    with torch.inference_mode():
+        objective = run.engine.objective([run.engine.put(batch) for batch in batches])
+        key = Key(run.recipe.train.seed, step)
+        estimate = run.estimator.estimate(objective, key, run.state["estimator"], run.space)
+        return estimate, dense(run, estimate.grad)
+
+
+def sharpness(run: Run, spot: int) -> list[float]:
+    """Of a draw in each of so many windows, relative to their mean: its deviation, and the largest."""
+    steps = range(spot, spot + WINDOW * WINDOWS, WINDOW)
+    drawn = [(step, estimated(run, step)[1]) for step in steps]
+    found = [bend(run, step, estimate) / float(estimate.norm()) ** 2 for step, estimate in drawn]
+    mean = statistics.fmean(found)
+    return [statistics.stdev(found) / mean, max(found) / mean]
+
+
 def looked_at(run: Run, spot: int, draws: int) -> Row:
     """A method at the numbers that its run has."""
     by = Gradients.of(run.engine)
@@ -89,15 +112,9 @@ def looked_at(run: Run, spot: int, draws: int) -> Row:
     seen, sums, pairs = list[dict[str, float]](), list[dict[str, float]](), list[tuple[float, float]]()
     total = torch.zeros_like(whole)
     for step in range(spot, spot + draws):
-        batches = batches_of(run, step)
-        prepare_step(run, batches, step)
-        with torch.inference_mode():
-            objective = run.engine.objective([run.engine.put(batch) for batch in batches])
-            key = Key(run.recipe.train.seed, step)
-            estimate = run.estimator.estimate(objective, key, run.state["estimator"], run.space)
-            found = dense(run, estimate.grad)
+        estimate, found = estimated(run, step)
         if len(pairs) < BY_BACKPROPAGATION:
-            _, own = by([run.engine.put(batch) for batch in batches], run.space.theta)
+            _, own = by([run.engine.put(batch) for batch in batches_of(run, step)], run.space.theta)
             slope, direction = estimate.grad.terms[0]
             pairs.append((float(slope), float(own @ dense(run, Combo(((1.0, direction),))))))
         total += found
@@ -114,6 +131,7 @@ def looked_at(run: Run, spot: int, draws: int) -> Row:
         "slopes": round(statistics.correlation(*zip(*pairs, strict=True)), 4),
         **one,
         "progress": one["gain"] ** 2 / one["bend"] / 2 / cost,
+        "sharpness": sharpness(run, spot),
         "window": window,
         "window_progress": window["gain"] ** 2 / window["bend"] / 2 / cost / WINDOW if sums else None,
     }
