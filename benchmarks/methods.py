@@ -8,20 +8,25 @@ forwards; then two seeds take all of them, and are scored on test once, at the e
 model as it is, and `first-order`, AdamW on the same adapter for STEPS_FIRST_ORDER steps of 16 rows, its rate found in
 the same way around RATE_FIRST_ORDER.
 
-Steps are the product's own (captured, batches padded to buckets), without a session. Runs share the card in several
-processes, so seconds compare only roughly. A row is written when it is done, to OUT/methods.jsonl; what is there is not
-run again, so the script goes on where it stopped, and --seconds makes it stop. methods-<gpu>.json is made of all rows.
+Steps are the product's own (captured, batches padded to buckets), without a session. Runs share the cards of the
+machine, --processes on each, so seconds compare only roughly. A row is written when it is done, to OUT/methods.jsonl;
+what is there is not run again, so the script goes on where it stopped, and --seconds makes it stop. methods-<gpu>.json
+is made of all rows, each with the card that it ran on.
 """
 
 import argparse
+import functools
 import gc
 import json
 import math
 import multiprocessing
+import os
 import re
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,8 +49,11 @@ from zolite.recipe import Recipe
 from zolite.train import Examples, Run, assemble, batches_of, encode_all, stepper
 
 MODEL, BATCH, FORWARDS, SEEDS = "builtin:smollm2-135m", 16, 4000, (0, 1)
+CONTEXT = 1536  # tokens: no passage of BoolQ is cut
 FACTORS = (1 / 3, 1.0, 3.0)  # of the default rate
 STEPS_FIRST_ORDER, RATE_FIRST_ORDER = 500, 1e-3
+
+SLOW = {"first-order": 20, "agzo": 4, "grzo": 4}  # forwards' seconds over mezo's, about
 
 TASKS = {
     "sst2": "{sentence}\nSentiment: {label}",
@@ -65,14 +73,18 @@ class Job:
     """One run: what a row is known by."""
 
     task: str
-    method: str
-    factor: float
-    seed: int
-    forwards: int
-    split: str  # that it is scored on
+    method: str = "zero-shot"
+    factor: float = 1.0
+    seed: int = 0
+    forwards: int = 0
+    split: str = "test"  # that it is scored on
+
+    @classmethod
+    def of(cls, row: Row) -> "Job":
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
 
 
-def recipe_of(job: Job, data: Path, optimizer: Path) -> Recipe:
+def recipe_of(job: Job, data: Path, optimizer: Path = Path()) -> Recipe:
     """Its recipe, whose steps and rate follow from the job."""
     given = {
         "model.name": MODEL,
@@ -80,6 +92,7 @@ def recipe_of(job: Job, data: Path, optimizer: Path) -> Recipe:
         "method.optimizer": str(optimizer) if job.method == "zo-finetuner" else "",
         "data.path": str(data / job.task),
         "data.template": TASKS[job.task],
+        "data.context": CONTEXT,
         "train.batch": BATCH,
         "train.seed": job.seed,
     }
@@ -113,8 +126,24 @@ def first_order(run: Run) -> Take:
     return take
 
 
-def taken(loaded: models.Loaded, examples: Examples, recipe: Recipe, job: Job) -> Row:
+@functools.cache
+def loaded_model() -> models.Loaded:
+    """The model, once a process."""
+    return models.load(models.resolve(MODEL), "int8", models.pick_device("auto"), paths()["cache"])
+
+
+@functools.cache
+def examples_of(task: str, data: Path) -> Examples:
+    """A task's rows, once a process."""
+    tokenizer, recipe = models.tokenizer(models.resolve(MODEL), paths()["cache"]), recipe_of(Job(task), data)
+    return encode_all(tables.load(data / task, TASKS[task]), tokenizer, recipe)[0]
+
+
+def taken(job: Job, data: Path, optimizer: Path) -> Row:
     """Train and score one run."""
+    gc.collect()  # the run before
+    loaded, recipe = loaded_model(), recipe_of(job, data, optimizer)
+    examples = examples_of(job.task, data)
     device, steps = loaded.device, 0 if job.method == "zero-shot" else recipe.train.steps
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -129,6 +158,7 @@ def taken(loaded: models.Loaded, examples: Examples, recipe: Recipe, job: Job) -
         scored = evaluate(run.engine, examples[job.split], job.split, steps)
     return {
         **asdict(job),
+        "device": probe.device_name(device),
         "lr": recipe.train.lr,
         "eps": recipe.train.eps,
         "steps": steps,
@@ -140,49 +170,66 @@ def taken(loaded: models.Loaded, examples: Examples, recipe: Recipe, job: Job) -
     }
 
 
-def jobs(task: str, method: str, run: Callable[[Job], Row]) -> Iterator[Row]:
-    """A method's rows on a task, each asked for when the ones before are there."""
+def turn(task: str, method: str, known: dict[Job, Row]) -> list[Job]:
+    """The rows of a method on a task whose turn it is: those of the rates' search, then those of the best rate."""
     if method == "zero-shot":
-        yield run(Job(task, method, 1.0, 0, 0, "test"))
-        return
-    tried = []
-    for factor in FACTORS:
-        tried.append(run(Job(task, method, factor, SEEDS[0], FORWARDS // 4, "dev")))
-        yield tried[-1]
+        return [job for job in [Job(task)] if job not in known]
+    search = [Job(task, method, factor, SEEDS[0], FORWARDS // 4, "dev") for factor in FACTORS]
+    tried = [known[job] for job in search if job in known]
+    if len(tried) < len(search):
+        return [job for job in search if job not in known]
     best = max(tried, key=lambda row: (row["accuracy"], -row["loss"] if math.isfinite(row["loss"]) else -math.inf))
-    for seed in SEEDS:
-        yield run(Job(task, method, best["factor"], seed, FORWARDS, "test"))
+    finals = [Job(task, method, best["factor"], seed, FORWARDS, "test") for seed in SEEDS]
+    return [job for job in finals if job not in known]
 
 
-def work(pairs: Sequence[tuple[str, str]], options: argparse.Namespace, until: float) -> None:
-    """A process's share: its model, loaded once, and the rows that are not there yet."""
-    device = models.pick_device("auto")
-    source = models.resolve(MODEL)
-    loaded = models.load(source, "int8", device, paths()["cache"])
-    tokenizer, encoded = models.tokenizer(source, paths()["cache"]), dict[str, Examples]()
-    known = {json.dumps({k: row[k] for k in Job.__dataclass_fields__}): row for row in read(options.out)}
+def order(job: Job, data: Path) -> tuple[bool, float]:
+    """The few first; among them those on whose end most is waiting, in forwards by bytes of a row."""
+    forwards = job.forwards + (FORWARDS if job.split == "dev" else 0)
+    return job.method not in FEW, -forwards * SLOW.get(job.method, 1) * (data / job.task / "train.jsonl").stat().st_size
 
-    def run(job: Job) -> Row:
-        key = json.dumps(asdict(job))
-        if key not in known:
-            if time.monotonic() > until:
-                raise TimeoutError
-            recipe = recipe_of(job, options.data, options.optimizer)
-            if job.task not in encoded:
-                dataset = tables.load(options.data / job.task, TASKS[job.task])
-                encoded[job.task], _ = encode_all(dataset, tokenizer, recipe)
-            known[key] = taken(loaded, encoded[job.task], recipe, job)
-            with (options.out / "methods.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(known[key], ensure_ascii=False) + "\n")
-            gc.collect()
-        return known[key]
 
-    try:
-        for task, method in pairs:
-            for row in jobs(task, method, run):
-                print(line(row), flush=True)
-    except TimeoutError:
-        pass
+def process(card: str) -> ProcessPoolExecutor:
+    """One that sees this card alone."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = card  # as it is when a process starts, before anything looks for cards
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    pool.submit(os.getpid)  # starts it
+    return pool
+
+
+def cards() -> list[str]:
+    """What to call each card of the machine; "" where there is none."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return chosen.split(",") if chosen else [str(i) for i in range(torch.cuda.device_count())] or [""]
+
+
+def everything(pairs: Sequence[tuple[str, str]], options: argparse.Namespace, until: float) -> None:
+    """Every row that is not there yet, each when its turn comes and a process is free."""
+    known = {Job.of(row): row for row in read(options.out)}
+    idle = [(card, process(card)) for _ in range(options.processes) for card in cards()]
+    running = dict[Future[Row], tuple[Job, str, ProcessPoolExecutor]]()
+    asked = set[Job]()
+    while True:
+        late = time.monotonic() > until
+        todo = [job for pair in pairs for job in turn(*pair, known) if not (late or job in asked)]
+        for job in sorted(todo, key=lambda job: order(job, options.data))[: len(idle)]:
+            card, pool = idle.pop(0)
+            running[pool.submit(taken, job, options.data, options.optimizer)] = job, card, pool
+            asked.add(job)
+        if not running:
+            break
+        for done in wait(running, return_when=FIRST_COMPLETED).done:
+            job, card, pool = running.pop(done)
+            if error := done.exception():
+                print(f"{job} failed:", *traceback.format_exception(error), flush=True)
+                pool.shutdown(wait=False)
+                pool = process(card)  # what is left of a card's state after an error is not to be trusted
+            else:
+                known[job] = done.result()
+                with (options.out / "methods.jsonl").open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(known[job], ensure_ascii=False) + "\n")
+                print(line(known[job]), flush=True)
+            idle.append((card, pool))
 
 
 def line(r: Row) -> str:
@@ -223,7 +270,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("out", nargs="?", type=Path, default=RESULTS)
     parser.add_argument("--tasks", type=names, default=list(TASKS))
     parser.add_argument("--methods", type=names)
-    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=3, help="on each card")
     parser.add_argument("--seconds", type=float, default=math.inf, help="start no run after so many")
     parser.add_argument(
         "--optimizer", type=Path, help="file of `zolite learn-optimizer`; default OUT/optimizer.safetensors"
@@ -238,13 +285,7 @@ def main() -> None:
     until += options.seconds
     options.out.mkdir(parents=True, exist_ok=True)
     pairs = [(t, m) for t in options.tasks for m in METHODS[t] if not options.methods or m in options.methods]
-    context = multiprocessing.get_context("spawn")
-    shares = [pairs[i :: options.processes] for i in range(options.processes)]
-    workers = [context.Process(target=work, args=(share, options, until)) for share in shares if share]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    everything(pairs, options, until)
     rows = read(options.out)
     about = provenance()
     slug = re.sub(r"[^a-z0-9]+", "-", about["machine"].split(",")[0].lower()).strip("-")

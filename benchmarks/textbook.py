@@ -76,13 +76,14 @@ class Lora(nn.Module):
 
 @contextlib.contextmanager
 def restored(model: Any) -> Iterator[None]:
-    """Whatever was put in the place of modules is gone afterwards."""
+    """Whatever was put in the place of modules, or of their forwards, is gone afterwards."""
     before = [(module, dict(module._modules)) for module in model.modules()]
     try:
         yield
     finally:
         model.gradient_checkpointing_disable()
         for module, children in before:
+            vars(module).pop("forward", None)  # one that checkpoints
             module._modules.clear()
             module._modules.update(children)
         model.eval()

@@ -168,13 +168,13 @@ def test_no_step_waits_for_the_device(recipe: Make, quant: str, space: str) -> N
 @gpu
 def test_a_step_that_reads_back_is_taken_eagerly_and_said_once(recipe: Make) -> None:
     def reading(batches: Sequence[Any], step: Any) -> Estimate:
-        estimate = real(batches, step)
+        estimate = steps.step(batches, step)
         return replace(estimate, coefs=estimate.coefs * float(estimate.losses[0]))  # waits: what a ranking does
 
     data = recipe().data.path
     run, plain = (run_of(recipe, data__path=data) for _ in range(2))
-    real = stepper(run).step
-    take = Steps(run.engine, reading, run.state)
+    steps = stepper(run)
+    take = Steps(run.engine, steps.before, reading, run.state)
     losses = torch.stack([take(batches_of(run, step), step).losses for step in range(12)]).cpu()
     assert take.refusal() and take.refusal() == ""
     assert not take.captures
@@ -185,13 +185,13 @@ def test_a_step_that_reads_back_is_taken_eagerly_and_said_once(recipe: Make) -> 
 def test_a_method_that_counts_in_python_is_not_captured(recipe: Make) -> None:
     run = run_of(recipe)
     run.state["rule"]["taken"] = 0
-    real = stepper(run).step
+    steps = stepper(run)
 
     def counting(batches: Sequence[Any], step: Any) -> Estimate:
         run.state["rule"]["taken"] += 1
-        return real(batches, step)
+        return steps.step(batches, step)
 
-    take = Steps(run.engine, counting, run.state)
+    take = Steps(run.engine, steps.before, counting, run.state)
     for step in range(12):
         take(batches_of(run, step), step)
     assert run.state["rule"]["taken"] == 12  # the capture that was given up counts for nothing
