@@ -137,6 +137,7 @@ def recipe(tiny: Path, folder: Callable[..., Path]) -> Callable[..., Recipe]:
             "model.device": "cpu",
             "adapter.rank": 4,
             "adapter.readout": False,
+            "method.name": "mezo",
             "data.context": 128,
             "train.batch": 6,
             "train.steps": 6,

@@ -66,7 +66,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class MethodPart:
-    name: str = "mezo"
+    name: str = "mezo-rms"
     """a row of `zolite methods`; it decides what is left open below"""
     sampler: str = ""
     """where directions come from: normal, signs, low-rank, subspace, aligned, activation; guided(…) and the like"""

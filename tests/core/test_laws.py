@@ -329,7 +329,13 @@ def test_forwards(case: str) -> None:
     assert points / bench.estimator.groups == pytest.approx(2 * EVERY * forwards_per_step(m, t), rel=1e-12)
 
 
-STEP_LENGTHS = {"sign": 0.05, "adam": 0.05, "spread": 0.1, "per-example": 6e-3}  # where the slope's size is taken away
+STEP_LENGTHS = {
+    "sign": 0.05,
+    "rms": 0.05,
+    "adam": 0.05,
+    "spread": 0.1,
+    "per-example": 6e-3,
+}  # where the slope's size is taken away
 FEWER = {"fzoo": {"train.queries": 4}, "grzo": {"train.batch": 6}}
 
 

@@ -118,6 +118,20 @@ def mezo_slope(bench: Bench, theta: Array, step: int) -> tuple[float, Array]:
     return (loss_at(theta + EPS * z) - loss_at(theta - EPS * z)) / (2 * EPS), z
 
 
+def test_rms(twin: Twin) -> None:
+    """The slope over its running size; one step's is so much larger than those before that it is cut."""
+    bench, v, seen, cut = bench_of({"method.name": "mezo-rms", "method.beta2": 0.95}), 0.0, 0.0, 0
+    theta = start = bench.space.theta.double().numpy().copy()
+    for step in range(STEPS):
+        c, z = mezo_slope(bench, theta, step)
+        v, seen, applied = twin("rules").rms(v, seen, c, 0.95, 3.0)
+        cut += abs(applied) == 3.0
+        theta = theta - LR * applied * z
+        bench.step(step)
+    assert 0 < cut < STEPS
+    agree(bench, theta, start)
+
+
 @pytest.mark.parametrize("name", ["mezo-sign", "qzo"])
 def test_slopes(twin: Twin, name: str) -> None:
     """Rules on slopes: their sign, and a clip that some of the steps meet."""

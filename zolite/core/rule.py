@@ -107,7 +107,7 @@ class Rms(Rule):
     """
 
     beta2: float
-    most: float = 3.0
+    most: float = 3.0  # of its own size
 
     def init(self, space: Space) -> State:
         return {"v": space.theta.new_zeros(()), "seen": space.theta.new_zeros(())}

@@ -1,0 +1,242 @@
+"""Claim: without a learning rate `zolite train` does as well as with the best of a grid. SmolLM2-135M-Instruct in int8.
+
+python benchmarks/quality.py DATA [OUT] [--tasks sst2,trec] [--what auto,grid] [--processes 6] [--seconds 500]
+
+DATA: a folder with a folder of train, dev and test JSONL for each task; tasks that are not in methods.TASKS are
+prompted by their columns in their order. Rows of test accuracy, each of a run through the product's own loop, session and all,
+of FORWARDS forwards of 16 rows, of which the start in closed form and the tuning take their part:
+
+zero_shot     the model as it is
+first_order   AdamW on lora, rank 8, 300 steps of 16, at each of RATES; the best on dev counts
+auto          nothing given but the data: three seeds, at the checkpoint that is best on dev
+auto_long     the same with five times as many forwards
+grid          lr given: GRID rates in each space; seed 0 to choose on dev, two more of the best
+steady        auto for 600 steps with ten seeds: `left` counts how often the loss left its band, `failed` runs that died
+
+A row is written when it is done, to OUT/quality.jsonl, and not run again; quality-<gpu>.json is made of all rows.
+"""
+
+import argparse
+import functools
+import gc
+import json
+import math
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from common import RESULTS, provenance
+from methods import BATCH, CONTEXT, MODEL, TASKS, first_order, loaded_model
+from spread import Row, spread
+from textbook import restored
+
+from zolite import recipe as recipes
+from zolite import session as sessions
+from zolite import tuning
+from zolite.data import rows as tables
+from zolite.engine.readout import readout_
+from zolite.evaluate import evaluate
+from zolite.events import Evaluated, Noted
+from zolite.history import best_step
+from zolite.model import load as models
+from zolite.paths import paths
+from zolite.recipe import Recipe
+from zolite.replay import read_
+from zolite.train import Examples, Run, assemble, encode_all, facts_of, train, tuned
+
+FORWARDS, LONG = 4000, 20_000
+STEADY_STEPS, EPS = 600, 1e-2
+STEPS_FIRST_ORDER, RATES = 300, (3e-4, 1e-3, 3e-3)
+GRID = {
+    "lora-b": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    "lora": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+    "lora-core": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+}
+WHATS = ("first_order", "auto", "grid", "zero_shot", "auto_long", "steady")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: what a row is known by."""
+
+    task: str
+    what: str
+    seed: int = 0
+    space: str = "lora-b"
+    lr: float = 0.0  # 0: measured
+
+    @classmethod
+    def of(cls, row: Row) -> "Job":
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
+
+    @property
+    def forwards(self) -> int:
+        return {"auto_long": LONG, "steady": 2 * STEADY_STEPS, "zero_shot": 0}.get(self.what, FORWARDS)
+
+
+def template(folder: Path) -> str:
+    """A task's prompt: of methods.TASKS, or its columns in their order."""
+    if folder.name in TASKS:
+        return TASKS[folder.name]
+    first = json.loads((folder / "train.jsonl").open(encoding="utf-8").readline())
+    return "\n".join("{" + name + "}" for name in first if name != "label") + "\nLabel: {label}"
+
+
+def recipe_of(job: Job, data: Path) -> Recipe:
+    given = {
+        "model.name": MODEL,
+        "adapter.space": job.space,
+        "data.path": str(data / job.task),
+        "data.template": template(data / job.task),
+        "data.context": CONTEXT,
+        "train.batch": BATCH,
+        "train.seed": job.seed,
+        "train.lr": job.lr,
+        "train.eps": EPS if job.lr else 0.0,
+        "train.steps": STEPS_FIRST_ORDER if job.what == "first_order" else max(1, job.forwards // 2),
+    }
+    return recipes.override(recipes.Recipe(), given)
+
+
+@functools.cache
+def dataset_of(task: str, data: Path) -> tuple[tables.Dataset, Examples]:
+    """A task's rows, once a process."""
+    tokenizer, dataset = models.tokenizer(models.resolve(MODEL), paths()["cache"]), None
+    dataset = tables.load(data / task, template(data / task))
+    return dataset, encode_all(dataset, tokenizer, recipe_of(Job(task, "auto"), data))[0]
+
+
+def taken(data: Path, job: Job) -> Row:
+    """Train and score one run."""
+    gc.collect()  # the run before
+    loaded, began = loaded_model(), time.monotonic()
+    dataset, examples = dataset_of(job.task, data)
+    given = recipe_of(job, data)
+    with restored(loaded.model):
+        run = assemble(recipes.resolve(given), loaded, examples, facts_of(loaded, dataset), (), 0)
+        row = {"first_order": by_gradients, "zero_shot": as_it_is}.get(job.what, by_forwards)(run, given, job)
+        seconds = round(time.monotonic() - began, 1)
+        test = evaluate(run.engine, examples["test"], "test", 0)
+    return {**asdict(job), "forwards": job.forwards, "accuracy": round(100 * test.value, 2), **row, "seconds": seconds}
+
+
+def as_it_is(run: Run, given: Recipe, job: Job) -> Row:
+    return {}
+
+
+def by_gradients(run: Run, given: Recipe, job: Job) -> Row:
+    take = first_order(run)
+    for step in range(STEPS_FIRST_ORDER):
+        take(step)
+    return {"dev": round(100 * evaluate(run.engine, run.examples["dev"], "dev", 0).value, 2), "forwards": 300}
+
+
+def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
+    """Through a session; ends at the checkpoint that is best on dev."""
+    spent = 0
+    if given.adapter.space == "lora-b":
+        _, rows = readout_(run.engine, run.examples)
+        spent += math.ceil(rows / BATCH)
+    run = replace(run, recipe=replace(run.recipe, adapter=replace(run.recipe.adapter, readout=False)))
+    spent += 0 if job.lr else 2 * tuning.DIRECTIONS * len(tuning.RADII) * tuning.BATCHES
+    steps = STEADY_STEPS if job.what == "steady" else max(1, (job.forwards - spent) // 2)
+    sized = recipes.resolve(replace(given, train=replace(given.train, steps=steps)))
+    run = tuned(replace(run, recipe=replace(run.recipe, train=sized.train)), given.train)
+    events, curve = [], []
+    with sessions.create(None, run.recipe, run.facts) as session:
+        for event in train(run, session):
+            events += [event] if isinstance(event, Noted) else []
+            curve += [(event.step, round(100 * event.value, 1))] if isinstance(event, Evaluated) else []
+        best = best_step(session)
+        saved = session.at(best)
+        assert saved is not None
+        read_(saved.tensors(), saved.state()["method"], run.space, run.state)
+    dev = round(100 * evaluate(run.engine, run.examples["dev"], "dev", 0).value, 2)
+    said = [event.message for event in events if event.level == "warning"]
+    left = sum("out of its band" in text for text in said)
+    t = run.recipe.train
+    return {
+        "dev": dev, "spent": spent, "steps": steps, "used_lr": t.lr, "eps": t.eps, "best": best, "left": left,
+        "curve": curve, "said": [*run.choices, *said],
+    }  # fmt: skip
+
+
+def turn(tasks: list[str], whats: list[str], known: dict[Job, Row]) -> Iterator[Job]:
+    """Every run whose turn it is, the longest first."""
+    for what in whats:
+        for task in sorted(tasks, key=lambda t: {"boolq": 0, "rte": 1}.get(t, 2)):
+            yield from TURNS[what](task, known)
+
+
+def _grid(task: str, known: dict[Job, Row]) -> Iterator[Job]:
+    search = [Job(task, "grid", 0, space, lr) for space, rates in GRID.items() for lr in rates]
+    yield from search
+    if all(job in known for job in search):
+        best = max(search, key=lambda job: known[job]["dev"])
+        yield from (replace(best, seed=seed) for seed in (1, 2))
+
+
+TURNS = {
+    "zero_shot": lambda task, known: [Job(task, "zero_shot")],
+    "first_order": lambda task, known: [Job(task, "first_order", 0, "lora", lr) for lr in RATES],
+    "auto": lambda task, known: [Job(task, "auto", seed) for seed in range(3)],
+    "auto_long": lambda task, known: [Job(task, "auto_long")],
+    "grid": _grid,
+    "steady": lambda task, known: [Job(task, "steady", seed) for seed in range(10)],
+}
+
+
+def summary(rows: list[Row]) -> Iterator[str]:
+    """Test accuracy by task: what counts of each kind of run."""
+    yield "| task | " + " | ".join(WHATS) + " | left its band |"
+    yield "| --- |" + " --- |" * (len(WHATS) + 1)
+    for task in dict.fromkeys(row["task"] for row in rows):
+        cells = [_cell([row for row in rows if (row["task"], row["what"]) == (task, what)], what) for what in WHATS]
+        left = sum(row.get("left", 0) for row in rows if row["task"] == task and row["lr"] == 0)
+        yield f"| {task} | " + " | ".join(cells) + f" | {left} |"
+
+
+def _cell(rows: list[Row], what: str) -> str:
+    if rows and what in ("grid", "first_order"):
+        best = max((row for row in rows if row["seed"] == 0), key=lambda row: row["dev"])
+        rows = [row for row in rows if (row["space"], row["lr"]) == (best["space"], best["lr"])]
+    found = [row["accuracy"] for row in rows]
+    return f"{sum(found) / len(found):.1f} ({min(found):.1f} to {max(found):.1f})" if found else ""
+
+
+def parsed() -> argparse.Namespace:
+    def names(text: str) -> list[str]:
+        return [part for part in text.split(",") if part]
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", nargs="?", type=Path, default=RESULTS)
+    parser.add_argument("--tasks", type=names, default=list(TASKS))
+    parser.add_argument("--what", type=names, default=list(WHATS))
+    parser.add_argument("--processes", type=int, default=6, help="on each card")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="start no run after so many")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options, began = parsed(), time.monotonic()
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = spread(
+        functools.partial(turn, options.tasks, options.what),
+        functools.partial(taken, options.data),
+        Job.of,
+        options.out / "quality.jsonl",
+        options.processes,
+        began + options.seconds,
+    )
+    about = provenance()
+    slug = re.sub(r"[^a-z0-9]+", "-", about["machine"].split(",")[0].lower()).strip("-")
+    text = json.dumps({"provenance": about, "rows": rows}, indent=1, ensure_ascii=False)
+    (options.out / f"quality-{slug}.json").write_text(text + "\n", encoding="utf-8")
+    print(*summary(rows), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
