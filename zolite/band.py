@@ -37,9 +37,9 @@ class Band:
         weight = 1 / min(self.steps, SPAN)
         apart = loss - self.smooth if self.steps > 1 else 0.0
         self.smooth += weight * (loss - self.smooth)
-        if self.steps < SPAN or self.smooth <= self.limit:
-            self.square += weight * (min(apart**2, 9 * self.square or apart**2) - self.square)  # no step widens it much
-        if self.steps >= SPAN and self.smooth <= self.best:
-            self.best = self.smooth
-        if self.steps >= SPAN and self.smooth <= self.best + math.sqrt(self.square) / 2:
-            self.good = step
+        if self.steps >= SPAN:
+            self.best = min(self.best, self.smooth)
+        if self.smooth <= self.best + math.sqrt(self.square) / 2:  # what is on its way out does not widen it
+            most = 4 * self.square if self.steps > SPAN else math.inf  # nor does one step
+            self.square += weight * (min(apart**2, most) - self.square)
+            self.good = step if self.steps >= SPAN else self.good

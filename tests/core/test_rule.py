@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from zolite.core.direction import Combo, Noise, Scalar
 from zolite.core.estimator import Estimate
 from zolite.core.key import Key, Step
-from zolite.core.rule import Descend, schedule
+from zolite.core.rule import Descend, Rms, schedule
 from zolite.core.space import make_space
 
 CPU, META = torch.device("cpu"), torch.device("meta")  # whatever reads a value on the host fails with a meta tensor
@@ -68,3 +68,16 @@ def test_no_waiting(kind: str) -> None:
     """The learning rate of a step on the device, and what it scales, are reckoned there."""
     step, coefs = (torch.empty(shape, dtype=dtype, device=META) for shape, dtype in (((), torch.int64), (2, None)))
     assert all(isinstance(c, torch.Tensor) and c.device == META for c in values(scaled(kind, 0.1, 10, step, coefs)))
+
+
+def test_a_slope_in_its_own_unit() -> None:
+    """Whatever the slopes' unit, the first step has length one; an outlier is cut, and no slope is none."""
+    space, rule = make_space({"w": (3,)}, 0, torch.float32, CPU), Rms(0.99)
+    for unit in (1e-6, 1.0, 1e6):
+        state, moved = rule.init(space), []
+        for slope in (unit, -unit, 0.0, unit, 50 * unit):
+            coefs = torch.tensor([slope])
+            estimate = Estimate(Combo(((coefs[0], Noise(Key(1, 0))),)), coefs, coefs)
+            ((c, _),) = rule.update(estimate, 0, state, space).grad.terms
+            moved.append(float(c))
+        assert moved == pytest.approx([1.0, -1.0, 0.0, 1.0, 3.0], rel=1e-5)

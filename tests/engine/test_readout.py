@@ -1,4 +1,4 @@
-"""Claims about the start in closed form: what it predicts is what the model then says, and it is part of the session."""
+"""Claims about the start in closed form: what it predicts is what the model then says, and sessions hold it."""
 
 import json
 from collections.abc import Callable
