@@ -40,12 +40,13 @@ from zolite.backprop import needed
 from zolite.bench import Shape, Step
 from zolite.engine import probe
 from zolite.engine import profile as profiles
+from zolite.engine.frames import frames
 from zolite.errors import DoesNotFit
 from zolite.evaluate import evaluate
 from zolite.facts import ModelSpec
 from zolite.ledger import Ledger, Rows, allocated, laid_out, ledger, ours, peak, weights
 from zolite.machine import Hardware
-from zolite.model.load import Loaded, load, pick_device, resolve
+from zolite.model.load import Loaded, load, pick_device, resolve, select
 from zolite.model.quant import replace_
 from zolite.model.slots import SlotLinear
 from zolite.pace import step_seconds
@@ -111,6 +112,7 @@ QUICK = (
     Case("tiny", "int8", "lora", 4, 64),
     Case("tiny", "nf4", "lora", 4, 64),
     Case("tiny", "bf16", "lora", 4, 128, microbatch=2),
+    Case("tiny", "bf16", "lora-core", 4, 64),
     Case("tiny", "bf16", "lora-b", 4, 128, microbatch=1, slots=1, budget_bytes=24 * GIB, what="budget"),
 )
 
@@ -155,6 +157,8 @@ def measured(hardware: Hardware, loaded: Loaded, case: Case) -> Result:
         "predicted_card": ours(lines),
         "predicted_s": step_seconds(hardware, spec, recipe, rows),
     }
+    if case.space == "lora-core":
+        frames(loaded, select(loaded.model, ()), recipe)  # found once and kept, which is part of a load
     probe.hold_to(loaded.device, budget, hardware.context_bytes)
     try:
         found = bench.measure(lambda: as_trained(loaded, recipe, case), loaded.device)

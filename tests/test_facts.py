@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from zolite import catalog, facts, headers, machine
+from zolite import catalog, cli, facts, headers, machine
 from zolite import recipe as recipes
 from zolite.architectures import FAMILIES, Linear
 from zolite.core.methods import METHODS
@@ -162,7 +162,8 @@ def test_catalogue_recipes(name: str) -> None:
     """Each model's recipe is one that training takes, and fits a card of the catalogue, but for what none holds."""
     known = catalog.models()[name]
     assert known.recipe
-    recipe = recipes.resolve(recipes.from_dict({**known.recipe}))
+    recipe = recipes.resolve(cli._base(name))
+    assert recipe == recipes.resolve(recipes.from_dict({**known.recipe}))
     assert recipe.adapter.space in METHODS[recipe.method.name].spaces
     largest, spec = machine.published("rtx-5090"), facts.spec(name)
     fits = peak(ledger(largest, spec, [*layouts(recipe)][-1], Rows(512, 64))) <= largest.total_bytes

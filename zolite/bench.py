@@ -208,7 +208,8 @@ def random_model(name: str, weights: str, device: torch.device) -> Loaded:
     for module in model.modules():
         if "RMSNorm" in type(module).__name__:
             module.weight = nn.Parameter(torch.ones(shape.hidden, dtype=dtype, device=device))
-    return Loaded(model.eval().requires_grad_(False), device, "random", Source(f"random {name}", "random", None))
+    source = Source(f"random {name}", "random", None)
+    return Loaded(model.eval().requires_grad_(False), device, source.name, source)
 
 
 def _empty(shape: Shape, device: torch.device) -> Any:

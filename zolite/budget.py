@@ -73,7 +73,7 @@ def _too_much(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -
     return DoesNotFit(
         what,
         f"the smallest that would is {sizes[least].model.quant}, one row and one point at a time, with "
-        f"{human_bytes(least)}; `zolite plan --vram {recipe.train.vram_gib:g}GiB` lists what fits",
+        f"{human_bytes(least)}; `zolite plan --vram {hardware.total_bytes >> 20}MiB` lists what fits",
     )
 
 

@@ -34,9 +34,7 @@ class Known:
     parameters: int  # as published; a test counts them from the config
     config: Mapping[str, Any]
     suggested: bool = True  # without being named; OPT is there for comparison with papers
-    recipe: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # settings in which it differs from the defaults, or is known
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # as a recipe file has it
     tried: str = ""  # what that recipe is known by; empty where nobody has run it
 
 
