@@ -35,6 +35,7 @@ from textbook import restored
 from zolite import recipe as recipes
 from zolite import session as sessions
 from zolite import tuning
+from zolite.composition import STEP_SIZES
 from zolite.data import rows as tables
 from zolite.engine.readout import readout_
 from zolite.evaluate import evaluate
@@ -47,12 +48,12 @@ from zolite.replay import read_
 from zolite.train import Examples, Run, assemble, encode_all, facts_of, train, tuned
 
 FORWARDS, LONG = 4000, 20_000
-STEADY_STEPS, EPS = 600, 1e-2
+STEADY_STEPS = 600
 STEPS_FIRST_ORDER, RATES = 300, (3e-4, 1e-3, 3e-3)
 GRID = {
     "lora-b": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
     "lora": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
-    "lora-core": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    "lora-core": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
 }
 WHATS = ("first_order", "auto", "grid", "zero_shot", "auto_long", "steady")
 
@@ -94,7 +95,7 @@ def recipe_of(job: Job, data: Path) -> Recipe:
         "train.batch": BATCH,
         "train.seed": job.seed,
         "train.lr": job.lr,
-        "train.eps": EPS if job.lr else 0.0,
+        "train.eps": STEP_SIZES[job.space][1] if job.lr else 0.0,
         "train.steps": STEPS_FIRST_ORDER if job.what == "first_order" else max(1, job.forwards // 2),
     }
     return recipes.override(recipes.Recipe(), given)

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 from zolite import evaluate, facts, working
+from zolite.engine import frames
 from zolite.model import fused, loss, quant
 from zolite.model.loss import Head
 from zolite.model.quant import Int8Linear, linear_names, replace_
@@ -191,4 +192,4 @@ def test_constants() -> None:
     assert (working.PIECE_BYTES, working.PIECE_BYTES_EXPANDED) == (fused.PIECE_BYTES, fused.PIECE_BYTES_EXPANDED)
     assert working.TILE_ROWS == fused.STEP
     assert (working.CHUNK_NUMBERS, working.COLUMNS) == (loss.CHUNK_NUMBERS, loss.COLUMNS)
-    assert working.EVAL_TOKENS == evaluate.EVAL_TOKENS
+    assert working.EVAL_TOKENS == evaluate.EVAL_TOKENS and working.FRAME_TOKENS == frames.TOKENS

@@ -9,7 +9,7 @@ K points in a forward, n trained numbers, a bytes of an activation.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from zolite.architectures import Linear
 from zolite.composition import chain_of
@@ -18,7 +18,7 @@ from zolite.facts import ModelSpec
 from zolite.machine import Hardware
 from zolite.recipe import Recipe
 from zolite.text import human_bytes
-from zolite.working import EVAL_TOKENS, FLOAT, Forward, Model, Working, working
+from zolite.working import EVAL_TOKENS, FLOAT, FRAME_TOKENS, Forward, Model, Working, working
 
 MIB = 2**20
 STEP = 8  # data/batch.py: a bucket may end so far behind the longest row
@@ -249,16 +249,24 @@ def busy(step: Working, evaluation: Working) -> list[Line]:
 def load(hardware: Hardware, model: Model, fixed: Sequence[Line], step: Working, evaluation: Working) -> Line:
     """How far a load exceeds the run: it reads tensor by tensor, and quantizes each from a copy or two in 16 bits.
 
-    Frames are found in one layer's weight in float32, by products with thin matrices.
+    Frames are found in a forward of some tokens, layer by layer in float32.
     """
     largest = max(linear.inputs * linear.outputs for linear in model.spec.linears)
     copies = {"int8": 2 * model.activation + 1, "nf4": model.activation}.get(model.quant, 0) * largest
     if model.core:
-        copies = max(copies, (FLOAT + (model.activation if model.quant == "nf4" else 0)) * largest)
+        copies = max(copies, framing(model))
     if hardware.device == "cpu":
         copies += 2 * model.activation * model.spec.embedding  # a load of SmolLM2-135M took about so much
     more = max(0, copies - peak(fixed[4:]) - max(step.peak, evaluation.peak))
     return Line("load", more, f"before they are quantized layers take {human_bytes(copies)}, while nothing runs yet")
+
+
+def framing(model: Model) -> int:
+    """What it takes to find frames: a forward without adapters, a weight, and a layer's rows twice, for their mean."""
+    bare = working(replace(model, fused=False, adapted=frozenset()), Forward(1, *FRAME_TOKENS, 1))
+    rows = FRAME_TOKENS[0] * FRAME_TOKENS[1]
+    most = max(each.inputs * each.outputs + 2 * rows * (each.inputs + each.outputs) for each in model.spec.linears)
+    return bare.peak + FLOAT * most
 
 
 def mapped(spec: ModelSpec) -> int:

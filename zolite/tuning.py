@@ -22,9 +22,9 @@ from zolite.core.key import Key
 from zolite.core.sampler import Objective
 from zolite.recipe import TrainPart
 
-RADII = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+RADII = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 FLAT = 3  # of the first radii: there the loss is that at θ, but for rounding
-DIRECTIONS, BATCHES = 6, 2
+DIRECTIONS, BATCHES = 4, 2
 WALK = 0.05  # nats that a run's random walk may cost
 WEAK = 2.0  # signal over noise below which a run learns little
 EVENLY = 3.0  # √(T / EVENLY): a walk of T steps that fall evenly to 0, over its first step

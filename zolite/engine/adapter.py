@@ -90,7 +90,7 @@ def _wrap(model: Any, name: str, adapter: Adapter, blocks: dict[str, Block], sca
     else:
         frame = adapter.frames.layers[name]
         u, v = (t.to(slots.device, dtype) for t in (frame.u, frame.v))
-        layer = SlotLinear(base, v, u.expand(len(slots), *u.shape), scale * frame.unit, active, factor("c"))
+        layer = SlotLinear(base, v, u.expand(len(slots), *u.shape), scale * float(frame.unit), active, factor("c"))
     adapter.layers[name] = layer
     replace_(model, name, layer)
 

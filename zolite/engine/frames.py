@@ -3,43 +3,51 @@
     found = frames(loaded, names, recipe)      of a model that is there
     found = recorded(session, names)           of a session, as a rule without its model
 
-ΔW = scale · unit · U C V. U (out, r) and V (r, in) are the first singular vectors of the weight as it is multiplied,
-C (r, r) is what a run trains; all points share U and V. Both are orthonormal, and `unit` is the root mean square of the
-r singular values between them: C = 1 then adds as much as the weight itself has there, whatever a layer's size, so one
-ε and one learning rate mean the same relative change in every layer. The singular values are not spread over C: its
-r² coordinates are to be equally long, for isotropic directions would hardly look along the short ones.
+ΔW = scale · unit · U C V. C (r, r) is what a run trains; all points share U (out, r) and V (r, in), orthonormal:
+the main directions in which the layer's outputs and its inputs differ from token to token. `unit` is the weight's norm
+over √r: C = 1 then adds as much as the weight itself has, whatever a layer's size, so one ε and one learning rate mean
+the same relative change everywhere. No spectrum is spread over C: its r² coordinates are to be equally long, for
+isotropic directions would hardly look along the short ones.
 
-The vectors come from a randomised SVD (Halko, Martinsson and Tropp 2011, arXiv 0909.4061), layer by layer, in float32
-on the model's device: the same bits for the same weights on one machine, but not on every one. Sessions therefore hold
-a digest. Kept in float16, which is what they are multiplied and exported in: any numbers near those would do, as long
-as they stay the same.
+A gradient is made of inputs and of what flows back through the outputs, so frames of activations hold much of it; the
+weight's own first singular vectors, the obvious choice, hold less of it than random frames do (docs/log.md). The tokens
+are TOKENS random ones: frames then belong to the model alone, not to anybody's rows, and are found again without them.
+A sequence's first token is left out, since attention parks there what means nothing (arXiv 2309.17453).
+
+Directions come from a randomised SVD (Halko, Martinsson and Tropp 2011, arXiv 0909.4061) of each layer's activations as
+a forward comes by, in float32 on the model's device: the same bits for the same weights on one machine, but not on
+every one. Sessions therefore hold a digest. Kept in float16, of which both products and exports are made: any numbers
+near those would do, as long as they stay the same.
 
 r rank, or a layer's smaller side where that is less.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from zolite import disk
 from zolite.engine import probe
 from zolite.errors import ZoliteError
 from zolite.model import load as models
+from zolite.model.loss import generic
 from zolite.model.quant import weight16
 from zolite.paths import paths
 from zolite.recipe import Recipe
 from zolite.session import Session
 
-FORMAT = 1
+FORMAT, PARTS = 1, ("u", "v", "unit")
+TOKENS = (17, 64)  # sequences and their length: more rows than any rank has columns
 OVERSAMPLED, ROUNDS = 8, 2  # columns more than asked for, and power iterations
 
 
@@ -48,12 +56,8 @@ class Frame:
     """Of one layer, on the CPU."""
 
     u: Tensor  # (out, r) float16, orthonormal columns
-    s: Tensor  # (r,) float32, the singular values, largest first
     v: Tensor  # (r, in) float16, orthonormal rows
-
-    @property
-    def unit(self) -> float:
-        return float(self.s.square().mean().sqrt())
+    unit: Tensor  # () float32
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Frames:
         for name, core in cores.items():
             layer = name.rpartition(".")[0]
             frame, missing = self.layers[layer], self.rank - len(core)
-            a, b = frame.v.to(core), frame.u.to(core) @ core * frame.unit
+            a, b = frame.v.to(core), frame.u.to(core) @ core * float(frame.unit)
             made[f"{layer}.a"], made[f"{layer}.b"] = pad(a, (0, 0, 0, missing)), pad(b, (0, missing))
         return made
 
@@ -88,7 +92,7 @@ def frames(loaded: models.Loaded, names: Iterable[str], recipe: Recipe) -> Frame
     file = place(loaded.fingerprint, recipe, ordered)
     if (kept := read(file)) is not None:
         return kept
-    layers = {name: frame(weight16(loaded.model.get_submodule(name), torch.float32), rank) for name in ordered}
+    layers = find(loaded, ordered, rank)
     made = Frames(layers, rank, probe.device_name(loaded.device), digest(layers))
     data = save(_tensors(layers), {"about": json.dumps({**made.facts, "rank": rank})})
     with disk.saving("the frames", file, len(data)):
@@ -129,14 +133,52 @@ def place(fingerprint: str, recipe: Recipe, names: list[str]) -> Path:
 
 
 @torch.no_grad()
-def frame(weight: Tensor, rank: int) -> Frame:
-    """Of a weight (out, in), from fixed random numbers: asked again it gives the same bits."""
-    weight, r = weight.float(), min(rank, *weight.shape)
-    with torch.random.fork_rng(devices=[weight.device] if weight.device.type == "cuda" else []):
+def find(loaded: models.Loaded, names: Sequence[str], rank: int) -> dict[str, Frame]:
+    """Of every layer, in one forward; where that says too little of one, between its weight's own directions."""
+    layers: dict[str, Frame] = {}
+
+    def hook(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        x, y = varying(inputs[0]), varying(output)
+        if len(x) >= rank and bool(x.isfinite().all() & y.isfinite().all()):
+            layers[name] = frame(weight_of(module), x, y, rank)
+
+    modules = {name: loaded.model.get_submodule(name) for name in names}
+    handles = [module.register_forward_hook(partial(hook, name)) for name, module in modules.items()]
+    words = loaded.model.get_input_embeddings().num_embeddings
+    ids = torch.randint(words, TOKENS, generator=torch.Generator().manual_seed(0)).to(loaded.device)
+    try:
+        generic(loaded.model)(ids, ids.new_zeros(1))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name in modules.keys() - layers.keys():
+        weight = weight_of(modules[name])
+        layers[name] = frame(weight, weight, weight.mT, rank)
+    return layers
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    return weight16(layer, torch.float32).float()
+
+
+def varying(x: Tensor) -> Tensor:
+    """Activations (sequences, tokens, width) to what differs between tokens, first ones left out: (rows, width)."""
+    rows = (x[:, 1:] if x.dim() == 3 else x).float().flatten(0, -2)
+    return rows - rows.mean(dim=0)
+
+
+def frame(weight: Tensor, inputs: Tensor, outputs: Tensor, rank: int) -> Frame:
+    """Between the main directions of a layer's outputs (rows, out) and inputs (rows, in); weight (out, in)."""
+    r = min(rank, *weight.shape)
+    u, v = (main(x, r).to(torch.float16).cpu() for x in (outputs, inputs))
+    return Frame(u.contiguous(), v.mT.contiguous(), (weight.norm() / r**0.5).cpu())
+
+
+def main(x: Tensor, r: int) -> Tensor:
+    """The first r right singular vectors of x (rows, columns), (columns, r), from fixed random numbers."""
+    with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
         torch.manual_seed(0)
-        u, s, v = torch.svd_lowrank(weight, min(r + OVERSAMPLED, *weight.shape), ROUNDS)
-    half = [t[:, :r].to(torch.float16).cpu() for t in (u, v)]
-    return Frame(half[0].contiguous(), s[:r].cpu(), half[1].mT.contiguous())
+        return torch.svd_lowrank(x, min(r + OVERSAMPLED, *x.shape), ROUNDS)[2][:, :r]
 
 
 def read(file: Path) -> Frames | None:
@@ -146,7 +188,7 @@ def read(file: Path) -> Frames | None:
             about: dict[str, Any] = json.loads(opened.metadata()["about"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
         names = {name.rpartition(".")[0] for name in tensors}
-        layers = {name: Frame(*(tensors[f"{name}.{part}"] for part in "usv")) for name in names}
+        layers = {name: Frame(*(tensors[f"{name}.{part}"] for part in PARTS)) for name in names}
         if digest(layers) != about["digest"]:
             return None
         return Frames(layers, about["rank"], about["device"], about["digest"])
@@ -163,4 +205,4 @@ def digest(layers: Mapping[str, Frame]) -> str:
 
 
 def _tensors(layers: Mapping[str, Frame]) -> dict[str, Tensor]:
-    return {f"{name}.{part}": getattr(frame, part) for name, frame in layers.items() for part in "usv"}
+    return {f"{name}.{part}": getattr(frame, part) for name, frame in layers.items() for part in PARTS}
