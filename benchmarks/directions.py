@@ -1,168 +1,187 @@
-"""Claim: what separates a method's directions from mezo's: noise, norm, alignment or rank.
+"""Claim: what separates a method's directions from mezo's: norm, alignment, rank or noise. On a CPU, without a forward.
 
-python benchmarks/directions.py DATA [OUT] [--tasks sst2,trec] [--methods mezo,lozo] [--draws 200] [--optimizer FILE]
+python benchmarks/directions.py DATA [OUT] [--tasks trec,sst2] [--methods mezo,lozo] [--draws 50] [--optimizer FILE]
 
-At numbers θ that mezo at its default rate comes to in 0 and in 1,000 of 2,000 steps, and that stay where they are,
-each method makes --draws estimates ĝ of the gradient, as in steps one after the other, each on the next batch of 16. G
-is the gradient over GRADIENT_ROWS rows, by backpropagation; H a second difference of the loss of a step's batch, as far
-away as the method's points are. Everything is relative to ‖G‖ and averaged:
+ROWS rows' own gradients are taken by backpropagation (float32, SmolLM2-135M, lora-b) at two θ: at the start, and after
+FIRST_ORDER steps of AdamW. With them the loss of a batch is a plane, on which each method makes its estimates ĝ of the
+gradient G as in steps one after the other, each on a batch of 16 of the rows; θ stays where it is. ĝ is times the
+method's default rate over mezo's. The curvature is the rows' Fisher matrix F, the mean of their gradients' squares.
+Averages, relative to ‖G‖:
 
-- slopes: correlation of the first slopes with those by backpropagation on the same batch; 1 is free of noise
 - gain: ⟨ĝ, G⟩, how much of the gradient a step follows; 1 for an unbiased estimate
-- cosine: root mean square of ĝ's with G; one random direction of n numbers has √(1/n)
-- norm: ‖ĝ‖², about n for one random direction
-- bend: ĝᵀHĝ, the loss' curvature along a step
-- window, and its gain, cosine, norm and bend: the same of the mean of WINDOW estimates in a row
-- sharpness: bend / norm over the mean of that, a draw in each of WINDOWS windows: its deviation and its largest, which
-  is what bounds a rate that must be stable in all of them
-
-What a step can take off the loss at the best rate is gain² / 2 bend of ‖G‖², which `progress` is, over the forwards.
+- cosine: root mean square of ĝ's with G
+- norm: ‖ĝ‖² over n
+- bend: ĝᵀFĝ; what a step at the best rate takes off the loss goes with gain² / bend: `progress`, over the forwards
+- window: the same of the mean of WINDOW estimates in a row, which low-rank makes in one subspace
+- sharp: ĝᵀFĝ / ‖ĝ‖², a draw in each of WINDOWS windows: mean and largest, over mezo's mean (tr F / n). A rate that is
+  stable in all of them goes with one over the largest.
 """
 
 import argparse
 import json
 import statistics
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from common import RESULTS, write
-from methods import Job, Row, examples_of, loaded_model, recipe_of
-from textbook import restored
+from methods import BATCH, MODEL, Job, Row, examples_of, first_order, recipe_of
 from torch import Tensor
 
-from zolite.core.direction import Combo, Dense
-from zolite.core.estimator import Estimate
+from zolite.composition import STEP_SIZES
+from zolite.core.build import build
+from zolite.core.direction import dense
+from zolite.core.estimator import Estimator
 from zolite.core.key import Key
 from zolite.core.methods import forwards_per_step
+from zolite.core.sampler import Objective
+from zolite.core.space import Space
+from zolite.core.state import State
 from zolite.learn import Gradients
 from zolite.learned import networks
-from zolite.train import Run, assemble, batches_of, prepare_step, stepper
+from zolite.model import load as models
+from zolite.paths import paths
+from zolite.recipe import Recipe
+from zolite.train import Run, assemble
 
-FORWARDS, SPOTS, WINDOW, WINDOWS, GRADIENT_ROWS, BY_BACKPROPAGATION = 4000, (0, 1000), 50, 40, 256, 16
-
-
-def made(job: Job, data: Path, optimizer: Path) -> Run:
-    """A run that is yet to begin."""
-    loaded, recipe = loaded_model(), recipe_of(job, data, optimizer)
-    nets = networks(recipe.method.optimizer, loaded.fingerprint)
-    return assemble(recipe, loaded, examples_of(job.task, data), {}, (), 0, nets)
+FORWARDS, ROWS, FIRST_ORDER, RATE, WINDOW, WINDOWS = 4000, 32, 10, 3e-3, 50, 20
+SPOTS = {"start": 0, "after": 1000}  # θ, and the number of the first step that is drawn there
 
 
-def reached(job: Job, data: Path) -> list[Tensor]:
-    """θ after as many steps as SPOTS has, by mezo."""
-    run, found = made(job, data, Path()), list[Tensor]()
-    take = stepper(run)
-    for step in range(max(SPOTS) + 1):
-        if step in SPOTS:
-            found.append(run.space.theta.clone())
-        take(batches_of(run, step), step)
-    return found
+@dataclass(frozen=True)
+class Plane:
+    """Losses around a θ, to first order."""
+
+    space: Space
+    losses: Tensor  # (ROWS,)
+    gradients: Tensor  # (ROWS, n)
+
+    def objective(self, step: int) -> Objective:
+        """A step's batch."""
+        rows = torch.randperm(ROWS, generator=torch.Generator().manual_seed(step))[:BATCH]
+        loss, gradient = self.losses[rows].mean(), self.gradients[rows].mean(dim=0)
+        return lambda points, groups=1: torch.stack([loss + gradient @ dense(p, self.space) for p in points])
+
+    def bend(self, x: Tensor) -> float:
+        return float((self.gradients @ x).square().mean())
 
 
-def gradient(run: Run, by: Gradients, rows: range, step: int = 0) -> Tensor:
-    """Over some training rows, at the run's θ."""
-    parts = [run.examples["train"][i] for i in rows]
-    return by([run.engine.put(batch) for batch in run.engine.batch(parts, step)], run.space.theta)[1]
+def plane(run: Run) -> Plane:
+    """At the run's θ."""
+    by, found = Gradients.of(run.engine), list[tuple[Tensor, Tensor]]()
+    for row in run.examples["train"][:ROWS]:
+        found.append(by([run.engine.put(batch) for batch in run.engine.batch([row], 0)], run.space.theta))
+    return Plane(run.space, torch.stack([loss for loss, _ in found]), torch.stack([g for _, g in found]))
 
 
-def dense(run: Run, combo: Combo) -> Tensor:
-    out = torch.zeros_like(run.space.theta)
-    combo.add_to(out, 1.0, run.space)
-    return out
+def fitted(run: Run) -> None:
+    """FIRST_ORDER steps of AdamW."""
+    take = first_order(replace(run, recipe=replace(run.recipe, train=replace(run.recipe.train, lr=RATE))))
+    for step in range(FIRST_ORDER):
+        print(f"step {step}: {float(take(step)):.3f}", file=sys.stderr, flush=True)
 
 
-@torch.inference_mode()
-def bend(run: Run, step: int, estimate: Tensor) -> float:
-    """ĝᵀHĝ on a step's batch."""
-    batches = [run.engine.put(batch) for batch in batches_of(run, step)]
-    far = run.recipe.train.eps * run.space.size**0.5 / float(estimate.norm())
-    direction = Dense(estimate)
-    points = [Combo(((far, direction),)), Combo(((-far, direction),)), Combo()]
-    plus, minus, here = run.engine.objective(batches)(points).tolist()
-    return (plus + minus - 2 * here) / far**2
+@dataclass(frozen=True)
+class Draws:
+    """A method's estimates, one a step."""
+
+    recipe: Recipe
+    plane: Plane
+    estimator: Estimator
+    state: State
+
+    @classmethod
+    def of(cls, recipe: Recipe, plane: Plane, fingerprint: str) -> "Draws":
+        estimator, _ = build(recipe.method, recipe.train, networks(recipe.method.optimizer, fingerprint))
+        return cls(recipe, plane, estimator, estimator.init(plane.space))
+
+    @torch.inference_mode()
+    def __call__(self, step: int) -> Tensor:
+        objective, key, space = self.plane.objective(step), Key(self.recipe.train.seed, step), self.plane.space
+        if self.estimator.sampler.due(step):
+            self.estimator.sampler.refresh(objective, key, self.state, space)
+        found = self.estimator.estimate(objective, key, self.state, space)
+        return dense(found.grad, space) * (self.recipe.train.lr / STEP_SIZES[self.recipe.adapter.space][0])
 
 
-def estimated(run: Run, step: int) -> tuple[Estimate, Tensor]:
-    """The estimate of a step, and ĝ."""
-    batches = batches_of(run, step)
-    prepare_step(run, batches, step)
-    with torch.inference_mode():
-        objective = run.engine.objective([run.engine.put(batch) for batch in batches])
-        key = Key(run.recipe.train.seed, step)
-        estimate = run.estimator.estimate(objective, key, run.state["estimator"], run.space)
-        return estimate, dense(run, estimate.grad)
-
-
-def sharpness(run: Run, spot: int) -> list[float]:
-    """Of a draw in each of so many windows, relative to their mean: its deviation, and the largest."""
-    steps = range(spot, spot + WINDOW * WINDOWS, WINDOW)
-    drawn = [(step, estimated(run, step)[1]) for step in steps]
-    found = [bend(run, step, estimate) / float(estimate.norm()) ** 2 for step, estimate in drawn]
-    mean = statistics.fmean(found)
-    return [statistics.stdev(found) / mean, max(found) / mean]
-
-
-def looked_at(run: Run, spot: int, draws: int) -> Row:
-    """A method at the numbers that its run has."""
-    by = Gradients.of(run.engine)
-    whole = gradient(run, by, range(GRADIENT_ROWS))
-    size = float(whole.norm()) ** 2
-    seen, sums, pairs = list[dict[str, float]](), list[dict[str, float]](), list[tuple[float, float]]()
-    total = torch.zeros_like(whole)
-    for step in range(spot, spot + draws):
-        estimate, found = estimated(run, step)
-        if len(pairs) < BY_BACKPROPAGATION:
-            _, own = by([run.engine.put(batch) for batch in batches_of(run, step)], run.space.theta)
-            slope, direction = estimate.grad.terms[0]
-            pairs.append((float(slope), float(own @ dense(run, Combo(((1.0, direction),))))))
-        total += found
-        seen.append(numbers(run, step, found, whole, size))
-        if (step + 1) % WINDOW == 0:
-            sums.append(numbers(run, step, total / WINDOW, whole, size))
-            total.zero_()
-    cost = forwards_per_step(run.recipe.method, run.recipe.train)
-    one, window = means(seen), means(sums)
+def uneven(at: Plane, rank: int = 2, windows: int = 1000) -> Row:
+    """Where tr F is: in which block, and how much of it low-rank's V of a window sees, over its mean."""
+    grams = []
+    for block in at.space.blocks:
+        rows = block.of(at.gradients).flatten(0, 1)  # (ROWS · m, n)
+        grams.append(rows.T @ rows)
+    traces = torch.stack([gram.trace() for gram in grams])
+    drawn = torch.randn(windows, len(grams), grams[0].shape[0], rank, generator=torch.Generator().manual_seed(0))
+    seen = torch.einsum("wbnr,bnm,wbmr->w", drawn, torch.stack(grams), drawn) / rank / traces.sum()
+    largest = int(traces.argmax())
     return {
-        "numbers": run.space.size,
-        "gradient": size**0.5,
-        "forwards_per_step": cost,
-        "slopes": round(statistics.correlation(*zip(*pairs, strict=True)), 4),
-        **one,
-        "progress": one["gain"] ** 2 / one["bend"] / 2 / cost,
-        "sharpness": sharpness(run, spot),
-        "window": window,
-        "window_progress": window["gain"] ** 2 / window["bend"] / 2 / cost / WINDOW if sums else None,
+        "block": at.space.blocks[largest].name,
+        "share": float(traces[largest] / traces.sum()),
+        "columns": float(torch.linalg.eigvalsh(grams[largest])[-1] / traces[largest]),
+        "window_deviation": float(seen.std()),
+        "window_of_40": float(seen.view(-1, 40).amax(dim=1).mean()),  # the largest of a run of 2,000 steps
     }
 
 
-def numbers(run: Run, step: int, estimate: Tensor, whole: Tensor, size: float) -> dict[str, float]:
-    along, norm = float(estimate @ whole), float(estimate.norm()) ** 2
-    cosine = along / (norm * size) ** 0.5
-    return {"gain": along / size, "cosine": cosine, "norm": norm / size, "bend": bend(run, step, estimate) / size}
+def looked_at(draws: Draws, first: int, count: int) -> Row:
+    """A method at one θ."""
+    seen, sums = list[Row](), list[Row]()
+    total = torch.zeros_like(draws.plane.space.theta)
+    for step in range(first, first + count):
+        estimate = draws(step)
+        seen.append(numbers(draws.plane, estimate))
+        total += estimate
+        if (step + 1) % WINDOW == 0:
+            sums.append(numbers(draws.plane, total / WINDOW))
+            total.zero_()
+    sharp = [numbers(draws.plane, draws(step))["sharp"] for step in range(first, first + WINDOW * WINDOWS, WINDOW)]
+    cost = forwards_per_step(draws.recipe.method, draws.recipe.train)
+    return {
+        **{f"{name}": mean(seen, name) for name in ("gain", "cosine", "norm", "bend")},
+        "progress": mean(seen, "gain") ** 2 / mean(seen, "bend") / cost,
+        "window": {name: mean(sums, name) for name in ("gain", "cosine", "norm", "bend")},
+        "sharp": [statistics.fmean(sharp), statistics.stdev(sharp), max(sharp)],
+    }
 
 
-def means(rows: list[dict[str, float]]) -> dict[str, float]:
-    def mean(name: str, power: int = 1) -> float:
-        return float(f"{statistics.fmean([row[name] ** power for row in rows]) ** (1 / power):.5g}")
+def numbers(at: Plane, x: Tensor) -> Row:
+    """Of one estimate."""
+    whole = at.gradients.mean(dim=0)
+    size, norm, n = float(whole @ whole), float(x @ x), x.numel()
+    along, bend = float(x @ whole), at.bend(x)
+    trace = float(at.gradients.square().sum()) / len(at.gradients)
+    cosine = (along**2 / (norm * size)) ** 0.5
+    return {
+        "gain": along / size,
+        "cosine": cosine,
+        "norm": norm / size / n,
+        "bend": bend / size,
+        "sharp": bend / norm / (trace / n),
+    }
 
-    if not rows:
-        return {}
-    return {"gain": mean("gain"), "cosine": mean("cosine", 2), "norm": mean("norm"), "bend": mean("bend")}
+
+def mean(rows: Sequence[Row], name: str) -> float:
+    power = 2 if name == "cosine" else 1
+    return float(f"{statistics.fmean([row[name] ** power for row in rows]) ** (1 / power):.4g}")
 
 
 def everything(options: argparse.Namespace) -> Iterator[Row]:
     for task in options.tasks:
-        model = loaded_model().model
-        with restored(model):
-            thetas = reached(Job(task, "mezo", forwards=FORWARDS), options.data)
-        for spot, theta in zip(SPOTS, thetas, strict=True):
+        recipe = recipe_of(Job(task, "mezo", forwards=FORWARDS), options.data)
+        loaded = models.load(models.resolve(MODEL), "float32", torch.device("cpu"), paths()["cache"])
+        run = assemble(recipe, loaded, examples_of(task, options.data), {}, (), 0)
+        for spot, first in SPOTS.items():
+            if first:
+                fitted(run)
+            here = plane(run)
+            print(f"{task}, {spot}: {len(here.losses)} gradients", file=sys.stderr, flush=True)
+            print(json.dumps({"task": task, "spot": spot, **uneven(here)}), file=sys.stderr, flush=True)
             for method in options.methods:
-                with restored(model):
-                    run = made(Job(task, method, forwards=FORWARDS), options.data, options.optimizer)
-                    run.space.theta.copy_(theta)
-                    row = {"task": task, "method": method, "steps": spot, **looked_at(run, spot, options.draws)}
+                recipe = recipe_of(Job(task, method, forwards=FORWARDS), options.data, options.optimizer)
+                found = looked_at(Draws.of(recipe, here, loaded.fingerprint), first, options.draws)
+                row = {"task": task, "spot": spot, "loss": float(here.losses.mean()), "method": method, **found}
                 print(json.dumps(row), flush=True)
                 yield row
 
@@ -174,13 +193,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", nargs="?", type=Path, default=RESULTS)
-    parser.add_argument("--tasks", type=names, default=["sst2", "trec"])
-    parser.add_argument("--methods", type=names, default=["mezo", "lozo", "pgap", "mezo-gv", "mezo-greedy"])
-    parser.add_argument("--draws", type=int, default=200, help="a multiple of 50")
-    parser.add_argument("--optimizer", type=Path, default=Path(), help="for zo-finetuner")
+    parser.add_argument("--tasks", type=names, default=["trec", "sst2"])
+    parser.add_argument("--methods", type=names, default=["mezo", "lozo", "pgap", "mezo-gv", "zo-finetuner"])
+    parser.add_argument("--draws", type=int, default=50, help="a multiple of 50")
+    parser.add_argument("--optimizer", type=Path, default=RESULTS / "optimizer.safetensors", help="for zo-finetuner")
     options = parser.parse_args()
-    rows: list[dict[str, Any]] = list(everything(options))
-    write(f"directions-{loaded_model().device.type}", rows, options.out)
+    write("directions-cpu", list(everything(options)), options.out)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import re
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -203,16 +203,25 @@ def cards() -> list[str]:
     return chosen.split(",") if chosen else [str(i) for i in range(torch.cuda.device_count())] or [""]
 
 
+def eased(jobs: Sequence[Job], running: Iterable[tuple[Job, str, ProcessPoolExecutor]], most: int) -> list[Job]:
+    """Without the runs by backpropagation beyond so many at a time: they wait for Python, and their card is idle."""
+    room = most - sum(job.method == "first-order" for job, _, _ in running)
+    backward = [job for job in jobs if job.method == "first-order"]
+    return [job for job in jobs if job not in backward[max(0, room) :]]
+
+
 def everything(pairs: Sequence[tuple[str, str]], options: argparse.Namespace, until: float) -> None:
     """Every row that is not there yet, each when its turn comes and a process is free."""
     known = {Job.of(row): row for row in read(options.out)}
-    idle = [(card, process(card)) for _ in range(options.processes) for card in cards()]
+    found = cards()  # once: a process is told its card by the variable that names them
+    idle = [(card, process(card)) for card in found * options.processes]
     running = dict[Future[Row], tuple[Job, str, ProcessPoolExecutor]]()
     asked = set[Job]()
     while True:
         late = time.monotonic() > until
         todo = [job for pair in pairs for job in turn(*pair, known) if not (late or job in asked)]
-        for job in sorted(todo, key=lambda job: order(job, options.data))[: len(idle)]:
+        todo.sort(key=lambda job: order(job, options.data))
+        for job in eased(todo, running.values(), len(found))[: len(idle)]:
             card, pool = idle.pop(0)
             running[pool.submit(taken, job, options.data, options.optimizer)] = job, card, pool
             asked.add(job)
