@@ -270,7 +270,7 @@ def line(row: Result) -> str:
 
 
 def misses(rows: list[Result]) -> Iterator[str]:
-    """What the issue's bounds say no to: 5% of memory and never 2% under, the budget, 25% of time, 10% corrected."""
+    """Rows off by more than 5% of memory, or 2% under it; beyond the budget; off by 25% of time, or 10% corrected."""
     for row in rows:
         if "reason" in row:
             yield f"{named(row)}: did not run: {row['reason']}"
