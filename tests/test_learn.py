@@ -58,6 +58,7 @@ def bench(recipe: Make, folder: Callable[..., Path]) -> Callable[..., Bench]:
         labels = ("up", "upwards", "sideways") if kind == "labels of many tokens" else ("yes", "no")
         data = str(folder(kind.partition("s ")[0], labels=labels))
         part = {"data__path": data, "adapter__space": space, "model__quant": quant, "train__microbatch": microbatch}
+        part["adapter__alpha"] = 1.0 if space == "lora-core" else 16.0  # a unit of core is a large step
         task = learn.prepare(recipe(**part, train__slots=2), Settings())
         loaded = models.load(task.source, quant, CPU, Path("unused"))
         engine = Engine.of(loaded, attach(loaded, task.recipe), task.recipe)
