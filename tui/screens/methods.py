@@ -39,7 +39,7 @@ class MethodsScreen(Screen[None]):
 
     def on_mount(self) -> None:
         table = self.query_one(DataTable)
-        table.add_columns("method", "sampler", "estimator", "rule", "forwards a step", "keeps")
+        table.add_columns("method", "sampler", "estimator", "rule", "forwards", "bytes kept")
         table.focus()
         self.ask()
 

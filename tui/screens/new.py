@@ -368,8 +368,11 @@ class NewScreen(Screen[None]):
         table, planned = self.plans, self.planned
         columns = next(columns for width, columns in PLAN_COLUMNS if table.size.width >= width)
         row = table.cursor_row
-        table.clear(columns=True)
-        table.add_columns(*columns)
+        if [str(column.label) for column in table.ordered_columns] == list(columns):
+            table.clear()
+        else:
+            table.clear(columns=True)
+            table.add_columns(*columns)
         if planned is None:
             return
         for i, each in enumerate(planned.plans):
