@@ -1,0 +1,137 @@
+"""The app: screens over sessions, and what all of them share."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from textual import work
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.worker import get_current_worker
+
+from zolite import machine as machines
+from zolite.errors import ZoliteError
+from zolite.machine import Hardware
+
+from . import config as configs
+from .client import Client
+from .screens.dialogs import Trouble, Waiting
+from .themes import DARK, LIGHT
+
+Opened = Callable[[], Screen[Any]]
+
+
+LOADING = "The model is loaded first, and where it is not here yet, fetched. Then the run goes on by itself."
+
+
+class ZoliteApp(App[None]):
+    """`first` makes a screen that opens over Home. What tests need to hold still is given as an argument."""
+
+    TITLE = "zolite"
+    CSS_PATH = "app.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (160, "-huge")]  # noqa: RUF012
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-high")]  # noqa: RUF012
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q", "back", "Back", id="back"),
+        Binding("question_mark,f1", "help", "Help", id="help", key_display="?"),
+        Binding("ctrl+q", "quit", "Quit", id="quit-now", show=False, priority=True),
+    ]
+
+    def __init__(
+        self,
+        first: Opened | None = None,
+        *,
+        client: Client | None = None,
+        machine: Callable[[], Hardware] = machines.here,
+        clock: Callable[[], float] = time.time,
+        config: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.client = client or Client()
+        self.machine = machine  # asks the driver: call it in a thread
+        self.clock = clock
+        self.config_path = config or configs.path()
+        self.config = configs.load(self.config_path)
+        self._first = first
+        for theme in (DARK, LIGHT):
+            self.register_theme(theme)
+
+    def on_mount(self) -> None:
+        known = self.config.theme in self.available_themes
+        self.theme = self.config.theme if known else DARK.name
+        self.set_keymap(self.config.keymap)
+        self.theme_changed_signal.subscribe(self, lambda theme: self.prefer(theme=theme.name))
+        for problem in (*self.config.problems, *([] if known else [f"there is no theme {self.config.theme!r}"])):
+            self.notify(problem, title="settings", severity="warning", markup=False)
+        if self._first is not None:
+            self.push_screen(self._first())
+
+    def get_default_screen(self) -> Screen[Any]:
+        from .screens.home import HomeScreen
+
+        return HomeScreen(id="_default")
+
+    def prefer(self, **changes: Any) -> None:
+        """Changes a preference, here and in the file."""
+        changed = dataclasses.replace(self.config, **changes)
+        if changed == self.config:
+            return
+        self.config = changed
+        try:
+            configs.save(changed, self.config_path)
+        except ZoliteError as error:
+            self.report(error)
+
+    def report(self, error: ZoliteError, title: str = "") -> None:
+        """What went wrong, with the way out, until it is read."""
+        self.push_screen(Trouble(error.message, error.hint, title))
+
+    @work
+    async def begin(self, *command: str) -> None:
+        """Starts a trainer that needs nobody, and opens its Run screen once it runs."""
+        waiting = Waiting(f"Starting: {' '.join(command[:2])}", LOADING)
+        started = self._started(command, waiting)
+        name = await self.push_screen_wait(waiting)
+        if name is None:
+            started.cancel()
+            return
+        from .screens.run import RunScreen
+
+        self.push_screen(RunScreen(name))
+
+    @work(thread=True, group="begin", exit_on_error=False)
+    def _started(self, command: tuple[str, ...], waiting: Waiting) -> None:
+        worker = get_current_worker()
+        try:
+            name = self.client.start(*command, gone=lambda: worker.is_cancelled)
+        except ZoliteError as error:
+            if not worker.is_cancelled:
+                self.call_from_thread(waiting.dismiss, None)
+                self.call_from_thread(self.report, error, "It did not start")
+        else:
+            self.call_from_thread(waiting.dismiss, name)
+
+    async def action_back(self) -> None:
+        if len(self.screen_stack) > 1:
+            await self.pop_screen()
+
+    def action_help(self) -> None:
+        from .screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.screen))
+
+    def get_system_commands(self, screen: Screen[Any]) -> Any:
+        """The palette: what the app can do anywhere; screens' own keys are in it too."""
+        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
+        yield SystemCommand("Help", "Keys of this screen", self.action_help)
+        yield SystemCommand("Quit", "Leave; runs go on", self.action_quit)
+
+
+def open_app(first: Opened | None = None) -> None:
+    """Runs the app in this terminal."""
+    app = ZoliteApp(first)
+    app.run()

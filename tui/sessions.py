@@ -1,0 +1,97 @@
+"""Sessions as Home lists them: what their folders say, read anew each time."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from zolite import session as sessions
+from zolite.errors import ZoliteError, told
+from zolite.events import Continued, Paused, Started
+from zolite.paths import paths
+from zolite.session import Summary
+from zolite.text import one_line
+
+# What a status is called, with a symbol and a colour; `why` where it wants one.
+STATES = {
+    "running": ("▶", "running", "$text-success"),
+    "paused": ("‖", "paused", "$text-warning"),
+    "done": ("✓", "done", "$text-success"),
+    "interrupted": ("■", "stopped", "$text-warning"),
+    "stopped": ("✗", "broke off", "$text-error"),
+    "diverged": ("▲", "diverged", "$text-error"),
+    "damaged": ("✗", "damaged", "$text-error"),
+}
+NO_WORD = (
+    "its process ended without a word: it was killed, for its memory perhaps, or the machine went off. "
+    "Nothing that was saved is lost"
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A session at a moment. `state` is one of STATES."""
+
+    summary: Summary
+    state: str
+    active: float  # unix seconds of its last sign of life
+    memory_bytes: int  # that its process has taken, 0 if none runs
+    trouble: ZoliteError | None  # what went wrong
+
+    @property
+    def name(self) -> str:
+        return self.summary.name
+
+
+def look() -> list[Seen]:
+    """All of them, those that live first, then the newest."""
+    found = [_seen(summary) for summary in sessions.list_()]
+    return sorted(found, key=lambda seen: seen.state not in ("running", "paused"))
+
+
+def _seen(summary: Summary) -> Seen:
+    folder = paths()["sessions"] / summary.name
+    state, memory = summary.status, 0
+    if state == "running":
+        try:
+            state, memory = _alive(summary.name)
+        except ZoliteError:  # it was removed or damaged since
+            memory = 0
+    return Seen(summary, state, _active(folder, summary.created), memory, _trouble(summary, folder))
+
+
+def _alive(name: str) -> tuple[str, int]:
+    """(running or paused, bytes in use)."""
+    with sessions.open_(name) as session:
+        said = [event for event in session.journal.events() if isinstance(event, Started | Paused | Continued)]
+        memory = session.journal.memories()[-1:]
+    return (
+        "paused" if said and isinstance(said[-1], Paused) else "running",
+        memory[0].now_bytes if memory else 0,
+    )
+
+
+def _active(folder: Path, created: float) -> float:
+    """When its journal was last written."""
+    times = [created]
+    for name in ("journal.db", "journal.db-wal"):
+        try:
+            times.append((folder / name).stat().st_mtime)
+        except OSError:
+            continue
+    return max(times)
+
+
+def _trouble(summary: Summary, folder: Path) -> ZoliteError | None:
+    if summary.status == "damaged":
+        return ZoliteError(one_line(summary.problem), "restore its folder from a copy, or delete it")
+    if summary.status == "diverged":
+        return ZoliteError(
+            "ten losses in a row were not numbers: the steps were too large",
+            "rewind to before that and resume with a lower learning rate, or fork the best step",
+        )
+    if summary.status != "stopped":
+        return None
+    try:
+        said = (folder / "trainer.log").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        said = ""
+    return told(1, said) if "error: " in said else ZoliteError(NO_WORD, "resume goes on where it stopped")
