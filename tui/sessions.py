@@ -7,7 +7,7 @@ from zolite import session as sessions
 from zolite.errors import ZoliteError, told
 from zolite.events import Continued, Paused, Started
 from zolite.paths import paths
-from zolite.session import Summary
+from zolite.session import Session, Summary
 from zolite.text import one_line
 
 # What a status is called, with a symbol and a colour; `why` where it wants one.
@@ -78,6 +78,11 @@ def _active(folder: Path, created: float) -> float:
         except OSError:
             continue
     return max(times)
+
+
+def trouble_of(session: Session) -> ZoliteError | None:
+    """What went wrong with a session that nobody writes."""
+    return _trouble(Summary(session.name, session.created, session.ending(), 0), session.path)
 
 
 def _trouble(summary: Summary, folder: Path) -> ZoliteError | None:

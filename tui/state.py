@@ -60,6 +60,7 @@ class News:
     told: Sequence[tuple[int, Event]] = ()  # with the step that they belong to
     memory: Sequence[MemoryRow] = ()
     running: bool = False  # does a process write it?
+    fresh: bool = False  # all there is: steps were taken back
 
 
 class Told(NamedTuple):
@@ -145,7 +146,8 @@ class RunState:
 
 
 def advance(state: RunState, news: News) -> RunState:
-    """Take in what is new; the same state, for the caller's convenience."""
+    """Take in what is new. The same state, or another one where the news begins anew."""
+    state = RunState(state.about) if news.fresh else state
     state.running, state.looked = news.running, True
     for row in news.rows:
         _step(state, row)
@@ -295,25 +297,22 @@ def _trend(steps: Sequence[int], losses: Sequence[float]) -> tuple[float, float]
 
 @dataclass(frozen=True)
 class Histogram:
-    low: float
+    """Its ends are as far from zero; what lies beyond them counts there, so that outliers do not stretch it."""
+
     high: float
     counts: tuple[int, ...]
-    outside: int  # beyond the ends, which a few outliers do not stretch
 
 
 def histogram(values: Iterable[float], bins: int) -> Histogram | None:
-    """Symmetric around zero, wide enough for 99 of a hundred; None without values."""
+    """Wide enough for 99 of a hundred; None without values."""
     sizes = sorted(map(abs, values := list(values)))
-    if not sizes or bins < 1:
+    if not sizes:
         return None
     high = sizes[min(len(sizes) - 1, int(0.99 * len(sizes)))] or 1.0
-    counts, outside = [0] * bins, 0
+    counts = [0] * bins
     for value in values:
-        if abs(value) > high:
-            outside += 1
-        else:
-            counts[min(bins - 1, int((value + high) / (2 * high) * bins))] += 1
-    return Histogram(-high, high, tuple(counts), outside)
+        counts[min(bins - 1, max(0, int((value + high) / (2 * high) * bins)))] += 1
+    return Histogram(high, tuple(counts))
 
 
 @dataclass

@@ -13,7 +13,7 @@ from math import floor, isfinite, log10
 
 from zolite.text import human_number
 
-from ..series import Point
+from ..series import Point, Series
 
 # Dots of a cell, columns × rows, and their characters by the sum of the dots' bits.
 _BRAILLE_BITS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
@@ -182,7 +182,7 @@ def ticks(window: Window, rows: int) -> dict[int, str]:
 def step_ticks(first: float, last: float, columns: int) -> str:
     """Round numbers below the chart, each beginning under its column."""
     text = [" "] * columns
-    unit = _round_up(max(1.0, (last - first) / max(1, columns // 14)))
+    unit = _round_up(max(1.0, (last - first) / max(1, columns // 9)))
     step = (floor(first / unit) + (first % unit > 0)) * unit
     while step <= last:
         label = f"{step:,.0f}"
@@ -198,3 +198,9 @@ def _round_up(x: float) -> float:
     """The next of 1, 2, 5, 10, 20, 50, …"""
     power = 10 ** floor(log10(x))
     return float(next(k * power for k in (1, 2, 5, 10) if k * power >= x * (1 - 1e-9)))
+
+
+def sampled(series: Series, last: float, columns: int) -> list[float]:
+    """A series in so many values, for a line of text; before its first there is nothing."""
+    points = series.window(0, last, columns)
+    return [p.mean for p in points[:: max(1, -(-len(points) // max(1, columns)))]]
