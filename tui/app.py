@@ -89,9 +89,11 @@ class ZoliteApp(App[None]):
         """What went wrong, with the way out, until it is read."""
         self.push_screen(Trouble(error.message, error.hint, title))
 
-    @work
-    async def begin(self, *command: str) -> None:
-        """Starts a trainer that needs nobody, and opens its Run screen once it runs."""
+    def begin(self, *command: str, over: Screen[Any] | None = None) -> None:
+        """Starts a trainer that needs nobody, and opens its Run screen once it runs, in place of `over`."""
+        self.run_worker(self._begin(command, over))
+
+    async def _begin(self, command: tuple[str, ...], over: Screen[Any] | None) -> None:
         waiting = Waiting(f"Starting: {' '.join(command[:2])}", LOADING)
         started = self._started(command, waiting)
         name = await self.push_screen_wait(waiting)
@@ -100,9 +102,12 @@ class ZoliteApp(App[None]):
             return
         from .screens.run import RunScreen
 
-        self.push_screen(RunScreen(name))
+        if over is self.screen:
+            self.switch_screen(RunScreen(name))
+        else:
+            self.push_screen(RunScreen(name))
 
-    @work(thread=True, group="begin", exit_on_error=False)
+    @work(thread=True, group="begin")
     def _started(self, command: tuple[str, ...], waiting: Waiting) -> None:
         worker = get_current_worker()
         try:

@@ -12,13 +12,13 @@ from zolite.text import one_line
 
 # What a status is called, with a symbol and a colour; `why` where it wants one.
 STATES = {
-    "running": ("▶", "running", "$text-success"),
-    "paused": ("‖", "paused", "$text-warning"),
-    "done": ("✓", "done", "$text-success"),
-    "interrupted": ("■", "stopped", "$text-warning"),
-    "stopped": ("✗", "broke off", "$text-error"),
-    "diverged": ("▲", "diverged", "$text-error"),
-    "damaged": ("✗", "damaged", "$text-error"),
+    "running": ("▶", "running", "success"),
+    "paused": ("‖", "paused", "warning"),
+    "done": ("✓", "done", "success"),
+    "interrupted": ("■", "stopped", "warning"),
+    "stopped": ("✗", "broke off", "error"),
+    "diverged": ("▲", "diverged", "error"),
+    "damaged": ("✗", "damaged", "error"),
 }
 NO_WORD = (
     "its process ended without a word: it was killed, for its memory perhaps, or the machine went off. "

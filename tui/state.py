@@ -151,8 +151,7 @@ def advance(state: RunState, news: News) -> RunState:
     state.running, state.looked = news.running, True
     for row in news.rows:
         _step(state, row)
-    for row in news.memory:
-        state.peak_bytes = max(state.peak_bytes, row.peak_bytes)
+    state.peak_bytes = max([state.peak_bytes, *(point.peak_bytes for point in news.memory)])
     for step, event in news.told:
         _event(state, step, event)
     return state

@@ -11,7 +11,11 @@ import typer
 from rich.console import Console, Group
 from rich.table import Table
 
+<<<<<<< HEAD
 from zolite import __version__, cli_chat, cli_sessions, render
+=======
+from zolite import __version__, cli_data, cli_sessions, render
+>>>>>>> 0cf9a33054b9a1c5ff63503fac63d5b92e8f7828
 from zolite import recipe as recipes
 from zolite import session as sessions
 from zolite.composition import deterministic
@@ -33,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_sessions.app, name="sessions")
+app.add_typer(cli_data.app, name="data")
 app.command()(cli_sessions.watch)
 app.command()(cli_sessions.replay)
 app.command()(cli_chat.chat)
@@ -102,10 +107,14 @@ def demo(
     quant: Annotated[str | None, typer.Option(help="int8, nf4, bf16 or float32")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
     seed: Annotated[int | None, typer.Option(help="another run of the same demo")] = None,
+    detach: Detach = False,
     plain: Plain = False,
     as_json: Json = False,
 ) -> None:
     """Fine-tune the embedded model on embedded messages, from first look to exported adapter."""
+    if detach:
+        _detached(as_json)
+        return
     from zolite.demo.run import demo, demo_recipe
 
     recipe = _with_flags(demo_recipe(), steps=steps, quant=quant, device=device, seed=seed)

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -154,4 +154,8 @@ def _told(values: dict[str, Any]) -> tuple[int, Event]:
     return step, from_json(json.dumps(values))
 
 
-PARTS = {"step": _step, "told": _told, "memory": lambda values: typed(MemoryRow(**values))}
+def _memory(values: dict[str, Any]) -> MemoryRow:
+    return typed(MemoryRow(**values))
+
+
+PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {"step": _step, "told": _told, "memory": _memory}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -17,8 +18,9 @@ from zolite import manage
 from zolite.errors import UsageError, ZoliteError
 from zolite.machine import Hardware
 from zolite.session import exists
-from zolite.text import human_bytes, human_seconds
+from zolite.text import human_bytes, human_seconds, one_line
 
+from ..paint import cell
 from ..sessions import STATES, Seen, look
 from ..widgets.stack import Part, Stack
 from .dialogs import Ask, Confirm
@@ -68,7 +70,7 @@ class HomeScreen(Screen[None]):
         #welcome { display: none; height: 1fr; padding: 1 2; }
         #welcome .buttons { margin-top: 1; }
         #actions { height: 1; }
-        #actions Button { min-width: 0; padding: 0 1; margin: 0; }
+        #actions Button { min-width: 0; padding: 0; margin: 0 1 0 0; }
         &.-empty #welcome { display: block; }
         &.-empty #list, &.-empty #details { display: none; }
     }
@@ -116,7 +118,7 @@ class HomeScreen(Screen[None]):
             for action, word, key, _ in ACTIONS:
                 shown = "⏎" if key == "enter" else key
                 yield Button(f"{word} {shown}", action=f"screen.{action}", id=f"do-{action}", compact=True)
-        yield Footer()
+        yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
         for button in self.query("#actions Button").results(Button):
@@ -132,7 +134,7 @@ class HomeScreen(Screen[None]):
         self.refresh_all()
 
     @property
-    def table(self) -> "DataTable[Content]":
+    def table(self) -> "DataTable[Text | str]":
         return self.query_one("#list", DataTable)
 
     @property
@@ -142,7 +144,7 @@ class HomeScreen(Screen[None]):
 
     # --- what is there ---------------------------------------------------------------------------------------------
 
-    @work(thread=True, exclusive=True, group="look", exit_on_error=False)
+    @work(thread=True, exclusive=True, group="look")
     def refresh_all(self) -> None:
         seen, hardware = look(), self.app.machine()
         if not get_current_worker().is_cancelled:
@@ -186,11 +188,11 @@ class HomeScreen(Screen[None]):
 
     def update_rows(self) -> None:
         for each in self.seen:
-            for column, cell in zip(COLUMNS, self.cells(each), strict=True):
-                if self.table.get_cell(each.name, column) != cell:
-                    self.table.update_cell(each.name, column, cell, update_width=True)
+            for column, value in zip(COLUMNS, self.cells(each), strict=True):
+                if self.table.get_cell(each.name, column) != value:
+                    self.table.update_cell(each.name, column, value, update_width=True)
 
-    def cells(self, each: Seen) -> tuple[Content, ...]:
+    def cells(self, each: Seen) -> tuple[Text | str, ...]:
         s = each.summary
         symbol, word, style = STATES[each.state]
         best = (
@@ -201,14 +203,14 @@ class HomeScreen(Screen[None]):
             else "–"
         )
         return (
-            Content("◆" if each.name in self.marked else " "),
-            Content.assemble((f"{symbol} {word}", style)),
-            Content(s.name),
-            Content(f"{s.step:,}/{s.steps:,}" if s.steps else "–"),
-            Content(best),
-            Content(s.model.rpartition("/")[2].removeprefix("builtin:")),
-            Content(human_bytes(s.bytes)),
-            Content(f"{human_seconds(max(0.0, self.app.clock() - each.active))} ago"),
+            "◆" if each.name in self.marked else " ",
+            cell(self.app, (f"{symbol} {word}", style)),
+            cell(self.app, s.name),
+            f"{s.step:,}/{s.steps:,}" if s.steps else "–",
+            best,
+            cell(self.app, one_line(s.model).rpartition("/")[2].removeprefix("builtin:")),
+            human_bytes(s.bytes),
+            f"{human_seconds(max(0.0, self.app.clock() - each.active))} ago",
         )
 
     @on(DataTable.RowHighlighted)
@@ -400,7 +402,7 @@ def described(each: Seen) -> Content:
     """A few lines about a session."""
     s = each.summary
     symbol, word, style = STATES[each.state]
-    lines = [Content.assemble((s.name, "bold"), "  ", (f"{symbol} {word}", style))]
+    lines = [Content.assemble((s.name, "bold"), "  ", (f"{symbol} {word}", f"$text-{style}"))]
     if s.model:
         lines.append(Content(f"{s.model} · {s.method}"))
     for label, score in (("best", s.best), ("last", s.last)):

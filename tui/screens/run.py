@@ -21,7 +21,6 @@ from zolite.session import open_
 from ..follow import Reader, about_session, planned, tokens_per_step
 from ..sessions import trouble_of
 from ..state import About, News, Pace, RunState, advance
-from ..widgets.chart import Chart
 from ..widgets.run_view import Beside, RunView
 from .dialogs import Ask, Confirm
 
@@ -226,11 +225,7 @@ class RunScreen(Screen[None]):
         self.app.push_screen(ExportScreen(self.session))
 
     def action_larger(self) -> None:
-        """The chart over the whole screen, and back."""
-        if self.maximized:
-            self.minimize()
-        else:
-            self.maximize(self.query_one(Chart))
+        self.view.larger()
 
     def tell(self, verb: str, said: str) -> None:
         self.do(partial(manage.tell, self.session, verb), said)

@@ -140,6 +140,13 @@ class RunView(Container):
         ]
         self.query_one("#tabs", Static).update(Content("  ").join(words))
 
+    def larger(self) -> None:
+        """The chart over the whole screen, and back."""
+        if self.screen.maximized:
+            self.screen.minimize()
+        else:
+            self.screen.maximize(self.query_one(Chart))
+
     def _memory(self, width: int, height: int) -> Content:
         beside = self.beside
         return panels.memory(self.state, beside.planned, beside.others, width, self.mode, height or 16)
