@@ -11,11 +11,7 @@ import typer
 from rich.console import Console, Group
 from rich.table import Table
 
-<<<<<<< HEAD
-from zolite import __version__, cli_chat, cli_sessions, render
-=======
-from zolite import __version__, cli_data, cli_sessions, render
->>>>>>> 0cf9a33054b9a1c5ff63503fac63d5b92e8f7828
+from zolite import __version__, cli_chat, cli_data, cli_sessions, render
 from zolite import recipe as recipes
 from zolite import session as sessions
 from zolite.composition import deterministic

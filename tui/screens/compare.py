@@ -97,7 +97,8 @@ class CompareScreen(Screen[None]):
         readers = {place: found for place, name in enumerate(self.names) if (found := self._opened(name))}
         try:
             while not worker.is_cancelled:
-                if not any([self._look(place, reader) for place, reader in readers.items()]):
+                news = [self._look(place, reader) for place, reader in readers.items()]
+                if not any(news):
                     time.sleep(LOOK_SECONDS / 4)
         except ZoliteError as error:
             self.app.call_from_thread(self.say, error.message)

@@ -14,8 +14,8 @@ from textual.widgets import Button, Checkbox, Footer, Input, Select, Static
 from textual.worker import get_current_worker
 
 from zolite.errors import UsageError, ZoliteError
-from zolite.history import best_step, chosen
-from zolite.session import open_
+
+from ..sessions import choices
 
 if TYPE_CHECKING:
     from ..app import ZoliteApp
@@ -85,20 +85,11 @@ class ExportScreen(Screen[None]):
         self.set_interval(1.0, self.tick)
 
     def steps(self) -> list[tuple[str, str]]:
-        """The best on dev first, then the last, then the checkpoints."""
-        found: dict[str, str] = {}
         try:
-            with open_(self.session) as session:
-                try:
-                    found["best"] = f"best on dev, step {best_step(session):,}"
-                except UsageError:
-                    pass
-                found["last"] = f"last, step {chosen(session, 'last'):,}"
-                found |= {str(step): f"step {step:,}" for step in reversed(session.steps())}
+            return choices(self.session)
         except ZoliteError as error:
             self.call_after_refresh(self.app.report, error)
-            found = {"last": "last"}
-        return [(text, key) for key, text in found.items()]
+            return [("last", "last")]
 
     def target(self, format_: str) -> Path:
         return Path.cwd() / f"{self.session}-{format_}"

@@ -12,10 +12,9 @@ from textual.screen import Screen
 from textual.widgets import Button, Footer, Input, Select, Static
 
 from zolite.errors import ZoliteError
-from zolite.history import best_step
-from zolite.session import open_
 
 from ..client import Talk
+from ..sessions import choices
 
 if TYPE_CHECKING:
     from ..app import ZoliteApp
@@ -106,21 +105,14 @@ class TryScreen(Screen[None]):
         yield Footer()
 
     def choices(self) -> list[tuple[str, str]]:
-        """What can be tried: best and last, and every checkpoint."""
         try:
-            with open_(self.session) as session:
-                found = {"last": f"last: step {session.journal.last_step():,}"}
-                try:
-                    found = {"best": f"best on dev: step {best_step(session):,}"} | found
-                except ZoliteError:
-                    pass
-                found |= {str(step): f"step {step:,}" for step in reversed(session.steps())}
+            found = choices(self.session)
         except ZoliteError as error:
             self.call_after_refresh(self.app.report, error)
-            found = {"last": "last"}
-        if self.asked_step is not None:
-            found.setdefault(str(self.asked_step), f"step {self.asked_step:,}")
-        return [(text, key) for key, text in found.items()]
+            found = [("last", "last")]
+        if self.asked_step is not None and str(self.asked_step) not in (key for _, key in found):
+            found.append((f"step {self.asked_step:,}", str(self.asked_step)))
+        return found
 
     def first(self, choices: list[tuple[str, str]]) -> str:
         return str(self.asked_step) if self.asked_step is not None else choices[0][1]
