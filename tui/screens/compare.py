@@ -12,7 +12,7 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import Footer, Static
 from textual.worker import get_current_worker
 
 from zolite.errors import ZoliteError
@@ -25,7 +25,7 @@ from ..series import Point
 from ..state import News, RunState, advance
 from ..widgets.canvas import Curve
 from ..widgets.chart import Chart
-from ..widgets.panels import status_of
+from ..widgets.panels import MUTED, Panel, status_of
 
 if TYPE_CHECKING:
     from ..app import ZoliteApp
@@ -42,7 +42,7 @@ class CompareScreen(Screen[None]):
 
     DEFAULT_CSS = """
     CompareScreen #chart-box { height: 1fr; min-height: 8; padding: 0 1; }
-    CompareScreen #table { height: auto; max-height: 8; }
+    CompareScreen #table { height: auto; border: none; }
     CompareScreen #trouble { height: auto; padding: 0 1; display: none; color: $text-error; }
     CompareScreen #trouble.-shown { display: block; }
     """
@@ -72,19 +72,14 @@ class CompareScreen(Screen[None]):
         yield Static("", id="trouble", markup=False)
         with Vertical(id="chart-box"):
             yield Chart(self.curves, self.extent, self.app.config.chart)
-        yield DataTable(id="table", cursor_type="none", zebra_stripes=False)
+        yield Panel("", lambda width, height: self.table(width), id="table")
         yield Footer()
 
     def on_mount(self) -> None:
-        self.table.add_columns(*COLUMNS)
         if self.left_out:
             self.say(f"{len(LETTERS)} at a time: {', '.join(self.left_out)} left out")
         self.query_one(Chart).focus()
         self.follow()
-
-    @property
-    def table(self) -> "DataTable[Content]":
-        return self.query_one("#table", DataTable)
 
     def say(self, text: str) -> None:
         widget = self.query_one("#trouble", Static)
@@ -130,9 +125,19 @@ class CompareScreen(Screen[None]):
 
     def draw(self) -> None:
         self.query_one(Chart).update()
-        self.table.clear()
-        for place in sorted(self.recipes):
-            self.table.add_row(*self.cells(self.states[place], self.recipes[place], place))
+        self.query_one("#table").refresh(layout=True)
+
+    def table(self, width: int) -> Content:
+        """A line a session, columns as wide as they have to be."""
+        rows = [tuple(map(Content, COLUMNS))]
+        rows += [self.cells(self.states[place], self.recipes[place], place) for place in sorted(self.recipes)]
+        widths = [max(cell.cell_length for cell in column) for column in zip(*rows, strict=True)]
+        lines = [
+            Content("  ").join(cell.pad_right(size - cell.cell_length) for cell, size in zip(row, widths, strict=True))
+            for row in rows
+        ]
+        lines[0] = lines[0].stylize(MUTED)
+        return Content("\n").join(line.truncate(max(1, width), ellipsis=True) for line in lines)
 
     def cells(self, state: RunState, recipe: Recipe, place: int) -> tuple[Content, ...]:
         symbol, word, style = status_of(state)

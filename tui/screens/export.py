@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Grid, Horizontal, VerticalScroll
+from textual.containers import Grid, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.widgets import Button, Checkbox, Footer, Input, Select, Static
+from textual.widgets import Button, Footer, Input, Select, Static
 from textual.worker import get_current_worker
 
 from zolite.errors import UsageError, ZoliteError
@@ -29,6 +29,9 @@ FORMATS = {
     "merged-gguf": (("f16", "q8_0"), "llama.cpp, Ollama; where the base was a GGUF"),
 }
 
+CHECKS = [("load it with its own reader and compare it with the session", "yes"), ("write it unchecked", "no")]
+REPLACES = [("only a new or empty folder", "no"), ("also what an earlier export left there", "yes")]
+
 
 class ExportScreen(Screen[None]):
     """Writes the adapter, or the model with it, for other programs. The export is loaded with its own reader and its
@@ -39,14 +42,10 @@ class ExportScreen(Screen[None]):
     ExportScreen #form { padding: 0 1; height: 1fr; }
     ExportScreen Grid { grid-size: 2; grid-columns: 12 1fr; grid-rows: auto; height: auto; grid-gutter: 0 1; }
     ExportScreen Grid Static { height: 1; color: $text-muted; }
-    ExportScreen Grid Horizontal { height: auto; }
-    ExportScreen Checkbox { margin-right: 3; }
-    ExportScreen #where-help { color: $text-muted; height: auto; padding: 0 0 0 13; }
     ExportScreen #go { margin: 1 0 0 13; }
     ExportScreen #result { height: auto; margin-top: 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "app.back", "Back", id="export-back"),
         Binding("f5", "export", "Export", id="export-go"),
     ]
     app: "ZoliteApp"
@@ -72,10 +71,10 @@ class ExportScreen(Screen[None]):
                 yield Select(steps, value=steps[0][1], allow_blank=False, id="step", compact=True)
                 yield Static("folder")
                 yield Input(str(self.target("peft")), id="target", compact=True)
-                yield Static("")
-                with Horizontal():
-                    yield Checkbox("check it", value=True, id="verify", compact=True)
-                    yield Checkbox("replace an earlier export", id="force", compact=True)
+                yield Static("check")
+                yield Select(CHECKS, value="yes", allow_blank=False, id="check", compact=True)
+                yield Static("replace")
+                yield Select(REPLACES, value="no", allow_blank=False, id="replace", compact=True)
             yield Button("Export", variant="primary", id="go")
             yield Static("", id="result", markup=False)
         yield Footer()
@@ -110,15 +109,15 @@ class ExportScreen(Screen[None]):
     def action_export(self) -> None:
         if self.busy:
             return
-        value = {name: str(self.query_one(f"#{name}", Select).value) for name in ("format", "dtype", "step")}
+        value = {str(select.id): str(select.value) for select in self.query(Select)}
         folder = self.query_one("#target", Input).value.strip()
         if not folder:
             self.app.report(UsageError("no folder was given", "give a new one, for example ~/adapter"))
             return
         words = ["export", self.session, "--to", folder, "--format", value["format"], "--step", value["step"]]
         words += ["--dtype", value["dtype"]] if len(FORMATS[value["format"]][0]) > 1 else []
-        words += ["--force"] if self.query_one("#force", Checkbox).value else []
-        words += [] if self.query_one("#verify", Checkbox).value else ["--no-verify"]
+        words += ["--force"] if value["replace"] == "yes" else []
+        words += ["--no-verify"] if value["check"] == "no" else []
         self.busy, self.seconds = True, 0
         self.query_one("#go", Button).disabled = True
         self.tick()

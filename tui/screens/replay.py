@@ -65,10 +65,10 @@ class ReplayScreen(Screen[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "play", "Play/stop", id="replay-play"),
-        Binding("comma", "step(-1)", "Step back", id="replay-back"),
-        Binding("full_stop", "step(1)", "Step on", id="replay-on"),
-        Binding("less_than_sign", "speed(-1)", "Slower", id="replay-slower"),
-        Binding("greater_than_sign", "speed(1)", "Faster", id="replay-faster"),
+        Binding("comma", "step(-1)", "Step back", id="replay-back", show=False),
+        Binding("full_stop", "step(1)", "Step on", id="replay-on", show=False),
+        Binding("less_than_sign", "speed(-1)", "Slower", id="replay-slower", show=False),
+        Binding("greater_than_sign", "speed(1)", "Faster", id="replay-faster", show=False),
         Binding("m", "larger", "Larger", id="replay-larger", show=False),
     ]
     app: "ZoliteApp"

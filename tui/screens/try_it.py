@@ -68,7 +68,6 @@ class TryScreen(Screen[None]):
     TryScreen #prompt { width: 1fr; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "app.back", "Back", id="try-back"),
         Binding("ctrl+l", "clear", "Clear", id="try-clear"),
     ]
     app: "ZoliteApp"
