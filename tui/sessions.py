@@ -1,13 +1,15 @@
 """Sessions as Home lists them: what their folders say, read anew each time."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from zolite import session as sessions
 from zolite.errors import ZoliteError, told
 from zolite.events import Continued, Paused, Started
+from zolite.history import best_step, end
 from zolite.paths import paths
-from zolite.session import Summary
+from zolite.session import Session, Summary
 from zolite.text import one_line
 
 # What a status is called, with a symbol and a colour; `why` where it wants one.
@@ -78,6 +80,22 @@ def _active(folder: Path, created: float) -> float:
         except OSError:
             continue
     return max(times)
+
+
+def choices(name: str) -> list[tuple[str, str]]:
+    """What a step can be chosen by, the likeliest first: (in words, as a command takes it)."""
+    with sessions.open_(name) as session:
+        found = {}
+        with contextlib.suppress(ZoliteError):  # never evaluated on dev
+            found["best"] = f"best on dev, step {best_step(session):,}"
+        found["last"] = f"last, step {end(session):,}"
+        found |= {str(step): f"step {step:,}" for step in reversed(session.steps())}
+    return [(text, key) for key, text in found.items()]
+
+
+def trouble_of(session: Session) -> ZoliteError | None:
+    """What went wrong with a session that nobody writes."""
+    return _trouble(Summary(session.name, session.created, session.ending(), 0), session.path)
 
 
 def _trouble(summary: Summary, folder: Path) -> ZoliteError | None:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console, Group
 from rich.table import Table
 
-from zolite import __version__, cli_data, cli_sessions, render
+from zolite import __version__, cli_chat, cli_data, cli_sessions, render
 from zolite import recipe as recipes
 from zolite import session as sessions
 from zolite.composition import deterministic
@@ -35,6 +35,8 @@ app = typer.Typer(
 app.add_typer(cli_sessions.app, name="sessions")
 app.add_typer(cli_data.app, name="data")
 app.command()(cli_sessions.watch)
+app.command()(cli_sessions.replay)
+app.command()(cli_chat.chat)
 
 # Command-line options and the settings they set; everything else goes through --set.
 FLAGS = {
