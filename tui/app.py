@@ -1,6 +1,10 @@
 """The app: screens over sessions, and what all of them share."""
 
+import asyncio
+import contextlib
 import dataclasses
+import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,8 +70,16 @@ class ZoliteApp(App[None]):
         self.theme_changed_signal.subscribe(self, lambda theme: self.prefer(theme=theme.name))
         for problem in (*self.config.problems, *([] if known else [f"there is no theme {self.config.theme!r}"])):
             self.notify(problem, title="settings", severity="warning", markup=False)
+        self.heed_signals()
         if self._first is not None:
             self.push_screen(self._first())
+
+    def heed_signals(self) -> None:
+        """Ends as by Quit where the system or the terminal ends it: the terminal is as it was then."""
+        for name in ("SIGTERM", "SIGHUP"):
+            if not self.is_headless and hasattr(signal, name):
+                with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows; not the main thread
+                    asyncio.get_running_loop().add_signal_handler(getattr(signal, name), self.exit)
 
     def get_default_screen(self) -> Screen[Any]:
         from .screens.home import HomeScreen
@@ -140,3 +152,5 @@ def open_app(first: Opened | None = None) -> None:
     """Runs the app in this terminal."""
     app = ZoliteApp(first)
     app.run()
+    if app.return_code:
+        sys.exit(app.return_code)
