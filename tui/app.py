@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
 from textual.app import App, SystemCommand
@@ -16,14 +16,17 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.worker import get_current_worker
 
-from zolite import machine as machines
 from zolite.errors import ZoliteError
-from zolite.machine import Hardware
 
 from . import config as configs
 from .client import Client
-from .screens.dialogs import Trouble, Waiting
 from .themes import DARK, LIGHT
+
+# What is only used later is imported later, so that the first picture does not wait for it.
+if TYPE_CHECKING:
+    from zolite.machine import Hardware
+
+    from .screens.dialogs import Waiting
 
 Opened = Callable[[], Screen[Any]]
 
@@ -49,13 +52,13 @@ class ZoliteApp(App[None]):
         first: Opened | None = None,
         *,
         client: Client | None = None,
-        machine: Callable[[], Hardware] = machines.here,
+        machine: Callable[[], "Hardware"] | None = None,
         clock: Callable[[], float] = time.time,
         config: Path | None = None,
     ) -> None:
         super().__init__()
         self.client = client or Client()
-        self.machine = machine  # asks the driver: call it in a thread
+        self.machine = machine or here  # asks the driver: call it in a thread
         self.clock = clock
         self.config_path = config or configs.path()
         self.config = configs.load(self.config_path)
@@ -99,6 +102,8 @@ class ZoliteApp(App[None]):
 
     def report(self, error: ZoliteError, title: str = "") -> None:
         """What went wrong, with the way out, until it is read."""
+        from .screens.dialogs import Trouble
+
         self.push_screen(Trouble(error.message, error.hint, title))
 
     def begin(self, *command: str, over: Screen[Any] | None = None) -> None:
@@ -106,6 +111,8 @@ class ZoliteApp(App[None]):
         self.run_worker(self._begin(command, over))
 
     async def _begin(self, command: tuple[str, ...], over: Screen[Any] | None) -> None:
+        from .screens.dialogs import Waiting
+
         waiting = Waiting(f"Starting: {' '.join(command[:2])}", LOADING)
         started = self._started(command, waiting)
         name = await self.push_screen_wait(waiting)
@@ -120,7 +127,7 @@ class ZoliteApp(App[None]):
             self.push_screen(RunScreen(name))
 
     @work(thread=True, group="begin")
-    def _started(self, command: tuple[str, ...], waiting: Waiting) -> None:
+    def _started(self, command: tuple[str, ...], waiting: "Waiting") -> None:
         worker = get_current_worker()
         try:
             name = self.client.start(*command, gone=lambda: worker.is_cancelled)
@@ -146,6 +153,13 @@ class ZoliteApp(App[None]):
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
         yield SystemCommand("Help", "Keys of this screen", self.action_help)
         yield SystemCommand("Quit", "Leave; runs go on", self.action_quit)
+
+
+def here() -> "Hardware":
+    """This machine, as it is now."""
+    from zolite import machine
+
+    return machine.here()
 
 
 def open_app(first: Opened | None = None) -> None:
