@@ -112,12 +112,12 @@ def read(path: Path) -> Recording:
     """A recording from anywhere. Raises with the number of the line that is none."""
     with disk.reading("the recording", path):
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except FileNotFoundError:
             raise UsageError(
                 f"there is no recording at {path}", "`zolite sessions record NAME FILE` writes one"
             ) from None
-    head = _head(path, lines[0] if lines else "")
+    head = _head(path, lines[0])
     found: dict[str, list[Any]] = {"step": [], "told": [], "memory": []}
     for number, line in enumerate(lines[1:], 2):
         try:

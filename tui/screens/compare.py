@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 1.0
 LETTERS = "ABCDEF"
-COLUMNS = ("", "session", "state", "step", "loss", "best on dev", "method", "lr", "ε", "batch")
+COLUMNS = ("", "session", "state", "step", "loss", "best on dev", "lr", "ε", "method", "batch")
 
 
 class CompareScreen(Screen[None]):
@@ -149,9 +149,9 @@ class CompareScreen(Screen[None]):
             Content(f"{state.step:,}/{state.steps:,}"),
             Content(human_number(state.mean)),
             Content(f"{metric_text(best)} at {best.step:,}" if best else "–"),
-            Content(recipe.method.name),
             Content(f"{t.lr:.3g}"),
             Content(f"{t.eps:.3g}"),
+            Content(recipe.method.name),
             Content(str(t.batch)),
         )
 
