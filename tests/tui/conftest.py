@@ -139,11 +139,12 @@ def drive(app: App[None], size: tuple[int, int], script: Script) -> None:
 
 
 async def settled(pilot: Pilot[None]) -> None:
-    """Until its workers are done and all is drawn."""
-    for _ in range(3):
-        await pilot.pause()
-        await pilot.app.workers.wait_for_complete([w for w in pilot.app.workers if w.group in GROUPS])
+    """Until the work that ends by itself is done and all is drawn."""
     await pilot.pause()
+    while any(not worker.is_finished for worker in pilot.app.workers if worker.group in GROUPS):
+        await pilot.pause(0.02)
+    for _ in range(3):  # a message may send another
+        await pilot.pause()
 
 
 GROUPS = ("look", "machine", "data", "plan", "do", "pages")  # of work that ends by itself

@@ -79,11 +79,12 @@ def test_models(new: Make, size: tuple[int, int]) -> None:
         fits = [str(table.get_row_at(i)[3]).startswith("✓") for i in range(1, table.row_count)]
         assert fits == sorted(fits, reverse=True) and not all(fits)
         screen_of(pilot).query_one("#model-text", Input).value = "smol"
-        await pilot.pause()
+        await settled(pilot)
         assert "Qwen" not in shown(pilot.app) and "● here" in shown(pilot.app)
         screen_of(pilot).query_one("#model-text", Input).value = "me/my-model"
         screen_of(pilot).query_one("#model-text").focus()
         await pilot.press("enter")
+        await settled(pilot)
         assert screen_of(pilot).model == "me/my-model"
 
     drive(new(), size, script)
@@ -166,7 +167,7 @@ def test_every_edit_is_priced_at_once(new: Make) -> None:
         assert time.perf_counter() - began < 1.0  # a hundredth, where the machine is not busy
         assert screen.cost.peak_bytes > before
         screen.query_one(f"#{ident('train.batch')}", Input).value = "no"
-        await pilot.pause()
+        await settled(pilot)
         assert screen.cost is None and "train.batch" in text_of(screen, "#verdict")
 
     drive(new(), (120, 40), script)
