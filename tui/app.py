@@ -1,10 +1,14 @@
 """The app: screens over sessions, and what all of them share."""
 
+import asyncio
+import contextlib
 import dataclasses
+import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
 from textual.app import App, SystemCommand
@@ -12,14 +16,17 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.worker import get_current_worker
 
-from zolite import machine as machines
 from zolite.errors import ZoliteError
-from zolite.machine import Hardware
 
 from . import config as configs
 from .client import Client
-from .screens.dialogs import Trouble, Waiting
 from .themes import DARK, LIGHT
+
+# What is only used later is imported later, so that the first picture does not wait for it.
+if TYPE_CHECKING:
+    from zolite.machine import Hardware
+
+    from .screens.dialogs import Waiting
 
 Opened = Callable[[], Screen[Any]]
 
@@ -32,7 +39,7 @@ class ZoliteApp(App[None]):
 
     TITLE = "zolite"
     CSS_PATH = "app.tcss"
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide"), (160, "-huge")]  # noqa: RUF012
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012
     VERTICAL_BREAKPOINTS = [(0, "-low"), (32, "-high")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "back", "Back", id="back"),
@@ -45,13 +52,13 @@ class ZoliteApp(App[None]):
         first: Opened | None = None,
         *,
         client: Client | None = None,
-        machine: Callable[[], Hardware] = machines.here,
+        machine: Callable[[], "Hardware"] | None = None,
         clock: Callable[[], float] = time.time,
         config: Path | None = None,
     ) -> None:
         super().__init__()
         self.client = client or Client()
-        self.machine = machine  # asks the driver: call it in a thread
+        self.machine = machine or here  # asks the driver: call it in a thread
         self.clock = clock
         self.config_path = config or configs.path()
         self.config = configs.load(self.config_path)
@@ -66,8 +73,16 @@ class ZoliteApp(App[None]):
         self.theme_changed_signal.subscribe(self, lambda theme: self.prefer(theme=theme.name))
         for problem in (*self.config.problems, *([] if known else [f"there is no theme {self.config.theme!r}"])):
             self.notify(problem, title="settings", severity="warning", markup=False)
+        self.heed_signals()
         if self._first is not None:
             self.push_screen(self._first())
+
+    def heed_signals(self) -> None:
+        """Ends as by Quit where the system or the terminal ends it: the terminal is as it was then."""
+        for name in ("SIGTERM", "SIGHUP"):
+            if not self.is_headless and hasattr(signal, name):
+                with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows; not the main thread
+                    asyncio.get_running_loop().add_signal_handler(getattr(signal, name), self.exit)
 
     def get_default_screen(self) -> Screen[Any]:
         from .screens.home import HomeScreen
@@ -87,6 +102,8 @@ class ZoliteApp(App[None]):
 
     def report(self, error: ZoliteError, title: str = "") -> None:
         """What went wrong, with the way out, until it is read."""
+        from .screens.dialogs import Trouble
+
         self.push_screen(Trouble(error.message, error.hint, title))
 
     def begin(self, *command: str, over: Screen[Any] | None = None) -> None:
@@ -94,6 +111,8 @@ class ZoliteApp(App[None]):
         self.run_worker(self._begin(command, over))
 
     async def _begin(self, command: tuple[str, ...], over: Screen[Any] | None) -> None:
+        from .screens.dialogs import Waiting
+
         waiting = Waiting(f"Starting: {' '.join(command[:2])}", LOADING)
         started = self._started(command, waiting)
         name = await self.push_screen_wait(waiting)
@@ -108,7 +127,7 @@ class ZoliteApp(App[None]):
             self.push_screen(RunScreen(name))
 
     @work(thread=True, group="begin")
-    def _started(self, command: tuple[str, ...], waiting: Waiting) -> None:
+    def _started(self, command: tuple[str, ...], waiting: "Waiting") -> None:
         worker = get_current_worker()
         try:
             name = self.client.start(*command, gone=lambda: worker.is_cancelled)
@@ -136,7 +155,16 @@ class ZoliteApp(App[None]):
         yield SystemCommand("Quit", "Leave; runs go on", self.action_quit)
 
 
+def here() -> "Hardware":
+    """This machine, as it is now."""
+    from zolite import machine
+
+    return machine.here()
+
+
 def open_app(first: Opened | None = None) -> None:
     """Runs the app in this terminal."""
     app = ZoliteApp(first)
     app.run()
+    if app.return_code:
+        sys.exit(app.return_code)

@@ -16,9 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
-from zolite import disk
 from zolite.paths import paths
 
 CHARTS = ("braille", "block", "ascii")
@@ -80,6 +77,10 @@ UNKNOWN: Check = (lambda _: False, f"a setting; there are {', '.join(CHECKS)}")
 
 def save(config: Config, file: Path) -> None:
     """Whole or not at all."""
+    import tomli_w
+
+    from zolite import disk
+
     values = {name: value for name, value in dataclasses.asdict(config).items() if name in CHECKS}
     with disk.saving("the app's settings", file):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -12,16 +12,8 @@ from zolite.paths import paths
 from zolite.session import Session, Summary
 from zolite.text import one_line
 
-# What a status is called, with a symbol and a colour; `why` where it wants one.
-STATES = {
-    "running": ("▶", "running", "success"),
-    "paused": ("‖", "paused", "warning"),
-    "done": ("✓", "done", "success"),
-    "interrupted": ("■", "stopped", "warning"),
-    "stopped": ("✗", "broke off", "error"),
-    "diverged": ("▲", "diverged", "error"),
-    "damaged": ("✗", "damaged", "error"),
-}
+from .states import ALIVE
+
 NO_WORD = (
     "its process ended without a word: it was killed, for its memory perhaps, or the machine went off. "
     "Nothing that was saved is lost"
@@ -30,7 +22,7 @@ NO_WORD = (
 
 @dataclass(frozen=True)
 class Seen:
-    """A session at a moment. `state` is one of STATES."""
+    """A session at a moment. `state` is one of states.STATES."""
 
     summary: Summary
     state: str
@@ -46,7 +38,7 @@ class Seen:
 def look() -> list[Seen]:
     """All of them, those that live first, then the newest."""
     found = [_seen(summary) for summary in sessions.list_()]
-    return sorted(found, key=lambda seen: seen.state not in ("running", "paused"))
+    return sorted(found, key=lambda seen: seen.state not in ALIVE)
 
 
 def _seen(summary: Summary) -> Seen:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zolite.learn import Progress, Task
 
 app = typer.Typer(
-    help="Fine-tune language models with forward passes alone, on the GPU you already own.",
+    help="Fine-tune language models with forward passes alone, on the GPU you already own. Alone it opens the app.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -87,6 +87,9 @@ def main() -> None:
 def options(
     version: Annotated[bool, typer.Option("--version", is_eager=True, callback=lambda v: _version(v))] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", is_eager=True, callback=lambda s: _serve(s), help="the app in a browser")
+    ] = False,
 ) -> None:
     """Options of every command."""
 
@@ -95,6 +98,17 @@ def _version(wanted: bool) -> None:
     if wanted:
         print(f"zolite {__version__}")
         raise typer.Exit
+
+
+def _serve(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        from zolite.tui.serve import serve
+    except ImportError:
+        raise UsageError("textual-serve is not installed", "`pip install textual-serve`, then once more") from None
+    serve()
+    raise typer.Exit
 
 
 @app.command()

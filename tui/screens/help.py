@@ -3,7 +3,7 @@
 import inspect
 from typing import Any, ClassVar
 
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
@@ -24,7 +24,7 @@ class HelpScreen(ModalScreen[None]):
         with Vertical(classes="window -help"):
             yield Static(self.about.title or "zolite", classes="heading", markup=False)
             with VerticalScroll(classes="body"):
-                yield Static(inspect.getdoc(type(self.about)) or "", markup=False)
+                yield Static(paragraphs(inspect.getdoc(type(self.about)) or ""), markup=False)
                 yield Static(self.keys())
                 yield Static(OTHERWISE, classes="dim", markup=False)
 
@@ -32,11 +32,12 @@ class HelpScreen(ModalScreen[None]):
         self.query_one(VerticalScroll).focus()
 
     def keys(self) -> Content:
-        """A line a binding: keys, what they do, and the id."""
+        """A line a binding of the screen or the app: keys, what they do, and the id."""
         found: dict[str, tuple[list[str], str, str]] = {}
         for active in self.about.active_bindings.values():
             binding = active.binding
-            if binding.description and active.enabled and not binding.system:
+            ours = isinstance(active.node, Screen | App)
+            if ours and binding.description and active.enabled and not binding.system:
                 keys, _, _ = found.setdefault(binding.action, ([], binding.description, binding.id or ""))
                 keys.append(self.app.get_key_display(binding))
         lines = [
@@ -48,6 +49,11 @@ class HelpScreen(ModalScreen[None]):
 
     def action_close(self) -> None:
         self.dismiss(None)
+
+
+def paragraphs(text: str) -> str:
+    """Lines joined; an empty one parts."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
 OTHERWISE = (

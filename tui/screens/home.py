@@ -1,6 +1,6 @@
 """Home: the machine, the sessions, and what can be done with them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,22 +14,21 @@ from textual.screen import Screen
 from textual.widgets import Button, DataTable, Footer, Static
 from textual.worker import get_current_worker
 
-from zolite import manage
-from zolite.errors import UsageError, ZoliteError
-from zolite.machine import Hardware
-from zolite.session import exists
+from zolite.errors import ZoliteError
 from zolite.text import human_bytes, human_seconds, one_line
 
 from ..paint import cell
-from ..sessions import STATES, Seen, look
+from ..states import ALIVE, STATES
 from ..widgets.stack import Part, Stack
-from .dialogs import Ask, Confirm
 
 if TYPE_CHECKING:
+    from zolite.machine import Hardware
+
     from ..app import ZoliteApp
+    from ..deeds import Deed
+    from ..sessions import Seen
 
 LOOK_SECONDS = 2.0
-ALIVE = ("running", "paused")
 
 ALL = tuple(state for state in STATES if state != "damaged")
 ENDED = tuple(state for state in ALL if state not in ALIVE)
@@ -127,18 +126,17 @@ class HomeScreen(Screen[None]):
         for name in COLUMNS:
             table.add_column(name, key=name)
         table.focus()
-        self.refresh_all()
         self.set_interval(LOOK_SECONDS, self.refresh_all)
 
     def on_screen_resume(self) -> None:
-        self.refresh_all()
+        self.call_after_refresh(self.refresh_all)
 
     @property
     def table(self) -> "DataTable[Text | str]":
         return self.query_one("#list", DataTable)
 
     @property
-    def current(self) -> Seen | None:
+    def current(self) -> "Seen | None":
         at = self.table.cursor_row
         return self.seen[at] if 0 <= at < len(self.seen) else None
 
@@ -146,11 +144,13 @@ class HomeScreen(Screen[None]):
 
     @work(thread=True, exclusive=True, group="look")
     def refresh_all(self) -> None:
+        from ..sessions import look
+
         seen, hardware = look(), self.app.machine()
         if not get_current_worker().is_cancelled:
             self.app.call_from_thread(self.show, seen, hardware)
 
-    def show(self, seen: Sequence[Seen], hardware: Hardware) -> None:
+    def show(self, seen: Sequence["Seen"], hardware: "Hardware") -> None:
         changed = [each.name for each in seen] != [each.name for each in self.seen]
         before = self.current.name if self.current else ""
         self.seen, self.hardware, self.known = list(seen), hardware, True
@@ -192,7 +192,7 @@ class HomeScreen(Screen[None]):
                 if self.table.get_cell(each.name, column) != value:
                     self.table.update_cell(each.name, column, value, update_width=True)
 
-    def cells(self, each: Seen) -> tuple[Text | str, ...]:
+    def cells(self, each: "Seen") -> tuple[Text | str, ...]:
         s = each.summary
         symbol, word, style = STATES[each.state]
         best = (
@@ -260,8 +260,10 @@ class HomeScreen(Screen[None]):
         self.tell("stop")
 
     def tell(self, verb: str) -> None:
+        from ..deeds import tell
+
         if self.current:
-            self.do(partial(manage.tell, self.current.name, verb), f"{self.current.name}: {verb}")
+            self.do(tell(self.current.name, verb))
 
     def action_mark(self) -> None:
         if self.current:
@@ -286,56 +288,34 @@ class HomeScreen(Screen[None]):
 
             self.app.push_screen(ExportScreen(self.current.name))
 
-    @work
-    async def action_rename(self) -> None:
-        if self.current:
-            name = self.current.name
-            new = await self.app.push_screen_wait(Ask(f"A new name for {name}", name, wrong=free_name(name)))
-            if new and new != name:
-                self.do(partial(manage.rename, name, new), f"{name} is {new} now")
+    def action_rename(self) -> None:
+        self.ask("rename")
+
+    def action_fork(self) -> None:
+        self.ask("fork")
+
+    def action_rewind(self) -> None:
+        self.ask("rewind")
+
+    def action_delete(self) -> None:
+        self.ask("delete")
 
     @work
-    async def action_fork(self) -> None:
-        """A new session with the first steps of this one."""
-        if self.current is None:
-            return
-        name, last = self.current.name, self.current.summary.step
-        detail = f"A new session that begins as {name} was after a step, to go another way from there."
-        step = await self.app.push_screen_wait(Ask("Fork after which step?", str(last), detail, upto(last)))
-        if step:
-            self.do(partial(manage.fork, name, None, int(step)), f"forked {name} at step {step}")
+    async def ask(self, what: str) -> None:
+        """One of the deeds that begin with a question."""
+        from .. import deeds
 
-    @work
-    async def action_rewind(self) -> None:
-        """Takes steps back; asks twice, since they are gone then."""
-        if self.current is None:
-            return
-        name, last = self.current.name, self.current.summary.step
-        detail = "Every step after it is taken back; a fork keeps both ways."
-        step = await self.app.push_screen_wait(Ask(f"Rewind {name} to which step?", str(last), detail, upto(last)))
-        if step and int(step) < last:
-            question = f"Take back {last - int(step):,} of {last:,} steps of {name}?"
-            if await self.app.push_screen_wait(Confirm(question, yes="Take them back", no="Keep them")):
-                self.do(partial(manage.rewind, name, int(step)), f"{name} is at step {step}")
-
-    @work
-    async def action_delete(self) -> None:
-        if self.current is None:
-            return
-        s = self.current.summary
-        detail = f"{s.step:,} steps and {human_bytes(s.bytes)}, with all that it learnt. There is no way back."
-        if await self.app.push_screen_wait(Confirm(f"Delete {s.name}?", detail, yes="Delete", no="Keep")):
-            self.do(partial(manage.remove, s.name), f"{s.name} is gone")
+        if self.current and (deed := await getattr(deeds, what)(self.app, self.current.summary)):
+            self.do(deed)
 
     @work(thread=True, group="do")
-    def do(self, change: Callable[[], object], done: str) -> None:
-        """Something that touches the disk."""
+    def do(self, deed: "Deed") -> None:
         try:
-            change()
+            deed.change()
         except ZoliteError as error:
             self.app.call_from_thread(self.app.report, error)
         else:
-            self.app.call_from_thread(partial(self.notify, done, markup=False))
+            self.app.call_from_thread(partial(self.notify, deed.done, markup=False))
         self.app.call_from_thread(self.refresh_all)
 
     def action_doctor(self) -> None:
@@ -356,12 +336,11 @@ class HomeScreen(Screen[None]):
     @work
     async def action_quit(self) -> None:
         """Says so where something runs; otherwise it just leaves."""
+        from ..deeds import leave
+
         running = [each.name for each in self.seen if each.state in ALIVE]
-        if running:
-            detail = f"Still running: {', '.join(running)}. Runs go on without the app, and it finds them again."
-            if not await self.app.push_screen_wait(Confirm("Leave?", detail, yes="Leave", no="Stay")):
-                return
-        self.app.exit()
+        if not running or await leave(self.app, running):
+            self.app.exit()
 
 
 WELCOME = Content.from_markup(
@@ -372,33 +351,7 @@ WELCOME = Content.from_markup(
 )
 
 
-def free_name(name: str) -> Callable[[str], str]:
-    """What is the matter with a new name, in words."""
-
-    def wrong(new: str) -> str:
-        if new == name:
-            return ""
-        from zolite.session import ensure_free
-
-        try:
-            ensure_free(new)
-        except UsageError as error:
-            return f"{error.message}: {error.hint}" if not exists(new) else error.message
-        return ""
-
-    return wrong
-
-
-def upto(last: int) -> Callable[[str], str]:
-    """What is the matter with a step's number."""
-
-    def wrong(text: str) -> str:
-        return "" if text.isascii() and text.isdigit() and int(text) <= last else f"give a number from 0 to {last}"
-
-    return wrong
-
-
-def described(each: Seen) -> Content:
+def described(each: "Seen") -> Content:
     """A few lines about a session."""
     s = each.summary
     symbol, word, style = STATES[each.state]

@@ -50,6 +50,29 @@ SHARED = {
     "train.batch": "batch",
     "train.steps": "steps",
 }
+# Columns of the plans where the table is so wide.
+SHORT = ("model", "weights", "at once", "peak", "a step", "in all")
+PLAN_COLUMNS = (
+    (
+        126,
+        (
+            "model",
+            "weights",
+            "space",
+            "rank",
+            "method",
+            "batch",
+            "at once",
+            "context",
+            "peak",
+            "a step",
+            "in all",
+            "QLoRA",
+        ),
+    ),
+    (86, (*SHORT, "QLoRA")),
+    (0, SHORT),
+)
 TABLES = {"model": "#model-list", "data": "#tree", "plan": "#plans"}
 
 
@@ -57,6 +80,7 @@ class Rows(DirectoryTree):
     """Folders, and files that can be rows."""
 
     SUFFIXES: ClassVar = (".jsonl", ".csv")
+    ICON_NODE, ICON_NODE_EXPANDED, ICON_FILE = "▸ ", "▾ ", "· "
 
     def filter_paths(self, paths: Iterable[Path]) -> Iterable[Path]:
         shown = (path for path in paths if not path.name.startswith("."))
@@ -86,31 +110,34 @@ class NewScreen(Screen[None]):
         #template-row { height: 1; }
         #template-row Static { width: 10; color: $text-muted; }
         #template { width: 1fr; }
-        #plan-side { height: 1fr; }
-        #plans { height: auto; max-height: 8; }
+        #plan-side { height: auto; }
+        #plans { height: auto; max-height: 6; }
         #why { height: auto; color: $text-warning; }
-        #ledger { margin-top: 1; }
         #verdict, #advice { height: auto; }
         #advice { color: $text-muted; }
-        #lines { display: none; height: auto; color: $text-muted; margin-top: 1; }
-        #form { margin-top: 1; }
-        #start-row { height: auto; }
-        #start-row Button { margin-right: 1; }
-        #command { width: 1fr; height: auto; color: $text-muted; }
+        #lines { display: none; text-wrap: nowrap; text-overflow: ellipsis; color: $text-muted; margin-top: 1; }
+        #form-side { height: auto; }
+        #start-row { height: 1; }
+        #start { width: 20; margin-right: 2; }
+        #command { width: 1fr; height: auto; color: $text-muted; margin-top: 1; }
     }
     NewScreen.-wide {
         #tree { width: 44; }
         #plan-pane { layout: horizontal; }
-        #plan-side { width: 2fr; padding-right: 2; }
+        #plan-side { width: 2fr; height: 1fr; padding-right: 2; }
         #form-side { width: 1fr; min-width: 38; height: 1fr; border-left: solid $panel; padding: 0 1; }
+        #form { margin-top: 1; }
         #form #main { grid-size: 1; }
     }
-    NewScreen.-high { #plans { max-height: 14; } #template-row { margin-top: 1; } }
-    NewScreen.-huge #lines, NewScreen.-high.-wide #lines { display: block; }
-    NewScreen.-narrow #form-side { height: auto; }
+    NewScreen.-high {
+        #plans { max-height: 14; }
+        #template-row, #ledger, #verdict { margin-top: 1; }
+    }
+    NewScreen.-high.-wide #lines { display: block; }
+    NewScreen.-narrow #command { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "Back", id="leave-new"),
+        Binding("escape", "leave", "Back", id="leave-new", show=False),
         Binding("1", "tab('model')", "Model", id="tab-model", show=False),
         Binding("2", "tab('data')", "Data", id="tab-data", show=False),
         Binding("3", "tab('plan')", "Plan", id="tab-plan", show=False),
@@ -161,13 +188,12 @@ class NewScreen(Screen[None]):
                 with VerticalScroll(id="form-side", can_focus=False):
                     with Horizontal(id="start-row"):
                         yield Button("Start  F5", id="start", variant="success", compact=True)
-                        yield Static("", id="command", markup=False)
+                        yield Static("empty or auto: zolite decides", classes="dim", markup=False)
                     yield Form(id="form")
+                    yield Static("", id="command", markup=False)
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        for name in ("model", "weights", "at once", "peak", "a step", "in all", "QLoRA"):
-            self.plans.add_column(name)
         self.query_one("#model-list").focus()
         self.query_one("#template-row").display = False
         self.look()
@@ -327,28 +353,51 @@ class NewScreen(Screen[None]):
     def show_plans(self, planned: Planning | None, rejected: tuple[Rejected, ...], why: str) -> None:
         self.planned, self.rejected = planned, rejected
         self.query_one("#why", Static).update(f"✗ {why}" if why else "")
-        self.plans.clear()
+        self.list_plans()
         if planned:
-            for i, each in enumerate(planned.plans):
-                self.plans.add_row(*self.plan_cells(each, planned.hardware), key=str(i))
             known = self.choice.spec.name if self.choice else ""
             if not isinstance(self.choice, Plan) or known not in [each.spec.name for each in planned.plans]:
                 self.pick(planned.plans[0])
         self.reprice()
 
-    def plan_cells(self, each: Plan, hardware: Hardware) -> tuple[Any, ...]:
-        t, step = each.recipe.train, each.seconds_per_step
-        need = needed(hardware, each.spec, each.recipe.adapter.rank, each.recipe.data.context)
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.list_plans)
+
+    def list_plans(self) -> None:
+        """The table, with as many columns as there is room for."""
+        table, planned = self.plans, self.planned
+        columns = next(columns for width, columns in PLAN_COLUMNS if table.size.width >= width)
+        row = table.cursor_row
+        if [str(column.label) for column in table.ordered_columns] == list(columns):
+            table.clear()
+        else:
+            table.clear(columns=True)
+            table.add_columns(*columns)
+        if planned is None:
+            return
+        for i, each in enumerate(planned.plans):
+            cells = self.plan_cells(each, planned.hardware)
+            table.add_row(*(cells[name] for name in columns), key=str(i))
+        table.move_cursor(row=min(row, max(0, table.row_count - 1)))
+
+    def plan_cells(self, each: Plan, hardware: Hardware) -> dict[str, Any]:
+        r, t, step = each.recipe, each.recipe.train, each.seconds_per_step
+        need = needed(hardware, each.spec, r.adapter.rank, r.data.context)
         symbol, colour = ("✓", "success") if need <= hardware.total_bytes else ("✗", "text-muted")
-        return (
-            each.spec.name.rpartition("/")[2].removeprefix("builtin:"),
-            each.recipe.model.quant,
-            f"{t.microbatch} rows" + (", 1 point" if t.slots == 1 else ""),
-            human_bytes(each.peak_bytes),
-            f"{1e3 * step:.0f} ms" if step < 1 else f"{step:.1f} s",
-            human_seconds(each.total_seconds),
-            cell(self.app, (f"{symbol} {human_bytes(need)}", colour)),
-        )
+        return {
+            "model": each.spec.name.rpartition("/")[2].removeprefix("builtin:"),
+            "weights": r.model.quant,
+            "space": r.adapter.space,
+            "rank": str(r.adapter.rank),
+            "method": r.method.name,
+            "batch": str(t.batch),
+            "at once": f"{t.microbatch} rows" + (", 1 point" if t.slots == 1 else ""),
+            "context": str(r.data.context),
+            "peak": human_bytes(each.peak_bytes),
+            "a step": pace(step),
+            "in all": human_seconds(each.total_seconds),
+            "QLoRA": cell(self.app, (f"{symbol} {human_bytes(need)}", colour)),
+        }
 
     @on(DataTable.RowSelected, "#plans")
     @on(DataTable.RowHighlighted, "#plans")
@@ -455,18 +504,20 @@ DATA_HELP = Content.from_markup(
 def verdict(cost: Priced, smaller: str) -> Content:
     """Does it fit, and how long will it take."""
     peak, budget = human_bytes(cost.peak_bytes), human_bytes(cost.budget_bytes)
-    step = cost.seconds_per_step
-    pace = f"{1e3 * step:.0f} ms" if step < 1 else f"{step:.1f} s"
     if cost.problem:
         return Content.assemble((f"✗ {cost.problem}", "$text-error"))
     if not cost.fits:
         over = human_bytes(cost.peak_bytes - cost.budget_bytes)
         return Content.assemble((f"✗ {over} too much: ", "$text-error bold"), f"{peak} of {budget}; {smaller}")
-    spare = human_bytes(cost.budget_bytes - cost.peak_bytes)
+    steps, total = recipes.resolve(cost.recipe).train.steps, human_seconds(cost.total_seconds)
+    fits = ("✓ fits: ", "$text-success bold")
     return Content.assemble(
-        ("✓ fits: ", "$text-success bold"), f"{peak} of {budget}, {spare} spare · {pace} a step, "
-        f"{human_seconds(cost.total_seconds)} for {recipes.resolve(cost.recipe).train.steps:,} steps",
-    )  # fmt: skip
+        fits, f"{peak} of {budget} · {pace(cost.seconds_per_step)} a step · {steps:,} steps in {total}"
+    )
+
+
+def pace(seconds: float) -> str:
+    return f"{1e3 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def ledger_lines(cost: Priced) -> str:

@@ -15,6 +15,7 @@ from ..paint import cell
 from ..planning import Offer
 
 CHOOSES = "let zolite choose"
+COLUMNS = ("", "model", "size", "here it", "from", "weights", "context", "licence")
 
 
 class Models(Vertical):
@@ -44,9 +45,13 @@ class Models(Vertical):
         yield DataTable(id="model-list", cursor_type="row")
         yield Static("looking at this machine …", id="model-note", markup=False)
 
-    def on_mount(self) -> None:
-        for name in ("", "model", "size", "on this machine", "weights are", "context", "licence"):
-            self.table.add_column(name)
+    def on_resize(self) -> None:
+        """As many columns as there is room for."""
+        columns = COLUMNS if self.size.width >= 100 else COLUMNS[:-2]
+        if len(self.table.columns) != len(columns):
+            self.table.clear(columns=True)
+            self.table.add_columns(*columns)
+            self.fill()
 
     @property
     def table(self) -> "DataTable[Any]":
@@ -68,27 +73,26 @@ class Models(Vertical):
         self.table.clear()
         found = [each for each in self.offers if text.lower() in f"{each.name} {each.title}".lower()]
         if not text:
-            best = "the largest that is fast enough, by what fits"
-            self.table.add_row(self.mark(""), cell(self.app, (CHOOSES, "accent")), "", best, "", "", "", key="")
+            self.add("", cell(self.app, (CHOOSES, "accent")), "", "the best of what fits")
         for each in found:
-            self.add(each)
+            self.offer(each)
         if text and text not in [each.name for each in found]:
-            self.table.add_row(self.mark(text), cell(self.app, (text, "accent")), "", "as typed", "", "", "", key=text)
+            self.add(text, cell(self.app, (text, "accent")), "", "as typed")
         self.table.move_cursor(row=min(row, self.table.row_count - 1))
         self.note()
 
-    def add(self, each: Offer) -> None:
+    def offer(self, each: Offer) -> None:
         fits = ("✓ fits", "success") if each.fits else ("✗ too large", "error")
-        needs = f" {each.quant} from {human_bytes(each.peak_bytes)}"
         here = ("● here", "success") if each.here else (f"↓ {human_bytes(2 * each.parameters)}", "text-muted")
-        size = f"{each.parameters / 1e9:.2g}B"
-        self.table.add_row(
-            self.mark(each.name), cell(self.app, each.title), size, cell(self.app, fits, needs), cell(self.app, here),
-            f"{each.context:,}", each.licence, key=each.name,
+        self.add(
+            each.name, cell(self.app, each.title), f"{each.parameters / 1e9:.2g}B",
+            cell(self.app, fits, f" in {each.quant}"), human_bytes(each.peak_bytes), cell(self.app, here),
+            f"{each.context:,}", each.licence,
         )  # fmt: skip
 
-    def mark(self, name: str) -> str:
-        return "◆" if name == self.chosen else " "
+    def add(self, name: str, *cells: Any) -> None:
+        row = ("◆" if name == self.chosen else " ", *cells, *[""] * len(COLUMNS))
+        self.table.add_row(*row[: len(self.table.columns)], key=name)
 
     def note(self) -> None:
         fitting = sum(each.fits for each in self.offers)

@@ -11,8 +11,8 @@ from zolite.ledger import Ledger
 from zolite.render import metric_text, sparkline
 from zolite.text import UNKNOWN, human_bytes, human_number, human_rate, human_seconds, one_line
 
-from ..sessions import STATES
 from ..state import RunState, Signal, Told, histogram, signal
+from ..states import STATES
 from .canvas import sampled
 
 Draw = Callable[[int, int], Content]

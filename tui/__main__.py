@@ -1,0 +1,5 @@
+"""`python -m zolite.tui`: the app whatever the terminal is, as a browser's view needs it."""
+
+from .app import open_app
+
+open_app()
