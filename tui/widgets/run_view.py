@@ -33,6 +33,13 @@ class Beside:
     tokens_per_step: float = 0.0
 
 
+class Tabs(Static):
+    """Names of the panels, for the mouse."""
+
+    def action_panel(self, name: str) -> None:
+        self.query_ancestor(RunView).action_panel(name)
+
+
 class RunView(Container):
     """Draws a RunState; `show` is called when there is another, or it has changed."""
 
@@ -84,7 +91,7 @@ class RunView(Container):
         with Container(id="body"):
             with Vertical(id="chart-box"):
                 yield Chart(self.curves, self.extent, self.mode)
-            yield Static("", id="tabs")
+            yield Tabs("", id="tabs")
             with Vertical(id="side"):
                 yield Panel(PANELS["memory"], self._memory, id="memory")
                 yield Panel(PANELS["steps"], lambda w, h: panels.steps(self.state, w, self.mode), id="steps")
