@@ -220,7 +220,8 @@ def test_pace(gaps: list[float]) -> None:
     for gap in [*gaps, 10.0]:
         if due is not None and due <= now + gap:
             drawn.append(due)
-            pace.drawn, due = due, None
+            pace.drew(due, 0.0)
+            due = None
         now += gap
         if due is None:
             due = now + pace.wait(now)
