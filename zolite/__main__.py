@@ -6,7 +6,8 @@ import sys
 
 
 def main() -> None:
-    if len(sys.argv) == 1 and sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+    terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))  # Textual draws on stderr
+    if len(sys.argv) == 1 and terminal and os.environ.get("TERM", "dumb") != "dumb":
         gc.disable()  # there is nothing to collect while modules are read: a tenth of the time to the first picture
         from zolite.tui.app import open_app  # before the command line, which takes as long again to import
 

@@ -18,6 +18,7 @@ CLOSE: list[BindingType] = [Binding("escape", "close", "Close", id="close")]
 class Trouble(ModalScreen[None]):
     """What went wrong, what to do about it, and a button that leads on."""
 
+    AUTO_FOCUS = "Button"
     BINDINGS: ClassVar = CLOSE
 
     def __init__(self, message: str, hint: str = "", title: str = "") -> None:

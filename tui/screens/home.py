@@ -126,6 +126,7 @@ class HomeScreen(Screen[None]):
         for name in COLUMNS:
             table.add_column(name, key=name)
         table.focus()
+        self.show_details()
         self.set_interval(LOOK_SECONDS, self.refresh_all)
 
     def on_screen_resume(self) -> None:
