@@ -73,7 +73,7 @@ def test_both_sides(talk: Talk, tiny: Path, tmp_path: Path) -> None:
 
 
 def test_pieces_make_the_answer(talk: Talk) -> None:
-    """The pieces of a side, put together, are its answer, but for half a character at its end; asked twice, the same."""
+    """The pieces of a side, put together, are its answer; asked twice, it is the same."""
     pieces: dict[str, str] = {"base": "", "tuned": ""}
     for said in talk.reply("warm", 20):
         if isinstance(said, Piece):

@@ -25,7 +25,7 @@ from zolite.events import (
 )
 from zolite.journal import SKIPPED, MemoryRow, StepRow
 from zolite.render import HUGE, metric_text
-from zolite.text import human_bytes, human_number, human_seconds, one_line
+from zolite.text import human_bytes, human_seconds, one_line
 
 from .series import Series
 
@@ -35,6 +35,8 @@ RECENT = 200  # steps that the signal is measured over
 SLOPES = 1000  # projected gradients in the histogram
 TOLD = 500  # events that are remembered
 REDRAWS = 10  # a second, at most
+SHARE = 0.03  # of a core that showing a run may take
+SLOWEST = 1.0  # seconds between two redraws, whatever they take
 
 
 @dataclass(frozen=True)
@@ -325,9 +327,7 @@ class Pace:
         """Seconds from now; 0 for at once."""
         return max(0.0, self.drawn + self.every - now)
 
-
-def summary(state: RunState) -> str:
-    """The numbers of a run in one line."""
-    best = state.best()
-    parts = [f"step {state.step:,}/{state.steps:,}", f"loss {human_number(state.mean)}"]
-    return "  ".join(parts + ([f"best {best.split} {metric_text(best)} at {best.step:,}"] if best else []))
+    def drew(self, now: float, used: float) -> None:
+        """A redraw is made; `used` is what the processor had to do since the last: a slow machine draws less often."""
+        self.drawn = now
+        self.every = min(SLOWEST, max(1 / REDRAWS, used / SHARE))

@@ -203,14 +203,13 @@ def test_signal_to_noise() -> None:
         assert (abs(found.ratio) > 3 * found.error) is beyond
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200), st.integers(1, 40))
+@given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=200), st.integers(1, 40))
 def test_histogram(values: list[float], bins: int) -> None:
-    """Every value counts once, in the bin where it lies; those beyond the ends at the ends."""
+    """Every value counts once, in the bin where it lies, those beyond the ends at the ends; zero is in the middle."""
     found = histogram(values, bins)
     assert found is not None and len(found.counts) == bins and sum(found.counts) == len(values)
-    edges = np.linspace(-found.high, found.high, bins + 1)
-    expected = np.histogram(np.clip(values, -found.high, found.high), edges)[0]
-    assert np.abs(np.cumsum(found.counts) - np.cumsum(expected)).max() <= sum(np.isin(values, edges)) + 1
+    inside = [v + 1e-7 * found.high for v in np.clip(values, -found.high, 0.9999 * found.high)]  # on an edge: above it
+    assert found.counts == tuple(np.histogram(inside, bins, (-found.high, found.high))[0])
     assert histogram([], bins) is None
 
 
@@ -221,7 +220,8 @@ def test_pace(gaps: list[float]) -> None:
     for gap in [*gaps, 10.0]:
         if due is not None and due <= now + gap:
             drawn.append(due)
-            pace.drawn, due = due, None
+            pace.drew(due, 0.0)
+            due = None
         now += gap
         if due is None:
             due = now + pace.wait(now)

@@ -127,7 +127,12 @@ class HomeScreen(Screen[None]):
             table.add_column(name, key=name)
         table.focus()
         self.show_details()
-        self.set_interval(LOOK_SECONDS, self.refresh_all)
+        self.set_interval(LOOK_SECONDS, self.look_again)
+
+    def look_again(self) -> None:
+        """Not while another screen is open: it would cost more than showing a run does."""
+        if self.app.screen is self:
+            self.refresh_all()
 
     def on_screen_resume(self) -> None:
         self.call_after_refresh(self.refresh_all)

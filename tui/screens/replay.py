@@ -100,9 +100,7 @@ class ReplayScreen(Screen[None]):
             self.app.call_from_thread(partial(self.take, recorded))
 
     def refuse(self, error: ZoliteError) -> None:
-        view = self.query_one(RunView)
-        view.trouble = (error.message, error.hint)
-        view.draw()
+        self.query_one(RunView).blame(error)
 
     def take(self, recorded: Recording) -> None:
         """The recording is here: its end is shown, which says what became of it."""

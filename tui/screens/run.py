@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from ..app import ZoliteApp
 
 LOOK_SECONDS = {True: 0.25, False: 1.0}  # between two looks, by whether a process writes
-OTHERS_SECONDS = 2.0
+OTHERS_SECONDS = 5.0
+NOTHING = Beside()  # known yet
 
 # What can be asked for, and in which states.
 ALIVE = ("running", "paused")
@@ -84,6 +85,9 @@ class RunScreen(Screen[None]):
         self.pace = Pace()
         self.waiting = False  # a redraw is due
         self.redraws = 0
+        self.used = 0.0  # of the processor, by this thread, when it was last drawn
+        self.can: tuple[str, bool] = ("", False)  # what decides which keys there are
+        self.trouble = ""
 
     def compose(self) -> ComposeResult:
         yield RunView(self.state.about, self.app.config.chart)
@@ -116,7 +120,7 @@ class RunScreen(Screen[None]):
 
     def _follow(self, reader: Reader, gone: Callable[[], bool]) -> None:
         self.state.about = about_session(reader.session)
-        asked, running, beside = float("-inf"), None, Beside()
+        asked, running, beside = float("-inf"), None, NOTHING
         while not gone():
             news = reader.look()
             ended = news.running != running
@@ -133,7 +137,7 @@ class RunScreen(Screen[None]):
         """What others hold of the device now; the rest is worked out once."""
         recipe = reader.session.recipe
         lines, tokens = before.planned, before.tokens_per_step
-        if lines is None:
+        if before is NOTHING:
             lines = planned(recipe, self.app.machine)
         rows = next(reader.session.journal.steps(upto=1), None)
         if not tokens and rows is not None:
@@ -145,22 +149,33 @@ class RunScreen(Screen[None]):
     @on(Arrived)
     def arrived(self, message: Arrived) -> None:
         self.state = advance(self.state, message.news)
+        self.due()
+
+    @on(Known)
+    def known(self, message: Known) -> None:
+        if message.beside != self.view.beside:
+            self.view.beside = message.beside
+            self.due()
+        said = str(message.trouble or "")
+        if said != self.trouble:
+            self.trouble = said
+            self.view.blame(message.trouble)
+
+    def due(self) -> None:
+        """A redraw, at once or as soon as the pace allows."""
         if not self.waiting:
             self.waiting = True
             self.set_timer(max(1e-3, self.pace.wait(self.clock())), self.redraw)
 
-    @on(Known)
-    def known(self, message: Known) -> None:
-        self.view.beside = message.beside
-        found = message.trouble
-        self.view.trouble = (found.message, found.hint) if found else None
-        self.view.draw()
-
     def redraw(self) -> None:
-        self.waiting, self.pace.drawn = False, self.clock()
+        self.waiting, before, self.used = False, self.used, time.thread_time()
+        self.pace.drew(self.clock(), self.used - before)
         self.redraws += 1
         self.view.show(self.state)
-        self.refresh_bindings()
+        can = (self.state.status, bool(self.state.saved))
+        if can != self.can:  # it costs as much as all the rest
+            self.can = can
+            self.refresh_bindings()
 
     # --- what is asked for -----------------------------------------------------------------------------------------
 

@@ -35,6 +35,15 @@ class Panel(Widget):
     def __init__(self, title: str, draw: Draw, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self.border_title, self.draw = title, draw
+        self._shown = Content("")
+
+    def redraw(self) -> None:
+        """Only where it says something else now; a layout only where it takes more lines or fewer."""
+        drawn = self.draw(*self.content_size)
+        if (drawn.plain, drawn.spans) != (self._shown.plain, self._shown.spans):
+            lines = drawn.plain.count("\n") != self._shown.plain.count("\n")
+            self._shown = drawn
+            self.refresh(layout=lines)
 
     def render(self) -> RenderResult:
         return self.draw(*self.content_size)

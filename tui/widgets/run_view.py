@@ -12,6 +12,7 @@ from textual.containers import Container, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
+from zolite.errors import ZoliteError
 from zolite.ledger import Ledger
 
 from ..series import Point
@@ -31,6 +32,13 @@ class Beside:
     planned: Ledger | None = None
     others: int = 0  # bytes
     tokens_per_step: float = 0.0
+
+
+class Tabs(Static):
+    """Names of the panels, for the mouse."""
+
+    def action_panel(self, name: str) -> None:
+        self.query_ancestor(RunView).action_panel(name)
 
 
 class RunView(Container):
@@ -74,8 +82,8 @@ class RunView(Container):
     def __init__(self, about: About, mode: str) -> None:
         super().__init__(classes="-memory")
         self.state, self.mode, self.beside = RunState(about), mode, Beside()
-        self.trouble: tuple[str, str] | None = None
         self._told = -1
+        self._curves: tuple[int, int, int] | None = None  # what of them is drawn
 
     def compose(self) -> ComposeResult:
         yield Panel("", lambda w, h: panels.heading(self.state, w, self.mode, self.beside.tokens_per_step),
@@ -84,7 +92,7 @@ class RunView(Container):
         with Container(id="body"):
             with Vertical(id="chart-box"):
                 yield Chart(self.curves, self.extent, self.mode)
-            yield Static("", id="tabs")
+            yield Tabs("", id="tabs")
             with Vertical(id="side"):
                 yield Panel(PANELS["memory"], self._memory, id="memory")
                 yield Panel(PANELS["steps"], lambda w, h: panels.steps(self.state, w, self.mode), id="steps")
@@ -113,21 +121,22 @@ class RunView(Container):
         self.draw()
 
     def draw(self) -> None:
-        self.query_one(Chart).update()
+        curves = (id(self.state), self.state.step, self.state.count)
+        if curves != self._curves:
+            self._curves = curves
+            self.query_one(Chart).update()
         for panel in self.query(Panel):
-            panel.refresh(layout=panel.id == "heading")
+            panel.redraw()
         if self._told != self.state.count:
             self._told = self.state.count
             self.query_one("#events-text", Static).update(panels.events(self.state))
             self.query_one("#events", VerticalScroll).scroll_end(animate=False, immediate=False)
-        self._draw_trouble()
 
-    def _draw_trouble(self) -> None:
+    def blame(self, trouble: ZoliteError | None) -> None:
+        """Says what went wrong, and what to do; None takes it back."""
         widget = self.query_one("#trouble", Static)
-        message, hint = self.trouble or ("", "")
-        text = f"✗ {message}" + (f"\n→ {hint}" if hint else "")
-        widget.set_class(self.trouble is not None, "-shown")
-        widget.update(Content(text) if self.trouble else "")
+        widget.set_class(trouble is not None, "-shown")
+        widget.update(Content(f"✗ {trouble.message}\n→ {trouble.hint}" if trouble else ""))
 
     def action_panel(self, name: str) -> None:
         """In a small window one panel is seen at a time."""
