@@ -3,18 +3,21 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, DataTable, Input, Static, TabbedContent
+from zolite.tui import planning
+from zolite.tui.planning import Offer
 from zolite.tui.screens.dialogs import Confirm
 from zolite.tui.screens.new import NewScreen
 from zolite.tui.widgets.form import Field, Form, ident
 from zolite.tui.widgets.slider import Slider
 
+from zolite import machine
 from zolite import recipe as recipes
 from zolite.data.look import report
 from zolite.errors import ZoliteError
@@ -37,8 +40,15 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: FakeClient) ->
     return folder
 
 
+@pytest.fixture(scope="module")
+def offered() -> list[Offer]:
+    return planning.offers(replace(machine.published("rtx-3060-12gb"), others_bytes=GIB))
+
+
 @pytest.fixture
-def new(app: Make, rows: Path) -> Callable[[], Any]:
+def new(app: Make, rows: Path, offered: list[Offer], monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """new() is the app with this screen open; the card's models are priced once for all tests."""
+    monkeypatch.setattr(planning, "offers", lambda hardware: offered)
     return lambda: app(lambda: NewScreen(rows.parent))
 
 
@@ -74,7 +84,7 @@ def test_models(new: Make, size: tuple[int, int]) -> None:
 
     async def script(pilot: Pilot[None]) -> None:
         text = shown(pilot.app)
-        assert "let zolite choose" in text and "✓ fits in nf4" in text and "Qwen3-8B" in text
+        assert "let zolite choose" in text and "✓ fits nf4" in text and "Qwen3-8B" in text
         table = screen_of(pilot).query_one("#model-list", DataTable)
         fits = [str(table.get_row_at(i)[3]).startswith("✓") for i in range(1, table.row_count)]
         assert fits == sorted(fits, reverse=True) and not all(fits)

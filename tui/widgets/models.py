@@ -15,7 +15,7 @@ from ..paint import cell
 from ..planning import Offer
 
 CHOOSES = "let zolite choose"
-COLUMNS = ("", "model", "size", "here it", "from", "weights", "context", "licence")
+COLUMNS = ("", "model", "size", "here it", "weights", "from", "context", "licence")
 
 
 class Models(Vertical):
@@ -47,7 +47,7 @@ class Models(Vertical):
 
     def on_resize(self) -> None:
         """As many columns as there is room for."""
-        columns = COLUMNS if self.size.width >= 100 else COLUMNS[:-2]
+        columns = COLUMNS if self.size.width >= 100 else COLUMNS[:-3]
         if len(self.table.columns) != len(columns):
             self.table.clear(columns=True)
             self.table.add_columns(*columns)
@@ -73,7 +73,7 @@ class Models(Vertical):
         self.table.clear()
         found = [each for each in self.offers if text.lower() in f"{each.name} {each.title}".lower()]
         if not text:
-            self.add("", cell(self.app, (CHOOSES, "accent")), "", "the best of what fits")
+            self.add("", cell(self.app, (CHOOSES, "accent")), "", "the best that fits")
         for each in found:
             self.offer(each)
         if text and text not in [each.name for each in found]:
@@ -86,8 +86,8 @@ class Models(Vertical):
         here = ("● here", "success") if each.here else (f"↓ {human_bytes(2 * each.parameters)}", "text-muted")
         self.add(
             each.name, cell(self.app, each.title), f"{each.parameters / 1e9:.2g}B",
-            cell(self.app, fits, f" in {each.quant}"), human_bytes(each.peak_bytes), cell(self.app, here),
-            f"{each.context:,}", each.licence,
+            cell(self.app, fits, f" {each.quant}" if each.fits else ""), cell(self.app, here),
+            human_bytes(each.peak_bytes), f"{each.context:,}", each.licence,
         )  # fmt: skip
 
     def add(self, name: str, *cells: Any) -> None:
