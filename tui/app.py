@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -113,11 +114,12 @@ class ZoliteApp(App[None]):
     async def _begin(self, command: tuple[str, ...], over: Screen[Any] | None) -> None:
         from .screens.dialogs import Waiting
 
+        given_up = threading.Event()
         waiting = Waiting(f"Starting: {' '.join(command[:2])}", LOADING)
-        started = self._started(command, waiting)
+        self._started(command, waiting, given_up)
         name = await self.push_screen_wait(waiting)
         if name is None:
-            started.cancel()
+            given_up.set()
             return
         from .screens.run import RunScreen
 
@@ -127,16 +129,18 @@ class ZoliteApp(App[None]):
             self.push_screen(RunScreen(name))
 
     @work(thread=True, group="begin")
-    def _started(self, command: tuple[str, ...], waiting: "Waiting") -> None:
+    def _started(self, command: tuple[str, ...], waiting: "Waiting", given_up: threading.Event) -> None:
+        """Giving up ends it; leaving the app, which cancels this worker, does not."""
         worker = get_current_worker()
         try:
-            name = self.client.start(*command, gone=lambda: worker.is_cancelled)
+            name = self.client.start(*command, gone=given_up.is_set, left=lambda: worker.is_cancelled)
         except ZoliteError as error:
-            if not worker.is_cancelled:
+            if not given_up.is_set():
                 self.call_from_thread(waiting.dismiss, None)
                 self.call_from_thread(self.report, error, "It did not start")
         else:
-            self.call_from_thread(waiting.dismiss, name)
+            if name and not given_up.is_set():
+                self.call_from_thread(waiting.dismiss, name)
 
     async def action_back(self) -> None:
         if len(self.screen_stack) > 1:

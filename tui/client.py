@@ -33,20 +33,26 @@ class Client:
 
     command: tuple[str, ...] = (sys.executable, "-m", "zolite")
 
-    def ask(self, *arguments: str, gone: Callable[[], bool] = _never) -> Any:
-        """The document that a command prints. `gone` ends it: nobody waits for the answer any more."""
+    def ask(self, *arguments: str, gone: Callable[[], bool] = _never, left: Callable[[], bool] = _never) -> Any:
+        """The document that a command prints. `gone` ends it: nobody wants the answer any more. `left` leaves it going
+        by itself, and there is no answer: None.
+        """
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
             child = self._child([*arguments, "--json"], out, errors)
-            _wait(child, gone)
+            if not _waited(child, gone, left):
+                return None
             printed, said = _content(out), _content(errors)
         try:
             return json.loads(printed)
         except ValueError:
             raise told(child.returncode, said) from None
 
-    def start(self, *arguments: str, gone: Callable[[], bool] = _never) -> str:
-        """Starts train, resume or demo in a process of its own, waits until it runs, and says its session's name."""
-        return str(self.ask(*arguments, "--detach", gone=gone)["session"])
+    def start(self, *arguments: str, gone: Callable[[], bool] = _never, left: Callable[[], bool] = _never) -> str:
+        """Starts train, resume or demo in a process of its own, waits until it runs, and says its session's name; ""
+        where it was left before that, and goes on.
+        """
+        document = self.ask(*arguments, "--detach", gone=gone, left=left)
+        return str(document["session"]) if document else ""
 
     def converse(self, *arguments: str) -> "Talk":
         """A command that answers until it is closed."""
@@ -107,14 +113,17 @@ def apart() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def _wait(child: "subprocess.Popen[bytes]", gone: Callable[[], bool]) -> None:
+def _waited(child: "subprocess.Popen[bytes]", gone: Callable[[], bool], left: Callable[[], bool]) -> bool:
+    """Has it ended? Else it was left."""
     while True:
         try:
             child.wait(POLL_SECONDS)
-            return
+            return True
         except subprocess.TimeoutExpired:
             if gone():
                 _let_go(child)
+            elif left():
+                return False
 
 
 def _let_go(child: "subprocess.Popen[bytes]") -> None:

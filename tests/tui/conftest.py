@@ -43,7 +43,7 @@ class FakeClient:
             raise answer
         return answer
 
-    def start(self, *arguments: str, gone: Callable[[], bool] = lambda: False) -> str:
+    def start(self, *arguments: str, gone: Any = None, left: Any = None) -> str:
         return str(self.ask(*arguments))
 
     def converse(self, *arguments: str) -> Any:
@@ -146,7 +146,7 @@ async def settled(pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
-GROUPS = ("look", "machine", "data", "plan", "do", "default")  # of work that ends by itself
+GROUPS = ("look", "machine", "data", "plan", "do", "pages")  # of work that ends by itself
 
 
 def shown(app: App[Any]) -> str:

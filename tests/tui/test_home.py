@@ -266,7 +266,7 @@ def test_a_start_can_be_given_up(app: Make, client: FakeClient) -> None:
     given_up = threading.Event()
 
     class Slow(FakeClient):
-        def start(self, *arguments: str, gone: Callable[[], bool] = lambda: False) -> str:
+        def start(self, *arguments: str, gone: Any = None, left: Any = None) -> str:
             for _ in range(500):
                 if gone():
                     given_up.set()
