@@ -99,14 +99,30 @@ def test_too_long(talk: Talk) -> None:
     assert whole(talk, "x" * 250, 99).tokens <= 5  # and an answer ends with the context
 
 
+def test_labels(trained: Callable[..., str], folder: Callable[..., Path], tiny: Path) -> None:
+    """On rows with labels the answer is their probabilities, as the loss has them; base is those of the bare model."""
+    from transformers import AutoModelForCausalLM
+
+    with open_(trained(str(folder("label")))) as talk:
+        said = whole(talk, "warm river")
+        ids = talk.tokenizer(["warm river\nCategory:"], return_tensors="pt")["input_ids"]
+        base = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+        tokens = [talk.tokenizer(f" {label}", add_special_tokens=False)["input_ids"][0] for label in ("no", "yes")]
+        share = base(input_ids=ids).logits[0, -1].log_softmax(dim=-1)[tokens].softmax(dim=0)[1]
+        assert f"yes {share.item():.0%}" in said.base and said.base != said.tuned
+        assert whole(talk, "warm river").tuned == said.tuned
+        assert talk.turn_to("0") == 0 and whole(talk, "warm river").tuned == said.base
+        with pytest.raises(UsageError, match="no room"):
+            whole(talk, "x" * 300)
+
+
 def test_prompts(trained: Callable[..., str], folder: Callable[..., Path], tokenizer: Any, recipe: MakeRecipe) -> None:
-    """A prompt is put into the template of labels, or into the chat template; a completion's is taken as it is."""
-    name = trained(str(folder("label")))
-    with sessions.open_(name) as session:
-        prompt = prompt_of(session, tokenizer)
-        assert prompt.fill("ox") == "ox\nCategory:"
-        assert prompt.most == 1  # " yes" and " no" are a token each
-        session.chapters[0].facts["labels"] = []
+    """A text is put into the chat template where conversations were trained on, and else is the prompt."""
+    with sessions.open_(trained(str(folder("label")))) as session:
+        assert prompt_of(session, tokenizer).column == "text"
+        several = recipe(data__template="{a} or {b}? {label}")
+        session.chapters = (sessions.Chapter(0, several, {"labels": ["no", "yes"]}),)
+        assert prompt_of(session, tokenizer).labels == ()
         session.chapters = (sessions.Chapter(0, recipe(data__path=str(folder("messages"))), {"labels": []}),)
         prompt = prompt_of(session, tokenizer)
         assert prompt.fill("ox") == "<|im_start|>user\nox<|im_end|>\n<|im_start|>assistant\n"

@@ -4,7 +4,8 @@
         for said in talk.reply("Where is my parcel?"):
             ...                                  # Piece, Piece, …, and at last Answer
 
-The base model and the tuned one are two slots of one batch, so a token of both costs one forward.
+The base model and the tuned one are two slots of one batch, so a token of both costs one forward. Of a session on rows
+with labels the answer is how likely the labels are.
 """
 
 import time
@@ -17,18 +18,22 @@ import torch
 
 from zolite import recipe as recipes
 from zolite import session as sessions
-from zolite.data.rows import pieces
-from zolite.data.template import tokenized
-from zolite.engine.adapter import Adapter, attach
+from zolite.core.space import Space
+from zolite.data.rows import Row, pieces
+from zolite.data.template import encode, tokenized
+from zolite.engine.adapter import attach
+from zolite.engine.engine import Engine
 from zolite.errors import DoesNotFit, UsageError
 from zolite.export.trained import kind_of
 from zolite.history import chosen
 from zolite.model import load as models
 from zolite.paths import paths
+from zolite.recipe import Recipe
 from zolite.replay import factors_at
 from zolite.session import Session
 
 TOKENS = 64  # of an answer, where no other number is asked for
+SHOWN = 3  # labels, the likeliest first
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,9 @@ class Prompt:
     """What is put around a text, as the rows were that were trained on."""
 
     fill: Callable[[str], str]
-    special: bool  # the tokenizer's own beginning goes before it
-    most: int  # tokens of the longest answer that was trained on, where that is known
+    special: bool = True  # the tokenizer's own beginning goes before it
+    labels: tuple[str, ...] = ()  # one of them is the answer, where the rows' column `column` is all that is asked
+    column: str = ""
 
 
 @dataclass
@@ -82,8 +88,8 @@ class Talk:
     """A session's model with two slots: no adapter, and the adapter after `step`."""
 
     session: Session
-    loaded: models.Loaded
-    adapter: Adapter
+    recipe: Recipe
+    engine: Engine
     tokenizer: Any
     prompt: Prompt
     step: int = 0
@@ -92,30 +98,54 @@ class Talk:
     def turn_to(self, which: str) -> int:
         """Take the adapter after another step: a number, last or best. No step's numbers change while it is open."""
         step, factors = factors_at(self.session, chosen(self.session, which))
-        base, tuned = self.adapter.space.slots
-        base.zero_()  # with B at zero an adapter adds nothing
-        for block in self.adapter.space.blocks:
-            block.of(tuned).copy_(factors[block.name])
+        for block in self.space.blocks:
+            block.of(self.space.theta).copy_(factors[block.name])
         self.step = step
         return step
 
     @torch.inference_mode()
     def reply(self, text: str, tokens: int = TOKENS) -> Iterator[Piece | Answer]:
-        """The likeliest token after the prompt, appended, and again, on both sides at once."""
-        began, ids = time.monotonic(), self._start(text)
-        most = min(tokens, self.prompt.most, self._context() - ids.shape[1])
-        self.adapter.active.slots = 2
-        sides, ends, past = (_Side("base"), _Side("tuned")), self._ends(), None
-        for _ in range(most):
-            with _room(self.loaded):
-                out = self.loaded.model(input_ids=ids, past_key_values=past, use_cache=True)
+        """Of labels how likely each is; else the likeliest token after the prompt, appended, and again."""
+        began = time.monotonic()
+        sides = (_Side("base"), _Side("tuned"))
+        yield from self._labelled(text, sides) if self.prompt.labels else self._continued(text, tokens, sides)
+        count = max(len(side.tokens) for side in sides)
+        yield Answer(sides[0].text, sides[1].text, count, time.monotonic() - began)
+
+    def _labelled(self, text: str, sides: tuple[_Side, _Side]) -> Iterator[Piece]:
+        """As accuracy is measured: by the mean log-probability of each label's tokens."""
+        data, labels = self.recipe.data, self.prompt.labels
+        row = Row(1, {self.prompt.column: text, "label": labels[0]})
+        examples = encode((row,), "label", labels, self.tokenizer, data.template, data.context).examples
+        tuned = self.space.theta.clone()
+        for side, theta in zip(sides, (torch.zeros_like(tuned), tuned), strict=True):
+            self.space.theta.copy_(theta)
+            with _room(self.engine.loaded):
+                shares = self.engine.scores(examples)[0].softmax(dim=0).tolist()
+            ranked = sorted(zip(shares, labels, strict=True), reverse=True)[:SHOWN]
+            side.text = ", ".join(f"{label} {share:.0%}" for share, label in ranked)
+            yield Piece(side.name, side.text)
+
+    def _continued(self, text: str, tokens: int, sides: tuple[_Side, _Side]) -> Iterator[Piece]:
+        """Both sides at once, in two slots of one batch."""
+        ids, ends, past = self._start(text), self._ends(), None
+        base, tuned = self.space.slots
+        base.zero_()  # with B at zero an adapter adds nothing
+        tuned.copy_(self.space.theta)
+        self.engine.adapter.active.slots = 2
+        model = self.engine.loaded.model
+        for _ in range(min(tokens, self._context() - ids.shape[1])):
+            with _room(self.engine.loaded):
+                out = model(input_ids=ids, past_key_values=past, use_cache=True)
             ids, past = out.logits[:, -1].argmax(dim=-1, keepdim=True), out.past_key_values
             for side, token in zip(sides, ids[:, 0].tolist(), strict=True):
                 yield from side.hear(token, ends, self.tokenizer)
             if all(side.ended for side in sides):
-                break
-        count = max(len(side.tokens) for side in sides)
-        yield Answer(sides[0].text, sides[1].text, count, time.monotonic() - began)
+                return
+
+    @property
+    def space(self) -> Space:
+        return self.engine.adapter.space
 
     def _start(self, text: str) -> torch.Tensor:
         """The prompt (2, T), once for either side."""
@@ -123,14 +153,14 @@ class Talk:
         if not ids or len(ids) >= self._context():
             what = f"a prompt of {len(ids):,} tokens, where the model has a context of {self._context():,}"
             raise UsageError(what, "say less" if ids else "say something")
-        return torch.tensor([ids, ids], device=self.loaded.device)
+        return torch.tensor([ids, ids], device=self.engine.loaded.device)
 
     def _context(self) -> int:
-        return int(getattr(self.loaded.model.config, "max_position_embeddings", 2**31))
+        return int(getattr(self.engine.loaded.model.config, "max_position_embeddings", 2**31))
 
     def _ends(self) -> set[int]:
         """Tokens that end a text, as the model's generation settings and its tokenizer have them."""
-        known = getattr(self.loaded.model, "generation_config", None)
+        known = getattr(self.engine.loaded.model, "generation_config", None)
         ids = getattr(known, "eos_token_id", None)
         more = [ids] if isinstance(ids, int) else ids or []
         return {i for i in (*more, self.tokenizer.eos_token_id) if i is not None}
@@ -147,7 +177,7 @@ def open_(name: str, which: str = "last") -> Iterator[Talk]:
         tokenizer = models.tokenizer(source, paths()["cache"])
         prompt = prompt_of(session, tokenizer)
         loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
-        talk = Talk(session, loaded, attach(loaded, recipe), tokenizer, prompt)
+        talk = Talk(session, recipe, Engine.of(loaded, attach(loaded, recipe), recipe), tokenizer, prompt)
         talk.turn_to(which)
         yield talk
 
@@ -157,14 +187,13 @@ def prompt_of(session: Session, tokenizer: Any) -> Prompt:
     labels, template = session.facts["labels"], session.recipe.data.template
     kind = kind_of(session.recipe, labels)
     if kind == "messages":
-        return Prompt(lambda text: _turn(tokenizer, text), False, 2**31)
+        return Prompt(lambda text: _turn(tokenizer, text), special=False)
     if kind == "completion":
-        return Prompt(lambda text: text, True, 2**31)
-    *before, (last, _) = pieces(template)
-    most = max(len(ids) for ids in tokenized(tokenizer, [" " + label for label in labels], special=False))
-    if len(before) != 1:  # which text would be which column's? So the whole prompt is to be said
-        return Prompt(lambda text: text, True, most)
-    return Prompt(lambda text: f"{before[0][0]}{text}{last.rstrip()}", True, most)
+        return Prompt(lambda text: text)
+    (_, column), *others = pieces(template)
+    if len(others) > 1:  # which part of a text would be which column's? So the whole prompt is to be said
+        return Prompt(lambda text: text)
+    return Prompt(lambda text: text, labels=tuple(labels), column=column)
 
 
 def _turn(tokenizer: Any, text: str) -> str:

@@ -134,13 +134,13 @@ def asked(tmp_path: Path) -> Callable[[], list[list[str]]]:
 
 
 @pytest.fixture
-def play(tmp_path: Path) -> Play:
-    """play(lambda: RunScreen("first"), scenario, size) runs the app with that screen over Home."""
+def app(tmp_path: Path) -> Callable[..., ZoliteApp]:
+    """app(lambda: RunScreen("first")) is the app with that screen over Home, on a machine and at a time that stay."""
     (tmp_path / "stand_in.py").write_text(STAND_IN)
 
-    def run(first: Opened, scenario: Scenario, size: tuple[int, int] = (80, 24), chart: str = "braille") -> None:
+    def make(first: Opened, chart: str = "braille") -> ZoliteApp:
         configs.save(configs.Config(chart=chart), tmp_path / "app.toml")
-        app = ZoliteApp(
+        return ZoliteApp(
             first,
             client=Client((sys.executable, str(tmp_path / "stand_in.py"), str(tmp_path / "asked"))),
             machine=lambda: machine.published("rtx-3060-12gb"),
@@ -148,8 +148,16 @@ def play(tmp_path: Path) -> Play:
             config=tmp_path / "app.toml",
         )
 
+    return make
+
+
+@pytest.fixture
+def play(app: Callable[..., ZoliteApp]) -> Play:
+    """play(lambda: RunScreen("first"), scenario, size) runs the app with that screen."""
+
+    def run(first: Opened, scenario: Scenario, size: tuple[int, int] = (80, 24), chart: str = "braille") -> None:
         async def main() -> None:
-            async with app.run_test(size=size) as pilot:
+            async with app(first, chart).run_test(size=size) as pilot:
                 await scenario(pilot)
 
         asyncio.run(main())
@@ -180,6 +188,16 @@ def cut(pilot: Pilot[None]) -> list[str]:
     whole = pilot.app.screen.region
     widgets = [w for w in pilot.app.screen.walk_children() if w.display and w.region and w.id not in ("events-text",)]
     return [repr(w) for w in widgets if w.region.width > whole.width or w.region.right > whole.right]
+
+
+PICTURES: dict[str, tuple[Opened, tuple[str, ...]]] = {
+    "run": (lambda: RunScreen("first"), ("fits", "planned")),
+    "replay": (lambda: ReplayScreen(RECORDED), ("240/240",)),
+    "compare": (lambda: CompareScreen(("first", "done")), ("A  first", "B  done")),
+    "try": (lambda: TryScreen("first"), ("ready",)),
+    "export": (lambda: ExportScreen("first"), ("best on dev",)),
+}
+PICTURED = {"run": SIZES, "replay": SIZES[:2], "compare": SIZES[:2], "try": SIZES[:1], "export": SIZES[:1]}
 
 
 # --- Run
@@ -565,6 +583,31 @@ def test_export_that_fails(made: Make, play: Play) -> None:
 
     made("refused").close()
     play(lambda: ExportScreen("refused"), scenario)
+
+
+# --- pictures
+
+
+@pytest.mark.parametrize(("screen", "size"), [(name, size) for name in PICTURED for size in PICTURED[name]])
+def test_picture(made: Make, app: Callable[..., ZoliteApp], snap_compare: Any, screen: str, size: Any) -> None:
+    """Each screen looks as it did when it was last looked at."""
+    first, ready = PICTURES[screen]
+
+    async def settled(pilot: Pilot[None]) -> None:
+        for entry in pilot.app.screen.query(Input):
+            entry.cursor_blink = False
+        await until(pilot, lambda: all(part in shown(pilot) for part in ready))
+        if screen == "try":
+            await pilot.press(*"hello", "enter")
+            await until(pilot, lambda: "It is a letter" in shown(pilot))
+        await pilot.pause(0.2)
+
+    made("done").close()
+    with made("first") as session:
+        session.save(60, {"x": torch.zeros(1)}, {})
+        made_app = app(first)
+        made_app.animation_level = "none"
+        assert snap_compare(made_app, terminal_size=size, run_before=settled)
 
 
 def test_formats_are_those_of_export() -> None:

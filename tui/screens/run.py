@@ -202,7 +202,7 @@ class RunScreen(Screen[None]):
             self.tell("stop", "stopping after this step")
 
     def action_resume(self) -> None:
-        self.app.begin("resume", self.session)
+        self.app.begin("resume", self.session, over=self)
 
     @work
     async def action_rewind(self) -> None:
