@@ -142,6 +142,9 @@ class ZoliteApp(App[None]):
             if name and not given_up.is_set():
                 self.call_from_thread(waiting.dismiss, name)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "back" or len(self.screen_stack) > 1
+
     async def action_back(self) -> None:
         if len(self.screen_stack) > 1:
             await self.pop_screen()

@@ -116,6 +116,12 @@ def suggested(rows: Rows) -> list[ModelSpec]:
     return [spec for spec in specs if spec.context >= rows.tokens]
 
 
+def context_for(report: Mapping[str, Any]) -> int:
+    """Room for every row, and no less than the default: what rows do not fill takes no memory. Letters may mislead."""
+    longest = report["tokens"] * (2 if report["counted"] == "letters" else 1)
+    return max(recipes.DataPart.context, min(LONGEST, -(-longest // ROUND) * ROUND))
+
+
 @dataclass(frozen=True)
 class Priced:
     """A choice and what it takes here; `problem` where it is none."""

@@ -20,7 +20,8 @@ from zolite import session as sessions
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 COMMAND = f"{sys.executable} -m zolite; echo left with $?; sleep 600"
-PATIENCE = 240.0  # seconds that a screen may take on a busy machine
+IN_A_FIELD = r"f5 Start +\? Help"  # where q is a letter
+PATIENCE = 120.0  # seconds that a screen may take on a busy machine
 
 
 @dataclass
@@ -39,7 +40,10 @@ class Terminal:
         self.tmux("new-session", "-d", "-s", "t", "-x", "120", "-y", "40", COMMAND)
 
     def press(self, *keys: str) -> None:
-        self.tmux("send-keys", "-t", "t", *keys)
+        """One after the other, as a person does: the next goes to whatever has the focus by then."""
+        for key in keys:
+            self.tmux("send-keys", "-t", "t", key)
+            time.sleep(0.3)
 
     def type(self, text: str) -> None:
         self.tmux("send-keys", "-t", "t", "-l", text)
@@ -86,6 +90,7 @@ def test_a_run_outlives_the_app(terminal: Terminal, choice: tuple[str, str, int]
     terminal.press("n")
     terminal.wait(r"\d+ of \d+ fit")
     terminal.press("BTab")  # from the list to the field above it
+    terminal.wait(IN_A_FIELD)
     terminal.type(model)
     terminal.wait(re.escape(model[-12:]))
     terminal.press("Enter")
@@ -93,6 +98,7 @@ def test_a_run_outlives_the_app(terminal: Terminal, choice: tuple[str, str, int]
     terminal.press("BTab")  # from the tree to the button of the demo's rows
     if rows:
         terminal.press("BTab")  # and to the path
+        terminal.wait(IN_A_FIELD)
         terminal.type(rows)
     terminal.press("Enter")
     terminal.wait("⟦")

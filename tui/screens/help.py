@@ -36,9 +36,8 @@ class HelpScreen(ModalScreen[None]):
         found: dict[str, tuple[list[str], str, str]] = {}
         for active in self.about.active_bindings.values():
             binding = active.binding
-            ours = isinstance(active.node, Screen | App)
-            if ours and binding.description and active.enabled and not binding.system:
-                keys, _, _ = found.setdefault(binding.action, ([], binding.description, binding.id or ""))
+            if binding.id and isinstance(active.node, Screen | App) and active.enabled:
+                keys, _, _ = found.setdefault(binding.action, ([], binding.description, binding.id))
                 keys.append(self.app.get_key_display(binding))
         lines = [
             Content.assemble((f"{'  '.join(dict.fromkeys(keys)):<12}", "$footer-key-foreground bold"), f" {what:<28}",

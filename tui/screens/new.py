@@ -196,6 +196,7 @@ class NewScreen(Screen[None]):
     def on_mount(self) -> None:
         self.query_one("#model-list").focus()
         self.query_one("#template-row").display = False
+        self.query_one("#why").display = False
         self.look()
 
     @property
@@ -315,8 +316,7 @@ class NewScreen(Screen[None]):
         self.query_one("#to-plan", Button).disabled = not sound
         self.query_one("#template-row").display = not sound or report["kind"] == "label"
         if sound:
-            context = planning.rows_of(report).tokens
-            self.form.put({"data.context": str(context)})
+            self.form.put({"data.context": str(planning.context_for(report))})
 
     # --- plan ------------------------------------------------------------------------------------------------------
 
@@ -352,7 +352,8 @@ class NewScreen(Screen[None]):
 
     def show_plans(self, planned: Planning | None, rejected: tuple[Rejected, ...], why: str) -> None:
         self.planned, self.rejected = planned, rejected
-        self.query_one("#why", Static).update(f"✗ {why}" if why else "")
+        self.query_one("#why", Static).update(f"✗ {why}")
+        self.query_one("#why").display = bool(why)
         self.list_plans()
         if planned:
             known = self.choice.spec.name if self.choice else ""
