@@ -40,7 +40,7 @@ from zolite.recipe import Recipe
 from zolite.session import MemoryRow, Session, StepRow
 
 RECORDED = Path(__file__).parent.parent / "data" / "run.jsonl"
-SIZES = ((80, 24), (120, 40), (200, 60))
+SIZES = [(80, 24), (120, 40), (200, 60)]
 DEVICE = "NVIDIA GeForce RTX 3060"
 FACTS = {"model": "m", "base": "b", "data": "d", "labels": ["a", "b"], "device": DEVICE, "versions": {}}
 GIB = 2**30
@@ -597,6 +597,8 @@ def test_picture(made: Make, app: Callable[..., ZoliteApp], snap_compare: Any, s
         for entry in pilot.app.screen.query(Input):
             entry.cursor_blink = False
         await until(pilot, lambda: all(part in shown(pilot) for part in ready))
+        for entry in pilot.app.screen.query("#target").results(Input):
+            entry.value = "/home/me/first-peft"
         if screen == "try":
             await pilot.press(*"hello", "enter")
             await until(pilot, lambda: "It is a letter" in shown(pilot))

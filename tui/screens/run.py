@@ -21,6 +21,7 @@ from zolite.session import open_
 from ..follow import Reader, about_session, planned, tokens_per_step
 from ..sessions import trouble_of
 from ..state import About, News, Pace, RunState, advance
+from ..states import ALIVE
 from ..widgets.run_view import Beside, RunView
 from .dialogs import Ask, Confirm
 
@@ -32,7 +33,6 @@ OTHERS_SECONDS = 5.0
 NOTHING = Beside()  # known yet
 
 # What can be asked for, and in which states.
-ALIVE = ("running", "paused")
 ASKED: dict[str, tuple[str, ...]] = {
     "pause": ALIVE,
     "checkpoint": ALIVE,

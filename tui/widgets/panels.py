@@ -19,7 +19,7 @@ Draw = Callable[[int, int], Content]
 """A panel of that width and height."""
 
 MUTED, FAINT = "$foreground 60%", "$foreground 30%"
-STARTING = ("◐", "starting", "$text-accent")
+STARTING = ("◐", "starting", "accent")
 BAR = {"braille": ("━", "─"), "block": ("█", "░"), "ascii": ("#", "-")}
 ASCII_LEVELS = " .:-=+*#"
 
@@ -54,7 +54,8 @@ class Panel(Widget):
 
 def status_of(state: RunState) -> tuple[str, str, str]:
     """Symbol, word and colour."""
-    return STARTING if state.status == "starting" else STATES.get(state.status, STATES["stopped"])
+    symbol, word, colour = STARTING if state.status == "starting" else STATES.get(state.status, STATES["stopped"])
+    return symbol, word, f"$text-{colour}"
 
 
 def bar(share: float, width: int, mode: str, style: str = "$primary") -> Content:
