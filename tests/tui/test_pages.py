@@ -120,7 +120,7 @@ def test_help(pages: Make, size: tuple[int, int]) -> None:
         await settled(pilot)
         assert isinstance(pilot.app.screen, HelpScreen)
         text = " ".join(shown(pilot.app).split())
-        assert "Runs are processes of their own" in text and "New run new" in text
+        assert "The machine's memory" in text and "New run new" in text
         await pilot.press("question_mark")
         await settled(pilot)
         assert isinstance(pilot.app.screen, HomeScreen)

@@ -49,9 +49,9 @@ def test_widths(sizes: list[int], width: int) -> None:
     """A bar never is wider than it may be, and what is there is seen while there is room."""
     total = sum(sizes)
     cells = widths(sizes, total, width)
-    assert sum(cells) <= width and all(n >= 0 for n in cells)
-    if width >= 2 * len(sizes) and total:
-        assert sum(n > 0 for n in cells) >= sum(s > 0 for s in sizes) - 1
+    assert sum(cells) == (width if total else 0) and all(n >= 0 for n in cells)
+    if width >= len(sizes) and total:
+        assert all(n > 0 for n, size in zip(cells, sizes, strict=True) if size)
 
 
 SETTINGS = {
