@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from zolite import facts
+from zolite import catalog, facts
 from zolite import session as sessions
 from zolite.errors import ZoliteError
 from zolite.ledger import Ledger, Rows, ledger
@@ -57,11 +57,20 @@ def about_session(session: Session) -> About:
 
 
 def planned(recipe: Recipe, machine: Callable[[], Hardware]) -> Ledger | None:
-    """Where the planner would say that the memory goes; None where it cannot know."""
+    """Where the planner would say that the memory goes; None where it cannot know without the network."""
+    if not _here(recipe.model.name):
+        return None
     try:
         return ledger(machine(), facts.spec(recipe.model.name), recipe, _rows(recipe))
     except (ZoliteError, OSError, ValueError, KeyError):
         return None
+
+
+def _here(model: str) -> bool:
+    """Whether its numbers lie on this machine."""
+    if model.startswith("builtin:") or Path(model).expanduser().exists() or facts.place(model):
+        return True
+    return any(model.lower() in (short, known.hub.lower()) for short, known in catalog.models().items())
 
 
 def _rows(recipe: Recipe) -> Rows:

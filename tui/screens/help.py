@@ -3,7 +3,7 @@
 import inspect
 from typing import Any, ClassVar
 
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
@@ -36,7 +36,7 @@ class HelpScreen(ModalScreen[None]):
         found: dict[str, tuple[list[str], str, str]] = {}
         for active in self.about.active_bindings.values():
             binding = active.binding
-            if binding.id and isinstance(active.node, Screen | App) and active.enabled:
+            if binding.id and active.enabled and not binding.system:
                 keys, _, _ = found.setdefault(binding.action, ([], binding.description, binding.id))
                 keys.append(self.app.get_key_display(binding))
         lines = [

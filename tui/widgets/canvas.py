@@ -154,8 +154,7 @@ def _line(curve: Curve, window: Window, wide: int, high: int) -> set[tuple[int, 
 
 
 def _mark(cells: Cells, curve: Curve, window: Window, columns: int, rows: int, mode: str) -> None:
-    low, high = curve.span or (window.low, window.high)
-    own = Window(window.first, window.last, low, high)
+    own = Window(window.first, window.last, *curve.span) if curve.span else window
     for point in curve.points:
         if window.first <= point.step <= window.last and isfinite(point.mean):
             cells[_place(own, point.step, point.mean, columns, rows)] = (MARKS[mode], curve.style)
