@@ -118,7 +118,7 @@ def suggested(rows: Rows) -> list[ModelSpec]:
 
 def context_for(report: Mapping[str, Any]) -> int:
     """Room for every row, and no less than the default: what rows do not fill takes no memory. Letters may mislead."""
-    longest = report["tokens"] * (2 if report["counted"] == "letters" else 1)
+    longest: int = report["tokens"] * (2 if report["counted"] == "letters" else 1)
     return max(recipes.DataPart.context, min(LONGEST, -(-longest // ROUND) * ROUND))
 
 

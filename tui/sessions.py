@@ -79,7 +79,8 @@ def choices(name: str) -> list[tuple[str, str]]:
     with sessions.open_(name) as session:
         found = {}
         with contextlib.suppress(ZoliteError):  # never evaluated on dev
-            found["best"] = f"best on dev, step {best_step(session):,}"
+            if best := best_step(session):  # at step 0 there is nothing that was learnt
+                found["best"] = f"best on dev, step {best:,}"
         found["last"] = f"last, step {end(session):,}"
         found |= {str(step): f"step {step:,}" for step in reversed(session.steps())}
     return [(text, key) for key, text in found.items()]

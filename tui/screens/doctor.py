@@ -2,8 +2,11 @@
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 from textual import work
-from textual.app import ComposeResult
+from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
@@ -13,14 +16,13 @@ from textual.worker import get_current_worker
 
 from zolite.errors import ZoliteError
 
+from ..paint import cell
+
 if TYPE_CHECKING:
     from ..app import ZoliteApp
 
-STATES = {
-    "ok": ("✓", "ok", "$text-success"),
-    "warn": ("▲", "look", "$text-warning"),
-    "fail": ("✗", "mend", "$text-error"),
-}
+STATES = {"fail": ("✗", "mend", "error"), "warn": ("▲", "look", "warning"), "ok": ("✓", "ok", "success")}
+VERDICTS = ("something must be mended first", "some things could be better", "all is well")
 
 
 class DoctorScreen(Screen[None]):
@@ -55,36 +57,38 @@ class DoctorScreen(Screen[None]):
         self.say(Content("◐ measuring memory and rates: half a minute, best with nothing else running …"))
         self.ask("profile")
 
-    @work(thread=True, exclusive=True)
+    @work(thread=True, exclusive=True, group="pages")
     def ask(self, command: str) -> None:
         worker = get_current_worker()
+        said: Table | Content
         try:
             found = self.app.client.ask(command, gone=lambda: worker.is_cancelled)
-            said = rows(found) if command == "doctor" else measured(found)
+            said = rows(self.app, found) if command == "doctor" else measured(found)
         except ZoliteError as error:
             said = Content(f"✗ {error.message}\n→ {error.hint}")
         if not worker.is_cancelled:
             self.app.call_from_thread(self.say, said)
 
-    def say(self, what: Content) -> None:
+    def say(self, what: Table | Content) -> None:
         self.query_one("#found", Static).update(what)
 
 
-def rows(checks: list[dict[str, Any]]) -> Content:
+def rows(app: App[Any], checks: list[dict[str, Any]]) -> Table:
     """One a finding, the worst first."""
-    order = ["fail", "warn", "ok"]
-    width = max(len(check["name"]) for check in checks)
-    lines = []
+    order = list(STATES)
+    table = Table.grid(padding=(0, 2))
     for check in sorted(checks, key=lambda check: order.index(check["status"])):
-        symbol, word, style = STATES[check["status"]]
-        lines.append(
-            Content.assemble((f"{symbol} {word:<5}", style), (f"{check['name']:<{width}}  ", "bold"), check["detail"])
+        symbol, word, colour = STATES[check["status"]]
+        fix = [cell(app, ("→ ", "warning"), check["fix"])] if check["fix"] else []
+        for text in fix:
+            text.no_wrap = False
+        table.add_row(
+            cell(app, (f"{symbol} {word}", colour)), Text(check["name"], "bold"), Group(check["detail"], *fix)
         )
-        if check["fix"]:
-            lines.append(Content.assemble(" " * (width + 9), ("→ ", "$text-warning"), check["fix"]))
-    worst = min((order.index(check["status"]) for check in checks), default=2)
-    verdict = ("something must be mended first", "some things could be better", "all is well")[worst]
-    return Content("\n").join([*lines, Content(""), Content.assemble((verdict, "bold"))])
+    worst = min((order.index(check["status"]) for check in checks), default=len(order) - 1)
+    table.add_row()
+    table.add_row("", "", Text(VERDICTS[worst], "bold"))
+    return table
 
 
 def measured(document: dict[str, Any]) -> Content:

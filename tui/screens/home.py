@@ -172,7 +172,7 @@ class HomeScreen(Screen[None]):
     def show_machine(self) -> None:
         h = self.hardware
         assert h is not None
-        origin = "measured" if h.origin == "measured" else f"rates {h.origin}"
+        origin = "measured" if h.origin == "measured" else "not measured yet: Doctor does"
         self.query_one("#machine-name", Static).update(f"{h.name} · {human_bytes(h.total_bytes)} · {origin}")
         ours = min(sum(each.memory_bytes for each in self.seen), h.others_bytes)
         others, free = h.others_bytes - ours, max(0, h.total_bytes - h.others_bytes)
@@ -362,14 +362,13 @@ def described(each: "Seen") -> Content:
     s = each.summary
     symbol, word, style = STATES[each.state]
     lines = [Content.assemble((s.name, "bold"), "  ", (f"{symbol} {word}", f"$text-{style}"))]
+    if each.trouble is not None:
+        lines.append(Content.assemble((f"✗ {each.trouble.message}", "$text-error")))
+        lines += [Content(f"→ {each.trouble.hint}")] if each.trouble.hint else []
     if s.model:
-        lines.append(Content(f"{s.model} · {s.method}"))
+        lines.append(Content(f"{one_line(s.model)} · {s.method}"))
     for label, score in (("best", s.best), ("last", s.last)):
         if score is not None:
             value = f"{score.value:.1%}" if score.metric == "accuracy" else f"{score.value:.4g}"
             lines.append(Content(f"{label} {score.split} {score.metric} {value} at step {score.step:,}"))
-    if each.trouble is not None:
-        lines.append(Content.assemble((f"✗ {each.trouble.message}", "$text-error")))
-        if each.trouble.hint:
-            lines.append(Content(f"→ {each.trouble.hint}"))
     return Content("\n").join(lines)

@@ -43,7 +43,7 @@ class MethodsScreen(Screen[None]):
         table.focus()
         self.ask()
 
-    @work(thread=True)
+    @work(thread=True, group="pages")
     def ask(self) -> None:
         try:
             rows = self.app.client.ask("methods")

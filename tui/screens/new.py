@@ -317,6 +317,8 @@ class NewScreen(Screen[None]):
         self.query_one("#template-row").display = not sound or report["kind"] == "label"
         if sound:
             self.form.put({"data.context": str(planning.context_for(report))})
+            if self.query_one(TabbedContent).active == "plan":
+                self.plan()
 
     # --- plan ------------------------------------------------------------------------------------------------------
 

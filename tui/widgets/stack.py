@@ -21,13 +21,16 @@ class Part:
 
 
 def widths(sizes: Sequence[int], total: int, width: int) -> list[int]:
-    """Whole cells for each size, by their running sum, so that no error adds up; what is there at all gets one."""
-    cells, used, at = [], 0, 0
-    for size in sizes:
-        at += size
-        upto = min(width, round(width * at / total)) if total else 0
-        cells.append(max(upto - used, 1 if size and used < width else 0))
-        used += cells[-1]
+    """Whole cells for each size, by their running sum, so that no error adds up. What is there at all gets one, from
+    the widest, while that has more than one.
+    """
+    ends = [round(width * sum(sizes[: i + 1]) / total) if total else 0 for i in range(len(sizes))]
+    cells = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    for i, size in enumerate(sizes):
+        widest = max(cells)
+        if size and not cells[i] and widest > 1:
+            cells[cells.index(widest)] -= 1
+            cells[i] = 1
     return cells
 
 
