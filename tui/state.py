@@ -122,7 +122,7 @@ class RunState:
     @property
     def loss(self) -> float:
         """The last finite one."""
-        return self.losses.tail(1)[1][0] if len(self.losses) else nan
+        return nan if self.losses.newest is None else self.losses.newest
 
     @property
     def mean(self) -> float:
@@ -167,7 +167,7 @@ def _step(state: RunState, row: StepRow) -> None:
     state.rate_steps = state.rate_steps * fade + 1
     state.rate_seconds = state.rate_seconds * fade + seconds
     for series, value in ((state.rates, row.lr), (state.scales, row.eps)):
-        if isfinite(value):
+        if isfinite(value) and value != series.newest:
             series.append(row.step, value)
     losses = _floats(row.losses)
     loss = fmean(losses) if losses else nan

@@ -29,7 +29,7 @@ def row(
 
 # --- series
 
-VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=400)
+VALUES = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=400)
 
 
 def series_of(values: list[float], gap: int = 1) -> Series:
@@ -159,6 +159,14 @@ def test_rate_and_time_left(seconds: list[float], steps: int) -> None:
     )
     assert 1 / max(seconds) * 0.999 <= state.rate <= 1 / min(seconds) * 1.001
     assert state.left == pytest.approx(max(0, steps - len(seconds)) / state.rate)
+
+
+def test_step_sizes() -> None:
+    """Learning rate and ε are known at every step, whether they change or stand still."""
+    rates = [3e-3, 3e-3, 1e-3, 1e-3, 1e-3, 2e-3]
+    state = advance(RunState(ABOUT), News([row(i, 1.0, lr=lr) for i, lr in enumerate(rates, 1)]))
+    assert [state.rates.at(step) for step in range(1, 7)] == pytest.approx(rates)
+    assert len(state.rates) == 3 and len(state.scales) == 1 and state.scales.newest == 1e-2
 
 
 def test_best() -> None:

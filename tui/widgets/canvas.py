@@ -199,7 +199,8 @@ def _round_up(x: float) -> float:
     return float(next(k * power for k in (1, 2, 5, 10) if k * power >= x * (1 - 1e-9)))
 
 
-def sampled(series: Series, last: float, columns: int) -> list[float]:
-    """A series in so many values, for a line of text; before its first there is nothing."""
-    points = series.window(0, last, columns)
-    return [p.mean for p in points[:: max(1, -(-len(points) // max(1, columns)))]]
+def sampled(series: Series, last: int, columns: int) -> list[float]:
+    """A series in so many values, of steps at equal distances up to the last; from its first on."""
+    count = min(columns, last)
+    found = [series.at(last * (i + 1) / count) for i in range(count)]
+    return [value for value in found if value is not None]

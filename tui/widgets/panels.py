@@ -214,9 +214,9 @@ def _ratio(found: Signal) -> Content:
 def _series(state: RunState, name: str, label: str, room: int, mode: str) -> Content:
     """The last value and its course over the run."""
     series = getattr(state, name)
-    if not len(series):
+    last = series.newest
+    if last is None:
         return Content("")
-    last = series.tail(1)[1][0]
     course = sampled(series, state.step, room)
     shown = spark(course, mode) if len(set(course)) > 1 else "constant" if name != "ratios" else ""
     return _named(label, Content.assemble(f"{last:<9.3g} ", (shown, "$primary")))
