@@ -2,4 +2,5 @@
 
 from .app import open_app
 
-open_app()
+if __name__ == "__main__":
+    open_app()
