@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PICTURES = REPOSITORY / "docs" / "pictures"
 RECORDED = REPOSITORY / "tests" / "data" / "run.jsonl"
 GIB = 2**30
-Script = Callable[[Pilot[None]], Any]
+CARD: dict[str, Any] = {"device": "NVIDIA GeForce RTX 3060", "budget_bytes": 11 * GIB}
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def home() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ZOLITE_HOME"] = os.environ["XDG_CONFIG_HOME"] = folder
         os.chdir(REPOSITORY / "zolite" / "demo")
-        restored("first-try", 1.0)
-        restored("second-try", 0.6)
+        restored("first-try", 0.6)
+        restored("second-try", 1.0)
         yield
 
 
@@ -83,17 +83,18 @@ def restored(name: str, share: float) -> None:
     """The first steps of the recorded run, as a session."""
     from zolite import recording
     from zolite import session as sessions
+    from zolite.events import Started
 
     recorded = recording.read(RECORDED)
     last = int(share * len(recorded.rows))
     recipe = replace(recorded.recipe, model=replace(recorded.recipe.model, name="Qwen/Qwen3-1.7B", quant="int8"))
-    with sessions.create(name, recipe, {"device": recorded.device}) as session:
+    with sessions.create(name, recipe, CARD) as session:
         session.journal.append(recorded.rows[:last])
         for row in recorded.memory:
             session.journal.memory(row)
         for step, event in recorded.told:
             if step <= last:
-                session.journal.event(event)
+                session.journal.event(replace(event, **CARD) if isinstance(event, Started) else event)
 
 
 async def taken(picture: Picture) -> str:
