@@ -389,7 +389,7 @@ def test_ascii(made: Make, play: Play) -> None:
         chart = pilot.app.screen.query_one(Chart)
         assert all(strip.text.isascii() for strip in chart._strips)
         drawn = [panel.draw(*panel.content_size).plain for panel in pilot.app.screen.query(Panel)]
-        assert not set("".join(drawn)) & set("━─░█▁▂▃▄▅▆▇") and sum("##" in text for text in drawn) == 4
+        assert not set("".join(drawn)) & set("━─░█▁▂▃▄▅▆▇") and sum("##" in text for text in drawn) == 3
 
     with made("first"):
         play(lambda: RunScreen("first"), scenario, (120, 40), "ascii")
