@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Button, DataTable, Input, Static, TabbedContent
+from textual.widgets import Button, Collapsible, DataTable, Input, Static, TabbedContent
 from zolite.tui import planning
 from zolite.tui.planning import Offer
 from zolite.tui.screens.dialogs import Confirm
@@ -282,6 +282,8 @@ def test_the_form_has_every_setting(new: Make) -> None:
 
     async def script(pilot: Pilot[None]) -> None:
         form = screen_of(pilot).query_one(Form)
+        form.query_one(Collapsible).collapsed = False
+        await settled(pilot)
         paths = {field.path for field in form.query(Field)} - {"name"}
         known = {path for path, *_ in recipes.settings()}
         assert paths == known - {"model.name", "data.path", "data.template"}

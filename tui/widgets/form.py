@@ -25,6 +25,7 @@ MAIN = {
     "train.lr": "rate",
     "train.eps": "epsilon",
     "train.seed": "seed",
+    "train.slots": "points",
 }
 ELSEWHERE = ("model.name", "data.path", "data.template")  # the other tabs have them
 CHOICES: Mapping[str, Sequence[str]] = {
@@ -86,7 +87,8 @@ class Form(Container):
     Form { height: auto; }
     Form #main { layout: grid; grid-size: 2; grid-gutter: 0 2; grid-rows: 1; height: auto; }
     Form Collapsible { height: auto; padding: 0; border: none; background: $background; margin-top: 1; }
-    Form Collapsible Contents { layout: grid; grid-size: 1; grid-rows: 1; padding: 0 1; height: auto; }
+    Form Collapsible Contents { padding: 0 1; height: auto; }
+    Form #more { height: auto; }
     """
 
     class Changed(Message):
@@ -107,12 +109,21 @@ class Form(Container):
                 yield Field(path, label, *known[path])
             yield Field("name", "name", "", "the session's name; dated if left out")
         with Collapsible(title="more settings", collapsed=True):
-            for path, (default, meaning) in known.items():
-                if path not in MAIN and path not in ELSEWHERE:
-                    yield Field(path, path.partition(".")[2], default, f"{path}: {meaning}")
+            yield Container(id="more")
+
+    @on(Collapsible.Expanded)
+    async def fill(self) -> None:
+        """The other settings, when they are first asked for: the screen opens at once without them."""
+        more = self.query_one("#more")
+        if not more.children:
+            known = [setting for setting in recipes.settings() if setting[0] not in (*MAIN, *ELSEWHERE)]
+            await more.mount_all(
+                Field(path, path.partition(".")[2], default, f"{path}: {meaning}")
+                for path, _, default, meaning in known
+            )
 
     def values(self) -> dict[str, str]:
-        """What stands in the fields of the recipe."""
+        """What stands in the fields of the recipe; what was never shown is as it was."""
         return {field.path: self.value(field.path) for field in self.query(Field) if field.path != "name"}
 
     def value(self, path: str) -> str:
