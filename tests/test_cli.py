@@ -1,5 +1,6 @@
 """Claims about the command line: what it prints where, its exit codes, its errors, and what Ctrl-C leaves."""
 
+import io
 import itertools
 import json
 import os
@@ -570,6 +571,30 @@ def test_sessions_are_managed(zolite: Zolite, words: Words) -> None:
     blames(zolite("sessions", "rewind", "first", "--to", "9"))
     blames(zolite("sessions", "pause", "first"))
     blames(zolite("watch", "third"))
+
+
+def test_a_run_is_recorded_and_replayed(zolite: Zolite, words: Words, tmp_path: Path) -> None:
+    """Replayed, a recording says what `watch` says of the session; it replaces no file, and no other file is one."""
+    assert zolite(*words(steps=4, name="first")).code == 0
+    assert "4 steps" in zolite("sessions", "record", "first", tmp_path / "run.jsonl").out
+    said = [event for event in zolite("watch", "first", "--json").events if not isinstance(event, Saved)]
+    assert [e for e in zolite("replay", tmp_path / "run.jsonl", "--json").events if not isinstance(e, Saved)] == said
+    assert "done at step 4" in zolite("replay", tmp_path / "run.jsonl", "--plain").out
+    blames(zolite("sessions", "record", "first", tmp_path / "run.jsonl"))
+    (tmp_path / "other").write_text("{}")
+    blames(zolite("replay", tmp_path / "other"))
+
+
+def test_a_session_is_talked_to(
+    zolite: Zolite, words: Words, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A prompt on stdin, both answers as JSON; a step that is not there is refused before the model is loaded."""
+    assert zolite(*words(steps=2, name="first")).code == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"prompt": "ox"}\n'))
+    said = [json.loads(line) for line in zolite("chat", "first", "--json").out.splitlines()]
+    assert said[0] == {"event": "ready", "session": "first", "step": 2}
+    assert said[-1]["event"] == "answer" and "yes" in said[-1]["base"] and "yes" in said[-1]["tuned"]
+    assert "step 9" in blames(zolite("chat", "first", "--step", "9"))[0]
 
 
 def test_a_damaged_session_fails_its_verification(zolite: Zolite, words: Words, home: Path) -> None:

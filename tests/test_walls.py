@@ -16,6 +16,7 @@ HEAVY = {"torch", "transformers", "textual"}
 LIGHT = (
     "errors", "events", "recipe", "catalog", "session", "journal", "checkpoint", "paths", "text", "render",
     "plan", "plan_view", "facts", "headers", "architectures", "machine", "ledger", "pace", "correction", "backprop",
+    "recording",
 )  # fmt: skip
 # What the mathematics may lean on beside itself; a wall is easier to keep as a list of doors.
 DOORS = {"zolite.core", "zolite.composition", "zolite.errors", "zolite.recipe"}

@@ -1,1 +1,1 @@
-"""The terminal app. Imports errors, events, recipe, catalog, plan and session only: it never loads torch."""
+"""The terminal app: it reads journals and starts trainers, and never loads torch itself."""

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console, Group
 from rich.table import Table
 
-from zolite import __version__, catalog, cli_sessions, render
+from zolite import __version__, catalog, cli_chat, cli_data, cli_sessions, render
 from zolite import recipe as recipes
 from zolite import session as sessions
 from zolite.composition import deterministic
@@ -27,13 +27,16 @@ if TYPE_CHECKING:
     from zolite.learn import Progress, Task
 
 app = typer.Typer(
-    help="Fine-tune language models with forward passes alone, on the GPU you already own.",
+    help="Fine-tune language models with forward passes alone, on the GPU you already own. Alone it opens the app.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_sessions.app, name="sessions")
+app.add_typer(cli_data.app, name="data")
 app.command()(cli_sessions.watch)
+app.command()(cli_sessions.replay)
+app.command()(cli_chat.chat)
 
 # Command-line options and the settings they set; everything else goes through --set.
 FLAGS = {
@@ -91,6 +94,9 @@ def main() -> None:
 def options(
     version: Annotated[bool, typer.Option("--version", is_eager=True, callback=lambda v: _version(v))] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", is_eager=True, callback=lambda s: _serve(s), help="the app in a browser")
+    ] = False,
 ) -> None:
     """Options of every command."""
 
@@ -101,16 +107,31 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _serve(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        from zolite.tui.serve import serve
+    except ImportError:
+        raise UsageError("textual-serve is not installed", "`pip install textual-serve`, then once more") from None
+    serve()
+    raise typer.Exit
+
+
 @app.command()
 def demo(
     steps: Annotated[int | None, typer.Option(help="fewer or more steps than the demo's own")] = None,
     quant: Annotated[str | None, typer.Option(help="int8, nf4, bf16 or float32")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
     seed: Annotated[int | None, typer.Option(help="another run of the same demo")] = None,
+    detach: Detach = False,
     plain: Plain = False,
     as_json: Json = False,
 ) -> None:
     """Fine-tune the embedded model on embedded messages, from first look to exported adapter."""
+    if detach:
+        _detached(as_json)
+        return
     from zolite.demo.run import demo, demo_recipe
 
     recipe = _with_flags(demo_recipe(), steps=steps, quant=quant, device=device, seed=seed)

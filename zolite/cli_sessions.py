@@ -1,16 +1,18 @@
 """`zolite sessions …` and `zolite watch`: what was trained, what is training, and what is done to it."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import takewhile
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from zolite import manage, render
+from zolite import manage, recording, render
 from zolite import recipe as recipes
 from zolite import session as sessions
 from zolite.errors import ZoliteError
@@ -19,7 +21,7 @@ from zolite.history import chosen
 from zolite.orders import VERBS
 from zolite.shell import Json, Name, Plain, interrupt, outline, report, show
 from zolite.text import human_bytes
-from zolite.watch import follow
+from zolite.watch import follow, in_order
 
 app = typer.Typer(help="What was trained, and what is in it.", no_args_is_help=True)
 
@@ -129,6 +131,17 @@ def verify(name: Name, as_json: Json = False) -> None:
         )
 
 
+@app.command()
+def record(
+    name: Name, file: Annotated[Path, typer.Argument(metavar="FILE", help="a new file, such as run.jsonl")]
+) -> None:
+    """Write a run's course to one file of text, to hand on and to replay. None of its rows or numbers is in it."""
+    with sessions.open_(name) as session:
+        recorded = recording.of(session)
+    recording.write(recorded, file.expanduser())
+    print(f"{file}: {len(recorded.rows)} steps of {name}; `zolite replay {file}` shows them")
+
+
 def _telling(verb: str) -> Callable[[str], None]:
     def command(name: Name) -> None:
         manage.tell(name, verb)
@@ -143,8 +156,34 @@ for each in VERBS:
 
 
 def watch(name: Name, plain: Plain = False, as_json: Json = False) -> None:
-    """Look on at a run, or at what a finished one was; Ctrl-C leaves it as it is."""
+    """Look on at a run, or at what a finished one was; on a terminal in the app. Leaving leaves it as it is."""
+    with sessions.open_(name):
+        pass  # an unknown name is refused before anything is drawn
+    if render.pick(plain, as_json) == "live" and sys.stdin.isatty():
+        from zolite.tui.app import open_app
+        from zolite.tui.screens.run import RunScreen
+
+        open_app(lambda: RunScreen(name))
+        return
     leave = interrupt(f"no longer watching {name}")
     with sessions.open_(name) as session, render.VIEWS[render.pick(plain, as_json)]() as view:
         for event in follow(session, leave):
+            show(view, event)
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="what `zolite sessions record` wrote")],
+    plain: Plain = False,
+    as_json: Json = False,
+) -> None:
+    """Show a recorded run again: on a terminal in the app, to go back and forth in; else all of it, event by event."""
+    recorded = recording.read(file.expanduser())
+    if render.pick(plain, as_json) == "live" and sys.stdin.isatty():
+        from zolite.tui.app import open_app
+        from zolite.tui.screens.replay import ReplayScreen
+
+        open_app(lambda: ReplayScreen(file.expanduser()))
+        return
+    with render.VIEWS[render.pick(plain, as_json)]() as view:
+        for event in in_order(list(recorded.rows), list(recorded.told), list(recorded.memory)):
             show(view, event)

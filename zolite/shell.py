@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from zolite import render
-from zolite.errors import UsageError, ZoliteError
+from zolite.errors import told
 from zolite.events import Event, Finished, Started, from_json
 from zolite.paths import paths
 
@@ -103,7 +103,7 @@ def detached(arguments: list[str]) -> str:
     if name is None:
         code, said = child.wait(), log.read_text(errors="replace")
         log.unlink()
-        raise _ended(code, said)
+        raise told(code, said)
     log.replace(root / name / "trainer.log")
     return name
 
@@ -120,13 +120,6 @@ def _started(child: "subprocess.Popen[str]") -> str | None:
         if isinstance(event := from_json(line), Started):
             return event.session
     return None
-
-
-def _ended(code: int, said: str) -> ZoliteError:
-    """The error that a process left on stderr, as its own."""
-    message, _, hint = said.partition("error: ")[2].rstrip().rpartition("\nhint: ")
-    kinds = {UsageError.exit_code: UsageError}
-    return kinds.get(code, ZoliteError)(message or said.strip() or f"it ended with code {code}", hint)
 
 
 def report(document: dict[str, Any], text: str, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 from zolite.data import rows as tables
 from zolite.data.rows import Row
@@ -34,6 +35,12 @@ def counter(folder: Path | None) -> Callable[[str], int]:
         tokenizer = Tokenizer.from_file(str(file))
         return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
     return lambda text: int(len(text) / LETTERS) + 1
+
+
+def mean_tokens(path: Path, template: str, longest: int) -> float:
+    """Of a row that is trained on, by its letters."""
+    rows, count = tables.load(path, template).splits["train"][:MOST_ROWS], counter(None)
+    return fmean(min(longest, count(_text(row))) for row in rows)
 
 
 def _text(row: Row) -> str:

@@ -159,12 +159,12 @@ def _remedy(faults: Sequence[_Fault]) -> str:
 def _labelled(
     rows: Sequence[Row], labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, template: str, context: int
 ) -> Iterator[_Result]:
-    answers = _tokenize(tokenizer, [answer_of(label, template) for label in labels], special=False)
+    answers = tokenized(tokenizer, [answer_of(label, template) for label in labels], special=False)
     _check_answers(labels, answers)
     inputs, home = _maximal([answer[:-1] for answer in answers])
     asked = [(home[c], j, token, c) for c, answer in enumerate(answers) for j, token in enumerate(answer)]
     longest = max(map(len, answers))
-    prompts = _tokenize(tokenizer, [prompt_of(row, template) for row in rows], special=True)
+    prompts = tokenized(tokenizer, [prompt_of(row, template) for row in rows], special=True)
     for row, prompt in zip(rows, prompts, strict=True):
         if fault := _no_room(prompt, longest, context):
             yield fault
@@ -198,8 +198,8 @@ def _maximal(inputs: Sequence[_Tokens]) -> tuple[list[_Tokens], list[int]]:
 
 
 def _completions(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, context: int) -> Iterator[_Result]:
-    prompts = _tokenize(tokenizer, [row.columns["prompt"] for row in rows], special=True)
-    answers = _tokenize(tokenizer, [row.columns["completion"] for row in rows], special=False)
+    prompts = tokenized(tokenizer, [row.columns["prompt"] for row in rows], special=True)
+    answers = tokenized(tokenizer, [row.columns["completion"] for row in rows], special=False)
     for prompt, answer in zip(prompts, answers, strict=True):
         if not answer:
             yield _Fault("the completion has no tokens", "correct these completions")
@@ -278,7 +278,7 @@ def _rendered(
 # ---- tokens
 
 
-def _tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], special: bool) -> list[_Tokens]:
+def tokenized(tokenizer: PreTrainedTokenizerBase, texts: list[str], special: bool) -> list[_Tokens]:
     """Token ids of each text; with `special`, those that the tokenizer puts in front of a text too."""
     coded = tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
     # An end that the tokenizer appends would stand between prompt and answer; one that the text spells stays.

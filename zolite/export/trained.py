@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,7 @@ class Trained:
 
     @functools.cached_property
     def kind(self) -> str:
-        """label, completion or messages; the rows are asked where the session does not say."""
-        recipe = self.recipe
-        if self.facts["labels"]:
-            return "label"
-        try:
-            return tables.load(Path(recipe.data.path), recipe.data.template).kind
-        except UsageError:  # they are gone: prompts are then taken as they are typed
-            return "completion"
+        return kind_of(self.recipe, self.facts["labels"])
 
     @property
     def architecture(self) -> str:
@@ -68,6 +62,16 @@ class Trained:
         """The base model's own GGUF file, if it comes from one."""
         path = self.source.path
         return path if path and path.suffix == ".gguf" else None
+
+
+def kind_of(recipe: Recipe, labels: Sequence[str]) -> str:
+    """label, completion or messages; the rows are asked where the session's labels do not say."""
+    if labels:
+        return "label"
+    try:
+        return tables.load(Path(recipe.data.path), recipe.data.template).kind
+    except UsageError:  # they are gone: prompts are then taken as they are typed
+        return "completion"
 
 
 def trained(session: Session, which: str) -> Trained:

@@ -1,0 +1,97 @@
+"""Claims about processes of their own: their answers, their errors in their own words, and who ends them."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from zolite.tui.client import Client
+
+from zolite.errors import DoesNotFit, UsageError, ZoliteError, told
+
+Script = Callable[[str], Client]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    """script("print(1)") is a client whose zolite is that program."""
+
+    def make(code: str) -> Client:
+        file = tmp_path / "program.py"
+        file.write_text(code)
+        return Client((sys.executable, str(file)))
+
+    return make
+
+
+def test_an_answer(script: Script) -> None:
+    """The document that is printed, whatever the exit code says: a checkup that found something is one."""
+    client = script("import sys, json; print(json.dumps(sys.argv[1:])); sys.exit(1)")
+    assert client.ask("doctor", "now") == ["doctor", "now", "--json"]
+
+
+@pytest.mark.parametrize(("code", "kind"), [(1, ZoliteError), (2, UsageError), (3, DoesNotFit)])
+def test_an_error_is_what_it_was(script: Script, code: int, kind: type[ZoliteError]) -> None:
+    """A process' error comes out with its message, its hint and its kind."""
+    client = script(f"import sys; print('error: too\\n  much\\nhint: less', file=sys.stderr); sys.exit({code})")
+    with pytest.raises(kind) as caught:
+        client.ask("train")
+    assert (type(caught.value), caught.value.message, caught.value.hint) == (kind, "too\n  much", "less")
+
+
+def test_a_killed_process_says_so(script: Script) -> None:
+    """A process that was killed is told by its signal, and what that mostly means."""
+    with pytest.raises(ZoliteError, match="signal 9") as caught:
+        script("import os; os.kill(os.getpid(), 9)").ask("train")
+    assert "memory" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("", "it ended with code 1"),
+        ("Traceback\nValueError: x", "ValueError: x"),
+        ("note\nerror: it is bad", "it is bad"),
+    ],
+)
+def test_told(said: str, message: str) -> None:
+    """The last error on stderr is the one; without one the last line is."""
+    assert told(1, said).message == message
+
+
+def test_giving_up_ends_it(script: Script, tmp_path: Path) -> None:
+    """Who is gone takes the process along, as Ctrl-C would, so that it may clean up."""
+    mark = tmp_path / "cleaned"
+    client = script(f"import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    open({str(mark)!r}, 'w')\n")
+    began = time.monotonic()
+    with pytest.raises(ZoliteError):
+        client.ask("train", gone=lambda: time.monotonic() - began > 1.5)
+    assert mark.exists()
+
+
+def test_leaving_lets_it_be(script: Script, tmp_path: Path) -> None:
+    """Who leaves does not wait, and the process goes on."""
+    mark = tmp_path / "done"
+    client = script(f"import time; time.sleep(1); open({str(mark)!r}, 'w').close()")
+    assert client.start("train", left=lambda: True) == ""
+    until = time.monotonic() + 30
+    while not mark.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert mark.exists()
+
+
+def test_talk(script: Script) -> None:
+    """Lines go in and out; closing ends it."""
+    client = script("import sys\nfor line in sys.stdin: print(line, end='', flush=True)")
+    with client.converse("chat") as talk:
+        talk.say({"prompt": "é"})
+        assert next(talk.hear()) == {"prompt": "é"}
+
+
+def test_talk_that_breaks(script: Script) -> None:
+    """A process that ends while it is talked to says why."""
+    client = script("import sys; print('error: no model', file=sys.stderr); sys.exit(1)")
+    with client.converse("chat") as talk, pytest.raises(ZoliteError, match="no model"):
+        json.dumps(list(talk.hear()))

@@ -1,0 +1,353 @@
+"""Claims about Home: it shows what there is, and every key does what it says."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Button, DataTable, Input
+from zolite.tui.screens.dialogs import Ask, Confirm, Trouble, Waiting
+from zolite.tui.screens.home import ACTIONS, HomeScreen
+
+from zolite import session as sessions
+from zolite.errors import DoesNotFit
+from zolite.journal import Journal
+from zolite.paths import paths
+
+from .conftest import SIZES, FakeClient, drive, settled, shown
+
+pytestmark = pytest.mark.usefixtures("still")
+Make = Callable[..., Any]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_empty(app: Make, size: tuple[int, int]) -> None:
+    """Without sessions it says what to do, with a button for each way."""
+
+    async def script(pilot: Pilot[None]) -> None:
+        text = shown(pilot.app)
+        assert "RTX 3060" in text and "others 1.0 GiB" in text and "free 11.0 GiB" in text
+        assert "Try the demo" in text and "New run" in text
+
+    drive(app(), size, script)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_list(app: Make, made: Make, size: tuple[int, int]) -> None:
+    """Each session has its state in a word, its steps, its best score and its last sign of life."""
+    for name, ending in (("a", "done"), ("b", "interrupted"), ("c", "broke"), ("d", "diverged")):
+        made(name, ending=ending)
+
+    async def script(pilot: Pilot[None]) -> None:
+        text = shown(pilot.app)
+        for words in ("✓ done", "■ stopped", "✗ broke off", "▲ diverged", "40/120", "46.0%", "1h00m ago"):
+            assert words in text, words
+
+    drive(app(), size, script)
+
+
+def test_what_can_be_done(app: Make, made: Make) -> None:
+    """The actions under the list are those of the session's state, and all of them fit 80 columns."""
+    for name, ending in (("a", "done"), ("b", "broke")):
+        made(name, ending=ending)
+
+    async def script(pilot: Pilot[None]) -> None:
+        screen = pilot.app.screen
+        assert isinstance(screen, HomeScreen)
+        for _ in range(2):
+            current = screen.current
+            assert current is not None
+            visible = [b for b in screen.query("#actions Button").results(Button) if b.display]
+            assert {b.id for b in visible} == {
+                f"do-{name}" for name, _, _, states in ACTIONS if current.state in states
+            }
+            assert all(b.region.width > 0 and b.region.right <= 80 for b in visible)
+            await pilot.press("down")
+
+    drive(app(), (80, 24), script)
+
+
+def test_broken_off(app: Make, made: Make) -> None:
+    """Of a run whose process ended in an error its words are shown, with the way on."""
+    made("a", ending="broke")
+    (paths()["sessions"] / "a" / "trainer.log").write_text(
+        "error: out of memory, 12 of 11 GiB\nhint: a smaller batch\n"
+    )
+
+    async def script(pilot: Pilot[None]) -> None:
+        text = " ".join(shown(pilot.app).split())
+        assert "✗ out of memory, 12 of 11 GiB" in text and "→ a smaller batch" in text and "Resume r" in text
+
+    drive(app(), (120, 40), script)
+
+
+def test_killed(app: Make, made: Make) -> None:
+    """Of a run that was killed it is said that nothing saved is lost."""
+    made("a", ending="broke")
+
+    async def script(pilot: Pilot[None]) -> None:
+        assert "without a word" in shown(pilot.app)
+
+    drive(app(), (120, 40), script)
+
+
+def test_damaged(app: Make, made: Make) -> None:
+    """A session that cannot be read is in the list with the reason, and takes nothing else with it."""
+    made("a")
+    made("b")
+    (paths()["sessions"] / "b" / "journal.db").write_bytes(b"nonsense")
+
+    async def script(pilot: Pilot[None]) -> None:
+        text = shown(pilot.app)
+        assert "✗ damaged" in text and "✓ done" in text
+
+    drive(app(), (80, 24), script)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_rename(app: Make, made: Make, size: tuple[int, int]) -> None:
+    """A name that is taken or impossible is refused in the window; a good one is taken."""
+    made("first")
+    made("other")
+
+    async def script(pilot: Pilot[None]) -> None:
+        at(pilot, "first")
+        await pilot.press("m")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, Ask)
+        for wrong, why in (("other", "there already"), ("No!", "cannot be")):
+            pilot.app.screen.query_one(Input).value = wrong
+            await pilot.press("enter")
+            assert why in shown(pilot.app)
+        pilot.app.screen.query_one(Input).value = "second"
+        await pilot.press("enter")
+        await settled(pilot)
+        assert sessions.exists("second") and not sessions.exists("first")
+
+    drive(app(), size, script)
+
+
+def test_rewind_asks_twice(app: Make, made: Make) -> None:
+    """Rewind takes steps back only after the second question; the number is checked."""
+    made("first", steps=40)
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("w")
+        await pilot.pause()
+        pilot.app.screen.query_one(Input).value = "41"
+        await pilot.press("enter")
+        assert "from 0 to 40" in shown(pilot.app)
+        pilot.app.screen.query_one(Input).value = "40"
+        await pilot.press("enter")
+        await settled(pilot)
+        assert isinstance(pilot.app.screen, HomeScreen) and sessions.open_("first").journal.last_step() == 40
+
+    drive(app(), (80, 24), script)
+
+
+def test_delete(app: Make, made: Make) -> None:
+    """Delete asks with the number of steps; Enter on the first answer keeps it, y removes it."""
+    made("first")
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("x")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, Confirm) and "40 steps" in shown(pilot.app)
+        await pilot.press("enter")
+        await settled(pilot)
+        assert sessions.exists("first")
+        await pilot.press("x")
+        await pilot.pause()
+        await pilot.press("y")
+        await settled(pilot)
+        assert not sessions.exists("first")
+
+    drive(app(), (80, 24), script)
+
+
+def test_what_fails_is_said(app: Make, made: Make) -> None:
+    """A fork that cannot be made says why, and Home is there again after OK."""
+    made("first")  # it saved no checkpoint
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("f")
+        await pilot.pause()
+        await pilot.press("enter")
+        await settled(pilot)
+        assert isinstance(pilot.app.screen, Trouble) and "saved nothing yet" in shown(pilot.app)
+        await pilot.press("enter")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, HomeScreen)
+
+    drive(app(), (80, 24), script)
+
+
+@pytest.mark.parametrize(
+    ("key", "verb", "paused"), [("p", "pause", False), ("s", "stop", False), ("g", "continue", True)]
+)
+def test_orders(app: Make, made: Make, key: str, verb: str, paused: bool) -> None:
+    """Keys of a run that goes on leave their command in its journal."""
+    from zolite.events import Paused
+
+    made("first", ending="broke")
+
+    async def script(pilot: Pilot[None]) -> None:
+        with sessions.open_("first", write=True) as writer:
+            if paused:
+                writer.journal.event(Paused(40))
+                writer.journal.commit()
+            home(pilot).refresh_all()
+            await settled(pilot)
+            assert ("‖ paused" if paused else "▶ running") in shown(pilot.app)
+            await pilot.press(key)
+            await settled(pilot)
+            assert Journal.take(writer.journal) == [verb]
+
+    drive(app(), (80, 24), script)
+
+
+def test_leaving_says_that_runs_go_on(app: Make, made: Make) -> None:
+    """q with a run going on says so and asks; without one it leaves."""
+    made("first", ending="broke")
+
+    async def script(pilot: Pilot[None]) -> None:
+        with sessions.open_("first", write=True):
+            home(pilot).refresh_all()
+            await settled(pilot)
+            await pilot.press("q")
+            await pilot.pause()
+            assert isinstance(pilot.app.screen, Confirm)
+            assert "Runs go on without the app" in " ".join(shown(pilot.app).split())
+            await pilot.press("escape")
+            await pilot.pause()
+        home(pilot).refresh_all()
+        await settled(pilot)
+        await pilot.press("q")
+        await pilot.pause()
+        assert not pilot.app.is_running or pilot.app._exit
+
+    drive(app(), (80, 24), script)
+
+
+def test_demo_starts(app: Make, client: FakeClient, made: Make) -> None:
+    """d starts the demo in a process of its own and opens its Run screen."""
+    client.answers["demo"] = made("first")
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("d")
+        await pilot.pause(0.2)
+        assert client.asked == [("demo",)]
+        assert type(pilot.app.screen).__name__ == "RunScreen"
+
+    drive(app(), (80, 24), script)
+
+
+def test_what_does_not_start(app: Make, client: FakeClient) -> None:
+    """A trainer that refuses is a message with its hint, and Home again."""
+    client.answers["demo"] = DoesNotFit("it needs 14 GiB of 12", "take a smaller batch")
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("d")
+        await pilot.pause(0.2)
+        assert isinstance(pilot.app.screen, Trouble)
+        text = shown(pilot.app)
+        assert "it needs 14 GiB of 12" in text and "take a smaller batch" in text
+        await pilot.press("escape")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, HomeScreen)
+
+    drive(app(), (80, 24), script)
+
+
+def test_a_start_can_be_given_up(app: Make, client: FakeClient) -> None:
+    """Escape in the waiting window tells the process that nobody waits."""
+    import threading
+
+    given_up = threading.Event()
+
+    class Slow(FakeClient):
+        def start(self, *arguments: str, gone: Any = None, left: Any = None) -> str:
+            for _ in range(500):
+                if gone():
+                    given_up.set()
+                    break
+                threading.Event().wait(0.01)
+            return "first"
+
+    made_app = app()
+    made_app.client = Slow()
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("d")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, Waiting)
+        await pilot.press("escape")
+        await pilot.pause(0.2)
+        assert given_up.is_set() and isinstance(pilot.app.screen, HomeScreen)
+
+    drive(made_app, (80, 24), script)
+
+
+def test_marks_and_compare(app: Make, made: Make) -> None:
+    """Space marks; with two marked c compares them."""
+    made("a")
+    made("b")
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("space", "c")
+        assert isinstance(pilot.app.screen, HomeScreen)
+        await pilot.press("down", "space", "c")
+        await pilot.pause()
+        assert type(pilot.app.screen).__name__ == "CompareScreen"
+
+    drive(app(), (120, 40), script)
+
+
+@pytest.mark.parametrize(("key", "screen"), [("enter", "RunScreen"), ("t", "TryScreen"), ("e", "ExportScreen"),
+                                             ("n", "NewScreen"), ("3", "SettingsScreen")])  # fmt: skip
+def test_opens(app: Make, made: Make, client: FakeClient, key: str, screen: str) -> None:
+    """A key opens its screen, and q or Escape closes it again."""
+    made("a")
+    client.answers["chat"] = DoesNotFit("no model here", "")
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press(key)
+        await pilot.pause()
+        assert screen in [type(each).__name__ for each in pilot.app.screen_stack]
+        for _ in range(3):
+            await pilot.press("escape")
+            await pilot.pause()
+        assert isinstance(pilot.app.screen, HomeScreen)
+
+    drive(app(), (120, 40), script)
+
+
+def test_mouse(app: Make, made: Make) -> None:
+    """A click on an action does it."""
+    made("a")
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.click("#do-rename")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, Ask)
+
+    drive(app(), (80, 24), script)
+
+
+def home(pilot: Pilot[None]) -> HomeScreen:
+    screen = pilot.app.screen
+    assert isinstance(screen, HomeScreen)
+    return screen
+
+
+def at(pilot: Pilot[None], name: str) -> None:
+    """The cursor on a session."""
+    names = [each.name for each in home(pilot).seen]
+    home(pilot).query_one("#list", DataTable).move_cursor(row=names.index(name))
+
+
+def test_actions_are_whole() -> None:
+    """Every action of the list has a method and a key of its own."""
+    keys = [key for _, _, key, _ in ACTIONS]
+    assert len(set(keys)) == len(keys)
+    assert all(hasattr(HomeScreen, f"action_{name}") for name, *_ in ACTIONS)

@@ -1,0 +1,304 @@
+"""Claims about New run: it shows what fits and what is wrong, follows every edit, and starts what it shows."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Button, Collapsible, DataTable, Input, Static, TabbedContent
+from zolite.tui import planning
+from zolite.tui.planning import Offer
+from zolite.tui.screens.dialogs import Confirm
+from zolite.tui.screens.new import NewScreen
+from zolite.tui.widgets.form import Field, Form, ident
+from zolite.tui.widgets.slider import Slider
+
+from zolite import machine
+from zolite import recipe as recipes
+from zolite.data.look import report
+from zolite.errors import ZoliteError
+
+from .conftest import GIB, SIZES, FakeClient, drive, settled, shown
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: FakeClient) -> Path:
+    """A folder of rows in the folder that the app is opened in; what other processes would say of rows is true."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    labels = ("returns", "billing", "delivery")
+    lines = [{"text": f"message {i} about a parcel {'again ' * (i % 9)}", "label": labels[i % 3]} for i in range(60)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    client.answers["data"] = lambda asked: asdict(report(Path(asked[2]), asked[4]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def offered() -> list[Offer]:
+    return planning.offers(replace(machine.published("rtx-3060-12gb"), others_bytes=GIB))
+
+
+@pytest.fixture
+def new(app: Make, rows: Path, offered: list[Offer], monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """new() is the app with this screen open; the card's models are priced once for all tests."""
+    monkeypatch.setattr(planning, "offers", lambda hardware: offered)
+    return lambda: app(lambda: NewScreen(rows.parent))
+
+
+def screen_of(pilot: Pilot[None]) -> NewScreen:
+    found = next(each for each in pilot.app.screen_stack if isinstance(each, NewScreen))
+    assert isinstance(found, NewScreen)
+    return found
+
+
+async def to_plans(pilot: Pilot[None], model: str = "") -> NewScreen:
+    """Model and rows chosen, plans made."""
+    screen = screen_of(pilot)
+    if model:
+        screen.query_one("#model-text", Input).value = model
+        screen.query_one("#model-text").focus()
+    await pilot.press("enter")
+    screen.query_one("#path", Input).value = "rows"
+    screen.query_one("#path").focus()
+    await pilot.press("enter")
+    await settled(pilot)
+    await pilot.click("#to-plan")
+    await settled(pilot)
+    return screen
+
+
+def text_of(screen: NewScreen, name: str) -> str:
+    return str(screen.query_one(name, Static).render())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_models(new: Make, size: tuple[int, int]) -> None:
+    """Models are in the list with what they need here, those that fit first; what is typed filters or is one."""
+
+    async def script(pilot: Pilot[None]) -> None:
+        text = shown(pilot.app)
+        assert "let zolite choose" in text and "✓ fits nf4" in text and "Qwen3-8B" in text
+        table = screen_of(pilot).query_one("#model-list", DataTable)
+        fits = [str(table.get_row_at(i)[3]).startswith("✓") for i in range(1, table.row_count)]
+        assert fits == sorted(fits, reverse=True) and not all(fits)
+        screen_of(pilot).query_one("#model-text", Input).value = "smol"
+        await settled(pilot)
+        assert "Qwen" not in shown(pilot.app) and "● here" in shown(pilot.app)
+        screen_of(pilot).query_one("#model-text", Input).value = "me/my-model"
+        screen_of(pilot).query_one("#model-text").focus()
+        await pilot.press("enter")
+        await settled(pilot)
+        assert screen_of(pilot).model == "me/my-model"
+
+    drive(new(), size, script)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_rows_as_the_model_reads_them(new: Make, rows: Path, size: tuple[int, int]) -> None:
+    """Kind, counts, and the first rows with what is trained between brackets."""
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("enter")
+        screen_of(pilot).take(rows)
+        await settled(pilot)
+        text = shown(pilot.app)
+        assert "rows with labels" in text and "train 54" in text and "⟦ returns⟧" in text
+
+    drive(new(), size, script)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_bad_rows(new: Make, rows: Path, size: tuple[int, int]) -> None:
+    """Problems are shown with their lines and the hint, and there are no plans to go on to."""
+    (rows / "train.jsonl").write_text('{"text": "a", "label": "x"}\nnonsense\n{"text": "b"}\n')
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("enter")
+        screen_of(pilot).take(rows)
+        await settled(pilot)
+        text = " ".join(shown(pilot.app).split())
+        assert "✗ 2 problems" in text and "line 2" in text and "line 3" in text and "→" in text
+        assert screen_of(pilot).query_one("#to-plan", Button).disabled
+        await pilot.press("f5")
+        await pilot.pause()
+        assert screen_of(pilot).query_one(TabbedContent).active == "data"
+
+    drive(new(), (size), script)
+
+
+def test_by_the_models_tokenizer(new: Make, rows: Path, client: FakeClient) -> None:
+    """Letters come first; then the model's tokenizer counts, and where it cannot, the letters stay."""
+
+    async def script(pilot: Pilot[None]) -> None:
+        await to_plans(pilot, "Qwen/Qwen3-0.6B")
+        assert [asked[-2:] for asked in client.asked][-1] == ("--model", "Qwen/Qwen3-0.6B")
+        client.answers["data"] = lambda asked: (
+            ZoliteError("no network", "check it") if "--model" in asked else asdict(report(Path(asked[2]), asked[4]))
+        )
+        screen_of(pilot).check()
+        await settled(pilot)
+        found = screen_of(pilot).report
+        assert found is not None and found["counted"] == "letters"
+
+    drive(new(), (120, 40), script)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_plans(new: Make, size: tuple[int, int]) -> None:
+    """Plans are ranked with the first in the fields, its bar, its verdict and what backpropagation would need."""
+
+    async def script(pilot: Pilot[None]) -> None:
+        screen = await to_plans(pilot)
+        text = shown(pilot.app)
+        assert "✓ fits" in text and "weights" in text and "Backpropagation (QLoRA) would need" in text
+        assert screen.planned is not None and screen.choice == screen.planned.plans[0]
+        assert "auto" in text and "F5" in text
+
+    drive(new(), size, script)
+
+
+def test_every_edit_is_priced_at_once(new: Make) -> None:
+    """A value that is typed changes the bar before anything else happens, in less than a tenth of a second."""
+
+    async def script(pilot: Pilot[None]) -> None:
+        screen = await to_plans(pilot, "Qwen/Qwen3-0.6B")
+        assert screen.cost is not None
+        before = screen.cost.peak_bytes
+        screen.query_one(f"#{ident('train.batch')}", Input).value = "64"
+        began = time.perf_counter()
+        screen.reprice()
+        assert time.perf_counter() - began < 1.0  # a hundredth, where the machine is not busy
+        assert screen.cost.peak_bytes > before
+        screen.query_one(f"#{ident('train.batch')}", Input).value = "no"
+        await settled(pilot)
+        assert screen.cost is None and "train.batch" in text_of(screen, "#verdict")
+
+    drive(new(), (120, 40), script)
+
+
+def test_what_does_not_fit(new: Make, client: FakeClient) -> None:
+    """Too much is said in GiB with the microbatch that would do; starting it takes a second yes."""
+
+    async def script(pilot: Pilot[None]) -> None:
+        screen = await to_plans(pilot, "Qwen/Qwen3-4B")
+        screen.query_one(Form).put({"train.batch": "4096", "train.microbatch": "", "data.context": "2048"})
+        screen.report = {**(screen.report or {}), "tokens": 2048, "positions": 1}
+        screen.reprice()
+        verdict = text_of(screen, "#verdict")
+        assert "too much" in verdict and "a microbatch of" in verdict and "fits" in verdict
+        await pilot.press("f5")
+        await pilot.pause()
+        assert isinstance(pilot.app.screen, Confirm)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert not [asked for asked in client.asked if asked[0] == "train"]
+
+    drive(new(), (120, 40), script)
+
+
+def test_budget(new: Make) -> None:
+    """A smaller budget, by keys or the mouse, leaves fewer plans, and none where nothing fits, with the reason."""
+
+    async def script(pilot: Pilot[None]) -> None:
+        screen = await to_plans(pilot)
+        assert screen.planned is not None
+        all_of_them = len(screen.planned.plans)
+        slider = screen.query_one("#budget", Slider)
+        slider.focus()
+        await pilot.press(*["left"] * 10)
+        assert slider.value == 7 * GIB
+        await pilot.pause(0.6)
+        await settled(pilot)
+        assert 0 < len(screen.planned.plans) < all_of_them
+        await pilot.press("home")
+        await pilot.pause(0.6)
+        await settled(pilot)
+        assert screen.planned is None and "nothing fits" in text_of(screen, "#why")
+        await pilot.click("#budget", offset=(slider.size.width - 25, 0))
+        assert slider.value > 10 * GIB
+
+    drive(new(), (120, 40), script)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_start(new: Make, client: FakeClient, made: Make, size: tuple[int, int]) -> None:
+    """F5 starts what the fields say, as a command that the recipe understands, and opens its Run screen."""
+    client.answers["train"] = made("first")
+
+    async def script(pilot: Pilot[None]) -> None:
+        screen = await to_plans(pilot, "Qwen/Qwen3-0.6B")
+        screen.query_one(Form).put({"train.steps": "30", "name": "first-try"})
+        await pilot.press("f5")
+        await pilot.pause(0.3)
+        command = client.asked[-1]
+        assert command[:4] == ("train", "Qwen/Qwen3-0.6B", "--data", "rows")
+        assert command[4:6] == ("--name", "first-try")
+        given = dict(word.split("=", 1) for word in command[6:] if word != "--set")
+        recipe = recipes.override(recipes.Recipe(), given)
+        assert recipe.train.steps == 30 and recipe.train.lr == 0.0 and "train.lr" not in given
+        assert type(pilot.app.screen).__name__ == "RunScreen"
+        await pilot.press("escape")
+        await pilot.pause()
+        assert type(pilot.app.screen).__name__ == "HomeScreen"
+
+    drive(new(), size, script)
+
+
+def test_start_wants_rows_first(new: Make, client: FakeClient) -> None:
+    """Started too early, it goes to what is missing and says it."""
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("f5")
+        await pilot.pause()
+        assert screen_of(pilot).query_one(TabbedContent).active == "data"
+        assert not client.asked
+
+    drive(new(), (80, 24), script)
+
+
+def test_escape_leaves_a_field_first(new: Make) -> None:
+    """Escape in a field goes to the list; the next one goes home."""
+
+    async def script(pilot: Pilot[None]) -> None:
+        screen_of(pilot).query_one("#model-text").focus()
+        await pilot.press("escape")
+        assert isinstance(pilot.app.screen, NewScreen)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert not isinstance(pilot.app.screen, NewScreen)
+
+    drive(new(), (80, 24), script)
+
+
+def test_the_form_has_every_setting(new: Make) -> None:
+    """The fields are the recipe's settings, all but those of the other tabs, and what they say is a recipe."""
+
+    async def script(pilot: Pilot[None]) -> None:
+        form = screen_of(pilot).query_one(Form)
+        form.query_one(Collapsible).collapsed = False
+        await settled(pilot)
+        paths = {field.path for field in form.query(Field)} - {"name"}
+        known = {path for path, *_ in recipes.settings()}
+        assert paths == known - {"model.name", "data.path", "data.template"}
+
+    drive(new(), (120, 40), script)
+
+
+def test_demo_rows(new: Make) -> None:
+    """The demo's rows are there at a click, with their own prompt."""
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("enter")
+        await pilot.pause()
+        await pilot.click("#demo-rows")
+        await settled(pilot)
+        assert "train 400" in shown(pilot.app) and "Topic:⟦" in shown(pilot.app)
+
+    drive(new(), (120, 40), script)

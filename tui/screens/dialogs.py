@@ -1,0 +1,160 @@
+"""Small windows over a screen: something went wrong, are you sure, what name, which of these."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+CLOSE: list[BindingType] = [Binding("escape", "close", "Close", id="close")]
+
+
+class Trouble(ModalScreen[None]):
+    """What went wrong, what to do about it, and a button that leads on."""
+
+    AUTO_FOCUS = "Button"
+    BINDINGS: ClassVar = CLOSE
+
+    def __init__(self, message: str, hint: str = "", title: str = "") -> None:
+        super().__init__(classes="dialog")
+        self.message, self.hint, self.heading = message, hint, title or "That did not work"
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="window -error"):
+            yield Static(f"✗ {self.heading}", classes="heading", markup=False)
+            with VerticalScroll(classes="body"):
+                yield Static(self.message, markup=False)
+                if self.hint:
+                    yield Static(f"→ {self.hint}", classes="hint", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("OK", variant="primary")
+
+    @on(Button.Pressed)
+    def action_close(self) -> None:
+        self.dismiss(None)
+
+
+class Confirm(ModalScreen[bool]):
+    """A question with two answers; the safe one has the focus."""
+
+    BINDINGS: ClassVar = [*CLOSE, Binding("y", "yes", "Yes", id="yes"), Binding("n", "close", "No", id="no")]
+
+    def __init__(self, question: str, detail: str = "", yes: str = "Yes", no: str = "No") -> None:
+        super().__init__(classes="dialog")
+        self.question, self.detail, self.yes, self.no = question, detail, yes, no
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="window"):
+            yield Static(self.question, classes="heading", markup=False)
+            if self.detail:
+                yield Static(self.detail, markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button(self.no, id="no")
+                yield Button(self.yes, id="yes", variant="error")
+
+    @on(Button.Pressed, "#yes")
+    def action_yes(self) -> None:
+        self.dismiss(True)
+
+    @on(Button.Pressed, "#no")
+    def action_close(self) -> None:
+        self.dismiss(False)
+
+
+class Ask(ModalScreen[str | None]):
+    """A line of text; `wrong` says what is the matter with one, or nothing."""
+
+    BINDINGS: ClassVar = CLOSE
+
+    def __init__(
+        self, question: str, value: str = "", detail: str = "", wrong: Callable[[str], str] = lambda _: ""
+    ) -> None:
+        super().__init__(classes="dialog")
+        self.question, self.value, self.detail, self.wrong = question, value, detail, wrong
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="window"):
+            yield Static(self.question, classes="heading", markup=False)
+            if self.detail:
+                yield Static(self.detail, markup=False)
+            yield Input(self.value)
+            yield Static("", id="wrong", classes="hint", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Cancel", id="cancel")
+                yield Button("OK", id="ok", variant="primary")
+
+    @on(Input.Submitted)
+    @on(Button.Pressed, "#ok")
+    def accept(self) -> None:
+        value = self.query_one(Input).value.strip()
+        problem = self.wrong(value)
+        self.query_one("#wrong", Static).update(Content(f"✗ {problem}") if problem else "")
+        if not problem:
+            self.dismiss(value)
+
+    @on(Button.Pressed, "#cancel")
+    def action_close(self) -> None:
+        self.dismiss(None)
+
+
+class Choose(ModalScreen[str | None]):
+    """One of a few: (id, what it is)."""
+
+    BINDINGS: ClassVar = CLOSE
+
+    def __init__(self, question: str, choices: Sequence[tuple[str, str]], detail: str = "") -> None:
+        super().__init__(classes="dialog")
+        self.question, self.choices, self.detail = question, choices, detail
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="window"):
+            yield Static(self.question, classes="heading", markup=False)
+            if self.detail:
+                yield Static(self.detail, markup=False)
+            yield OptionList(*(Option(Content(text), id=key) for key, text in self.choices))
+            with Horizontal(classes="buttons"):
+                yield Button("Cancel", id="cancel")
+
+    @on(OptionList.OptionSelected)
+    def take(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(event.option_id)
+
+    @on(Button.Pressed, "#cancel")
+    def action_close(self) -> None:
+        self.dismiss(None)
+
+
+class Waiting(ModalScreen[Any]):
+    """Something takes a while. `since` counts the seconds, so that nobody thinks it stands still."""
+
+    BINDINGS: ClassVar = CLOSE
+
+    def __init__(self, what: str, detail: str = "") -> None:
+        super().__init__(classes="dialog")
+        self.what, self.detail, self.seconds = what, detail, 0
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="window"):
+            yield Static(self.what, classes="heading", markup=False)
+            if self.detail:
+                yield Static(self.detail, markup=False)
+            yield Static("◐ 0 s", id="since")
+            with Horizontal(classes="buttons"):
+                yield Button("Cancel")
+
+    def on_mount(self) -> None:
+        self.set_interval(1, self.tick)
+
+    def tick(self) -> None:
+        self.seconds += 1
+        self.query_one("#since", Static).update(f"{'◐◓◑◒'[self.seconds % 4]} {self.seconds} s")
+
+    @on(Button.Pressed)
+    def action_close(self) -> None:
+        self.dismiss(None)

@@ -1,0 +1,374 @@
+"""Home: the machine, the sessions, and what can be done with them."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Button, DataTable, Footer, Static
+from textual.worker import get_current_worker
+
+from zolite.errors import ZoliteError
+from zolite.text import human_bytes, human_seconds, one_line
+
+from ..paint import cell
+from ..states import ALIVE, STATES
+from ..widgets.stack import Part, Stack
+
+if TYPE_CHECKING:
+    from zolite.machine import Hardware
+
+    from ..app import ZoliteApp
+    from ..deeds import Deed
+    from ..sessions import Seen
+
+LOOK_SECONDS = 2.0
+
+ALL = tuple(state for state in STATES if state != "damaged")
+ENDED = tuple(state for state in ALL if state not in ALIVE)
+
+# What can be done with a session: action, its word, its key, and the states in which it can be done.
+ACTIONS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    ("open", "Open", "enter", ALL),
+    ("resume", "Resume", "r", ("interrupted", "stopped", "diverged")),
+    ("pause", "Pause", "p", ("running",)),
+    ("go_on", "Go on", "g", ("paused",)),
+    ("stop", "Stop", "s", ALIVE),
+    ("try_it", "Try", "t", ALL),
+    ("export", "Export", "e", ALL),
+    ("fork", "Fork", "f", ALL),
+    ("rewind", "Rewind", "w", ENDED),
+    ("rename", "Rename", "m", ENDED),
+    ("delete", "Delete", "x", ENDED),
+)
+STATES_OF = {action: states for action, _, _, states in ACTIONS}
+COLUMNS = ("", "state", "name", "step", "best", "model", "disk", "last sign")
+
+
+class HomeScreen(Screen[None]):
+    """The machine's memory, your sessions, and what can be done with them. Runs are processes of their own: leaving
+    the app, or closing the terminal, stops none of them.
+
+    Space marks sessions, and Compare then draws their curves together.
+    """
+
+    TITLE = "zolite"
+    DEFAULT_CSS = """
+    HomeScreen {
+        #machine { border: round $panel; }
+        #machine-name { text-style: bold; width: 1fr; }
+        #sessions { height: 1fr; layout: vertical; }
+        #list { height: 1fr; }
+        #details { display: block; width: 1fr; max-height: 8; }
+        #welcome { display: none; height: 1fr; padding: 1 2; }
+        #welcome .buttons { margin-top: 1; }
+        #actions { height: 1; }
+        #actions Button { min-width: 0; padding: 0; margin: 0 1 0 0; }
+        &.-empty #welcome { display: block; }
+        &.-empty #list, &.-empty #details { display: none; }
+    }
+    HomeScreen.-wide #sessions { layout: horizontal; }
+    HomeScreen.-wide #list { width: 2fr; }
+    HomeScreen.-wide #details { width: 1fr; max-width: 60; height: 100%; max-height: 100%; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "new", "New run", id="new"),
+        Binding("d", "demo", "Demo", id="demo"),
+        *(
+            Binding(key, action, word, id=action.replace("_", "-"), show=False)
+            for action, word, key, _ in ACTIONS
+            if key != "enter"
+        ),
+        Binding("space", "mark", "Mark", id="mark", show=False),
+        Binding("c", "compare", "Compare", id="compare"),
+        Binding("1", "doctor", "Doctor", id="doctor"),
+        Binding("2", "methods", "Methods", id="methods"),
+        Binding("3", "settings", "Settings", id="settings"),
+        Binding("q", "quit", "Quit", id="quit"),
+    ]
+    app: "ZoliteApp"
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.seen: list[Seen] = []
+        self.marked: set[str] = set()
+        self.hardware: Hardware | None = None
+        self.known = False  # whether the sessions were looked at
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="machine", classes="panel"):
+            yield Static("looking at this machine …", id="machine-name", markup=False)
+            yield Stack(id="machine-memory")
+        with Horizontal(id="sessions"):
+            yield DataTable(id="list", cursor_type="row", zebra_stripes=False)
+            with VerticalScroll(id="welcome"):
+                yield Static(WELCOME, id="welcome-text")
+                with Horizontal(classes="buttons"):
+                    yield Button("Try the demo  d", action="screen.demo", variant="primary", id="welcome-demo")
+                    yield Button("New run  n", action="screen.new", id="welcome-new")
+            yield Static("", id="details", classes="panel")
+        with Horizontal(id="actions"):
+            for action, word, key, _ in ACTIONS:
+                shown = "⏎" if key == "enter" else key
+                yield Button(f"{word} {shown}", action=f"screen.{action}", id=f"do-{action}", compact=True)
+        yield Footer(compact=True, show_command_palette=False)
+
+    def on_mount(self) -> None:
+        for button in self.query("#actions Button").results(Button):
+            button.can_focus = False  # each has a key
+        table = self.table
+        for name in COLUMNS:
+            table.add_column(name, key=name)
+        table.focus()
+        self.show_details()
+        self.set_interval(LOOK_SECONDS, self.look_again)
+
+    def look_again(self) -> None:
+        """Not while another screen is open: it would cost more than showing a run does."""
+        if self.app.screen is self:
+            self.refresh_all()
+
+    def on_screen_resume(self) -> None:
+        self.call_after_refresh(self.refresh_all)
+
+    @property
+    def table(self) -> "DataTable[Text | str]":
+        return self.query_one("#list", DataTable)
+
+    @property
+    def current(self) -> "Seen | None":
+        at = self.table.cursor_row
+        return self.seen[at] if 0 <= at < len(self.seen) else None
+
+    # --- what is there ---------------------------------------------------------------------------------------------
+
+    @work(thread=True, exclusive=True, group="look")
+    def refresh_all(self) -> None:
+        from ..sessions import look
+
+        seen, hardware = look(), self.app.machine()
+        if not get_current_worker().is_cancelled:
+            self.app.call_from_thread(self.show, seen, hardware)
+
+    def show(self, seen: Sequence["Seen"], hardware: "Hardware") -> None:
+        changed = [each.name for each in seen] != [each.name for each in self.seen]
+        before = self.current.name if self.current else ""
+        self.seen, self.hardware, self.known = list(seen), hardware, True
+        self.marked &= {each.name for each in seen}
+        self.show_machine()
+        if changed:
+            self.fill(before)
+        else:
+            self.update_rows()
+        self.set_class(not seen, "-empty")
+        self.show_details()
+
+    def show_machine(self) -> None:
+        h = self.hardware
+        assert h is not None
+        origin = "measured" if h.origin == "measured" else "not measured yet: Doctor does"
+        self.query_one("#machine-name", Static).update(f"{h.name} · {human_bytes(h.total_bytes)} · {origin}")
+        ours = min(sum(each.memory_bytes for each in self.seen), h.others_bytes)
+        others, free = h.others_bytes - ours, max(0, h.total_bytes - h.others_bytes)
+        parts = (
+            Part("zolite", ours, "█", "$primary"),
+            Part("others", others, "▒", "$warning"),
+            Part("free", free, "░", "$text-muted"),
+        )
+        self.query_one("#machine-memory", Stack).show(parts, h.total_bytes)
+
+    def fill(self, before: str) -> None:
+        """The table anew, with the cursor on the session that it was on."""
+        self.table.clear()
+        for each in self.seen:
+            self.table.add_row(*self.cells(each), key=each.name)
+        names = [each.name for each in self.seen]
+        if before in names:
+            self.table.move_cursor(row=names.index(before))
+
+    def update_rows(self) -> None:
+        for each in self.seen:
+            for column, value in zip(COLUMNS, self.cells(each), strict=True):
+                if self.table.get_cell(each.name, column) != value:
+                    self.table.update_cell(each.name, column, value, update_width=True)
+
+    def cells(self, each: "Seen") -> tuple[Text | str, ...]:
+        s = each.summary
+        symbol, word, style = STATES[each.state]
+        best = (
+            f"{s.best.value:.1%}"
+            if s.best and s.best.metric == "accuracy"
+            else f"{s.best.value:.3f}"
+            if s.best
+            else "–"
+        )
+        return (
+            "◆" if each.name in self.marked else " ",
+            cell(self.app, (f"{symbol} {word}", style)),
+            cell(self.app, s.name),
+            f"{s.step:,}/{s.steps:,}" if s.steps else "–",
+            best,
+            cell(self.app, one_line(s.model).rpartition("/")[2].removeprefix("builtin:")),
+            human_bytes(s.bytes),
+            f"{human_seconds(max(0.0, self.app.clock() - each.active))} ago",
+        )
+
+    @on(DataTable.RowHighlighted)
+    def show_details(self) -> None:
+        """What is known of the session under the cursor, and what can be done with it."""
+        self.query_one("#details", Static).update(described(self.current) if self.current else "")
+        state = self.current.state if self.current else ""
+        for action, _, _, states in ACTIONS:
+            self.query_one(f"#do-{action}").display = state in states
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "compare":
+            return len(self.marked) > 1 or None
+        if action not in STATES_OF:
+            return True
+        return self.current is not None and self.current.state in STATES_OF[action]
+
+    # --- what is done ----------------------------------------------------------------------------------------------
+
+    @on(DataTable.RowSelected)
+    def action_open(self) -> None:
+        if self.current and self.current.state != "damaged":
+            from .run import RunScreen
+
+            self.app.push_screen(RunScreen(self.current.name))
+
+    def action_new(self) -> None:
+        from .new import NewScreen
+
+        self.app.push_screen(NewScreen())
+
+    def action_demo(self) -> None:
+        self.app.begin("demo")
+
+    def action_resume(self) -> None:
+        if self.current:
+            self.app.begin("resume", self.current.name)
+
+    def action_pause(self) -> None:
+        self.tell("pause")
+
+    def action_go_on(self) -> None:
+        self.tell("continue")
+
+    def action_stop(self) -> None:
+        self.tell("stop")
+
+    def tell(self, verb: str) -> None:
+        from ..deeds import tell
+
+        if self.current:
+            self.do(tell(self.current.name, verb))
+
+    def action_mark(self) -> None:
+        if self.current:
+            self.marked ^= {self.current.name}
+            self.update_rows()
+            self.refresh_bindings()
+
+    def action_compare(self) -> None:
+        from .compare import CompareScreen
+
+        self.app.push_screen(CompareScreen(tuple(sorted(self.marked))))
+
+    def action_try_it(self) -> None:
+        if self.current:
+            from .try_it import TryScreen
+
+            self.app.push_screen(TryScreen(self.current.name))
+
+    def action_export(self) -> None:
+        if self.current:
+            from .export import ExportScreen
+
+            self.app.push_screen(ExportScreen(self.current.name))
+
+    def action_rename(self) -> None:
+        self.ask("rename")
+
+    def action_fork(self) -> None:
+        self.ask("fork")
+
+    def action_rewind(self) -> None:
+        self.ask("rewind")
+
+    def action_delete(self) -> None:
+        self.ask("delete")
+
+    @work
+    async def ask(self, what: str) -> None:
+        """One of the deeds that begin with a question."""
+        from .. import deeds
+
+        if self.current and (deed := await getattr(deeds, what)(self.app, self.current.summary)):
+            self.do(deed)
+
+    @work(thread=True, group="do")
+    def do(self, deed: "Deed") -> None:
+        try:
+            deed.change()
+        except ZoliteError as error:
+            self.app.call_from_thread(self.app.report, error)
+        else:
+            self.app.call_from_thread(partial(self.notify, deed.done, markup=False))
+        self.app.call_from_thread(self.refresh_all)
+
+    def action_doctor(self) -> None:
+        from .doctor import DoctorScreen
+
+        self.app.push_screen(DoctorScreen())
+
+    def action_methods(self) -> None:
+        from .methods import MethodsScreen
+
+        self.app.push_screen(MethodsScreen())
+
+    def action_settings(self) -> None:
+        from .settings import SettingsScreen
+
+        self.app.push_screen(SettingsScreen())
+
+    @work
+    async def action_quit(self) -> None:
+        """Says so where something runs; otherwise it just leaves."""
+        from ..deeds import leave
+
+        running = [each.name for each in self.seen if each.state in ALIVE]
+        if not running or await leave(self.app, running):
+            self.app.exit()
+
+
+WELCOME = Content.from_markup(
+    "[bold]Fine-tune a language model on this machine, with forward passes alone.[/bold]\n\n"
+    "The [bold]demo[/bold] teaches a small model to sort support messages into five topics; the model comes with "
+    "zolite, and it takes about three minutes on two CPU cores, seconds on a GPU.\n\n"
+    "[bold]New run[/bold] takes a model and your own rows, and proposes what fits this machine."
+)
+
+
+def described(each: "Seen") -> Content:
+    """A few lines about a session."""
+    s = each.summary
+    symbol, word, style = STATES[each.state]
+    lines = [Content.assemble((s.name, "bold"), "  ", (f"{symbol} {word}", f"$text-{style}"))]
+    if each.trouble is not None:
+        lines.append(Content.assemble((f"✗ {each.trouble.message}", "$text-error")))
+        lines += [Content(f"→ {each.trouble.hint}")] if each.trouble.hint else []
+    if s.model:
+        lines.append(Content(f"{one_line(s.model)} · {s.method}"))
+    for label, score in (("best", s.best), ("last", s.last)):
+        if score is not None:
+            value = f"{score.value:.1%}" if score.metric == "accuracy" else f"{score.value:.4g}"
+            lines.append(Content(f"{label} {score.split} {score.metric} {value} at step {score.step:,}"))
+    return Content("\n").join(lines)

@@ -1,0 +1,255 @@
+"""Run: a session as it runs, and what can be asked of it."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Footer
+from textual.worker import get_current_worker
+
+from zolite import manage
+from zolite.errors import ZoliteError
+from zolite.history import within
+from zolite.session import open_
+
+from ..follow import Reader, about_session, planned, tokens_per_step
+from ..sessions import trouble_of
+from ..state import About, News, Pace, RunState, advance
+from ..states import ALIVE
+from ..widgets.run_view import Beside, RunView
+from .dialogs import Ask, Confirm
+
+if TYPE_CHECKING:
+    from ..app import ZoliteApp
+
+LOOK_SECONDS = {True: 0.25, False: 1.0}  # between two looks, by whether a process writes
+OTHERS_SECONDS = 5.0
+NOTHING = Beside()  # known yet
+
+# What can be asked for, and in which states.
+ASKED: dict[str, tuple[str, ...]] = {
+    "pause": ALIVE,
+    "checkpoint": ALIVE,
+    "stop": ALIVE,
+    "resume": ("interrupted", "stopped", "diverged"),
+    "rewind": ("interrupted", "stopped", "diverged", "done"),
+}
+
+
+class RunScreen(Screen[None]):
+    """A run: its loss (each step as a dot, smoothed as a line, dev as ◆), its memory, what its steps say, and its
+    events. Leaving the screen, or the app, leaves it running.
+
+    In the chart + and − or the wheel zoom, arrows or dragging move, 0 shows the whole run, l is a log scale. In a
+    small window 1 to 4 choose the panel below. Stop saves and ends the run; the best step on dev stays, and resume
+    goes on.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space,p", "pause", "Pause", id="run-pause"),
+        Binding("k", "checkpoint", "Save", id="run-checkpoint"),
+        Binding("s", "stop", "Stop", id="run-stop"),
+        Binding("r", "resume", "Resume", id="run-resume"),
+        Binding("w", "rewind", "Rewind", id="run-rewind"),
+        Binding("t", "try_it", "Try", id="run-try"),
+        Binding("e", "export", "Export", id="run-export"),
+        Binding("m", "larger", "Larger", id="run-larger", show=False),
+    ]
+    app: "ZoliteApp"
+
+    class Arrived(Message):
+        """The journal has more."""
+
+        def __init__(self, news: News) -> None:
+            super().__init__()
+            self.news = news
+
+    class Known(Message):
+        """What is beside the journal."""
+
+        def __init__(self, beside: Beside, trouble: ZoliteError | None) -> None:
+            super().__init__()
+            self.beside, self.trouble = beside, trouble
+
+    def __init__(self, session: str, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self.title = self.session = session
+        self.clock = clock
+        self.state = RunState(About(session))
+        self.pace = Pace()
+        self.waiting = False  # a redraw is due
+        self.redraws = 0
+        self.used = 0.0  # of the processor, by this thread, when it was last drawn
+        self.can: tuple[str, bool] = ("", False)  # what decides which keys there are
+        self.trouble = ""
+
+    def compose(self) -> ComposeResult:
+        yield RunView(self.state.about, self.app.config.chart)
+        yield Footer()
+
+    def on_mount(self) -> None:
+        self.follow()
+
+    @property
+    def view(self) -> RunView:
+        return self.query_one(RunView)
+
+    # --- what comes in ---------------------------------------------------------------------------------------------
+
+    @work(thread=True, exclusive=True, group="follow", exit_on_error=False)
+    def follow(self) -> None:
+        """Reads the journal until the screen closes. What it finds is handed over as messages."""
+        worker = get_current_worker()
+        try:
+            reader = Reader(self.session)
+        except ZoliteError as error:
+            self.post_message(self.Known(Beside(), error))
+            return
+        try:
+            self._follow(reader, lambda: worker.is_cancelled)
+        except ZoliteError as error:  # the folder went away, or the disk failed
+            self.post_message(self.Known(Beside(), error))
+        finally:
+            reader.close()
+
+    def _follow(self, reader: Reader, gone: Callable[[], bool]) -> None:
+        self.state.about = about_session(reader.session)
+        asked, running, beside = float("-inf"), None, NOTHING
+        while not gone():
+            news = reader.look()
+            ended = news.running != running
+            if news.rows or news.told or news.fresh or ended:
+                running = news.running
+                self.post_message(self.Arrived(news))
+            if ended or time.monotonic() - asked >= OTHERS_SECONDS:
+                asked, beside = time.monotonic(), self._beside(reader, beside)
+                self.post_message(self.Known(beside, None if news.running else trouble_of(reader.session)))
+            if not news.rows:
+                time.sleep(LOOK_SECONDS[news.running])
+
+    def _beside(self, reader: Reader, before: Beside) -> Beside:
+        """What others hold of the device now; the rest is worked out once."""
+        recipe = reader.session.recipe
+        lines, tokens = before.planned, before.tokens_per_step
+        if before is NOTHING:
+            lines = planned(recipe, self.app.machine)
+        rows = next(reader.session.journal.steps(upto=1), None)
+        if not tokens and rows is not None:
+            tokens = tokens_per_step(recipe, len(rows.losses) // 4)
+        mine = reader.session.journal.memories(reader.remembered - 1)[-1:] if reader.session.running() else []
+        others = self.app.machine().others_bytes - (mine[0].now_bytes if mine else 0)
+        return Beside(lines, max(0, others), tokens)
+
+    @on(Arrived)
+    def arrived(self, message: Arrived) -> None:
+        self.state = advance(self.state, message.news)
+        self.due()
+
+    @on(Known)
+    def known(self, message: Known) -> None:
+        if message.beside != self.view.beside:
+            self.view.beside = message.beside
+            self.due()
+        said = str(message.trouble or "")
+        if said != self.trouble:
+            self.trouble = said
+            self.view.blame(message.trouble)
+
+    def due(self) -> None:
+        """A redraw, at once or as soon as the pace allows."""
+        if not self.waiting:
+            self.waiting = True
+            self.set_timer(max(1e-3, self.pace.wait(self.clock())), self.redraw)
+
+    def redraw(self) -> None:
+        self.waiting, before, self.used = False, self.used, time.thread_time()
+        self.pace.drew(self.clock(), self.used - before)
+        self.redraws += 1
+        self.view.show(self.state)
+        can = (self.state.status, bool(self.state.saved))
+        if can != self.can:  # it costs as much as all the rest
+            self.can = can
+            self.refresh_bindings()
+
+    # --- what is asked for -----------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in ("try_it", "export"):
+            return bool(self.state.saved)
+        return action not in ASKED or self.state.status in ASKED[action]
+
+    def action_pause(self) -> None:
+        if self.state.status == "paused":
+            self.tell("continue", "going on")
+        else:
+            self.tell("pause", "pausing after this step, with a checkpoint")
+
+    def action_checkpoint(self) -> None:
+        self.tell("checkpoint", "saving after this step")
+
+    @work
+    async def action_stop(self) -> None:
+        best = self.state.best()
+        kept = f" The best on dev so far, step {best.step:,}, stays too." if best else ""
+        detail = f"It saves and ends; Resume goes on from there, bit for bit.{kept}"
+        if await self.app.push_screen_wait(Confirm(f"Stop {self.session}?", detail, yes="Stop", no="Let it run")):
+            self.tell("stop", "stopping after this step")
+
+    def action_resume(self) -> None:
+        self.app.begin("resume", self.session, over=self)
+
+    @work
+    async def action_rewind(self) -> None:
+        """Takes back steps; asks twice, since they are gone then."""
+        last, best = self.state.step, self.state.best()
+        hint = f" The best on dev is step {best.step:,}." if best else ""
+        detail = f"Every step after it is taken back.{hint}"
+        question = Ask(f"Rewind {self.session} to which step?", str(best.step if best else last), detail, self.no_step)
+        step = await self.app.push_screen_wait(question)
+        if step is None or int(step) >= last:
+            return
+        taken = f"Take back {last - int(step):,} of {last:,} steps?"
+        if await self.app.push_screen_wait(Confirm(taken, yes="Take them back", no="Keep them")):
+            self.do(partial(manage.rewind, self.session, int(step)), f"{self.session} is at step {int(step):,}")
+
+    def no_step(self, text: str) -> str:
+        """What is the matter with a step's number."""
+        if not (text.isascii() and text.isdigit()):
+            return "give a number"
+        try:
+            with open_(self.session) as session:
+                within(session, int(text))
+        except ZoliteError as error:
+            return f"{error.message}; {error.hint}"
+        return ""
+
+    def action_try_it(self) -> None:
+        from .try_it import TryScreen
+
+        self.app.push_screen(TryScreen(self.session))
+
+    def action_export(self) -> None:
+        from .export import ExportScreen
+
+        self.app.push_screen(ExportScreen(self.session))
+
+    def action_larger(self) -> None:
+        self.view.larger()
+
+    def tell(self, verb: str, said: str) -> None:
+        self.do(partial(manage.tell, self.session, verb), said)
+
+    @work(thread=True, group="do")
+    def do(self, change: Callable[[], object], done: str) -> None:
+        try:
+            change()
+        except ZoliteError as error:
+            self.app.call_from_thread(self.app.report, error)
+        else:
+            self.app.call_from_thread(partial(self.notify, done, markup=False))

@@ -1,0 +1,108 @@
+"""Sessions as Home lists them: what their folders say, read anew each time."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from zolite import session as sessions
+from zolite.errors import ZoliteError, told
+from zolite.events import Continued, Paused, Started
+from zolite.history import best_step, end
+from zolite.paths import paths
+from zolite.session import Session, Summary
+from zolite.text import one_line
+
+from .states import ALIVE
+
+NO_WORD = (
+    "its process ended without a word: it was killed, for its memory perhaps, or the machine went off. "
+    "Nothing that was saved is lost"
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A session at a moment. `state` is one of states.STATES."""
+
+    summary: Summary
+    state: str
+    active: float  # unix seconds of its last sign of life
+    memory_bytes: int  # that its process has taken, 0 if none runs
+    trouble: ZoliteError | None  # what went wrong
+
+    @property
+    def name(self) -> str:
+        return self.summary.name
+
+
+def look() -> list[Seen]:
+    """All of them, those that live first, then the newest."""
+    found = [_seen(summary) for summary in sessions.list_()]
+    return sorted(found, key=lambda seen: seen.state not in ALIVE)
+
+
+def _seen(summary: Summary) -> Seen:
+    folder = paths()["sessions"] / summary.name
+    state, memory = summary.status, 0
+    if state == "running":
+        try:
+            state, memory = _alive(summary.name)
+        except ZoliteError:  # it was removed or damaged since
+            memory = 0
+    return Seen(summary, state, _active(folder, summary.created), memory, _trouble(summary, folder))
+
+
+def _alive(name: str) -> tuple[str, int]:
+    """(running or paused, bytes in use)."""
+    with sessions.open_(name) as session:
+        said = [event for event in session.journal.events() if isinstance(event, Started | Paused | Continued)]
+        memory = session.journal.memories()[-1:]
+    return (
+        "paused" if said and isinstance(said[-1], Paused) else "running",
+        memory[0].now_bytes if memory else 0,
+    )
+
+
+def _active(folder: Path, created: float) -> float:
+    """When its journal was last written."""
+    times = [created]
+    for name in ("journal.db", "journal.db-wal"):
+        try:
+            times.append((folder / name).stat().st_mtime)
+        except OSError:
+            continue
+    return max(times)
+
+
+def choices(name: str) -> list[tuple[str, str]]:
+    """What a step can be chosen by, the likeliest first: (in words, as a command takes it)."""
+    with sessions.open_(name) as session:
+        found = {}
+        with contextlib.suppress(ZoliteError):  # never evaluated on dev
+            if best := best_step(session):  # at step 0 there is nothing that was learnt
+                found["best"] = f"best on dev, step {best:,}"
+        found["last"] = f"last, step {end(session):,}"
+        found |= {str(step): f"step {step:,}" for step in reversed(session.steps())}
+    return [(text, key) for key, text in found.items()]
+
+
+def trouble_of(session: Session) -> ZoliteError | None:
+    """What went wrong with a session that nobody writes."""
+    return _trouble(Summary(session.name, session.created, session.ending(), 0), session.path)
+
+
+def _trouble(summary: Summary, folder: Path) -> ZoliteError | None:
+    if summary.status == "damaged":
+        return ZoliteError(one_line(summary.problem), "restore its folder from a copy, or delete it")
+    if summary.status == "diverged":
+        return ZoliteError(
+            "ten losses in a row were not numbers: the steps were too large",
+            "rewind to before that and resume with a lower learning rate, or fork the best step",
+        )
+    if summary.status != "stopped":
+        return None
+    try:
+        said = (folder / "trainer.log").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        said = ""
+    return told(1, said) if "error: " in said else ZoliteError(NO_WORD, "resume goes on where it stopped")

@@ -1,0 +1,184 @@
+"""A run on the screen: its heading, its curves and its panels, side by side or, where there is no room, in turn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import ClassVar
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container, Vertical, VerticalScroll
+from textual.content import Content
+from textual.widgets import Static
+
+from zolite.errors import ZoliteError
+from zolite.ledger import Ledger
+
+from ..series import Point
+from ..state import About, RunState
+from . import panels
+from .canvas import Curve
+from .chart import Chart
+from .panels import Panel
+
+PANELS = {"memory": "memory", "steps": "signal and step size", "slopes": "slopes", "events": "events"}
+
+
+@dataclass
+class Beside:
+    """What is known of a run but not from its journal."""
+
+    planned: Ledger | None = None
+    others: int = 0  # bytes
+    tokens_per_step: float = 0.0
+
+
+class Tabs(Static):
+    """Names of the panels, for the mouse."""
+
+    def action_panel(self, name: str) -> None:
+        self.query_ancestor(RunView).action_panel(name)
+
+
+class RunView(Container):
+    """Draws a RunState; `show` is called when there is another, or it has changed."""
+
+    DEFAULT_CSS = """
+    RunView { height: 1fr; layout: vertical; }
+    RunView #heading { height: auto; padding: 0 1; }
+    RunView #trouble { display: none; height: auto; padding: 0 1; color: $text-error; }
+    RunView #trouble.-shown { display: block; }
+    RunView #body { height: 1fr; layout: vertical; }
+    RunView #chart-box { height: 1fr; min-height: 6; padding: 0 1; }
+    RunView #tabs { height: 1; padding: 0 1; width: 1fr; }
+    RunView #side { height: 7; padding: 0 1; }
+    RunView #side > * { display: none; height: 7; border: none; padding: 0; }
+    RunView.-memory #memory, RunView.-steps #steps, RunView.-slopes #slopes, RunView.-events #events {
+        display: block;
+    }
+    RunView #events-text { height: auto; width: 1fr; }
+    RunView.-roomy #tabs { display: none; }
+    RunView.-roomy #body { layout: grid; grid-size: 2 1; grid-columns: 1fr 46; }
+    RunView.-roomy #chart-box { border: round $panel; height: 100%; padding: 0; }
+    RunView.-roomy #chart-box:focus-within { border: round $primary; }
+    RunView.-roomy #side { height: 100%; padding: 0; }
+    RunView.-roomy #side > * { display: block; height: auto; border: round $panel; padding: 0 1; }
+    RunView.-roomy #events { border-title-color: $text-muted; }
+    RunView.-roomy #side > *:focus { border: round $primary; }
+    RunView.-roomy #slopes { height: 8; }
+    RunView.-roomy #memory { height: 1fr; min-height: 7; }
+    RunView.-roomy #events { height: 1fr; min-height: 5; }
+    RunView.-vast #body { grid-columns: 1fr 64; }
+    RunView.-vast #slopes { height: 12; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(str(i), f"panel('{name}')", title.capitalize(), id=f"panel-{name}", show=False)
+            for i, (name, title) in enumerate(PANELS.items(), 1)
+        ),
+    ]
+
+    def __init__(self, about: About, mode: str) -> None:
+        super().__init__(classes="-memory")
+        self.state, self.mode, self.beside = RunState(about), mode, Beside()
+        self._told = -1
+        self._curves: tuple[int, int, int] | None = None  # what of them is drawn
+
+    def compose(self) -> ComposeResult:
+        yield Panel("", lambda w, h: panels.heading(self.state, w, self.mode, self.beside.tokens_per_step),
+                    id="heading")  # fmt: skip
+        yield Static("", id="trouble", markup=False)
+        with Container(id="body"):
+            with Vertical(id="chart-box"):
+                yield Chart(self.curves, self.extent, self.mode)
+            yield Tabs("", id="tabs")
+            with Vertical(id="side"):
+                yield Panel(PANELS["memory"], self._memory, id="memory")
+                yield Panel(PANELS["steps"], lambda w, h: panels.steps(self.state, w, self.mode), id="steps")
+                yield Panel(PANELS["slopes"], lambda w, h: panels.slopes(self.state, w, h, self.mode), id="slopes")
+                with VerticalScroll(id="events"):
+                    yield Static("", id="events-text")
+
+    def on_mount(self) -> None:
+        heading = self.query_one("#heading")
+        heading.styles.border = ("none", "transparent")
+        box = self.query_one("#events", VerticalScroll)
+        box.border_title = PANELS["events"]
+        self.query_one("#chart-box").border_title = "loss"
+        self.action_panel("memory")
+        self.query_one(Chart).focus()
+        self.draw()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """By the room there is: panels in turn, beside the curves, or wide ones."""
+        width, height = event.size
+        self.set_class(width >= 100 and height >= 28, "-roomy")
+        self.set_class(width >= 160 and height >= 40, "-vast")
+
+    def show(self, state: RunState) -> None:
+        self.state = state
+        self.draw()
+
+    def draw(self) -> None:
+        curves = (id(self.state), self.state.step, self.state.count)
+        if curves != self._curves:
+            self._curves = curves
+            self.query_one(Chart).update()
+        for panel in self.query(Panel):
+            panel.redraw()
+        if self._told != self.state.count:
+            self._told = self.state.count
+            self.query_one("#events-text", Static).update(panels.events(self.state))
+            self.query_one("#events", VerticalScroll).scroll_end(animate=False, immediate=False)
+
+    def blame(self, trouble: ZoliteError | None) -> None:
+        """Says what went wrong, and what to do; None takes it back."""
+        widget = self.query_one("#trouble", Static)
+        widget.set_class(trouble is not None, "-shown")
+        widget.update(Content(f"✗ {trouble.message}\n→ {trouble.hint}" if trouble else ""))
+
+    def action_panel(self, name: str) -> None:
+        """In a small window one panel is seen at a time."""
+        for other in PANELS:
+            self.set_class(other == name, f"-{other}")
+        words = [
+            Content.from_markup(f"[{style}][@click=panel('{each}')]{i} {each}[/][/]")
+            for i, each in enumerate(PANELS, 1)
+            for style in ["bold reverse" if each == name else "$text-muted"]
+        ]
+        self.query_one("#tabs", Static).update(Content("  ").join(words))
+
+    def larger(self) -> None:
+        """The chart over the whole screen, and back."""
+        if self.screen.maximized:
+            self.screen.minimize()
+        else:
+            self.screen.maximize(self.query_one(Chart))
+
+    def _memory(self, width: int, height: int) -> Content:
+        beside = self.beside
+        return panels.memory(self.state, beside.planned, beside.others, width, self.mode, height or 16)
+
+    # what the chart asks for
+
+    def extent(self) -> tuple[float, float]:
+        return 0.0, float(max(2, self.state.step))
+
+    def curves(self, first: float, last: float, most: int) -> Sequence[Curve]:
+        state = self.state
+        found = [
+            Curve("loss", state.losses.window(first, last, 2 * most), "raw", "cloud"),
+            Curve("smoothed", state.means.window(first, last, most), "mean"),
+        ]
+        return [curve for curve in (*found, *self._dev()) if curve.points]
+
+    def _dev(self) -> list[Curve]:
+        """Evaluations on dev: a loss on the losses' scale, an accuracy on its own."""
+        scores = [e for e in self.state.dev() if isfinite(e.value)]
+        if not scores:
+            return []
+        metric, values = scores[-1].metric, [e.value for e in scores]
+        points = [Point(e.step, e.value, e.value, e.value) for e in scores if e.metric == metric]
+        span = (min(values), max(max(values), min(values) + 0.01)) if metric == "accuracy" else None
+        return [Curve(f"dev {metric}", points, "dev", "marks", span=span)]
