@@ -11,7 +11,7 @@ profile` does. Each row is a run as training makes it: adapters, an evaluation, 
 predicted_bytes, measured_bytes   what torch's allocator has in use at most
 predicted_card, measured_card     what the process takes of the card: with the driver's context and what torch reserves
 predicted_s, measured_s           one step; corrected_s is the prediction times the median error of the other rows of
-                                  that format, which is what a later plan on this machine would say
+                                  that shape and format, which is what a later plan on this machine would say
 budget_bytes                      the smallest of 4, 6, 8, 12, 16 and 24 GiB that the plan says it fits; the allocator
                                   is held to it, less the context. `reason` where that failed.
 what: budget                      for each budget the plan that comes nearest to it; there memory alone counts
@@ -237,11 +237,14 @@ def loads(hardware: Hardware, device: torch.device, quants: list[str]) -> Iterat
 
 
 def with_corrections(rows: list[Result]) -> list[Result]:
-    """Each prediction of time times the median error of the other rows of its format."""
+    """Each prediction of time times the median error of its shape's other rows in that format, as runs are remembered."""
     timed = [row for row in rows if row.get("measured_s")]
 
     def corrected(row: Result) -> Result:
-        others = [o["measured_s"] / o["predicted_s"] for o in timed if o["weights"] == row["weights"] and o is not row]
+        kind = row["shape"], row["weights"]
+        others = [
+            o["measured_s"] / o["predicted_s"] for o in timed if (o["shape"], o["weights"]) == kind and o is not row
+        ]
         return row | {"corrected_s": row["predicted_s"] * median(others or [1.0])}
 
     return [corrected(row) if row in timed else row for row in rows]

@@ -269,8 +269,10 @@ def test_correction(state: Path) -> None:
     for each in (seen(), seen(), seen("nf4", 1.02, 2.0), *others):
         correction.keep(each)
     known = so_far()
-    assert (known.runs, known.bytes, known.seconds_of("int8"), known.seconds_of("nf4")) == (3, 1.02, 1.2, 2.0)
-    assert known.seconds_of("bf16") == 1.2
+    assert (known.runs, known.bytes, known.seconds_of("int8", ""), known.seconds_of("nf4", "")) == (3, 1.02, 1.2, 2.0)
+    assert known.seconds_of("bf16", "") == 1.2
+    correction.keep(seen("int8", 1.02, 1.5, model="small"))
+    assert (so_far().seconds_of("int8", "small"), so_far().seconds_of("int8", "m")) == (1.5, 1.2)  # its own runs first
     hardware, asked = machine.published("rtx-3090"), wished(("qwen3-1.7b",), quant="int8")
     before, after = plan(hardware, asked).plans[0], plan(hardware, asked, known).plans[0]
     assert after.seconds_per_step == pytest.approx(1.2 * before.seconds_per_step)

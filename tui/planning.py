@@ -149,7 +149,7 @@ def priced(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows, corr
     longest = min(rows.tokens, -(-full.data.context // ROUND) * ROUND)
     rows = replace(rows, tokens=longest, positions=min(rows.positions, longest))
     lines = planner.corrected(ledger(hardware, spec, full, rows), correction)
-    by = correction.seconds_of(full.model.quant)
+    by = correction.seconds_of(full.model.quant, full.model.name)
     step = by * step_seconds(hardware, spec, full, rows)
     evaluations = by * evaluation_seconds(hardware, spec, full, rows)
     return Priced(

@@ -49,10 +49,13 @@ class Correction:
     bytes: float = 1.0
     seconds: float = 1.0
     by_weights: tuple[tuple[str, float], ...] = ()  # seconds, where a format has runs of its own
+    by_model: tuple[tuple[tuple[str, str], float], ...] = ()  # and where a model has, in that format
     spread: float = 0.0
 
-    def seconds_of(self, weights: str) -> float:
-        return dict(self.by_weights).get(weights, self.seconds)
+    def seconds_of(self, weights: str, model: str) -> float:
+        """Of the nearest runs: small models wait for other things than large ones."""
+        general = dict(self.by_weights).get(weights, self.seconds)
+        return dict(self.by_model).get((weights, model), general)
 
 
 def record(recipe: Recipe, rows: Rows, mean_tokens: int, peak_bytes: int, seconds: float, device: str) -> Seen:
@@ -103,9 +106,11 @@ def summed(runs: Sequence[Seen]) -> Correction:
     space, time = ([_ratio(each, what) for each in runs] for what in ("bytes", "s"))
     formats = sorted({each.weights for each in runs})
     by = tuple((f, median(_ratio(each, "s") for each in runs if each.weights == f)) for f in formats)
+    pairs = sorted({(each.weights, each.model) for each in runs})
+    own = tuple((p, median(_ratio(each, "s") for each in runs if (each.weights, each.model) == p)) for p in pairs)
     middle = {"bytes": median(space), "s": median(time)}
     off = max(abs(_ratio(each, what) / middle[what] - 1) for each in runs for what in middle)
-    return Correction(len(runs), middle["bytes"], middle["s"], by, off)
+    return Correction(len(runs), middle["bytes"], middle["s"], by, own, off)
 
 
 def file() -> Path:

@@ -165,7 +165,7 @@ def corrected(lines: Ledger, correction: Correction) -> Ledger:
 def _timed(
     hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows, lines: Ledger, correction: Correction
 ) -> Plan | Rejected:
-    by = correction.seconds_of(recipe.model.quant)
+    by = correction.seconds_of(recipe.model.quant, recipe.model.name)
     step = by * step_seconds(hardware, spec, recipe, rows)
     total = recipe.train.steps * step
     total += by * evaluation_seconds(hardware, spec, recipe, rows) if rows.evaluated else 0

@@ -234,7 +234,7 @@ class NewScreen(Screen[None]):
     @work(thread=True, group="machine")
     def look(self) -> None:
         machine = self.app.machine()
-        offers, correction = planning.offers(machine), so_far()
+        offers, correction = planning.offers(machine), so_far(machine)
         self.app.call_from_thread(self.seen, machine, offers, correction)
 
     def seen(self, machine: Hardware, offers: list[Offer], correction: Correction) -> None:
