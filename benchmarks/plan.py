@@ -237,7 +237,7 @@ def loads(hardware: Hardware, device: torch.device, quants: list[str]) -> Iterat
 
 
 def with_corrections(rows: list[Result]) -> list[Result]:
-    """Each prediction of time times the median error of its shape's other rows in that format, as runs are remembered."""
+    """Each prediction of time times the median error of its shape's other rows in that format, as runs are kept."""
     timed = [row for row in rows if row.get("measured_s")]
 
     def corrected(row: Result) -> Result:
