@@ -3,12 +3,14 @@
 import math
 import os
 import sqlite3
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from itertools import takewhile
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from zolite.disk import reading, saving
@@ -35,6 +37,12 @@ class StepRow:
     time: float  # unix seconds
     seconds: float
     memory_bytes: int
+
+    @property
+    def loss(self) -> float:
+        """The mean of the losses; not a number where there is none."""
+        count = len(self.losses) // 4
+        return fmean(struct.unpack(f"<{count}f", self.losses[: 4 * count])) if count else math.nan // 4}f", self.losses)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
 """A run as its events, read from its journal by another process. Without torch: the app looks on this way too."""
 
-import struct
 import time
 from collections.abc import Callable, Iterator
 from heapq import merge
-from statistics import fmean
 
 from zolite.events import Event, Started, StepDone
 from zolite.journal import SKIPPED, MemoryRow, StepRow
@@ -42,7 +40,5 @@ def in_order(rows: list[StepRow], told: list[tuple[int, Event]], memory: list[Me
 
 def done_of(row: StepRow, peak_bytes: int) -> StepDone:
     """A journal's row as the event that it stands for."""
-    losses = struct.unpack(f"<{len(row.losses) // 4}f", row.losses)
     skipped = bool(row.flags & SKIPPED)
-    loss = fmean(losses) if losses else float("nan")
-    return StepDone(row.step, loss, row.lr, row.seconds, row.memory_bytes, peak_bytes, skipped=skipped)
+    return StepDone(row.step, row.loss, row.lr, row.seconds, row.memory_bytes, peak_bytes, skipped=skipped)

@@ -56,9 +56,11 @@ class Writer:
         self.take(run, session.journal.last_step())
 
     def take(self, run: "Run", step: int) -> None:
-        """Go on from a step with this run."""
-        t = run.recipe.train
-        self.run, self.lr, self.band = run, schedule(t.schedule, t.lr, t.steps), Band(step)
+        """Go on from a step with this run; its band is what the journal's losses under this recipe have made it."""
+        t, since = run.recipe.train, self.session.chapters[-1].since
+        self.run, self.lr, self.band = run, schedule(t.schedule, t.lr, t.steps), Band(min(since, step))
+        for row in self.session.journal.steps(since, step):
+            self.band.add(row.step, row.loss)
         self.scores = self.session.journal.evaluations()  # kept here: to read a journal is to commit it, and may wait
 
     def add(self, step: int, estimate: Estimate, padding: float) -> None:
@@ -150,7 +152,7 @@ class Writer:
         for row, (_, padding), measured in zip(rows, moved.steps, moved.losses, strict=True):
             bad = bool(row.flags & SKIPPED)
             self.skipped, self.bad_steps = self.skipped + bad, self.bad_steps + 1 if bad else 0
-            self.band.add(row.step, float(measured.mean()))
+            self.band.add(row.step, row.loss)
             yield StepDone(row.step, float(measured.mean()), row.lr, seconds, used, peak, padding, bad)
 
     def _row(self, step: int, coefs: Tensor, losses: Tensor, seconds: float, used: int) -> StepRow:
