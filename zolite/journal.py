@@ -42,7 +42,7 @@ class StepRow:
     def loss(self) -> float:
         """The mean of the losses; not a number where there is none."""
         count = len(self.losses) // 4
-        return fmean(struct.unpack(f"<{count}f", self.losses[: 4 * count])) if count else math.nan // 4}f", self.losses)
+        return fmean(struct.unpack(f"<{count}f", self.losses[: 4 * count])) if count else math.nan
 
 
 @dataclass(frozen=True)
