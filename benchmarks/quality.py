@@ -141,7 +141,8 @@ def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
         _, rows = readout_(run.engine, run.examples)
         spent += math.ceil(rows / BATCH)
     run = replace(run, recipe=replace(run.recipe, adapter=replace(run.recipe.adapter, readout=False)))
-    spent += 0 if job.lr else 2 * tuning.DIRECTIONS * len(tuning.RADII) * tuning.BATCHES
+    directions, batches = tuning.effort(job.forwards // 2)
+    spent += 0 if job.lr else 2 * directions * len(tuning.RADII) * batches
     steps = STEADY_STEPS if job.what == "steady" else max(1, (job.forwards - spent) // 2)
     sized = recipes.resolve(replace(given, train=replace(given.train, steps=steps)))
     run = tuned(replace(run, recipe=replace(run.recipe, train=sized.train)), given.train)

@@ -93,3 +93,11 @@ def test_a_slope_below_its_error_is_said() -> None:
     drowned = measure([objective(1.0, 0.0, 10.0)], 0)
     assert not drowned.clear and "bf16" in tuning.faint(drowned)
     assert measure([objective(1.0, 0.1, 1e-9)], 0).clear
+
+
+def test_a_short_run_measures_less() -> None:
+    """Never more than a fifth of the run's forwards, but at least one direction; all of it for longer runs."""
+    assert tuning.effort(2000) == (tuning.DIRECTIONS, tuning.BATCHES) and tuning.effort(1) == (1, 1)
+    for steps in range(40, 2000):
+        directions, batches = tuning.effort(steps)
+        assert 1 <= directions * batches * len(RADII) <= steps / tuning.SHARE

@@ -128,8 +128,10 @@ def tuned(run: Run, given: TrainPart) -> Run:
     recipe, t = run.recipe, run.recipe.train
     if given.lr and given.eps:
         return run
-    batches = [run.engine.batch(rows_of(run, step), step) for step in range(tuning.BATCHES)]
-    found = tuning.measure([run.engine.objective([run.engine.put(b) for b in batch]) for batch in batches], t.seed)
+    directions, count = tuning.effort(t.steps)
+    batches = [run.engine.batch(rows_of(run, step), step) for step in range(count)]
+    objectives = [run.engine.objective([run.engine.put(b) for b in batch]) for batch in batches]
+    found = tuning.measure(objectives, t.seed, directions)
     length = found.length(t.steps, t.schedule)
     lr, eps = step_sizes(recipe.method, recipe.adapter.space, (length / found.signal, found.eps, length))
     t = dataclasses.replace(t, lr=given.lr or lr, eps=given.eps or eps)

@@ -24,7 +24,8 @@ from zolite.recipe import TrainPart
 
 RADII = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 FLAT = 3  # of the first radii: there the loss is that at θ, but for rounding
-DIRECTIONS, BATCHES = 4, 2
+DIRECTIONS, BATCHES = 4, 2  # at most
+SHARE = 5  # of a run's steps, one in so many may be spent on it
 WALK = 0.05  # nats that a run's random walk may cost
 WEAK = 2.0  # signal over noise below which a run learns little
 EVENLY = 3.0  # √(T / EVENLY): a walk of T steps that fall evenly to 0, over its first step
@@ -47,11 +48,18 @@ class Found:
         return self.reach * math.sqrt({"linear": EVENLY, "constant": CONSTANT}[schedule] / steps)
 
 
+def effort(steps: int) -> tuple[int, int]:
+    """(directions, batches) for a run of so many two-point steps: each pair of them takes as long as len(RADII)."""
+    pairs = max(1, min(DIRECTIONS * BATCHES, steps // (SHARE * len(RADII))))
+    batches = BATCHES if pairs >= DIRECTIONS * BATCHES else 1
+    return min(DIRECTIONS, pairs // batches), batches
+
+
 @torch.inference_mode()
-def measure(objectives: Sequence[Objective], seed: int) -> Found:
-    """By 2 · DIRECTIONS · len(RADII) forwards of each batch."""
+def measure(objectives: Sequence[Objective], seed: int, directions: int = DIRECTIONS) -> Found:
+    """By 2 · directions · len(RADII) forwards of each batch."""
     rows = []
-    for i in range(DIRECTIONS):
+    for i in range(directions):
         z = Noise(Key(seed, 0, ("ladder", i)))
         pairs = [[Combo(((r, z),)), Combo(((-r, z),))] for r in RADII]
         rows.append(torch.stack([torch.stack([o(pair) for o in objectives]).mean(dim=0) for pair in pairs]))

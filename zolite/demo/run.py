@@ -37,7 +37,7 @@ def demo(recipe: Recipe, stop: Callable[[], bool]) -> Iterator[Event]:
     yield Noted("info", "loading the model; the first time its weights are unpacked, which takes half a minute")
     run = prepare(recipe)
     with sessions.create(None, run.recipe, run.facts) as session:
-        before = evaluate(run.engine, run.examples["test"], "test", 0)
+        before = _of_base(run)
         yield before
         finished = yield from _trained(run, session, stop)
         if finished.reason != "done":
@@ -54,6 +54,16 @@ def demo(recipe: Recipe, stop: Callable[[], bool]) -> Iterator[Event]:
     again = _reloaded(source, recipe.model.quant, device, folder, rows, finished.step)
     yield again
     yield _summary(session.name, before, after, again, time.monotonic() - began, finished.peak_bytes)
+
+
+def _of_base(run: Run) -> Evaluated:
+    """Accuracy on test of the model as it is, without what the adapter begins with."""
+    theta = run.space.theta
+    begun = theta.clone()
+    theta.zero_()  # every adapter is a product with one of its numbers
+    before = evaluate(run.engine, run.examples["test"], "test", 0)
+    theta.copy_(begun)
+    return before
 
 
 def _trained(run: Run, session: sessions.Session, stop: Callable[[], bool]) -> Generator[Event, None, Finished]:
