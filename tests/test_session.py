@@ -624,7 +624,7 @@ def test_the_list_shows_the_best_evaluation(metric: str, best: float) -> None:
     assert found.best is not None
     assert found.last is not None
     assert (found.best.value, found.last.value) == (best, 0.6)
-    assert (found.name, found.step, found.steps, found.method) == ("first", 1, 2000, "mezo")
+    assert (found.name, found.step, found.steps, found.method) == ("first", 1, 2000, "mezo-rms")
     assert found.bytes > 1000
 
 

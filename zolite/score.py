@@ -62,7 +62,4 @@ def _scored(
 
 def _fill(session: Session, now: Rebuilt, adapter: Adapter) -> None:
     ensure_same(session, adapter.frames)
-    numbers = now.tensors()
-    for block in adapter.space.blocks:
-        if block.name in numbers:
-            block.of(adapter.space.theta).copy_(numbers[block.name])
+    adapter.put_(now.tensors() | now.given)

@@ -43,7 +43,7 @@ class Adapter:
 
     def put_(self, factors: dict[str, Tensor]) -> None:
         """Other values for some factors, by block name, trained or not."""
-        ours = self.factors(self.space.theta)
+        ours = {b.name: b.of(self.space.theta) for b in self.space.blocks} | self.frozen
         for name, value in factors.items():
             ours[name].copy_(value)
             if name in self.frozen:
