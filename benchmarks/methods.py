@@ -19,20 +19,16 @@ import functools
 import gc
 import json
 import math
-import multiprocessing
-import os
 import re
 import statistics
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from common import RESULTS, provenance
+from spread import Row, cards, spread
 from textbook import restored
 
 from zolite import recipe as recipes
@@ -64,8 +60,6 @@ TASKS = {
 OTHERS = ("zero-shot", "first-order")
 FEW = ("mezo", "lozo", "lozo-m", "pgap", "mezo-gv", "mezo-greedy", "zo-finetuner", *OTHERS)  # on the longer tasks
 METHODS = {"sst2": (*FEW, *(set(ROWS) - set(FEW))), "trec": (*FEW, *(set(ROWS) - set(FEW))), "rte": FEW, "boolq": FEW}
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -189,68 +183,19 @@ def order(job: Job, data: Path) -> tuple[bool, float]:
     return job.method not in FEW, -forwards * SLOW.get(job.method, 1) * (data / job.task / "train.jsonl").stat().st_size
 
 
-def process(card: str) -> ProcessPoolExecutor:
-    """One that sees this card alone."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = card  # as it is when a process starts, before anything looks for cards
-    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-    pool.submit(os.getpid)  # starts it
-    return pool
-
-
-def cards() -> list[str]:
-    """What to call each card of the machine; "" where there is none."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return chosen.split(",") if chosen else [str(i) for i in range(torch.cuda.device_count())] or [""]
-
-
-def eased(jobs: Sequence[Job], running: Iterable[tuple[Job, str, ProcessPoolExecutor]], most: int) -> list[Job]:
+def eased(jobs: Sequence[Job], running: Sequence[Job], most: int) -> list[Job]:
     """Without the runs by backpropagation beyond so many at a time: they wait for Python, and their card is idle."""
-    room = most - sum(job.method == "first-order" for job, _, _ in running)
+    room = most - sum(job.method == "first-order" for job in running)
     backward = [job for job in jobs if job.method == "first-order"]
     return [job for job in jobs if job not in backward[max(0, room) :]]
 
 
-def everything(pairs: Sequence[tuple[str, str]], options: argparse.Namespace, until: float) -> None:
-    """Every row that is not there yet, each when its turn comes and a process is free."""
-    known = {Job.of(row): row for row in read(options.out)}
-    found = cards()  # once: a process is told its card by the variable that names them
-    idle = [(card, process(card)) for card in found * options.processes]
-    running = dict[Future[Row], tuple[Job, str, ProcessPoolExecutor]]()
-    asked = set[Job]()
-    while True:
-        late = time.monotonic() > until
-        todo = [job for pair in pairs for job in turn(*pair, known) if not (late or job in asked)]
-        todo.sort(key=lambda job: order(job, options.data))
-        for job in eased(todo, running.values(), len(found))[: len(idle)]:
-            card, pool = idle.pop(0)
-            running[pool.submit(taken, job, options.data, options.optimizer)] = job, card, pool
-            asked.add(job)
-        if not running:
-            break
-        for done in wait(running, return_when=FIRST_COMPLETED).done:
-            job, card, pool = running.pop(done)
-            if error := done.exception():
-                print(f"{job} failed:", *traceback.format_exception(error), flush=True)
-                pool.shutdown(wait=False)
-                pool = process(card)  # what is left of a card's state after an error is not to be trusted
-            else:
-                known[job] = done.result()
-                with (options.out / "methods.jsonl").open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(known[job], ensure_ascii=False) + "\n")
-                print(line(known[job]), flush=True)
-            idle.append((card, pool))
-
-
-def line(r: Row) -> str:
-    """A row for people."""
-    about = f"{r['task']:6} {r['method']:14} ×{r['factor']:<5.2g} seed {r['seed']} {r['forwards']:5} {r['split']:5}"
-    return f"{about} {r['accuracy']:6.2f} % {r['seconds']:7.1f} s"
-
-
-def read(out: Path) -> list[Row]:
-    """Every row that is there."""
-    path = out / "methods.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+def next_ones(
+    pairs: Sequence[tuple[str, str]], data: Path, most: int, known: dict[Job, Row], running: Sequence[Job]
+) -> list[Job]:
+    """Every run whose turn it is, in their order."""
+    todo = [job for pair in pairs for job in turn(*pair, known)]
+    return eased(sorted(todo, key=lambda job: order(job, data)), running, most)
 
 
 def summary(rows: Sequence[Row]) -> Iterator[str]:
@@ -294,8 +239,14 @@ def main() -> None:
     until += options.seconds
     options.out.mkdir(parents=True, exist_ok=True)
     pairs = [(t, m) for t in options.tasks for m in METHODS[t] if not options.methods or m in options.methods]
-    everything(pairs, options, until)
-    rows = read(options.out)
+    rows = spread(
+        functools.partial(next_ones, pairs, options.data, len(cards())),
+        functools.partial(taken, data=options.data, optimizer=options.optimizer),
+        Job.of,
+        options.out / "methods.jsonl",
+        options.processes,
+        until,
+    )
     about = provenance()
     slug = re.sub(r"[^a-z0-9]+", "-", about["machine"].split(",")[0].lower()).strip("-")
     text = json.dumps({"provenance": about, "rows": rows}, indent=1, ensure_ascii=False)

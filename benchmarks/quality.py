@@ -165,7 +165,7 @@ def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
     }  # fmt: skip
 
 
-def turn(tasks: list[str], whats: list[str], known: dict[Job, Row]) -> Iterator[Job]:
+def turn(tasks: list[str], whats: list[str], known: dict[Job, Row], running: list[Job]) -> Iterator[Job]:
     """Every run whose turn it is, in the order that was asked for."""
     for what in whats:
         for task in tasks:

@@ -31,7 +31,7 @@ def cards() -> list[str]:
 
 
 def spread(
-    turn: Callable[[dict[J, Row]], Iterable[J]],
+    turn: Callable[[dict[J, Row], list[J]], Iterable[J]],
     take: Callable[[J], Row],
     of: Callable[[Row], J],
     file: Path,
@@ -40,16 +40,18 @@ def spread(
 ) -> list[Row]:
     """Every row of `file`, after those were added whose turn it is, in `turn`'s order, until nothing is left to do.
 
-    A row is written when it is done, so that the next call goes on from there. `until`: no run starts after that moment
-    (time.monotonic).
+    `turn` sees the rows that are there and the runs that are under way. A row is written when it is done, so that the
+    next call goes on from there. `until`: no run starts after that moment (time.monotonic).
     """
     known = {of(row): row for row in read(file)}
-    idle = [(card, process(card)) for _ in range(processes) for card in cards()]
+    found = cards()  # once: a process is told its card by the variable that names them
+    idle = [(card, process(card)) for card in found * processes]
     running = dict[Future[Row], tuple[J, str, ProcessPoolExecutor]]()
     asked = set[J]()
     while True:
         late = time.monotonic() > until
-        todo = [job for job in turn(known) if not (late or job in asked or job in known)]
+        under_way = [job for job, _, _ in running.values()]
+        todo = [job for job in turn(known, under_way) if not (late or job in asked or job in known)]
         for job in todo[: len(idle)]:
             card, pool = idle.pop(0)
             running[pool.submit(take, job)] = job, card, pool
