@@ -119,8 +119,10 @@ def begun(run: Run) -> Run:
     if part.start:
         return dataclasses.replace(run, notes=run.notes + start.put_(run.engine.adapter, part, source.base))
     readable = part.readout and part.space == "lora-b"  # where A is trained too, a readout makes it stiff
-    note, _ = readout_(run.engine, run.examples) if readable else ("", 0)
-    return dataclasses.replace(run, choices=(*run.choices, note)) if note else run
+    found = guard.attempt(partial(readout_, run.engine, run.examples)) if readable else ("", 0)
+    if found is None:
+        return dataclasses.replace(run, notes=(*run.notes, "out of memory in the readout: it ended there"))
+    return dataclasses.replace(run, choices=(*run.choices, found[0])) if found[0] else run
 
 
 def tuned(run: Run, given: TrainPart) -> Run:
@@ -131,7 +133,11 @@ def tuned(run: Run, given: TrainPart) -> Run:
     directions, count = tuning.effort(t.steps)
     batches = [run.engine.batch(rows_of(run, step), step) for step in range(count)]
     objectives = [run.engine.objective([run.engine.put(b) for b in batch]) for batch in batches]
-    found = tuning.measure(objectives, t.seed, directions)
+    found = guard.attempt(partial(tuning.measure, objectives, t.seed, directions))
+    if found is None:
+        return dataclasses.replace(
+            run, notes=(*run.notes, "out of memory in measuring ε and the rate: the tables' are taken")
+        )
     length = found.length(t.steps, t.schedule)
     lr, eps = step_sizes(recipe.method, recipe.adapter.space, (length / found.signal, found.eps, length))
     t = dataclasses.replace(t, lr=given.lr or lr, eps=given.eps or eps)
