@@ -59,7 +59,7 @@ class Writer:
         """Go on from a step with this run; its band is what the journal's losses under this recipe have made it."""
         t, since = run.recipe.train, self.session.chapters[-1].since
         self.run, self.lr, self.band = run, schedule(t.schedule, t.lr, t.steps), Band(min(since, step))
-        for row in self.session.journal.steps(since, step):
+        for row in self.session.journal.steps(since, step) if since < step else ():
             self.band.add(row.step, row.loss)
         self.scores = self.session.journal.evaluations()  # kept here: to read a journal is to commit it, and may wait
 
