@@ -39,8 +39,9 @@ from zolite.export import formats
 from zolite.recipe import Recipe
 from zolite.session import MemoryRow, Session, StepRow
 
+from .conftest import ALL, SIZES
+
 RECORDED = Path(__file__).parent.parent / "data" / "run.jsonl"
-SIZES = [(80, 24), (120, 40), (200, 60)]
 DEVICE = "NVIDIA GeForce RTX 3060"
 FACTS = {"model": "m", "base": "b", "data": "d", "labels": ["a", "b"], "device": DEVICE, "versions": {}}
 GIB = 2**30
@@ -197,7 +198,7 @@ PICTURES: dict[str, tuple[Opened, tuple[str, ...]]] = {
     "try": (lambda: TryScreen("first"), ("ready",)),
     "export": (lambda: ExportScreen("first"), ("best on dev",)),
 }
-PICTURED = {"run": SIZES, "replay": SIZES[:2], "compare": SIZES[:2], "try": SIZES[:1], "export": SIZES[:1]}
+PICTURED = {"run": ALL, "replay": ALL[:2], "compare": ALL[:2], "try": ALL[:1], "export": ALL[:1]}
 
 
 # --- Run
