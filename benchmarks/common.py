@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,9 +40,24 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def slug(machine: str) -> str:
+    """A machine's name in a file's."""
+    return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
+
+
 def write(name: str, rows: list[dict[str, Any]], folder: Path = RESULTS) -> None:
-    """benchmarks/results/NAME.json."""
+    """FOLDER/NAME.json, and on the screen."""
+    print(_written(name, provenance(), rows, folder))
+
+
+def write_by_card(name: str, rows: list[dict[str, Any]], folder: Path) -> None:
+    """FOLDER/NAME-<card>.json."""
+    about = provenance()
+    _written(f"{name}-{slug(about['machine'].split(',')[0])}", about, rows, folder)
+
+
+def _written(name: str, about: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"provenance": provenance(), "rows": rows}, indent=1, ensure_ascii=False)
+    text = json.dumps({"provenance": about, "rows": rows}, indent=1, ensure_ascii=False)
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    return text

@@ -17,9 +17,7 @@ is made of all rows, each with the card that it ran on.
 import argparse
 import functools
 import gc
-import json
 import math
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from common import RESULTS, provenance
+from common import RESULTS, write_by_card
 from spread import Row, cards, spread
 from textbook import restored
 
@@ -247,10 +245,7 @@ def main() -> None:
         options.processes,
         until,
     )
-    about = provenance()
-    slug = re.sub(r"[^a-z0-9]+", "-", about["machine"].split(",")[0].lower()).strip("-")
-    text = json.dumps({"provenance": about, "rows": rows}, indent=1, ensure_ascii=False)
-    (options.out / f"methods-{slug}.json").write_text(text + "\n", encoding="utf-8")
+    write_by_card("methods", rows, options.out)
     print(*summary(rows), sep="\n")
 
 

@@ -24,7 +24,6 @@ import argparse
 import dataclasses
 import itertools
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import RESULTS, provenance
+from common import RESULTS, provenance, slug
 
 from zolite import bench, catalog, facts, machine
 from zolite import recipe as recipes
@@ -377,8 +376,7 @@ class Results:
 def opened(folder: Path, device: torch.device) -> Results:
     """What an earlier call left, if this is its machine and its version; else the machine is measured."""
     gpu = machine.first_gpu() if device.type == "cuda" else None
-    slug = re.sub(r"[^a-z0-9]+", "-", (gpu.name if gpu else "cpu").lower()).strip("-")
-    path, about = folder / f"plan-{slug}.json", provenance()
+    path, about = folder / f"plan-{slug(gpu.name if gpu else 'cpu')}.json", provenance()
     old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if old and all(old["provenance"][key] == about[key] for key in ("machine", "versions", "commit")):
         known = old["hardware"] | {"capability": tuple(old["hardware"]["capability"])}

@@ -21,13 +21,12 @@ import functools
 import gc
 import json
 import math
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from common import RESULTS, provenance
+from common import RESULTS, write_by_card
 from methods import BATCH, CONTEXT, MODEL, TASKS, first_order, loaded_model
 from spread import Row, spread
 from textbook import restored
@@ -45,7 +44,7 @@ from zolite.model import load as models
 from zolite.paths import paths
 from zolite.recipe import Recipe
 from zolite.replay import read_
-from zolite.train import Examples, Run, assemble, encode_all, facts_of, train, tuned
+from zolite.train import READOUT_SHARE, Examples, Run, assemble, encode_all, facts_of, train, tuned
 
 FORWARDS, LONG = 4000, 20_000
 STEADY_STEPS = 600
@@ -138,7 +137,7 @@ def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
     """Through a session; ends at the checkpoint that is best on dev."""
     spent = 0
     if given.adapter.space == "lora-b":
-        _, rows = readout_(run.engine, run.examples)
+        _, rows = readout_(run.engine, run.examples, int(READOUT_SHARE * job.forwards * BATCH))
         spent += math.ceil(rows / BATCH)
     run = replace(run, recipe=replace(run.recipe, adapter=replace(run.recipe.adapter, readout=False)))
     directions, batches = tuning.effort(job.forwards // 2)
@@ -233,10 +232,7 @@ def main() -> None:
         options.processes,
         began + options.seconds,
     )
-    about = provenance()
-    slug = re.sub(r"[^a-z0-9]+", "-", about["machine"].split(",")[0].lower()).strip("-")
-    text = json.dumps({"provenance": about, "rows": rows}, indent=1, ensure_ascii=False)
-    (options.out / f"quality-{slug}.json").write_text(text + "\n", encoding="utf-8")
+    write_by_card("quality", rows, options.out)
     print(*summary(rows), sep="\n")
 
 

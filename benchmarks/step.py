@@ -30,7 +30,6 @@ floor_ms      2 forwards (1 for `forward`) · 2 · parameters · batch · tokens
 
 import argparse
 import json
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, provenance
+from common import RESULTS, provenance, slug
 from textbook import first_order, restored, textbook
 
 from zolite import bench
@@ -287,8 +286,7 @@ def main() -> None:
     options, device = parsed(), pick_device("auto")
     rates, about = bench.rates(device), origin(device)
     rows: list[Result] = []
-    slug = re.sub(r"[^a-z0-9]+", "-", about["gpu"].lower()).strip("-")
-    path = options.out / f"step-{slug}.json"
+    path = options.out / f"step-{slug(about['gpu'])}.json"
     options.out.mkdir(parents=True, exist_ok=True)
     print(rates, HEAD, sep="\n", flush=True)
     try:

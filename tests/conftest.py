@@ -10,9 +10,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; read once, when torch is imported
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 import torch
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read once a kernel, when it is defined
 
@@ -124,6 +126,16 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
         return where
 
     return write
+
+
+@pytest.fixture
+def separable(tmp_path: Path) -> str:
+    """Rows whose last word says the label, which the random model does not know."""
+    for split, count in (("train", 60), ("dev", 30), ("test", 30)):
+        texts = [f"number {i}: {'river' if i * 7 % 5 < 2 else 'blue'}" for i in range(count)]
+        rows = [{"text": t, "label": "yes" if t.endswith("river") else "no"} for t in texts]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(tmp_path)
 
 
 @pytest.fixture

@@ -72,6 +72,25 @@ def test_both_sides(talk: Talk, tiny: Path, tmp_path: Path) -> None:
     assert said.base != said.tuned
 
 
+@pytest.mark.parametrize("kind", ["lora-core", "readout"])
+def test_adapters_that_are_more_than_what_is_trained(
+    trained: Callable[..., str], separable: str, tiny: Path, tmp_path: Path, kind: str
+) -> None:
+    """Frames around a core, and A's that a readout gave, are heard as the exported adapter has them."""
+    from transformers import AutoModelForCausalLM
+
+    changes = {"adapter__space": "lora-core"} if kind == "lora-core" else {"adapter__readout": True}
+    with open_(trained(separable, **changes)) as talk:
+        formats.export(talk.session, tmp_path / "out", verify=False)
+        base = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+        tuned = reloaded(base, tmp_path / "out")
+        ids = talk.tokenizer(["number 3: river\nCategory:"], return_tensors="pt")["input_ids"]
+        tokens = [talk.tokenizer(f" {label}", add_special_tokens=False)["input_ids"][0] for label in ("no", "yes")]
+        share = tuned(input_ids=ids).logits[0, -1].log_softmax(dim=-1)[tokens].softmax(dim=0)[1]
+        said = whole(talk, "number 3: river")
+        assert f"yes {share.item():.0%}" in said.tuned and said.base != said.tuned
+
+
 def test_pieces_make_the_answer(talk: Talk) -> None:
     """The pieces of a side, put together, are its answer; asked twice, it is the same."""
     pieces: dict[str, str] = {"base": "", "tuned": ""}

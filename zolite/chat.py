@@ -29,7 +29,7 @@ from zolite.history import chosen
 from zolite.model import load as models
 from zolite.paths import paths
 from zolite.recipe import Recipe
-from zolite.replay import rebuild
+from zolite.replay import factors_at
 from zolite.session import Session
 
 TOKENS = 64  # of an answer, where no other number is asked for
@@ -97,10 +97,9 @@ class Talk:
     @torch.inference_mode()
     def turn_to(self, which: str) -> int:
         """Take the adapter after another step: a number, last or best. No step's numbers change while it is open."""
-        now = rebuild(self.session, chosen(self.session, which))
-        self.engine.adapter.put_(now.tensors() | now.given)
-        self.step = now.step
-        return now.step
+        self.step, factors = factors_at(self.session, chosen(self.session, which))
+        self.engine.adapter.put_(factors)
+        return self.step
 
     @torch.inference_mode()
     def reply(self, text: str, tokens: int = TOKENS) -> Iterator[Piece | Answer]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from zolite.data.batch import length
+from zolite.data.batch import by_length, length
 from zolite.data.template import Example
 from zolite.engine.engine import Engine
 from zolite.events import Evaluated
@@ -18,7 +18,7 @@ def evaluate(engine: Engine, rows: Sequence[Example], split: str, step: int, tok
     """Accuracy in [0, 1], or nats a token. `tokens` a forward, or a row's where it has more."""
     began = time.monotonic()
     measure = right_answers if rows[0].candidates > 1 else nats
-    total = sum(measure(engine, [rows[i] for i in batch]) for batch in by_length(rows, tokens))
+    total = sum(measure(engine, [rows[i] for i in batch]) for batch in by_length([length(row) for row in rows], tokens))
     if rows[0].candidates > 1:
         metric, value = "accuracy", total / len(rows)
     else:
@@ -36,13 +36,3 @@ def nats(engine: Engine, rows: Sequence[Example]) -> float:
     """Summed cross-entropy of the answers' tokens."""
     means = engine.scores(rows)[:, 0].cpu()
     return -float((means * torch.tensor([len(row.queries) for row in rows])).sum())
-
-
-def by_length(rows: Sequence[Example], tokens: int) -> list[list[int]]:
-    """Row numbers in batches of at most so many padded tokens, longest first, so that the peak comes first."""
-    batches: list[list[int]] = []
-    for i in sorted(range(len(rows)), key=lambda i: -length(rows[i])):
-        if not batches or (len(batches[-1]) + 1) * length(rows[batches[-1][0]]) > tokens:
-            batches.append([])
-        batches[-1].append(i)
-    return batches

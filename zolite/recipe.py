@@ -45,7 +45,7 @@ class AdapterPart:
     targets: tuple[str, ...] = ()
     """names of the linear layers that get an adapter; empty for all of them"""
     readout: bool = True
-    """where rows have labels, begin with what a linear readout of the last layer already knows"""
+    """where rows have labels, begin with what linear readouts of the layers' features already know"""
     start: str = ""
     """folder of an adapter to go on from, as peft writes it; read once, when a session begins"""
 

@@ -29,7 +29,7 @@ from zolite.composition import step_sizes
 from zolite.core.build import Nets, blank, build
 from zolite.core.estimator import Estimate, Estimator, refreshed
 from zolite.core.key import Key, Step
-from zolite.core.methods import method
+from zolite.core.methods import forwards_per_step, method
 from zolite.core.rule import Rule
 from zolite.core.space import Space
 from zolite.core.state import State, split_state
@@ -59,6 +59,7 @@ from zolite.writer import MOST_SKIPPED, Writer
 Examples = dict[str, Sequence[Example]]
 """Rows as token sequences, by split."""
 
+READOUT_SHARE = 0.4  # of a run's forwards that a start in closed form may take, if it takes more than one site
 SHRINK = 3.0  # of the learning rate after a loss that left its band
 VERSIONED = ("zolite", "torch", "transformers", "bitsandbytes")
 LAYOUT = (("data", "path"), ("model", "device"), ("train", "vram_gib"))
@@ -119,7 +120,9 @@ def begun(run: Run) -> Run:
     if part.start:
         return dataclasses.replace(run, notes=run.notes + start.put_(run.engine.adapter, part, source.base))
     readable = part.readout and part.space == "lora-b"  # where A is trained too, a readout makes it stiff
-    found = guard.attempt(partial(readout_, run.engine, run.examples)) if readable else ("", 0)
+    t = run.recipe.train
+    most = int(READOUT_SHARE * t.steps * t.batch * forwards_per_step(run.recipe.method, t))
+    found = guard.attempt(partial(readout_, run.engine, run.examples, most)) if readable else ("", 0)
     if found is None:
         return dataclasses.replace(run, notes=(*run.notes, "out of memory in the readout: it ended there"))
     return dataclasses.replace(run, choices=(*run.choices, found[0])) if found[0] else run

@@ -1,63 +1,94 @@
 """Claims about the start in closed form: what it predicts is what the model then says, and sessions hold it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from zolite import recipe as recipes
 from zolite import session as sessions
 from zolite.data.batch import sample
 from zolite.engine import readout
-from zolite.engine.readout import _seen, find, labels, readout_, regress
+from zolite.engine.readout import QUIET, Measure, Reader, Seen, Site, find, fit, labels, readout_
 from zolite.evaluate import evaluate
 from zolite.recipe import Recipe
 from zolite.replay import factors_at
 from zolite.train import begin, prepare, resume
 
 Make = Callable[..., Recipe]
-
-
-@pytest.fixture
-def separable(tmp_path: Path) -> str:
-    """Rows whose last word says the label, which the random model does not know."""
-    for split, count in (("train", 60), ("dev", 30), ("test", 30)):
-        texts = [f"number {i}: {'river' if i * 7 % 5 < 2 else 'blue'}" for i in range(count)]
-        rows = [{"text": t, "label": "yes" if t.endswith("river") else "no"} for t in texts]
-        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(tmp_path)
+MOST = 2000  # rows
 
 
 def test_it_learns_what_features_say(recipe: Make, separable: str) -> None:
     """Labels that the last word decides are all right before the first step, as the engine itself measures it."""
     run = prepare(recipe(data__path=separable))
     before = evaluate(run.engine, run.examples["test"], "test", 0).value
-    note, rows = readout_(run.engine, run.examples)
+    note, rows = readout_(run.engine, run.examples, MOST)
     assert "readout" in note and rows >= 60 + 2 * 30
     assert before < 0.9 and evaluate(run.engine, run.examples["test"], "test", 0).value == 1.0
 
 
-def test_the_last_layer_is_exact(recipe: Make, separable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the regression expects of the last layer is what the model then says, but for the stream's new length."""
-    monkeypatch.setattr(readout, "LAYERS", 1)
+def test_what_is_installed_is_what_was_meant(recipe: Make, separable: str) -> None:
+    """At every site: small weights move the labels' logits as they say, for all rows, as the model itself measures."""
     run = prepare(recipe(data__path=separable))
-    (site, *_), norm = find(run.engine)
     tokens, rows = labels(run.examples["train"][0]), sample(run.examples["train"], 60)
-    assert tokens is not None and norm is not None
-    head = run.engine.loaded.model.get_output_embeddings().weight[tokens].float()
+    assert tokens is not None
+    reader, sites = Reader.of(run.engine, tokens), find(run.engine)
+    assert [site.name.rpartition(".")[2] for site in sites[-2:]] == ["o_proj", "down_proj"]
+    for site in sites:
+        with torch.inference_mode():
+            train, old = readout._seen(reader, rows, [site]), readout._factors(run.engine, site)
+            x = train.xs[site.name]
+            weight = 1e-3 * torch.randn(2, x.shape[1], generator=torch.Generator().manual_seed(0)) / x.std()
+            readout.install_(run.engine, site, x, readout.outwards(reader, site, rows), weight - weight.mean(0))
+            now = readout._seen(reader, rows, [])
+            run.engine.adapter.put_(old)
+        moved, expected = ((now.logits - train.logits).diff(dim=1), (x @ weight.mT).diff(dim=1))
+        assert F.cosine_similarity(moved.flatten(), expected.flatten(), dim=0) > 0.95, site.name
+        assert moved.norm() == pytest.approx(float(expected.norm()), rel=0.2), site.name
+
+
+def test_derivative_by_autograd(recipe: Make, separable: str) -> None:
+    """Pushes measure the derivative that autograd has: along what is said outwards, each logit moves by one, alone."""
+    run = prepare(recipe(data__path=separable))
+    tokens, rows = labels(run.examples["train"][0]), sample(run.examples["train"], 60)
+    assert tokens is not None
+    reader, site = Reader.of(run.engine, tokens), find(run.engine)[0]
     with torch.inference_mode():
-        train = _seen(run.engine, [site.layer], norm, rows)
-        gain = (train.before * train.after).sum(0) / train.before.square().sum(0)
-        logits, x = train.after @ head.mT, train.xs[0]
-        weight = 1e-3 * torch.randn(2, x.shape[1], generator=torch.Generator().manual_seed(0))
-        readout.install_(run.engine, site, x, torch.linalg.pinv(head * gain), weight)
-        now = _seen(run.engine, [], norm, rows).after @ head.mT
-    moved, expected = (now - logits).diff(dim=1), (x @ weight.mT).diff(dim=1)
-    assert F.cosine_similarity(moved.flatten(), expected.flatten(), dim=0) > 0.95
+        out = readout.outwards(reader, site, rows)
+    slopes = []
+    for _, ends, forward in readout._forwards(reader, rows):
+        push, place = torch.zeros(len(ends), out.shape[0], requires_grad=True), torch.arange(len(ends))
+
+        def add(_: Any, __: Any, said: Tensor, push: Tensor = push, at: Any = (place, ends)) -> Tensor:
+            return said.index_put(at, push, accumulate=True)
+
+        handle = site.layer.register_forward_hook(add)
+        logits = forward()
+        handle.remove()
+        slopes.append([torch.autograd.grad(logits[:, c].sum(), push, retain_graph=True)[0].mean(0) for c in (0, 1)])
+    mean = torch.tensor([[float(v) for v in sum(part[c] for part in slopes) / len(slopes)] for c in (0, 1)])
+    assert (mean @ out).diff(dim=0).flatten().tolist() == pytest.approx([-1.0, 1.0], rel=0.1)
+
+
+def test_other_tokens_are_left_alone() -> None:
+    """The measure is the inverse root of (unit² + the other tokens' second moment), which it never builds."""
+    make = torch.Generator().manual_seed(0)
+    x, others = torch.randn(50, 12, generator=make), 3 * torch.randn(7, 12, generator=make)
+    found = Measure.of(x, others)
+    said = found.inwards(x)
+    unit = x.square().mean(0).sqrt() * 12**0.5
+    other = others / unit
+    dense = torch.eye(12).double() + QUIET * 12 / 7 * (other.mT @ other).double()
+    values, turn = torch.linalg.eigh(dense)
+    assert torch.allclose(said.double(), (x / unit).double() @ (turn * values.rsqrt()) @ turn.mT, atol=1e-5)
+    weight = torch.randn(3, 12, generator=make)
+    assert torch.allclose(said @ weight.mT, x @ found.back(weight).mT, atol=1e-5)
 
 
 def test_regression_is_the_best_there_is(recipe: Make) -> None:
@@ -65,7 +96,7 @@ def test_regression_is_the_best_there_is(recipe: Make) -> None:
     make = torch.Generator().manual_seed(0)
     x, answers = torch.randn(40, 6, generator=make), torch.randint(0, 3, (40,), generator=make)
     logits = torch.randn(40, 3, generator=make)
-    found = readout._fit(x, logits, answers, 1e-2, torch.zeros(3, 6))
+    found = readout._fit(x, logits, answers, 1e-2, torch.zeros(3, 6), 100)
 
     def loss(w: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(logits + x @ w.mT, answers) + 1e-2 * w.square().sum()
@@ -74,8 +105,9 @@ def test_regression_is_the_best_there_is(recipe: Make) -> None:
     for _ in range(3000):
         (gradient,) = torch.autograd.grad(loss(w), w)
         w = (w - 0.5 * gradient).detach().requires_grad_()
-    assert float(loss(found)) <= float(loss(w)) + 1e-5
-    weight, expected = regress(x, logits, answers, x, logits, answers)
+    assert float(loss(found)) <= float(loss(w.detach())) + 1e-5
+    rows, site = Seen({"a": x}, {"a": x}, logits, answers), Site("a", None, None)  # type: ignore[arg-type]
+    weight, expected = fit(rows, rows, site)
     assert expected == pytest.approx(float(F.cross_entropy(logits + x @ weight.mT, answers)), abs=1e-5)
 
 
@@ -83,7 +115,7 @@ def test_nothing_is_left_where_nothing_helps(recipe: Make, folder: Callable[...,
     """Rows without labels have none, and labels that nothing says anything about leave the adapter as it was drawn."""
     for kind in ("completion", "messages"):
         run = prepare(recipe(data__path=str(folder(kind))))
-        assert readout_(run.engine, run.examples) == ("", 0)
+        assert readout_(run.engine, run.examples, MOST) == ("", 0)
         assert not run.engine.adapter.moved and not run.space.theta.any()
 
 

@@ -74,6 +74,16 @@ def longest(example: Example) -> int:
     return max(map(len, example.sequences))
 
 
+def by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Row numbers in batches of at most so many padded tokens, longest first, so that the peak comes first."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > tokens:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
 @dataclass(frozen=True)
 class Batch:
     """Rows as one buffer on the host. Batches of one layout may take each other's place on the device."""

@@ -1,20 +1,21 @@
-"""A start in closed form: what a linear readout of the last layers' features already knows, as adapter numbers.
+"""A start in closed form: what linear readouts of the layers' features already know, as adapter numbers.
 
-    note, rows = readout_(engine, examples)       before the first step; "" where the rows or the model have no readout
+    note, rows = readout_(engine, examples, most)     before the first step; "" where rows or model have no readout
 
-A layer that writes into the residual stream (Llama's down_proj) moves a label's logit by a product of its own inputs:
-Δlogit_c = s e_cᵀ diag(g) ΔW x, with e_c the label's row of the head, g and s what the last norm does to the stream. For
-the last layer that is exact, for those before it as good as later layers leave alone what they add. The best ΔW for
-features x as they are is a multinomial logistic regression: convex, with a gradient written down, and as cheap as one
-forward for every row. With C labels its rank is C − 1, which goes into the layer's own adapter.
+A layer's adapter adds ΔW x to what the layer says of its inputs x. How the labels' logits move with what a layer says
+where the label is predicted is measured: each row is pushed there in a random direction, forwards and backwards, and
+the mean derivative J (C, D) is what fits the differences. With U = J⁺, ΔW = U W moves the logits by W x, as far as
+later layers are linear, and the best W for features as they are is a multinomial logistic regression: convex, with a
+gradient written down, and as cheap as one forward for every row. With C labels its rank is C − 1, which goes into the
+layer's own adapter. W is held to directions in which other tokens say little, since an adapter acts on them as well.
 
-Layer by layer, the last first, each fits what the ones after it have left, and stays if the model itself then predicts
-dev better. What forward-only steps find slowly, which features speak for which label, is there before the first.
+Site by site, the most promising first, each fits what those before it have left, and stays if the model itself then
+predicts dev better. What forward-only steps find slowly, which features speak for which label, is there before them.
 
-R rows, C labels, D width of the stream, F inputs of a layer, r rank.
+R rows, C labels, D outputs of a layer, F inputs, N other tokens, r rank.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,97 +24,121 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zolite.data.batch import sample
+from zolite.data.batch import by_length, sample
 from zolite.data.template import Example
 from zolite.engine.engine import Engine
 from zolite.model.slots import SlotLinear
 
-LAYERS = 8  # at most
-MISSES = 3  # in a row, until the layers before are left alone
-LEAST = 0.005  # of dev's loss that a layer must be worth
+DEPTH = 0.6  # of the model's blocks, counted from the last: those before say little that is linear in the label
+MISSES = 3  # sites, one after the other, that promised more than they kept, until it ends
+LEAST = 0.002  # of dev's loss that a site must be worth
 MOST_ROWS = 4096  # more teach a readout little
-ROOM = 2**28  # bytes of features, in the host's memory
+ROOM = 2**30  # bytes of features, in the host's memory
 TOKENS = 4096  # a forward
+PUSHED = 512  # rows at most that a derivative is measured on
+PUSH = 0.1  # length of a push, over that of the stream there
+SOFT = 0.05  # ridge of the derivative's fit, a row
 RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # on features of unit size over √F, strongest first
 ROUNDS = 100  # of L-BFGS, for each
+GLANCE = 1e-3, 15  # ridge and rounds that tell promising sites from others
 LEVEL = 3.0  # size of the feature that is alike for all rows, so that a ridge hardly holds it back
+OTHERS = 128  # rows, about, that two other tokens are looked at of
+QUIET = 0.1  # weight of what is said of other tokens, against what is said of the label's place
 
 
 @dataclass(frozen=True)
 class Site:
-    """A layer that writes into the stream, by its full name."""
+    """A layer that writes into the stream, and the block that it is part of."""
 
     name: str
     layer: SlotLinear
+    block: nn.Module
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model that is asked for one of its labels."""
+
+    engine: Engine
+    head: Tensor  # (C, width) float32: the labels' rows
+
+    @classmethod
+    def of(cls, engine: Engine, tokens: Tensor) -> "Reader":
+        weight = engine.loaded.model.get_output_embeddings().weight
+        return cls(engine, weight[tokens.to(weight.device)].float())
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What some rows look like where their label is predicted; float32."""
+    """What some rows look like where their label is predicted; on the host, where small sums are made sooner."""
 
-    xs: tuple[Tensor, ...]  # (R, F) of each layer, on the host
-    before: Tensor  # (R, D): the stream before the last norm
-    after: Tensor  # (R, D)
+    xs: dict[str, Tensor]  # (R, F) of each site
+    others: dict[str, Tensor]  # (N, F): the same of some of their other tokens
+    logits: Tensor  # (R, C) float32
     answers: Tensor  # (R,)
 
+    @property
+    def loss(self) -> float:
+        return float(F.cross_entropy(self.logits, self.answers))
 
-def readout_(engine: Engine, examples: dict[str, Sequence[Example]]) -> tuple[str, int]:
-    """Put the readout into the adapter. What came of it, in words, and how many rows went through the model."""
-    sites, norm, tokens = *find(engine), labels(examples["train"][0])
-    if not sites or norm is None or tokens is None:
+
+def readout_(engine: Engine, examples: dict[str, Sequence[Example]], most: int) -> tuple[str, int]:
+    """Put a readout into the adapter. What came of it, in words, and how many rows went through the model.
+
+    After the first site another is tried only while those are fewer than `most`.
+    """
+    sites, tokens = find(engine), labels(examples["train"][0])
+    if not sites or tokens is None:
         return "", 0
     with torch.inference_mode():
-        return _layer_by_layer(engine, sites, norm, tokens, examples)
+        return _site_by_site(Reader.of(engine, tokens), sites, examples, most)
 
 
-def _layer_by_layer(
-    engine: Engine, sites: Sequence[Site], norm: nn.Module, tokens: Tensor, examples: dict[str, Sequence[Example]]
+def _site_by_site(
+    reader: Reader, sites: list[Site], examples: dict[str, Sequence[Example]], most: int
 ) -> tuple[str, int]:
-    most = min(MOST_ROWS, ROOM // (4 * sum(site.layer.a.shape[-1] for site in sites)))
-    rows, held = sample(examples["train"], most), sample(examples["dev"], most)
-    train, dev = (_seen(engine, [site.layer for site in sites], norm, part) for part in (rows, held))
-    head = engine.loaded.model.get_output_embeddings().weight[tokens.to(train.after.device)].float()
-    gain = (train.before * train.after).sum(0) / train.before.square().sum(0).clamp(min=1e-30)
-    outwards = torch.linalg.pinv(head * gain)  # (D, C): a step along column c moves logit c alone
-    here, there = train.after @ head.mT, dev.after @ head.mT
-    first = loss = float(F.cross_entropy(there, dev.answers))
-    count, misses, kept = len(rows) + len(held), 0, 0
-    for k, site in enumerate(sites):
-        x, y = (part.xs[k].to(head.device) * _sizes(part, gain) for part in (train, dev))
-        weight, expected = regress(x, here, train.answers, y, there, dev.answers)
-        found = there, loss
-        if expected < (1 - LEAST) * loss:
-            old = _factors(engine, site)
-            install_(engine, site, x, outwards, weight)
-            now = _seen(engine, [], norm, held).after @ head.mT
-            count += len(held)
-            found = now, float(F.cross_entropy(now, dev.answers))
-            if not found[1] < (1 - LEAST) * loss:  # not a number, perhaps
-                engine.adapter.put_(old)
-                found = there, loss
-        better = found[1] < loss
-        here, (there, loss) = here + better * (x @ weight.mT), found
-        kept, misses = kept + better, 0 if better else misses + 1
-        if misses >= MISSES:
+    room = min(MOST_ROWS, ROOM // (8 * sum(site.layer.a.shape[-1] for site in sites)))
+    rows, held = sample(examples["train"], room), sample(examples["dev"], room)
+    train, dev = _seen(reader, rows, sites), _seen(reader, held, sites)
+    first, kept, misses, count = dev.loss, 0, 0, len(rows) + len(held)
+    pushed = sample(rows, min(PUSHED, max(PUSHED // 4, most // 32)))
+    while sites and misses < MISSES and (count < most or not kept + misses):
+        site = min(sites, key=lambda s: fit(train, dev, s, *GLANCE)[1])
+        weight, expected = fit(train, dev, site)
+        if not expected < (1 - LEAST) * dev.loss:
             break
-    text = f"a readout of {len(rows)} rows in {kept} layers: loss on dev {first:.3f} → {loss:.3f} before the first step"
-    return (text if kept else ""), count
+        old = _factors(reader.engine, site)
+        install_(reader.engine, site, train.xs[site.name], outwards(reader, site, pushed), weight)
+        sites = [other for other in sites if other is not site]
+        now = _seen(reader, held, sites)
+        count += 2 * len(pushed) + len(held)
+        better = now.loss < (1 - LEAST) * dev.loss  # not a number, perhaps
+        kept, misses = kept + better, 0 if better else misses + 1
+        if not better:
+            reader.engine.adapter.put_(old)
+        elif count < most:
+            train, dev, count = _seen(reader, rows, sites), now, count + len(rows)
+        else:
+            dev = now
+    text = f"a readout of {len(rows)} rows in {kept} layers: loss on dev {first:.3f} → {dev.loss:.3f}"
+    return (f"{text} before the first step" if kept else ""), count
 
 
-def find(engine: Engine) -> tuple[list[Site], nn.Module | None]:
-    """Layers that write into the stream last and have an adapter, the last first, and the norm behind them."""
-    decoder = engine.loaded.model.get_decoder()
+def find(engine: Engine) -> list[Site]:
+    """Layers with an adapter that write into the stream: the last of each part of a block that is as wide as it."""
+    if engine.adapter.frames:
+        return []
     width = engine.loaded.model.get_output_embeddings().weight.shape[1]
-    norms = [m for m in decoder.children() if sum(p.numel() for p in m.parameters()) in (width, 2 * width)]
-    stacks = [m for m in decoder.children() if isinstance(m, nn.ModuleList) and len(m)]
-    if not norms or not stacks or engine.adapter.frames:
-        return [], None
-    users = {layer.base: Site(name, layer) for name, layer in engine.adapter.layers.items()}
-    writers: list[Any] = [
-        [m for m in layer.modules() if getattr(m, "out_features", 0) == width][-1:] for layer in stacks[-1]
+    stacks = [m for m in engine.loaded.model.get_decoder().children() if isinstance(m, nn.ModuleList) and len(m)]
+    users = {layer.base: (name, layer) for name, layer in engine.adapter.layers.items()}
+    blocks: list[Any] = list(stacks[-1]) if stacks else []
+    return [
+        Site(*users[last], block)
+        for block in blocks[-max(1, round(DEPTH * len(blocks))) :]
+        for part in block.children()
+        for last in [m for m in part.modules() if getattr(m, "out_features", 0) == width][-1:]
+        if last in users
     ]
-    sites = [users.get(m[0]) if m else None for m in reversed(writers)]
-    return [site for site in sites[:LAYERS] if site is not None] if sites[0] else [], norms[-1]
 
 
 def labels(row: Example) -> Tensor | None:
@@ -123,80 +148,160 @@ def labels(row: Example) -> Tensor | None:
     return torch.tensor(tokens) if 1 < len(tokens) == len(set(tokens)) else None
 
 
-def _seen(engine: Engine, layers: Sequence[nn.Module], norm: nn.Module, rows: Sequence[Example]) -> Seen:
-    """One forward of every row at θ, up to where its label begins."""
+Forward = Callable[[], Tensor]  # to the logits of a batch's labels (rows, C)
+
+
+def _forwards(reader: Reader, rows: Sequence[Example]) -> Iterator[tuple[list[int], Tensor, Forward]]:
+    """Rows at θ up to where their label begins, in batches: their numbers, where they end, and what takes a forward."""
     texts = [row.sequences[row.queries[0].sequence][: row.queries[0].position + 1] for row in rows]
-    device, decoder = engine.loaded.device, engine.loaded.model.get_decoder()
-    seen: list[tuple[Tensor, ...]] = [()] * len(rows)
-    engine.at_theta()
-    for batch in _batches([len(t) for t in texts]):
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(texts[i]) for i in batch], batch_first=True)
-        place, ends = torch.arange(len(batch)), torch.tensor([len(texts[i]) - 1 for i in batch])
-        with _inputs(*layers, norm) as got:
-            after = decoder(input_ids=ids.to(device), use_cache=False).last_hidden_state
-        inputs = [t[place, ends].float().cpu() for t in got[:-1]]
-        stream = [t[place, ends].float() for t in (got[-1], after)]
-        for i, *parts in zip(batch, *inputs, *stream, strict=True):
-            seen[i] = tuple(parts)
-    *xs, before, after = (torch.stack(parts) for parts in zip(*seen, strict=True))
-    return Seen(tuple(xs), before, after, torch.tensor([row.answer for row in rows], device=device))
+    device, decoder = reader.engine.loaded.device, reader.engine.loaded.model.get_decoder()
+    reader.engine.at_theta()
+    for batch in by_length([len(t) for t in texts], TOKENS):
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(texts[i]) for i in batch], batch_first=True).to(device)
+        ends = torch.tensor([len(texts[i]) - 1 for i in batch], device=device)
+
+        def logits(ids: Tensor = ids, ends: Tensor = ends) -> Tensor:
+            stream = decoder(input_ids=ids, use_cache=False).last_hidden_state
+            labelled: Tensor = stream[torch.arange(len(ends), device=device), ends].float()
+            return labelled @ reader.head.mT
+
+        yield batch, ends, logits
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Row numbers, longest first, in batches of at most TOKENS padded tokens."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    while order:
-        count = max(1, TOKENS // lengths[order[0]])
-        yield order[:count]
-        order = order[count:]
+def _seen(reader: Reader, rows: Sequence[Example], sites: Sequence[Site]) -> Seen:
+    """One forward of every row."""
+    made, every = torch.Generator().manual_seed(0), max(1, len(rows) // OTHERS)
+    order: list[int] = []
+    logits: list[Tensor] = []
+    xs: dict[str, list[Tensor]] = {site.name: [] for site in sites}
+    others: dict[str, list[Tensor]] = {site.name: [] for site in sites}
+    for batch, ends, forward in _forwards(reader, rows):
+        place = torch.arange(len(batch), device=ends.device)
+        some = torch.tensor([j for j, i in enumerate(batch) if i % every == 0], dtype=torch.long)
+        tokens = (torch.rand(len(some), generator=made) * ends[some].cpu()).long()
+        with _inputs(sites) as got:
+            logits.append(forward().cpu())
+        for site, x in zip(sites, got, strict=True):
+            x = x.view(len(batch), -1, x.shape[-1])
+            xs[site.name].append(x[place, ends].cpu())
+            others[site.name].append(torch.cat([x[some, tokens], x[some, 0]]).cpu())  # a first one is like no other
+        order += batch
+    back = torch.tensor(order).argsort()
+    answers = torch.tensor([row.answer for row in rows])
+    sorted_ = {name: torch.cat(parts)[back] for name, parts in xs.items()}
+    return Seen(sorted_, {n: torch.cat(p) for n, p in others.items()}, torch.cat(logits)[back], answers)
 
 
 @contextmanager
-def _inputs(*modules: nn.Module) -> Iterator[list[Tensor]]:
-    """What the modules read in the forward inside, in their order."""
-    got: dict[nn.Module, Tensor] = {}
-    handles = [m.register_forward_pre_hook(lambda m, args: got.__setitem__(m, args[0])) for m in modules]
+def _inputs(sites: Sequence[Site]) -> Iterator[list[Tensor]]:
+    """What the sites read in the forward inside, in their order."""
+    got: dict[str, Tensor] = {}
+    handles = [s.layer.register_forward_pre_hook(lambda _, x, s=s: got.__setitem__(s.name, x[0])) for s in sites]
     found: list[Tensor] = []
     try:
         yield found
-        found += [got[m] for m in modules]
+        found += [got[s.name] for s in sites]
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _sizes(rows: Seen, gain: Tensor) -> Tensor:
-    """How much more than the mean's a norm scales each row: (R, 1)."""
-    linear = rows.before * gain
-    return ((rows.after * linear).sum(1) / linear.square().sum(1).clamp(min=1e-30)).unsqueeze(1)
+def outwards(reader: Reader, site: Site, rows: Sequence[Example]) -> Tensor:
+    """What a site has to say at the label's place to move one label's logit alone, against the mean's: (D, C)."""
+    device, width = reader.head.device, site.layer.b.shape[-2]
+    way = torch.randn(len(rows), width, generator=torch.Generator().manual_seed(0)).to(device)
+    slopes = torch.empty(len(rows), len(reader.head), device=device)
+    for batch, ends, forward in _forwards(reader, rows):
+        with _pushed(site, way[batch], ends) as sizes:
+            up = forward()
+        with _pushed(site, -way[batch], ends):
+            slopes[batch] = (up - forward()) / (2 * sizes[0])
+    slopes = slopes - slopes.mean(1, keepdim=True)
+    soft = SOFT * len(rows) * torch.eye(width, device=device)
+    derivative = torch.linalg.solve(way.mT @ way + soft, way.mT @ slopes).mT
+    found: Tensor = torch.linalg.pinv(derivative, rtol=1e-3)
+    return found
 
 
-def regress(
-    x: Tensor, logits: Tensor, answers: Tensor, y: Tensor, held: Tensor, held_answers: Tensor
-) -> tuple[Tensor, float]:
-    """Weights (C, F) that make logits + x Wᵀ predict the held-out rows y best, and their loss then.
+@contextmanager
+def _pushed(site: Site, way: Tensor, ends: Tensor) -> Iterator[list[Tensor]]:
+    """Adds to what a site says at the rows' ends, inside; the lengths (rows, 1) of the steps are in the list."""
+    place, sizes = torch.arange(len(ends), device=ends.device), []
 
-    Ridge by ridge, each from where the stronger one ended.
+    def measure(_: nn.Module, args: Any, kwargs: Any) -> None:
+        stream = args[0] if args else kwargs["hidden_states"]
+        sizes.append(PUSH * stream[place, ends].float().square().mean(1, keepdim=True).sqrt())
+
+    def push(_: nn.Module, __: Any, said: Tensor) -> Tensor:
+        said = said.clone()
+        said.view(len(ends), -1, said.shape[-1])[place, ends] += (sizes[0] * way).to(said.dtype)
+        return said
+
+    handles = [site.block.register_forward_pre_hook(measure, with_kwargs=True), site.layer.register_forward_hook(push)]
+    try:
+        yield sizes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Features of unit size, and smaller along what other tokens have much of: x (1/unit) (1 + Q (shrink − 1) Qᵀ)."""
+
+    unit: Tensor  # (F,)
+    main: Tensor  # (F, N) orthonormal
+    shrink: Tensor  # (N,)
+
+    @classmethod
+    def of(cls, x: Tensor, others: Tensor) -> "Measure":
+        unit = x.square().mean(0).sqrt().clamp(min=1e-6) * x.shape[1] ** 0.5
+        others = (others / unit).double() * (QUIET * x.shape[1] / len(others)) ** 0.5
+        squares, turn = torch.linalg.eigh(
+            others @ others.mT
+        )  # in float64: some activations are a thousand times others
+        squares = squares.clamp(min=1e-12 * float(squares[-1]))
+        main = others.mT @ turn / squares.sqrt()
+        return cls(unit, main.to(x), (1 + squares).rsqrt().to(x))
+
+    def inwards(self, x: Tensor) -> Tensor:
+        """Features (R, F)."""
+        return self._shrunk(x / self.unit)
+
+    def back(self, weight: Tensor) -> Tensor:
+        """Weights (C, F) on such features as weights on plain ones."""
+        return self._shrunk(weight) / self.unit
+
+    def _shrunk(self, x: Tensor) -> Tensor:
+        return x + (x @ self.main) * (self.shrink - 1) @ self.main.mT
+
+
+def fit(train: Seen, dev: Seen, site: Site, ridge: float | None = None, rounds: int = ROUNDS) -> tuple[Tensor, float]:
+    """Weights (C, F) that make logits + x Wᵀ predict dev best, and its loss then.
+
+    Ridge by ridge, each from where the stronger one ended; or one alone.
     """
-    unit = x.square().mean(0).sqrt().clamp(min=1e-6) * x.shape[1] ** 0.5
-    mean = (x / unit).mean(0)
+    x, others, y = (t.float() for t in (train.xs[site.name], train.others[site.name], dev.xs[site.name]))
+    measure = Measure.of(x, others)
+    x, y = measure.inwards(x), measure.inwards(y)
+    mean = x.mean(0)
     level = LEVEL * mean / mean.square().sum().clamp(min=1e-30)  # of a row: LEVEL, about, whatever the row
-    spread, held_spread = (torch.cat([rows / unit, (rows / unit) @ level[:, None]], 1) for rows in (x, y))
-    weight = best = x.new_zeros(logits.shape[1], spread.shape[1])
+    x, y = (torch.cat([rows, rows @ level[:, None]], 1) for rows in (x, y))
+    weight = best = x.new_zeros(train.logits.shape[1], x.shape[1])
     least = float("inf")
-    for ridge in RIDGES:
-        weight = _fit(spread, logits, answers, ridge, weight)
-        loss = float(F.cross_entropy(held + held_spread @ weight.mT, held_answers))
+    for strength in (ridge,) if ridge else RIDGES:
+        weight = _fit(x, train.logits, train.answers, strength, weight, rounds)
+        loss = float(F.cross_entropy(dev.logits + y @ weight.mT, dev.answers))
         if loss < least:
             best, least = weight, loss
     best = best - best.mean(0)  # which changes no probability
-    return (best[:, :-1] + best[:, -1:] * level) / unit, least
+    return measure.back(best[:, :-1] + best[:, -1:] * level), least
 
 
-def _fit(x: Tensor, logits: Tensor, answers: Tensor, ridge: float, start: Tensor) -> Tensor:
+def _fit(x: Tensor, logits: Tensor, answers: Tensor, ridge: float, start: Tensor, rounds: int) -> Tensor:
     """Weights (C, F) of least cross-entropy of logits + x Wᵀ plus ridge · |W|², by L-BFGS with the gradient written."""
     w, onehot = start.clone(), F.one_hot(answers, logits.shape[1]).to(x)
-    solver = torch.optim.LBFGS([w], max_iter=ROUNDS, history_size=10, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS([w], max_iter=rounds, history_size=10, line_search_fn="strong_wolfe")
 
     def loss() -> float:
         said = logits + x @ w.mT
@@ -218,6 +323,7 @@ def install_(engine: Engine, site: Site, x: Tensor, outwards: Tensor, weight: Te
     Each row of A is made as long as those drawn are: of x, they see as much.
     """
     a, b = _factors(engine, site).values()
+    x, weight = x.to(a), weight.to(a)
     q, inner = torch.linalg.qr(outwards)
     u, s, v = torch.linalg.svd(inner @ weight, full_matrices=False)
     k = min(len(a), int((s > 1e-4 * s[0]).sum()))
