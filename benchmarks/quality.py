@@ -115,7 +115,7 @@ def taken(data: Path, job: Job) -> Row:
     dataset, examples = dataset_of(job.task, data)
     given = recipe_of(job, data)
     with restored(loaded.model):
-        run = assemble(recipes.resolve(given), loaded, examples, facts_of(loaded, dataset), (), 0)
+        run = assemble(recipes.resolve(given, len(dataset.labels)), loaded, examples, facts_of(loaded, dataset), (), 0)
         row = {"first_order": by_gradients, "zero_shot": as_it_is}.get(job.what, by_forwards)(run, given, job)
         seconds = round(time.monotonic() - began, 1)
         test = evaluate(run.engine, examples["test"], "test", 0)

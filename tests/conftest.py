@@ -158,8 +158,9 @@ def recipe(tiny: Path, folder: Callable[..., Path]) -> Callable[..., Recipe]:
         if "data.path" not in given:
             given["data.path"] = str(folder())
         made = recipes.override(Recipe(), quick | given)
-        t = recipes.resolve(made).train  # nothing is measured for tests of something else
-        return replace(made, train=replace(made.train, lr=t.lr, eps=t.eps))
+        t = recipes.resolve(made).train  # nothing is measured or chosen for tests of something else
+        open_ = {name: getattr(t, name) for name in ("lr", "eps", "eval_every", "eval_rows")}
+        return replace(made, train=replace(made.train, **open_))
 
     return make
 

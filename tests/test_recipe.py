@@ -1,6 +1,7 @@
 """Claims about the recipe: one place for defaults and checks, told in full, the same through every form."""
 
 import inspect
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ RECIPES = st.builds(
         schedule=st.sampled_from(SCHEDULES),
         seed=st.integers(0, 99) | st.sampled_from((2**62 + 1, 2**63 - 1)),  # also what no float holds
         eval_every=st.integers(0, 10**6),
-        eval_rows=COUNT,
+        eval_rows=st.integers(0, 10**6),
+        patience=COUNT,
         save_every=st.integers(0, 10**6),
     ),
 )
@@ -102,7 +104,8 @@ def test_all_problems_at_once() -> None:
         ("train.eps", 0, 1e9),
         ("train.seed", 0, 2**63 - 1),
         ("train.eval_every", 0, 10**9),
-        ("train.eval_rows", 1, 10**9),
+        ("train.eval_rows", 0, 10**9),
+        ("train.patience", 0, 10**9),
         ("train.save_every", 0, 10**9),
     ],
 )
@@ -243,11 +246,35 @@ def test_resolve(recipe: Recipe) -> None:
     assert 1 <= resolved.train.microbatch <= resolved.train.batch
 
 
-@pytest.mark.parametrize("steps", [1, 9, 10, 11, 2000])
-def test_ten_in_a_run(steps: int) -> None:
-    """Evaluations and checkpoints left open come ten times a run, or every step of a shorter one."""
-    resolved = recipes.resolve(recipes.override(Recipe(), {"train.steps": steps})).train
-    assert resolved.eval_every == resolved.save_every == max(1, -(-steps // 10))
+@settings(deadline=None)
+@given(st.integers(1, 5000), st.integers(1, 64))
+def test_evaluations_cost_a_tenth_at_most(steps: int, batch: int) -> None:
+    """Of the rows that two-point steps read; but dev is always looked at twice, 50 rows of it at least."""
+    t = recipes.resolve(recipes.override(Recipe(), {"train.steps": steps, "train.batch": batch})).train
+    looks = 1 + math.ceil(steps / t.eval_every)
+    assert 2 <= looks <= 11 and 50 <= t.eval_rows <= 500 and t.save_every == max(1, -(-steps // 10))
+    assert looks * t.eval_rows <= steps * batch * 2 / 10 or (looks, t.eval_rows) == (2, 50)
+
+
+@pytest.mark.parametrize(
+    ("given_", "filled"),
+    [({}, (200, 500)), ({"eval_every": 20}, (20, 63)), ({"eval_rows": 2000}, (1000, 2000)), ({"steps": 20}, (20, 50))],
+)
+def test_what_is_given_of_evaluations_stays(given_: dict[str, int], filled: tuple[int, int]) -> None:
+    """Of how often and how many rows, the one that is open follows the other."""
+    t = recipes.resolve(recipes.override(Recipe(), {f"train.{k}": v for k, v in given_.items()})).train
+    assert (t.eval_every, t.eval_rows) == filled
+
+
+def test_rank_by_labels() -> None:
+    """A readout of C labels has rank C − 1: lora-b has room for it, up to 64; the other spaces have none anyway."""
+    ranks = {n: recipes.resolve(Recipe(), n).adapter.rank for n in (0, 2, 9, 10, 50, 500)}
+    assert ranks == {0: 8, 2: 8, 9: 8, 10: 9, 50: 49, 500: 64}
+    assert recipes.resolve(recipes.override(Recipe(), {"adapter.space": "lora-core"}), 50).adapter.rank == 32
+    assert recipes.resolve(recipes.override(Recipe(), {"adapter.rank": 4}), 50).adapter.rank == 4
+    said = recipes.reasons(Recipe(), recipes.resolve(Recipe(), 50), 50)
+    assert "50 labels" in said[0] and "11 times" in said[1] and "9%" in said[1]
+    assert recipes.reasons(recipes.resolve(Recipe()), recipes.resolve(Recipe()), 0) == ()
 
 
 def test_override_keeps_the_rest() -> None:

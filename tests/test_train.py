@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import shutil
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,9 @@ def test_what_a_run_says(recipe: Make) -> None:
     assert started.trainable == sum(t.numel() for n, t in factors("run").items() if n.endswith(".b"))
     assert [s.step for s in steps] == [1, 2, 3, 4, 5]
     assert all(math.isfinite(s.loss) and not s.skipped for s in steps)
+    assert [s.smooth for s in steps] == pytest.approx(
+        [statistics.fmean(r.loss for r in steps[: s.step]) for s in steps]
+    )
     assert [s.lr for s in steps] == pytest.approx([3e-3 * (5 - i) / 5 for i in range(5)])
     scores = only(events, Evaluated)
     assert [(e.step, e.split, e.metric, e.rows) for e in scores] == [(s, "dev", "accuracy", 8) for s in (0, 2, 4, 5)]
@@ -175,6 +179,28 @@ def test_what_a_run_says(recipe: Make) -> None:
         assert session.journal.last_step() == 5
         noted = [e for e in events if not isinstance(e, StepDone)]
         assert session.journal.events() == noted
+
+
+def test_patience(recipe: Make) -> None:
+    """A run whose dev does not get better ends early, as done; killed just before it said so, it ends there too."""
+    still = recipe(train__steps=9, train__eval_every=2, train__lr=1e-12, train__patience=2)
+    events = run_all(still, "run")
+    assert (events[-1].step, events[-1].reason) == (4, "done")
+    assert "no better 2 times" in only(events, Noted)[-1].message and [e.step for e in only(events, Evaluated)] == [
+        0,
+        2,
+        4,
+    ]
+    with pytest.raises(UsageError, match="no better 2 times") as refused:
+        list(resume("run", {}, False, lambda: False))
+    assert "train.patience=0" in refused.value.hint
+    broken_off = begin(still, "killed", lambda: False)
+    list(itertools.takewhile(lambda e: not (isinstance(e, Evaluated) and e.step == 4), broken_off))
+    broken_off.close()  # type: ignore[attr-defined]
+    (*_, last) = events = list(resume("killed", {}, False, lambda: False))
+    assert (last.step, last.reason) == (4, "done") and not [e.step for e in only(events, StepDone) if e.step > 4]
+    assert list(resume("run", {"train.patience": 0}, False, lambda: False))[-1].step == 9
+    assert run_all(recipe(train__steps=9, train__eval_every=2, train__lr=1e-12, train__patience=0), "on")[-1].step == 9
 
 
 @pytest.mark.parametrize(("wait", "taken"), [(0.0, [1, 2, 3, 4, 5, 6]), (1e9, [4, 4, 4, 4, 6, 6])])
@@ -460,7 +486,7 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None
 def test_steps_without_a_loss_are_skipped(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step one of whose losses is not finite moves nothing, is flagged and counted, and the run goes on."""
     spoiled(monkeypatch, lambda step: step in (2, 5, 6, 7))
-    chosen, thetas = recipe(train__steps=8, train__eval_every=1, train__save_every=1), list[Tensor]()
+    chosen, thetas = recipe(train__steps=8, train__eval_every=1, train__save_every=1, train__patience=0), list[Tensor]()
     run = prepare(chosen)
     with sessions.create("run", run.recipe, run.facts) as session:
         events = []
@@ -478,7 +504,7 @@ def test_steps_without_a_loss_are_skipped(recipe: Make, monkeypatch: pytest.Monk
 
 def test_ten_bad_steps_in_a_row_end_the_run(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nine are endured; ten end it with the step and a smaller lr in the error, and the session can be resumed."""
-    chosen = recipe(train__steps=40, train__eval_every=1, train__lr=0.003)
+    chosen = recipe(train__steps=40, train__eval_every=1, train__lr=0.003, train__patience=0)
     with monkeypatch.context() as patch:
         spoiled(patch, lambda step: step in range(3, 12) or step >= 20)
         events: list[Event] = []

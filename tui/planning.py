@@ -27,7 +27,15 @@ ROUND = 8  # tokens: batches are padded to multiples of it
 LONGEST = 2048  # tokens that a context is set to without being asked
 
 # What is left to be chosen by zolite where a recipe has 0.
-AUTO = ("train.lr", "train.eps", "train.slots", "train.queries", "train.eval_every", "train.save_every")
+AUTO = (
+    "train.lr",
+    "train.eps",
+    "train.slots",
+    "train.queries",
+    "train.eval_every",
+    "train.eval_rows",
+    "train.save_every",
+)
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -93,7 +101,7 @@ def rows_of(report: Mapping[str, Any] | None, context: int = 0) -> Rows:
         tokens = context or planner.CONTEXT
         return Rows(tokens, -(-tokens // planner.ANSWERED))
     longest = min(context or LONGEST, report["tokens"])
-    return Rows(-(-longest // ROUND) * ROUND, min(longest, report["positions"]))
+    return Rows(-(-longest // ROUND) * ROUND, min(longest, report["positions"]), labels=len(report["labels"]))
 
 
 def proposed(
@@ -145,7 +153,7 @@ class Priced:
 
 def priced(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows, correction: Correction) -> Priced:
     """Of a recipe as it stands: nothing in it is made smaller to fit."""
-    full = recipes.resolve(recipe)
+    full = recipes.resolve(recipe, rows.labels)
     longest = min(rows.tokens, -(-full.data.context // ROUND) * ROUND)
     rows = replace(rows, tokens=longest, positions=min(rows.positions, longest))
     lines = planner.corrected(ledger(hardware, spec, full, rows), correction)

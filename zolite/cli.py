@@ -491,8 +491,8 @@ def _settings(sets: list[str] | None) -> dict[str, str]:
 def _dry_run(recipe: Recipe, as_json: bool) -> None:
     from zolite.data import rows as tables
 
-    recipe = recipes.resolve(recipe)
     dataset = tables.load(Path(recipe.data.path).expanduser(), recipe.data.template)
+    recipe = recipes.resolve(recipe, len(dataset.labels))
     counts = {split: len(rows) for split, rows in dataset.splits.items()}
     about = {"recipe": recipes.to_dict(recipe), "rows": counts, "kind": dataset.kind, "labels": list(dataset.labels)}
     report(about, "\n".join(outline(about)), as_json)

@@ -33,6 +33,7 @@ class StepDone:
     peak_bytes: int
     padding: float = 0.0  # share of the batch's tokens that only fill up its sequences
     skipped: bool = False  # the loss was not finite, so nothing was added
+    smooth: float = math.nan  # the loss's running mean over some 20 steps
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ class Rows:
     sequences: int = 1  # of a row: more where the labels of a row are texts that go different ways
     lengths: int = 8  # how many different lengths batches are padded to, at most (data/batch.py: edges)
     evaluated: bool = True
+    labels: int = 0  # where rows have labels, how many there are
 
 
 def peak(lines: Iterable[Line]) -> int:

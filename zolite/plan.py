@@ -105,7 +105,7 @@ def choices(wish: Wish) -> Iterator[tuple[ModelSpec, Recipe]]:
         for quant in wish.quants:
             for space in wish.spaces:
                 changes = {"model.name": spec.name, "model.quant": quant, "adapter.space": space}
-                yield spec, recipes.resolve(recipes.override(wish.recipe, changes))
+                yield spec, recipes.resolve(recipes.override(wish.recipe, changes), wish.rows.labels)
 
 
 def _tried(

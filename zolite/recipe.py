@@ -20,6 +20,9 @@ from zolite.errors import UsageError, listed
 
 SPACES = ("lora", "lora-b", "lora-core")
 RANKS = {"lora": 8, "lora-b": 8, "lora-core": 32}  # where the recipe leaves it open; a core costs r², not r (in + out)
+MOST_RANK = 64  # that a run chooses by itself
+MOST_LOOKS = 11  # at dev in a run, the first before it and the last after it
+LEAST_ROWS, FEW_ROWS, MOST_ROWS = 50, 200, 500  # of dev in one: fewer than the second make them rarer first
 QUANTS = ("int8", "nf4", "bf16", "float32")
 SCHEDULES = ("linear", "constant")
 
@@ -39,7 +42,7 @@ class AdapterPart:
     space: str = "lora-b"
     """which numbers are trained: lora (A and B), lora-b (B) or lora-core (r × r numbers between two frames)"""
     rank: int = 0
-    """rank of the adapter; 0 takes the space's own: 8, lora-core's is 32"""
+    """rank of the adapter; 0 takes the space's own: 8 or one less than there are labels, lora-core's is 32"""
     alpha: float = 16.0
     """the adapter's product is scaled by alpha / rank"""
     targets: tuple[str, ...] = ()
@@ -81,9 +84,11 @@ class TrainPart:
     seed: int = 0
     """decides directions, data order and the adapter's first values"""
     eval_every: int = 0
-    """steps between evaluations on dev; 0 for ten in a run"""
-    eval_rows: int = 200
-    """rows of dev that such an evaluation looks at"""
+    """steps between evaluations on dev; 0 for ten in a run, fewer where they would cost more than a tenth of it"""
+    eval_rows: int = 0
+    """rows of dev that such an evaluation looks at; 0 for as many as a tenth of the run pays for, 50 to 500"""
+    patience: int = 5
+    """evaluations in a row without a better one, after which a run ends; with 0 it goes on to the last step"""
     save_every: int = 0
     """steps between checkpoints; 0 for ten in a run"""
     disk_gib: float = 4.0
@@ -168,7 +173,8 @@ def check(recipe: Recipe) -> list[str]:
         (t.schedule in SCHEDULES, f"train.schedule is {t.schedule!r}, not one of {', '.join(SCHEDULES)}"),
         (0 <= t.seed < 2**63, f"train.seed is {t.seed}, not 0 to 2⁶³ − 1"),
         (t.eval_every >= 0, f"train.eval_every is {t.eval_every}, below 0"),
-        (t.eval_rows >= 1, f"train.eval_rows is {t.eval_rows}, below 1"),
+        (t.eval_rows >= 0, f"train.eval_rows is {t.eval_rows}, below 0"),
+        (t.patience >= 0, f"train.patience is {t.patience}, below 0"),
         (t.save_every >= 0, f"train.save_every is {t.save_every}, below 0"),
         (t.disk_gib > 0, f"train.disk_gib is {t.disk_gib:g}, not above 0"),
         (t.vram_gib >= 0, f"train.vram_gib is {t.vram_gib:g}, below 0"),
@@ -177,23 +183,57 @@ def check(recipe: Recipe) -> list[str]:
     return problems + composition.check(recipe.method, t.queries, t.batch)
 
 
-def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with every value that was left open filled in, as a session records it."""
+def resolve(recipe: Recipe, labels: int = 0) -> Recipe:
+    """The recipe with every value that was left open filled in, as a session records it; for rows of so many labels."""
     method = composed(recipe.method)
     t = dataclasses.replace(recipe.train, queries=recipe.train.queries or queries_of(method))
     lr, eps = step_sizes(method, recipe.adapter.space)
     tenth = max(1, -(-t.steps // 10))
+    every, rows = evaluations(t)
     filled = dataclasses.replace(
         t,
         lr=t.lr or lr,
         eps=t.eps or eps,
         microbatch=t.microbatch or t.batch,
         slots=t.slots or min(MOST_SLOTS, at_once(method, t.queries, t.batch)),
-        eval_every=t.eval_every or tenth,
+        eval_every=every,
+        eval_rows=rows,
         save_every=t.save_every or tenth,
     )
-    adapter = dataclasses.replace(recipe.adapter, rank=recipe.adapter.rank or RANKS[recipe.adapter.space])
+    adapter = dataclasses.replace(recipe.adapter, rank=recipe.adapter.rank or rank_for(recipe.adapter.space, labels))
     return dataclasses.replace(recipe, adapter=adapter, method=method, train=filled)
+
+
+def rank_for(space: str, labels: int) -> int:
+    """The space's own, or what a readout of so many labels takes where that is more."""
+    return max(RANKS[space], min(labels - 1, MOST_RANK)) if space == "lora-b" else RANKS[space]
+
+
+def reasons(given: Recipe, filled: Recipe, labels: int) -> tuple[str, ...]:
+    """What was left open and is no measurement's to say, in words."""
+    space, rank, t = filled.adapter.space, filled.adapter.rank, filled.train
+    why = f"a readout of {labels} labels takes it" if rank > RANKS[space] else f"what {space} usually takes"
+    looks = 1 + -(-t.steps // t.eval_every)
+    share = looks * t.eval_rows / (t.steps * t.batch * 2)
+    known = (
+        (given.adapter.rank, f"rank {rank}: {why}"),
+        (
+            given.train.eval_every and given.train.eval_rows,
+            f"dev is looked at {looks} times, at most {t.eval_rows} rows of it: {share:.0%} of the forwards of a run",
+        ),
+    )
+    return tuple(text for asked, text in known if not asked)
+
+
+def evaluations(t: TrainPart) -> tuple[int, int]:
+    """(steps between evaluations on dev, rows of one), for no more than a tenth of the rows that two-point steps read.
+
+    That is the least that a method's steps read. Two evaluations of 50 rows there are always, or none would say much.
+    """
+    tenth = t.steps * t.batch * 2 // 10
+    looks = min(MOST_LOOKS, max(2, tenth // (t.eval_rows or FEW_ROWS)))
+    every = t.eval_every or -(-t.steps // (looks - 1))
+    return every, t.eval_rows or min(MOST_ROWS, max(LEAST_ROWS, tenth // (1 + -(-t.steps // every))))
 
 
 def settings() -> list[tuple[str, str, Any, str]]:

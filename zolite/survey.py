@@ -23,7 +23,7 @@ def survey(path: Path, template: str, folder: Path | None, longest: int) -> Rows
     tokens = min(longest, max(count(_text(row)) + MARKS * (1 + len(row.messages)) for row in rows))
     answers = {"label": lambda row: 1, "completion": lambda row: count(row.columns["completion"]) + 1}
     answer = answers.get(dataset.kind, lambda row: count(_said(row)) + len(row.messages))
-    return Rows(-(-tokens // 8) * 8, min(tokens, max(map(answer, rows))))
+    return Rows(-(-tokens // 8) * 8, min(tokens, max(map(answer, rows))), labels=len(dataset.labels))
 
 
 def counter(folder: Path | None) -> Callable[[str], int]:

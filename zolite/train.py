@@ -44,7 +44,7 @@ from zolite.engine.graph import Steps
 from zolite.engine.readout import readout_
 from zolite.errors import DoesNotFit, UsageError, ZoliteError, listed
 from zolite.events import Event, Noted, Started
-from zolite.history import base, kept, replayable
+from zolite.history import base, kept, replayable, settled
 from zolite.learned import networks
 from zolite.model import load as models
 from zolite.model.loss import Tokens
@@ -62,8 +62,8 @@ Examples = dict[str, Sequence[Example]]
 READOUT_SHARE = 0.4  # of a run's forwards that a start in closed form may take, if it takes more than one site
 SHRINK = 3.0  # of the learning rate after a loss that left its band
 VERSIONED = ("zolite", "torch", "transformers", "bitsandbytes")
-LAYOUT = (("data", "path"), ("model", "device"), ("train", "vram_gib"))
-"""Settings under which the same run may go on elsewhere, or in less memory."""
+LAYOUT = (("data", "path"), ("model", "device"), ("train", "vram_gib"), ("train", "patience"))
+"""Settings under which the same run may go on elsewhere, in less memory, or for longer."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,18 @@ class Run:
 
 def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     """Check everything that can be checked, cheapest first, then load. `fresh`: no checkpoint is about to be read."""
-    open_, recipe = recipe.train, recipes.resolve(recipe)
-    rows = method(recipe.method.name)
+    given, rows = recipe, method(recipe.method.name)
     if recipe.adapter.space not in rows.spaces:
         raise UsageError(f"{rows.name} does not train {recipe.adapter.space}", f"it trains: {', '.join(rows.spaces)}")
     device = models.pick_device(recipe.model.device)
     source = models.resolve(recipe.model.name)
     path = Path(recipe.data.path).expanduser().resolve()
     dataset = tables.load(path, recipe.data.template)
+    recipe = recipes.resolve(recipe, len(dataset.labels))
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=str(path)))
     examples, notes = encode_all(dataset, models.tokenizer(source, paths()["cache"]), recipe)
     free = int(min(probe.budget_bytes(device), budget.limit_bytes(recipe)))
-    recipe = budget.within(recipe, open_, examples, device)
+    recipe = budget.within(recipe, given.train, examples, device)
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
     nets = networks(recipe.method.optimizer if fresh else "", loaded.fingerprint)
     known = facts_of(loaded, dataset)
@@ -111,7 +111,10 @@ def prepare(recipe: Recipe, fresh: bool = True) -> Run:
             f"{recipe.model.name} fits {human_bytes(free)}, but not with its adapter",
             "try --quant nf4, a lower --rank or a smaller model",
         )
-    return tuned(begun(run), open_) if fresh else run
+    if not fresh:
+        return run
+    run = dataclasses.replace(run, choices=recipes.reasons(given, recipe, len(dataset.labels)))
+    return tuned(begun(run), given.train)
 
 
 def begun(run: Run) -> Run:
@@ -254,7 +257,8 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
             yield from writer.save(step)
         if asked and orders.paused:
             yield from writer.pause(step)
-        if step >= t.steps or orders.stopped() or writer.bad_steps >= MOST_SKIPPED:
+        enough = due(step, t.eval_every, t.steps) and writer.settled
+        if step >= t.steps or enough or orders.stopped() or writer.bad_steps >= MOST_SKIPPED:
             break
         batches = batches_of(run, step)
         watch.takes(step + 1, batches)
@@ -275,6 +279,10 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
             yield from writer.note(Noted("info", f"steps run without a CUDA graph, more slowly: {reason}"))
 
     yield from watch.over(writer.flush(wait=True))
+    if step < t.steps and writer.settled:
+        yield from writer.note(
+            Noted("info", f"dev was no better {t.patience} times in a row: done before {t.steps} steps")
+        )
     if session.at(step) is None:
         yield from writer.save(step)
     yield from writer.finish(step)
@@ -400,11 +408,7 @@ def resume(name: str, changes: dict[str, Any], force: bool, stop: Callable[[], b
     """A session from where its journal ends, if it still is the same run."""
     with sessions.open_(name, write=True) as session:
         recipe = recipes.override(session.recipe, changes)
-        if session.journal.last_step() >= recipe.train.steps and session.ending() == "done":
-            raise UsageError(
-                f"session {name} has taken all its {recipe.train.steps} steps",
-                f"`zolite resume {name} --set train.steps={2 * recipe.train.steps} --force` goes on",
-            )
+        refuse_done(session, recipe.train)
         run = prepare(recipe, fresh=not session.steps())
         serious, mild = differences(run, session)
         if serious and not force:
@@ -419,6 +423,21 @@ def resume(name: str, changes: dict[str, Any], force: bool, stop: Callable[[], b
         text = "; ".join(serious + mild)
         notes = (f"{text}: the steps from here on may not be those of an uninterrupted run",) if text else ()
         yield from train(dataclasses.replace(run, notes=run.notes + notes), session, stop)
+
+
+def refuse_done(session: Session, t: TrainPart) -> None:
+    """A session that has nothing left to do."""
+    name = session.name
+    if session.ending() == "done" and session.journal.last_step() >= t.steps:
+        raise UsageError(
+            f"session {name} has taken all its {t.steps} steps",
+            f"`zolite resume {name} --set train.steps={2 * t.steps} --force` goes on",
+        )
+    if session.ending() == "done" and settled(session.journal.evaluations(), t.patience):
+        raise UsageError(
+            f"session {name} is done: dev was no better {t.patience} times in a row",
+            f"`zolite resume {name} --set train.patience=0` goes on",
+        )
 
 
 def turn(session: Session, run: Run) -> None:

@@ -17,7 +17,7 @@ from zolite.core.rule import schedule
 from zolite.engine import probe
 from zolite.errors import DiskFull
 from zolite.events import Continued, Evaluated, Event, Finished, Noted, Paused, Saved, StepDone
-from zolite.history import kept
+from zolite.history import kept, settled
 from zolite.journal import SKIPPED
 from zolite.orders import LOOK_SECONDS, Orders
 from zolite.replay import held
@@ -70,6 +70,11 @@ class Writer:
         """Has dev been looked at after that step?"""
         return any(e.step == step and e.split == "dev" for e in self.scores)
 
+    @property
+    def settled(self) -> bool:
+        """Has dev not been better for as long as the recipe has patience?"""
+        return settled(self.scores, self.run.recipe.train.patience)
+
     def due(self) -> bool:
         return time.monotonic() - self.flushed >= self.patience
 
@@ -119,7 +124,7 @@ class Writer:
         yield from self.note(Continued(step))
 
     def finish(self, step: int) -> Iterator[Event]:
-        done = "done" if step >= self.run.recipe.train.steps else "interrupted"
+        done = "done" if step >= self.run.recipe.train.steps or self.settled else "interrupted"
         reason = "diverged" if self.bad_steps >= MOST_SKIPPED else done
         peak = probe.peak_bytes(self.run.engine.loaded.device)
         yield from self.note(Finished(step, reason, time.monotonic() - self.began, self.skipped, peak))
@@ -153,7 +158,9 @@ class Writer:
             bad = bool(row.flags & SKIPPED)
             self.skipped, self.bad_steps = self.skipped + bad, self.bad_steps + 1 if bad else 0
             self.band.add(row.step, row.loss)
-            yield StepDone(row.step, float(measured.mean()), row.lr, seconds, used, peak, padding, bad)
+            yield StepDone(
+                row.step, float(measured.mean()), row.lr, seconds, used, peak, padding, bad, self.band.smooth
+            )
 
     def _row(self, step: int, coefs: Tensor, losses: Tensor, seconds: float, used: int) -> StepRow:
         bad = not bool(torch.isfinite(losses).all())
