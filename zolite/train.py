@@ -144,6 +144,7 @@ def tuned(run: Run, given: TrainPart) -> Run:
         return dataclasses.replace(
             run, notes=(*run.notes, "out of memory in measuring ε and the rate: the tables' are taken")
         )
+    found = found.careful() if run.engine.adapter.moved else found
     length = found.length(t.steps, t.schedule)
     lr, eps = step_sizes(recipe.method, recipe.adapter.space, (length / found.signal, found.eps, length))
     t = dataclasses.replace(t, lr=given.lr or lr, eps=given.eps or eps)

@@ -6,13 +6,15 @@ which grows as ε². How far apart slopes at neighbouring radii are says both: D
 
 Learning rate. Of a run's motion only a trace is learning, the rest is a random walk: T steps of length ρ that falls
 evenly to 0 walk R = ρ √(T/3) a coordinate. The radii say what a random step costs, (L(θ + Rz) + L(θ − Rz)) / 2 − L(θ);
-R is where that is WALK nats, and ρ = R √(3/T). Rules that take the slope's size away step by ρ, others by ρ / slope.
-Everything is measured in pairs, as training measures it: L(θ) is what the smallest radii say.
+R is where that is WALK nats, and ρ = R √(3/T). What begins with a readout is near an optimum already, where walks that
+long lose more than they find: there it is AFTER_READOUT nats, so much nearer as a parabola says. Rules that take the
+slope's size away step by ρ, others by ρ / slope. Everything is measured in pairs, as training measures it: L(θ) is
+what the smallest radii say.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +29,7 @@ FLAT = 3  # of the first radii: there the loss is that at θ, but for rounding
 DIRECTIONS, BATCHES = 4, 2  # at most
 SHARE = 5  # of a run's steps, one in so many may be spent on it
 WALK = 0.05  # nats that a run's random walk may cost
+AFTER_READOUT = 0.0005  # the same of a run that begins with a readout
 WEAK = 2.0  # signal over noise below which a run learns little
 EVENLY = 3.0  # √(T / EVENLY): a walk of T steps that fall evenly to 0, over its first step
 CONSTANT = 1.0
@@ -37,7 +40,8 @@ class Found:
     eps: float
     signal: float  # root mean square of the slopes at ε
     noise: float  # expected error of one
-    reach: float  # R: how far a random step goes for WALK nats, a coordinate
+    reach: float  # R: how far a random step goes for `walk` nats, a coordinate
+    walk: float = WALK
 
     @property
     def clear(self) -> bool:
@@ -46,6 +50,10 @@ class Found:
     def length(self, steps: int, schedule: str) -> float:
         """ρ, of the first step."""
         return self.reach * math.sqrt({"linear": EVENLY, "constant": CONSTANT}[schedule] / steps)
+
+    def careful(self) -> "Found":
+        """For a run that begins with a readout."""
+        return replace(self, reach=self.reach * math.sqrt(AFTER_READOUT / WALK), walk=AFTER_READOUT)
 
 
 def effort(steps: int) -> tuple[int, int]:
@@ -98,7 +106,8 @@ def crossing(rise: Sequence[float], level: float) -> float:
 def reasons(found: Found, t: TrainPart, given: TrainPart) -> tuple[str, ...]:
     """What was chosen, in words."""
     eps = f"ε {t.eps:.2g}: there a slope of {found.signal:.2g} is known to ± {found.noise:.1g}"
-    lr = f"learning rate {t.lr:.2g}: {t.steps} steps then walk about {found.reach:.2g} a coordinate, for {WALK:g} nats"
+    walk = f"{t.steps} steps then walk about {found.reach:.2g} a coordinate, for {found.walk:g} nats"
+    lr = f"learning rate {t.lr:.2g}: {walk}"
     return (*(() if given.eps else (eps,)), *(() if given.lr else (lr,)))
 
 
