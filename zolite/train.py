@@ -281,9 +281,8 @@ def train(run: Run, session: Session, stop: Callable[[], bool] = lambda: False) 
 
     yield from watch.over(writer.flush(wait=True))
     if step < t.steps and writer.settled:
-        yield from writer.note(
-            Noted("info", f"dev was no better {t.patience} times in a row: done before {t.steps} steps")
-        )
+        text = f"dev was no better {t.patience} times in a row: done before {t.steps} steps"
+        yield from writer.note(Noted("info", f"{text}; `zolite export {session.name} --step best` takes the best"))
     if session.at(step) is None:
         yield from writer.save(step)
     yield from writer.finish(step)

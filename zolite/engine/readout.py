@@ -208,16 +208,17 @@ def _inputs(sites: Sequence[Site]) -> Iterator[list[Tensor]]:
 
 def outwards(reader: Reader, site: Site, rows: Sequence[Example]) -> Tensor:
     """What a site has to say at the label's place to move one label's logit alone, against the mean's: (D, C)."""
-    device, width = reader.head.device, site.layer.b.shape[-2]
-    way = torch.randn(len(rows), width, generator=torch.Generator().manual_seed(0)).to(device)
-    slopes = torch.empty(len(rows), len(reader.head), device=device)
+    width = site.layer.b.shape[-2]
+    way = torch.randn(len(rows), width, generator=torch.Generator().manual_seed(0))
+    slopes = torch.empty(len(rows), len(reader.head))
     for batch, ends, forward in _forwards(reader, rows):
-        with _pushed(site, way[batch], ends) as sizes:
+        here = way[batch].to(ends.device)
+        with _pushed(site, here, ends) as sizes:
             up = forward()
-        with _pushed(site, -way[batch], ends):
-            slopes[batch] = (up - forward()) / (2 * sizes[0])
+        with _pushed(site, -here, ends):
+            slopes[batch] = ((up - forward()) / (2 * sizes[0])).cpu()
     slopes = slopes - slopes.mean(1, keepdim=True)
-    soft = SOFT * len(rows) * torch.eye(width, device=device)
+    soft = SOFT * len(rows) * torch.eye(width)
     derivative = torch.linalg.solve(way.mT @ way + soft, way.mT @ slopes).mT
     found: Tensor = torch.linalg.pinv(derivative, rtol=1e-3)
     return found
@@ -323,7 +324,7 @@ def install_(engine: Engine, site: Site, x: Tensor, outwards: Tensor, weight: Te
     Each row of A is made as long as those drawn are: of x, they see as much.
     """
     a, b = _factors(engine, site).values()
-    x, weight = x.to(a), weight.to(a)
+    x, outwards, weight = x.to(a), outwards.to(a), weight.to(a)
     q, inner = torch.linalg.qr(outwards)
     u, s, v = torch.linalg.svd(inner @ weight, full_matrices=False)
     k = min(len(a), int((s > 1e-4 * s[0]).sum()))
