@@ -41,10 +41,11 @@ from zolite.evaluate import evaluate
 from zolite.events import Evaluated, Noted
 from zolite.history import best_step
 from zolite.model import load as models
+from zolite.pace import readout_rows
 from zolite.paths import paths
 from zolite.recipe import Recipe
 from zolite.replay import read_
-from zolite.train import READOUT_SHARE, Examples, Run, assemble, encode_all, facts_of, train, tuned
+from zolite.train import Examples, Run, assemble, encode_all, facts_of, train, tuned
 
 FORWARDS, LONG = 4000, 20_000
 STEADY_STEPS = 600
@@ -137,7 +138,7 @@ def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
     """Through a session; ends at the checkpoint that is best on dev."""
     spent = 0
     if given.adapter.space == "lora-b":
-        _, rows = readout_(run.engine, run.examples, int(READOUT_SHARE * job.forwards * BATCH))
+        _, rows = readout_(run.engine, run.examples, readout_rows(run.recipe))
         spent += math.ceil(rows / BATCH)
     run = replace(run, recipe=replace(run.recipe, adapter=replace(run.recipe.adapter, readout=False)))
     directions, batches = tuning.effort(job.forwards // 2)

@@ -131,7 +131,7 @@ def test_state_follows_the_run() -> None:
 def test_the_mean_is_unbiased_and_ignores_skipped_steps() -> None:
     """A constant loss has that mean from its first step on, whatever is skipped between."""
     state = after([STARTED, step(1, 2.0), step(2, math.nan, skipped=True), step(3, math.inf), step(4, 2.0)])
-    assert state.mean == pytest.approx(2.0)
+    assert state.moving.loss == pytest.approx(2.0)
     assert state.skipped == 2
 
 
@@ -140,8 +140,8 @@ def test_speed_forgets_the_past() -> None:
     slow = [step(n, seconds=2.0) for n in range(1, 50)]
     fast = [step(n, seconds=0.1) for n in range(50, 1000)]
     state = after([replace(STARTED, steps=1099), *slow, *fast])
-    assert state.rate == pytest.approx(10, rel=0.05)
-    assert state.eta == pytest.approx(10, rel=0.05)
+    assert state.moving.rate == pytest.approx(10, rel=0.05)
+    assert state.left == pytest.approx(10, rel=0.05)
 
 
 def test_a_lower_loss_and_a_higher_accuracy_are_better() -> None:

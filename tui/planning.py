@@ -16,7 +16,7 @@ from zolite.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.facts import ModelSpec
 from zolite.ledger import Ledger, Rows, ledger, peak
 from zolite.machine import Hardware
-from zolite.pace import evaluation_seconds, step_seconds
+from zolite.pace import beside_seconds, step_seconds
 from zolite.plan import Planning, Rejected
 from zolite.recipe import Recipe
 from zolite.text import human_bytes
@@ -159,13 +159,13 @@ def priced(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows, corr
     lines = planner.corrected(ledger(hardware, spec, full, rows), correction)
     by = correction.seconds_of(full.model.quant, full.model.name)
     step = by * step_seconds(hardware, spec, full, rows)
-    evaluations = by * evaluation_seconds(hardware, spec, full, rows)
+    beside = by * beside_seconds(hardware, spec, full, rows)
     return Priced(
         recipe=recipe,
         ledger=lines,
         budget_bytes=hardware.total_bytes,
         seconds_per_step=step,
-        total_seconds=full.train.steps * step + evaluations,
+        total_seconds=full.train.steps * step + beside,
         backprop_bytes=needed(hardware, spec, full.adapter.rank, longest),
         problem=planner.refusal(hardware, spec, full, rows),
     )

@@ -7,7 +7,7 @@ advance(state, news)      as often as there is news; however it is cut up, the s
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from math import exp, isfinite, nan, sqrt
+from math import isfinite, nan, sqrt
 from statistics import fmean, pstdev
 from struct import unpack
 from typing import NamedTuple
@@ -24,13 +24,12 @@ from zolite.events import (
     Started,
 )
 from zolite.journal import SKIPPED, MemoryRow, StepRow
+from zolite.moving import Moving
 from zolite.render import HUGE, metric_text
 from zolite.text import human_bytes, human_seconds, one_line
 
 from .series import Series
 
-MEAN_STEPS = 50  # the smoothed loss looks back about so many steps
-RATE_SECONDS = 20.0  # and the speed so long
 RECENT = 200  # steps that the signal is measured over
 SLOPES = 1000  # projected gradients in the histogram
 TOLD = 500  # events that are remembered
@@ -97,10 +96,7 @@ class RunState:
     saved: list[int] = field(default_factory=list)
     told: deque[Told] = field(default_factory=lambda: deque(maxlen=TOLD))
     count: int = 0  # events ever told, so that a log knows which are new
-    mean_sum: float = 0.0
-    mean_weight: float = 0.0
-    rate_steps: float = 0.0
-    rate_seconds: float = 0.0
+    moving: Moving = field(default_factory=Moving)
     block: list[float] = field(default_factory=list)  # slopes of the ratio that is being gathered
 
     @property
@@ -125,18 +121,9 @@ class RunState:
         return nan if self.losses.newest is None else self.losses.newest
 
     @property
-    def mean(self) -> float:
-        return self.mean_sum / self.mean_weight if self.mean_weight else nan
-
-    @property
-    def rate(self) -> float:
-        """Steps a second."""
-        return self.rate_steps / self.rate_seconds if self.rate_seconds > 0 else nan
-
-    @property
     def left(self) -> float:
-        """Seconds until the last step, at that rate."""
-        return max(0, self.steps - self.step) / self.rate if self.rate > 0 else nan
+        """Seconds until the last step."""
+        return self.moving.left(self.steps - self.step)
 
     def dev(self) -> list[Evaluated]:
         """The evaluations that say which step is best."""
@@ -162,10 +149,7 @@ def advance(state: RunState, news: News) -> RunState:
 def _step(state: RunState, row: StepRow) -> None:
     state.last, state.finished = row, None
     state.peak_bytes = max(state.peak_bytes, row.memory_bytes)
-    seconds = max(0.0, row.seconds) if isfinite(row.seconds) else 0.0
-    fade = exp(-seconds / RATE_SECONDS)
-    state.rate_steps = state.rate_steps * fade + 1
-    state.rate_seconds = state.rate_seconds * fade + seconds
+    state.moving.took(max(0.0, row.seconds) if isfinite(row.seconds) else 0.0)
     for series, value in ((state.rates, row.lr), (state.scales, row.eps)):
         if isfinite(value) and value != series.newest:
             series.append(row.step, value)
@@ -174,11 +158,9 @@ def _step(state: RunState, row: StepRow) -> None:
     if row.flags & SKIPPED or not isfinite(loss) or abs(loss) >= HUGE:
         state.skipped += 1
         return
-    keep = 1 - 1 / MEAN_STEPS
-    state.mean_sum = state.mean_sum * keep + loss
-    state.mean_weight = state.mean_weight * keep + 1
+    state.moving.lost(loss)
     state.losses.append(row.step, loss)
-    state.means.append(row.step, state.mean)
+    state.means.append(row.step, state.moving.loss)
     _slopes(state, row)
 
 

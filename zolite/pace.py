@@ -28,6 +28,7 @@ LAUNCH_CPU = 20e-6  # an operation of torch on a CPU
 ONCE = 40  # small kernels of a step outside its layers
 GENERIC = 26  # bytes a number that transformers' norms move, through float32; also what turning queries takes
 
+READOUT_SHARE = 0.4  # of a run's forwards that a start in closed form may take, if it takes more than one site
 EAGER_KERNELS = 24  # small ones of a layer of transformers' decoder
 
 
@@ -51,12 +52,20 @@ def step_seconds(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows
     return max(1.0, whole) * _forward(hardware, model, forward) + _around(hardware, spec, recipe)
 
 
-def evaluation_seconds(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> float:
-    """All evaluations of a run."""
+def beside_seconds(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> float:
+    """What a run does beside its steps: all evaluations, and a start in closed form that takes as long as it may."""
     model, t = laid_out(hardware, spec, recipe), recipe.train
     each = max(1, EVAL_TOKENS // (rows.sequences * rows.tokens))
     once = _forward(hardware, model, Forward(1, each * rows.sequences, rows.tokens, each * rows.positions))
-    return (1 + -(-t.steps // t.eval_every)) * -(-t.eval_rows // each) * once
+    looks = (1 + -(-t.steps // t.eval_every)) * -(-t.eval_rows // each) if rows.evaluated else 0
+    start = readout_rows(recipe) if rows.labels and recipe.adapter.readout and recipe.adapter.space == "lora-b" else 0
+    return (looks + start / each) * once
+
+
+def readout_rows(recipe: Recipe) -> int:
+    """As many rows as a start in closed form may read, if it takes more than one site: a share of the run's."""
+    t = recipe.train
+    return int(READOUT_SHARE * t.steps * t.batch * methods.forwards_per_step(recipe.method, t))
 
 
 def _around(hardware: Hardware, spec: ModelSpec, recipe: Recipe) -> float:

@@ -23,7 +23,7 @@ from zolite.errors import DoesNotFit, UsageError
 from zolite.facts import ModelSpec
 from zolite.ledger import Ledger, Line, Rows, ledger, ours, peak
 from zolite.machine import Hardware
-from zolite.pace import evaluation_seconds, step_seconds
+from zolite.pace import beside_seconds, step_seconds
 from zolite.recipe import QUANTS, SPACES, DataPart, Recipe
 from zolite.survey import survey
 from zolite.text import human_bytes, human_seconds, parsed_bytes
@@ -168,7 +168,7 @@ def _timed(
     by = correction.seconds_of(recipe.model.quant, recipe.model.name)
     step = by * step_seconds(hardware, spec, recipe, rows)
     total = recipe.train.steps * step
-    total += by * evaluation_seconds(hardware, spec, recipe, rows) if rows.evaluated else 0
+    total += by * beside_seconds(hardware, spec, recipe, rows)
     if total > LONGEST_RUN:
         return Rejected(spec, recipe, f"{recipe.train.steps:,} steps would take {human_seconds(total)}", peak(lines))
     return Plan(spec, recipe, lines, step, total, quality(spec, recipe.model.quant, step))

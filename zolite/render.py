@@ -14,7 +14,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from math import exp, isfinite, isnan, nan
+from math import isfinite, isnan
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -34,11 +34,10 @@ from zolite.events import (
     StepDone,
     to_json,
 )
+from zolite.moving import Moving
 from zolite.text import human_bytes, human_number, human_rate, human_seconds, one_line
 
 KEPT = 512  # points of a curve that are remembered, however long the run
-MEAN_STEPS = 50  # the moving mean looks back about this many steps
-RATE_SECONDS = 20.0  # the speed looks back about this long
 HUGE = 1e30  # a loss beyond this has diverged: it counts as not finite, and differences stay below overflow
 
 
@@ -77,10 +76,7 @@ class RunState:
     losses: list[tuple[int, float, float]] = field(default_factory=list)  # (step, loss, moving mean), thinned
     stride: int = 1  # one finite loss in this many is kept
     measured: int = 0  # finite losses seen
-    mean_sum: float = 0.0
-    mean_weight: float = 0.0
-    rate_steps: float = 0.0
-    rate_seconds: float = 0.0
+    moving: Moving = field(default_factory=Moving)
     evals: list[History] = field(default_factory=list)
     saved: int | None = None
     warning: str = ""
@@ -90,19 +86,9 @@ class RunState:
         return self.started.steps if self.started else 0
 
     @property
-    def mean(self) -> float:
-        """The moving mean of the loss; dividing by the weights' sum makes the first steps unbiased."""
-        return self.mean_sum / self.mean_weight if self.mean_weight else nan
-
-    @property
-    def rate(self) -> float:
-        """Steps a second."""
-        return self.rate_steps / self.rate_seconds if self.rate_seconds > 0 else nan
-
-    @property
-    def eta(self) -> float:
-        """Seconds left."""
-        return max(0, self.steps - self.step) / self.rate if self.rate > 0 else nan
+    def left(self) -> float:
+        """Seconds until the last step."""
+        return self.moving.left(self.steps - self.step)
 
 
 def advance(state: RunState, event: Event) -> None:
@@ -126,17 +112,13 @@ def advance(state: RunState, event: Event) -> None:
 
 def _advance_step(state: RunState, event: StepDone) -> None:
     state.last, state.step = event, event.step
-    fade = exp(-max(0.0, event.seconds) / RATE_SECONDS)
-    state.rate_steps = state.rate_steps * fade + 1
-    state.rate_seconds = state.rate_seconds * fade + max(0.0, event.seconds)
+    state.moving.took(max(0.0, event.seconds))
     if event.skipped or not _usable(event.loss):
         state.skipped += 1
         return
-    keep = 1 - 1 / MEAN_STEPS
-    state.mean_sum = state.mean_sum * keep + event.loss
-    state.mean_weight = state.mean_weight * keep + 1
+    state.moving.lost(event.loss)
     if state.measured % state.stride == 0:
-        state.losses.append((event.step, event.loss, state.mean))
+        state.losses.append((event.step, event.loss, state.moving.loss))
     state.measured += 1
     if len(state.losses) > KEPT:
         state.losses, state.stride = state.losses[::2], state.stride * 2
@@ -203,9 +185,9 @@ def _step_line(event: StepDone, state: RunState) -> str:
     budget = f" of {human_bytes(state.started.budget_bytes)}" if state.started else ""
     parts = (
         f"step {event.step}/{state.steps}",
-        loss + ("" if isnan(state.mean) else f" (mean {human_number(state.mean)})"),
-        human_rate(state.rate),
-        f"{human_seconds(state.eta)} left",
+        loss + ("" if isnan(state.moving.loss) else f" (mean {human_number(state.moving.loss)})"),
+        human_rate(state.moving.rate),
+        f"{human_seconds(state.left)} left",
         f"memory {human_bytes(event.memory_bytes)}, peak {human_bytes(event.peak_bytes)}{budget}",
     )
     return "  ".join(parts)
@@ -349,7 +331,7 @@ def _progress(state: RunState, width: int, height: int) -> Iterable[Text]:
         done = f"{one_line(state.finished.reason)} in {human_seconds(state.finished.seconds)}"
         end = Text(place) + Text(f"  {symbol} {done}", style)
     else:
-        end = Text(f"{place}  {human_seconds(state.eta)} left")
+        end = Text(f"{place}  {human_seconds(state.left)} left")
     return [bar(share, width - end.cell_len) + end]
 
 
@@ -364,9 +346,9 @@ def _numbers(state: RunState, width: int, height: int) -> Iterable[Text]:
     if state.last is None:
         return []
     loss = "skipped" if state.last.skipped else human_number(state.last.loss)
-    mean = human_number(state.mean)
+    mean = human_number(state.moving.loss)
     skipped = Text(f"▲ {state.skipped:,} skipped" if state.skipped else "0 skipped", "yellow" if state.skipped else "")
-    words = (f"loss {loss}", f"mean {mean}", human_rate(state.rate), f"lr {state.last.lr:.3g}")
+    words = (f"loss {loss}", f"mean {mean}", human_rate(state.moving.rate), f"lr {state.last.lr:.3g}")
     return _flow([*map(Text, words), skipped], width)
 
 

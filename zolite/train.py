@@ -29,7 +29,7 @@ from zolite.composition import step_sizes
 from zolite.core.build import Nets, blank, build
 from zolite.core.estimator import Estimate, Estimator, refreshed
 from zolite.core.key import Key, Step
-from zolite.core.methods import forwards_per_step, method
+from zolite.core.methods import method
 from zolite.core.rule import Rule
 from zolite.core.space import Space
 from zolite.core.state import State, split_state
@@ -49,6 +49,7 @@ from zolite.learned import networks
 from zolite.model import load as models
 from zolite.model.loss import Tokens
 from zolite.orders import Orders
+from zolite.pace import readout_rows
 from zolite.paths import paths
 from zolite.recipe import Recipe, TrainPart
 from zolite.replay import catch_up_, given_of, held, intact, read_, rebuild
@@ -59,7 +60,6 @@ from zolite.writer import MOST_SKIPPED, Writer
 Examples = dict[str, Sequence[Example]]
 """Rows as token sequences, by split."""
 
-READOUT_SHARE = 0.4  # of a run's forwards that a start in closed form may take, if it takes more than one site
 SHRINK = 3.0  # of the learning rate after a loss that left its band
 VERSIONED = ("zolite", "torch", "transformers", "bitsandbytes")
 LAYOUT = (("data", "path"), ("model", "device"), ("train", "vram_gib"), ("train", "patience"))
@@ -123,8 +123,7 @@ def begun(run: Run) -> Run:
     if part.start:
         return dataclasses.replace(run, notes=run.notes + start.put_(run.engine.adapter, part, source.base))
     readable = part.readout and part.space == "lora-b"  # where A is trained too, a readout makes it stiff
-    t = run.recipe.train
-    most = int(READOUT_SHARE * t.steps * t.batch * forwards_per_step(run.recipe.method, t))
+    most = readout_rows(run.recipe)
     found = guard.attempt(partial(readout_, run.engine, run.examples, most)) if readable else ("", 0)
     if found is None:
         return dataclasses.replace(run, notes=(*run.notes, "out of memory in the readout: it ended there"))

@@ -1,5 +1,6 @@
 """Claims about the start in closed form: what it predicts is what the model then says, and sessions hold it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -140,3 +141,14 @@ def test_off_when_asked(recipe: Make, separable: str) -> None:
     off = recipe(data__path=separable)
     lora = recipes.override(off, {"adapter.space": "lora", "adapter.readout": True})
     assert not prepare(off).choices and not prepare(lora).choices
+
+
+def test_numbers_that_are_none(recipe: Make) -> None:
+    """Features that overflowed say nothing, and break nothing."""
+    make = torch.Generator().manual_seed(0)
+    x, answers = torch.randn(40, 6, generator=make), torch.randint(0, 2, (40,), generator=make)
+    x[:, 0] = 2.0 * answers - 1
+    x[3, 1], x[4, 2] = math.inf, math.nan
+    rows, site = Seen({"a": x}, {"a": x}, torch.zeros(40, 2), answers), Site("a", None, None)  # type: ignore[arg-type]
+    weight, loss = fit(rows, rows, site)
+    assert torch.isfinite(weight).all() and loss < 0.1

@@ -444,7 +444,7 @@ def test_replay(play: Play, size: tuple[int, int]) -> None:
         assert isinstance(screen, ReplayScreen)
         await until(pilot, lambda: "240/240" in shown(pilot))
         assert "✓ done" in shown(pilot) and cut(pilot) == []
-        end = screen.player and screen.player.state.mean
+        end = screen.player and screen.player.state.moving.loss
         scrubber = screen.query_one(Scrubber)
         scrubber.focus()
         await pilot.press("home")
@@ -458,7 +458,7 @@ def test_replay(play: Play, size: tuple[int, int]) -> None:
         await until(pilot, lambda: "×8" in shown(pilot) and scrubber.step > 140)
         await pilot.press("end")
         await until(pilot, lambda: "240/240" in shown(pilot))
-        assert screen.player and screen.player.state.mean == end
+        assert screen.player and screen.player.state.moving.loss == end
 
     play(lambda: ReplayScreen(RECORDED), scenario, size)
 

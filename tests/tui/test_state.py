@@ -121,7 +121,7 @@ def test_losses_that_are_no_numbers() -> None:
     state = advance(RunState(ABOUT), News(rows))
     assert (state.skipped, state.step, state.loss) == (4, 6, 5.0)
     assert [p.step for p in state.losses.window(0, 9, 9)] == [1, 6]
-    assert 3.0 < state.mean < 5.0
+    assert 3.0 < state.moving.loss < 5.0
 
 
 def test_status() -> None:
@@ -157,8 +157,8 @@ def test_rate_and_time_left(seconds: list[float], steps: int) -> None:
     state = advance(
         RunState(replace(ABOUT, steps=steps)), News([row(i, 1.0, seconds=s) for i, s in enumerate(seconds, 1)])
     )
-    assert 1 / max(seconds) * 0.999 <= state.rate <= 1 / min(seconds) * 1.001
-    assert state.left == pytest.approx(max(0, steps - len(seconds)) / state.rate)
+    assert 1 / max(seconds) * 0.999 <= state.moving.rate <= 1 / min(seconds) * 1.001
+    assert state.left == pytest.approx(max(0, steps - len(seconds)) / state.moving.rate)
 
 
 def test_step_sizes() -> None:

@@ -147,7 +147,7 @@ class CompareScreen(Screen[None]):
             Content(state.about.name),
             Content.styled(f"{symbol} {word}", style),
             Content(f"{state.step:,}/{state.steps:,}"),
-            Content(human_number(state.mean)),
+            Content(human_number(state.moving.loss)),
             Content(f"{metric_text(best)} at {best.step:,}" if best else "–"),
             Content(f"{t.lr:.3g}"),
             Content(f"{t.eps:.3g}"),

@@ -113,14 +113,14 @@ def _progress(state: RunState, width: int, mode: str) -> Content:
 
 def _numbers(state: RunState, width: int, tokens_per_step: float) -> list[Content]:
     """One line, and a second where it has to be."""
-    parts = [Content.assemble(("loss ", MUTED), (human_number(state.mean), "bold"))]
+    parts = [Content.assemble(("loss ", MUTED), (human_number(state.moving.loss), "bold"))]
     dev, best = state.dev(), state.best()
     if dev and best:
         at = "" if best is dev[-1] else f", best {metric_text(best)} at {best.step:,}"
         parts.append(Content.assemble((f"dev {dev[-1].metric} ", MUTED), (metric_text(dev[-1]), "bold"), at))
-    parts.append(Content(human_rate(state.rate)))
-    if tokens_per_step and isfinite(state.rate):
-        parts.append(Content(f"~{_count(tokens_per_step * state.rate)} tokens/s"))
+    parts.append(Content(human_rate(state.moving.rate)))
+    if tokens_per_step and isfinite(state.moving.rate):
+        parts.append(Content(f"~{_count(tokens_per_step * state.moving.rate)} tokens/s"))
     if state.skipped:
         parts.append(Content.from_markup("[$text-warning]▲ $n skipped[/]", n=f"{state.skipped:,}"))
     return _flow(parts, width)[:2]

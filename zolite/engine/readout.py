@@ -33,7 +33,7 @@ DEPTH = 0.6  # of the model's blocks, counted from the last: those before say li
 MISSES = 3  # sites, one after the other, that promised more than they kept, until it ends
 LEAST = 0.002  # of dev's loss that a site must be worth
 MOST_ROWS = 4096  # more teach a readout little
-ROOM = 2**30  # bytes of features, in the host's memory
+ROOM = 2**31  # bytes of features, in the host's memory
 TOKENS = 4096  # a forward
 PUSHED = 512  # rows at most that a derivative is measured on
 PUSH = 0.1  # length of a push, over that of the stream there
@@ -217,7 +217,7 @@ def outwards(reader: Reader, site: Site, rows: Sequence[Example]) -> Tensor:
             up = forward()
         with _pushed(site, -here, ends):
             slopes[batch] = ((up - forward()) / (2 * sizes[0])).cpu()
-    slopes = slopes - slopes.mean(1, keepdim=True)
+    slopes = torch.nan_to_num(slopes - slopes.mean(1, keepdim=True), 0, 0, 0)
     soft = SOFT * len(rows) * torch.eye(width)
     derivative = torch.linalg.solve(way.mT @ way + soft, way.mT @ slopes).mT
     found: Tensor = torch.linalg.pinv(derivative, rtol=1e-3)
@@ -258,9 +258,7 @@ class Measure:
     def of(cls, x: Tensor, others: Tensor) -> "Measure":
         unit = x.square().mean(0).sqrt().clamp(min=1e-6) * x.shape[1] ** 0.5
         others = (others / unit).double() * (QUIET * x.shape[1] / len(others)) ** 0.5
-        squares, turn = torch.linalg.eigh(
-            others @ others.mT
-        )  # in float64: some activations are a thousand times others
+        squares, turn = torch.linalg.eigh(others @ others.mT)  # some are a thousand times others, squared a million
         squares = squares.clamp(min=1e-12 * float(squares[-1]))
         main = others.mT @ turn / squares.sqrt()
         return cls(unit, main.to(x), (1 + squares).rsqrt().to(x))
@@ -282,7 +280,8 @@ def fit(train: Seen, dev: Seen, site: Site, ridge: float | None = None, rounds: 
 
     Ridge by ridge, each from where the stronger one ended; or one alone.
     """
-    x, others, y = (t.float() for t in (train.xs[site.name], train.others[site.name], dev.xs[site.name]))
+    seen = (train.xs[site.name], train.others[site.name], dev.xs[site.name])
+    x, others, y = (torch.nan_to_num(t.float(), 0, 0, 0) for t in seen)  # what overflows says nothing
     measure = Measure.of(x, others)
     x, y = measure.inwards(x), measure.inwards(y)
     mean = x.mean(0)
