@@ -34,8 +34,8 @@ RECENT = 200  # steps that the signal is measured over
 SLOPES = 1000  # projected gradients in the histogram
 TOLD = 500  # events that are remembered
 REDRAWS = 10  # a second, at most
-SHARE = 0.03  # of a core that showing a run may take
-SLOWEST = 1.0  # seconds between two redraws, whatever they take
+SHARE = 0.022  # of a core that drawing a run may take; reading it and being there take as much again
+SLOWEST = 1.5  # seconds between two redraws, whatever they take
 
 
 @dataclass(frozen=True)
