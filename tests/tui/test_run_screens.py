@@ -39,7 +39,7 @@ from zolite.export import formats
 from zolite.recipe import Recipe
 from zolite.session import MemoryRow, Session, StepRow
 
-from .conftest import ALL, SIZES
+from .conftest import SIZES
 
 RECORDED = Path(__file__).parent.parent / "data" / "run.jsonl"
 DEVICE = "NVIDIA GeForce RTX 3060"
@@ -198,7 +198,7 @@ PICTURES: dict[str, tuple[Opened, tuple[str, ...]]] = {
     "try": (lambda: TryScreen("first"), ("ready",)),
     "export": (lambda: ExportScreen("first"), ("best on dev",)),
 }
-PICTURED = {"run": ALL, "replay": ALL[:2], "compare": ALL[:2], "try": ALL[:1], "export": ALL[:1]}
+PICTURED = {"run": SIZES, "replay": SIZES[:2], "compare": SIZES[:2], "try": SIZES[:1], "export": SIZES[:1]}
 
 
 # --- Run
