@@ -3,12 +3,13 @@
 python docs/pictures.py [WORD …]     all of them, or those whose names contain a word
 
 The machine is a card of the catalogue, the sessions are a recorded run (tests/data/run.jsonl), the rows are the demo's.
-What commands of zolite are asked for is asked, but for talking and exporting, which would need the run's model.
+What commands of zolite are asked for is asked. To be talked to, the demo is trained for a few steps.
 """
 
 import asyncio
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,9 +35,12 @@ class Picture:
     keys: tuple[str, ...]
     words: str
     size: tuple[int, int] = (120, 40)
+    recorded: bool = False  # opened on the recorded run
+    trained: bool = False  # with a session that was, newest of all: the demo, for a few steps
 
 
 NEW = ("n", *["down"] * 5)
+ASKED = ["space" if letter == " " else letter for letter in "my parcel was left with a neighbour who is away"]
 PLAN = (*NEW, "enter", "wait", "demo", "wait", "3", "wait")
 SHOTS = {
     "home": Picture((), "✓ done"),
@@ -49,6 +53,8 @@ SHOTS = {
     "run": Picture(("enter",), "planned"),
     "run-80x24": Picture(("enter",), "loss", (80, 24)),
     "compare": Picture(("space", "down", "space", "c"), "B "),
+    "try": Picture(("t", "wait", "type", "enter"), "%", trained=True),
+    "replay": Picture(("end",), "240/240", recorded=True),
     "export": Picture(("e",), "folder"),
     "doctor": Picture(("1",), "✓ ok"),
     "methods": Picture(("2",), "Malladi"),
@@ -63,6 +69,9 @@ def main() -> None:
     for name, picture in SHOTS.items():
         if not words or any(word in name for word in words):
             with home():
+                if picture.trained:
+                    demo = [sys.executable, "-m", "zolite", "demo", "--steps", "4", "--plain"]
+                    subprocess.run(demo, stdout=subprocess.DEVNULL, check=True)
                 svg = plain(asyncio.run(taken(picture)))
             (PICTURES / f"{name}.svg").write_text(svg, encoding="utf-8")
             print(name)
@@ -100,6 +109,7 @@ def restored(name: str, share: float) -> None:
 async def taken(picture: Picture) -> str:
     from zolite.tui.app import ZoliteApp
     from zolite.tui.client import Client
+    from zolite.tui.screens.replay import ReplayScreen
 
     from zolite import doctor, machine
 
@@ -116,10 +126,11 @@ async def taken(picture: Picture) -> str:
                 return [asdict(check) for check in checks]
             return super().ask(*arguments, **how)
 
-    app = ZoliteApp(client=Told(), machine=lambda: card, config=Path("app.toml"))
+    first = (lambda: ReplayScreen(RECORDED)) if picture.recorded else None
+    app = ZoliteApp(first, client=Told(), machine=lambda: card, config=Path("app.toml"))
     app.animation_level = "none"
     async with app.run_test(size=picture.size) as pilot:
-        await until(pilot, "RTX 3060")
+        await until(pilot, "Play" if picture.recorded else "RTX 3060")
         for key in picture.keys:
             await step(pilot, key)
         await until(pilot, picture.words)
@@ -130,6 +141,8 @@ async def taken(picture: Picture) -> str:
 async def step(pilot: Pilot[None], key: str) -> None:
     if key == "wait":
         await pilot.pause(3)
+    elif key == "type":
+        await pilot.press(*ASKED)
     elif key == "demo":
         await pilot.click("#demo-rows")
     else:

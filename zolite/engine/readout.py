@@ -120,7 +120,8 @@ def _site_by_site(
             train, dev, count = _seen(reader, rows, sites), now, count + len(rows)
         else:
             dev = now
-    text = f"a readout of {len(rows)} rows in {kept} layers: loss on dev {first:.3f} → {dev.loss:.3f}"
+    layers = "1 layer" if kept == 1 else f"{kept} layers"
+    text = f"a readout of {len(rows)} rows in {layers}: loss on dev {first:.3f} → {dev.loss:.3f}"
     return (f"{text} before the first step" if kept else ""), count
 
 
