@@ -120,10 +120,11 @@ async def taken(picture: Picture) -> str:
 
         def ask(self, *arguments: str, **how: Any) -> Any:
             if arguments[0] == "doctor":
-                gpu = doctor.Gpu("NVIDIA GeForce RTX 3060", 12 * GIB, 11 * GIB, GIB, 2, (8, 6))
+                gpu = machine.Gpu("NVIDIA GeForce RTX 3060", 12 * GIB, 11 * GIB, GIB, (8, 6), programs=2)
                 torch = doctor.Torch("2.15.0", "13.2", True, ("sm_75", "sm_86"), "AVX2")
                 checks = doctor.checkup(doctor.Machine(doctor.Driver("590.44", (13, 2), (gpu,)), torch))
-                return [asdict(check) for check in checks]
+                loaded = doctor.Check("bitsandbytes", "ok", "native library for the GPU loaded")  # not where this runs
+                return [asdict(loaded if check.name == loaded.name else check) for check in checks]
             return super().ask(*arguments, **how)
 
     first = (lambda: ReplayScreen(RECORDED)) if picture.recorded else None
