@@ -15,7 +15,7 @@ from zolite.core import methods
 from zolite.facts import ModelSpec
 from zolite.ledger import Rows, laid_out, step_forwards, trained_numbers
 from zolite.machine import Hardware
-from zolite.recipe import Recipe
+from zolite.recipe import Recipe, looks_at, reads_out
 from zolite.working import EVAL_TOKENS, Forward, Model, paired, pieces
 
 PRODUCT = 0.92  # of the rate of a large product alone: power limit, and tiles that the last wave leaves idle
@@ -57,8 +57,8 @@ def beside_seconds(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Ro
     model, t = laid_out(hardware, spec, recipe), recipe.train
     each = max(1, EVAL_TOKENS // (rows.sequences * rows.tokens))
     once = _forward(hardware, model, Forward(1, each * rows.sequences, rows.tokens, each * rows.positions))
-    looks = (1 + -(-t.steps // t.eval_every)) * -(-t.eval_rows // each) if rows.evaluated else 0
-    start = readout_rows(recipe) if rows.labels and recipe.adapter.readout and recipe.adapter.space == "lora-b" else 0
+    looks = looks_at(t.steps, t.eval_every) * -(-t.eval_rows // each) if rows.evaluated else 0
+    start = readout_rows(recipe) if rows.labels and reads_out(recipe.adapter) else 0
     return (looks + start / each) * once
 
 

@@ -213,7 +213,7 @@ def reasons(given: Recipe, filled: Recipe, labels: int) -> tuple[str, ...]:
     """What was left open and is no measurement's to say, in words."""
     space, rank, t = filled.adapter.space, filled.adapter.rank, filled.train
     why = f"a readout of {labels} labels takes it" if rank > RANKS[space] else f"what {space} usually takes"
-    looks = 1 + -(-t.steps // t.eval_every)
+    looks = looks_at(t.steps, t.eval_every)
     share = looks * t.eval_rows / (t.steps * t.batch * 2)
     known = (
         (given.adapter.rank, f"rank {rank}: {why}"),
@@ -233,7 +233,17 @@ def evaluations(t: TrainPart) -> tuple[int, int]:
     tenth = t.steps * t.batch * 2 // 10
     looks = min(MOST_LOOKS, max(2, tenth // (t.eval_rows or FEW_ROWS)))
     every = t.eval_every or -(-t.steps // (looks - 1))
-    return every, t.eval_rows or min(MOST_ROWS, max(LEAST_ROWS, tenth // (1 + -(-t.steps // every))))
+    return every, t.eval_rows or min(MOST_ROWS, max(LEAST_ROWS, tenth // looks_at(t.steps, every)))
+
+
+def looks_at(steps: int, every: int) -> int:
+    """Evaluations of a run: before the first step, every so many, and after the last."""
+    return 1 + -(-steps // every)
+
+
+def reads_out(part: AdapterPart) -> bool:
+    """Does a run on rows with labels begin with a readout? Where A is trained too, that makes it stiff."""
+    return part.readout and part.space == "lora-b" and not part.start
 
 
 def settings() -> list[tuple[str, str, Any, str]]:

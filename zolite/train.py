@@ -122,9 +122,9 @@ def begun(run: Run) -> Run:
     part, source = run.recipe.adapter, run.engine.loaded.source
     if part.start:
         return dataclasses.replace(run, notes=run.notes + start.put_(run.engine.adapter, part, source.base))
-    readable = part.readout and part.space == "lora-b"  # where A is trained too, a readout makes it stiff
-    most = readout_rows(run.recipe)
-    found = guard.attempt(partial(readout_, run.engine, run.examples, most)) if readable else ("", 0)
+    if not recipes.reads_out(part):
+        return run
+    found = guard.attempt(partial(readout_, run.engine, run.examples, readout_rows(run.recipe)))
     if found is None:
         return dataclasses.replace(run, notes=(*run.notes, "out of memory in the readout: it ended there"))
     return dataclasses.replace(run, choices=(*run.choices, found[0])) if found[0] else run

@@ -120,6 +120,16 @@ def test_nothing_is_left_where_nothing_helps(recipe: Make, folder: Callable[...,
         assert not run.engine.adapter.moved and not run.space.theta.any()
 
 
+def test_what_does_not_help_is_taken_back(recipe: Make, separable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sites that made dev worse leave the adapter as it was drawn, and nothing of it to be saved."""
+    run, install = prepare(recipe(data__path=separable)), readout.install_
+    drawn = {name: value.clone() for name, value in run.engine.adapter.frozen.items()}
+    monkeypatch.setattr(readout, "install_", lambda e, site, x, out, w: install(e, site, x, out, -30 * w))
+    assert readout_(run.engine, run.examples, MOST)[0] == ""
+    assert not run.engine.adapter.moved and not run.space.theta.any()
+    assert all(torch.equal(value, drawn[name]) for name, value in run.engine.adapter.frozen.items())
+
+
 def test_a_session_holds_it(recipe: Make, separable: str) -> None:
     """The A's that a readout gave are in the checkpoint: a resume and an export have them, bit for bit."""
     made = recipe(data__path=separable, train__steps=4)

@@ -442,8 +442,9 @@ class NewScreen(Screen[None]):
         spec, hardware = self.spec(), self.hardware
         if cost.fits or spec is None or hardware is None:
             return ""
-        for layout in layouts(recipes.resolve(cost.recipe, self.rows().labels)):
-            if planning.priced(hardware, spec, layout, self.rows(), self.correction).fits:
+        rows = self.rows()
+        for layout in layouts(recipes.resolve(cost.recipe, rows.labels)):
+            if planning.priced(hardware, spec, layout, rows, self.correction).fits:
                 return f"a microbatch of {layout.train.microbatch} fits" + (
                     " with slots 1" if layout.train.slots == 1 else ""
                 )

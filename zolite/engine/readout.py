@@ -114,12 +114,12 @@ def _site_by_site(
         count += 2 * len(pushed) + len(held)
         better = now.loss < (1 - LEAST) * dev.loss  # not a number, perhaps
         kept, misses = kept + better, 0 if better else misses + 1
+        dev = now if better else dev
         if not better:
             reader.engine.adapter.put_(old)
+            reader.engine.adapter.moved.discard(f"{site.name}.a")  # it is as it was drawn again
         elif count < most:
-            train, dev, count = _seen(reader, rows, sites), now, count + len(rows)
-        else:
-            dev = now
+            train, count = _seen(reader, rows, sites), count + len(rows)
     layers = "1 layer" if kept == 1 else f"{kept} layers"
     text = f"a readout of {len(rows)} rows in {layers}: loss on dev {first:.3f} → {dev.loss:.3f}"
     return (f"{text} before the first step" if kept else ""), count
