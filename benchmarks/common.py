@@ -36,7 +36,8 @@ def provenance() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "commit": os.environ.get("COMMIT") or git,  # COMMIT: for a copy without .git
-        "command": " ".join(["python", *sys.argv]),
+        # A folder's place on one machine is nobody else's.
+        "command": " ".join(["python", *("OUT" if Path(word).is_absolute() else word for word in sys.argv)]),
     }
 
 
