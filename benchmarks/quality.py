@@ -3,7 +3,8 @@
 python benchmarks/quality.py DATA [OUT] [--tasks sst2,trec] [--what auto,grid] [--processes 6] [--seconds 500]
 
 DATA: a folder with a folder of train, dev and test JSONL for each task; tasks that are not in methods.TASKS are
-prompted by their columns in their order. Rows of test accuracy, each of a run through the product's own loop, session
+prompted by their columns in their order. Rows of test accuracy (loss in nats a
+token where rows have no labels), each of a run through the product's own loop, session
 and all, of FORWARDS forwards of 16 rows, of which the start in closed form and the tuning take their part:
 
 zero_shot     the model as it is
@@ -11,7 +12,8 @@ first_order   AdamW on lora, rank 8, 300 steps of 16, at each of RATES; the best
 auto          nothing given but the data: three seeds, at the checkpoint that is best on dev
 auto_long     the same with five times as many forwards
 grid          lr given: GRID rates in each space; seed 0 to choose on dev, two more of the best
-steady        auto for 600 steps with ten seeds: `left` counts how often the loss left its band, `failed` runs that died
+steady        auto for 600 steps with ten seeds: `left` counts how often the loss left its band
+space         auto in each space in turn, whatever auto itself would take
 
 A row is written when it is done, to OUT/quality.jsonl, and not run again; quality-<gpu>.json is made of all rows.
 """
@@ -43,7 +45,7 @@ from zolite.history import best_step
 from zolite.model import load as models
 from zolite.pace import readout_rows
 from zolite.paths import paths
-from zolite.recipe import Recipe
+from zolite.recipe import SPACES, Recipe
 from zolite.replay import read_
 from zolite.train import Examples, Run, assemble, encode_all, facts_of, train, tuned
 
@@ -55,7 +57,7 @@ GRID = {
     "lora": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
     "lora-core": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
 }
-WHATS = ("first_order", "auto", "grid", "zero_shot", "auto_long", "steady")
+WHATS = ("first_order", "auto", "grid", "zero_shot", "auto_long", "steady", "space")
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,18 @@ def taken(data: Path, job: Job) -> Row:
         run = assemble(recipes.resolve(given, len(dataset.labels)), loaded, examples, facts_of(loaded, dataset), (), 0)
         row = {"first_order": by_gradients, "zero_shot": as_it_is}.get(job.what, by_forwards)(run, given, job)
         seconds = round(time.monotonic() - began, 1)
-        test = evaluate(run.engine, examples["test"], "test", 0)
-    return {**asdict(job), "forwards": job.forwards, "accuracy": round(100 * test.value, 2), **row, "seconds": seconds}
+        metric, test = scored(run, "test")
+    return {**asdict(job), "forwards": job.forwards, metric: test, **row, "seconds": seconds}
+
+
+def scored(run: Run, split: str) -> tuple[str, float]:
+    """("accuracy", per cent) or ("loss", nats a token)."""
+    found = evaluate(run.engine, run.examples[split], split, 0)
+    return found.metric, shown(found)
+
+
+def shown(found: Evaluated) -> float:
+    return round(100 * found.value, 2) if found.metric == "accuracy" else round(found.value, 4)
 
 
 def as_it_is(run: Run, given: Recipe, job: Job) -> Row:
@@ -131,7 +143,7 @@ def by_gradients(run: Run, given: Recipe, job: Job) -> Row:
     take = first_order(run)
     for step in range(STEPS_FIRST_ORDER):
         take(step)
-    return {"dev": round(100 * evaluate(run.engine, run.examples["dev"], "dev", 0).value, 2), "forwards": 300}
+    return {"dev": scored(run, "dev")[1], "forwards": 300}
 
 
 def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
@@ -150,18 +162,17 @@ def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
     with sessions.create(None, run.recipe, run.facts) as session:
         for event in train(run, session):
             events += [event] if isinstance(event, Noted) else []
-            curve += [(event.step, round(100 * event.value, 1))] if isinstance(event, Evaluated) else []
+            curve += [(event.step, shown(event))] if isinstance(event, Evaluated) else []
         best = best_step(session)
         saved = session.at(best)
         assert saved is not None
         read_(saved.tensors(), saved.state()["method"], run.space, run.state)
-    dev = round(100 * evaluate(run.engine, run.examples["dev"], "dev", 0).value, 2)
     said = [event.message for event in events if event.level == "warning"]
     left = sum("out of its band" in text for text in said)
     t = run.recipe.train
     return {
-        "dev": dev, "spent": spent, "steps": steps, "used_lr": t.lr, "eps": t.eps, "best": best, "left": left,
-        "curve": curve, "said": [*run.choices, *said],
+        "dev": scored(run, "dev")[1], "spent": spent, "steps": steps, "used_lr": t.lr, "eps": t.eps, "best": best,
+        "left": left, "curve": curve, "said": [*run.choices, *said],
     }  # fmt: skip
 
 
@@ -187,6 +198,7 @@ TURNS = {
     "auto_long": lambda task, known: [Job(task, "auto_long")],
     "grid": _grid,
     "steady": lambda task, known: [Job(task, "steady", seed) for seed in range(10)],
+    "space": lambda task, known: [Job(task, "space", 0, space) for space in SPACES],
 }
 
 
@@ -204,8 +216,10 @@ def _cell(rows: list[Row], what: str) -> str:
     if rows and what in ("grid", "first_order"):
         best = max((row for row in rows if row["seed"] == 0), key=lambda row: row["dev"])
         rows = [row for row in rows if (row["space"], row["lr"]) == (best["space"], best["lr"])]
-    found = [row["accuracy"] for row in rows]
-    return f"{sum(found) / len(found):.1f} ({min(found):.1f} to {max(found):.1f})" if found else ""
+    if rows and what == "space":
+        return ", ".join(f"{row['space']} {row.get('accuracy', row.get('loss'))}" for row in rows)
+    found = [row.get("accuracy", row.get("loss")) for row in rows]
+    return f"{sum(found) / len(found):.4g} ({min(found):.4g} to {max(found):.4g})" if found else ""
 
 
 def parsed() -> argparse.Namespace:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from zolite import recipe as recipes
 from zolite import session as sessions
+from zolite.core.direction import Combo
 from zolite.data.batch import sample
 from zolite.engine import readout
-from zolite.engine.readout import QUIET, Measure, Reader, Seen, Site, find, fit, labels, readout_
+from zolite.engine.readout import QUIET, Measure, Part, Seen, Site, find, fit, readout_
 from zolite.evaluate import evaluate
 from zolite.recipe import Recipe
 from zolite.replay import factors_at
@@ -34,22 +35,46 @@ def test_it_learns_what_features_say(recipe: Make, separable: str) -> None:
     assert before < 0.9 and evaluate(run.engine, run.examples["test"], "test", 0).value == 1.0
 
 
+def of_several_tokens(folder: str) -> str:
+    """Its labels begin alike, and one is longer."""
+    for file in Path(folder).glob("*.jsonl"):
+        file.write_text(file.read_text().replace('"yes"', '"a river"').replace('"no"', '"a sea of blue"'))
+    return folder
+
+
+def test_scores_are_the_engines(recipe: Make, separable: str) -> None:
+    """What a readout means to move is what the run itself compares: mean log-probabilities of whole labels."""
+    run = prepare(recipe(data__path=of_several_tokens(separable)))
+    rows = run.examples["dev"]
+    with torch.inference_mode():
+        seen = readout._seen(run.engine, rows, [])
+        assert torch.allclose(seen.scores, run.engine.scores(rows).cpu(), atol=1e-5)
+        assert seen.loss == pytest.approx(float(run.engine.bind(rows)([Combo()])), abs=1e-5)
+
+
+def test_labels_that_begin_alike(recipe: Make, separable: str) -> None:
+    """Labels whose first tokens say nothing are told apart by those behind, which a site reaches through attention."""
+    run = prepare(recipe(data__path=of_several_tokens(separable)))
+    with torch.inference_mode():
+        before = readout._seen(run.engine, run.examples["test"], []).loss
+        assert readout_(run.engine, run.examples, MOST)[0]
+        assert readout._seen(run.engine, run.examples["test"], []).loss < before - 0.05
+
+
 def test_what_is_installed_is_what_was_meant(recipe: Make, separable: str) -> None:
     """At every site: small weights move the labels' logits as they say, for all rows, as the model itself measures."""
     run = prepare(recipe(data__path=separable))
-    tokens, rows = labels(run.examples["train"][0]), sample(run.examples["train"], 60)
-    assert tokens is not None
-    reader, sites = Reader.of(run.engine, tokens), find(run.engine)
+    rows, sites = sample(run.examples["train"], 60), find(run.engine)
     assert [site.name.rpartition(".")[2] for site in sites[-2:]] == ["o_proj", "down_proj"]
     for site in sites:
         with torch.inference_mode():
-            train, old = readout._seen(reader, rows, [site]), readout._factors(run.engine, site)
+            train, old = readout._seen(run.engine, rows, [site]), readout._factors(run.engine, site)
             x = train.xs[site.name]
             weight = 1e-3 * torch.randn(2, x.shape[1], generator=torch.Generator().manual_seed(0)) / x.std()
-            readout.install_(run.engine, site, x, readout.outwards(reader, site, rows), weight - weight.mean(0))
-            now = readout._seen(reader, rows, [])
+            readout.install_(run.engine, site, x, readout.outwards(run.engine, site, rows), weight - weight.mean(0))
+            now = readout._seen(run.engine, rows, [])
             run.engine.adapter.put_(old)
-        moved, expected = ((now.logits - train.logits).diff(dim=1), (x @ weight.mT).diff(dim=1))
+        moved, expected = ((now.scores - train.scores).diff(dim=1), (x @ weight.mT).diff(dim=1))
         assert F.cosine_similarity(moved.flatten(), expected.flatten(), dim=0) > 0.95, site.name
         assert moved.norm() == pytest.approx(float(expected.norm()), rel=0.2), site.name
 
@@ -57,22 +82,20 @@ def test_what_is_installed_is_what_was_meant(recipe: Make, separable: str) -> No
 def test_derivative_by_autograd(recipe: Make, separable: str) -> None:
     """Pushes measure the derivative that autograd has: along what is said outwards, each logit moves by one, alone."""
     run = prepare(recipe(data__path=separable))
-    tokens, rows = labels(run.examples["train"][0]), sample(run.examples["train"], 60)
-    assert tokens is not None
-    reader, site = Reader.of(run.engine, tokens), find(run.engine)[0]
+    rows, site = sample(run.examples["train"], 60), find(run.engine)[0]
     with torch.inference_mode():
-        out = readout.outwards(reader, site, rows)
+        out = readout.outwards(run.engine, site, rows)
     slopes = []
-    for _, ends, forward in readout._forwards(reader, rows):
-        push, place = torch.zeros(len(ends), out.shape[0], requires_grad=True), torch.arange(len(ends))
+    for part in readout._parts(run.engine, rows):
+        push = torch.zeros(len(part.rows), out.shape[0], requires_grad=True)
 
-        def add(_: Any, __: Any, said: Tensor, push: Tensor = push, at: Any = (place, ends)) -> Tensor:
-            return said.index_put(at, push, accumulate=True)
+        def add(_: Any, __: Any, said: Tensor, push: Tensor = push, part: Part = part) -> Tensor:
+            return said.index_put(part.places, push.repeat_interleave(part.each, 0), accumulate=True)
 
         handle = site.layer.register_forward_hook(add)
-        logits = forward()
+        scores = part.scores()
         handle.remove()
-        slopes.append([torch.autograd.grad(logits[:, c].sum(), push, retain_graph=True)[0].mean(0) for c in (0, 1)])
+        slopes.append([torch.autograd.grad(scores[:, c].sum(), push, retain_graph=True)[0].mean(0) for c in (0, 1)])
     mean = torch.tensor([[float(v) for v in sum(part[c] for part in slopes) / len(slopes)] for c in (0, 1)])
     assert (mean @ out).diff(dim=0).flatten().tolist() == pytest.approx([-1.0, 1.0], rel=0.1)
 

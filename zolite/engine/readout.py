@@ -2,12 +2,13 @@
 
     note, rows = readout_(engine, examples, most)     before the first step; "" where rows or model have no readout
 
-A layer's adapter adds ΔW x to what the layer says of its inputs x. How the labels' logits move with what a layer says
-where the label is predicted is measured: each row is pushed there in a random direction, forwards and backwards, and
-the mean derivative J (C, D) is what fits the differences. With U = J⁺, ΔW = U W moves the logits by W x, as far as
-later layers are linear, and the best W for features as they are is a multinomial logistic regression: convex, with a
-gradient written down, and as cheap as one forward for every row. With C labels its rank is C − 1, which goes into the
-layer's own adapter. W is held to directions in which other tokens say little, since an adapter acts on them as well.
+A layer's adapter adds ΔW x to what the layer says of its inputs x. How the labels' scores, mean log-probabilities of
+their tokens, move with what a layer says where the label begins is measured: each row is pushed there in a random
+direction, forwards and backwards, and the mean derivative J (C, D) is what fits the differences. With U = J⁺, ΔW = U W
+moves the scores by W x, as far as later layers are linear, and the best W for features as they are is a multinomial
+logistic regression: convex, with a gradient written down, and as cheap as one forward for every row. With C labels its
+rank is C − 1, which goes into the layer's own adapter. W is held to directions in which other tokens say little, since
+an adapter acts on them as well.
 
 Site by site, the most promising first, each fits what those before it have left, and stays if the model itself then
 predicts dev better. What forward-only steps find slowly, which features speak for which label, is there before them.
@@ -24,9 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zolite.data.batch import by_length, sample
+from zolite.data.batch import by_length, collate, length, sample
 from zolite.data.template import Example
 from zolite.engine.engine import Engine
+from zolite.model.loss import Head, Tokens, candidate_scores, generic
 from zolite.model.slots import SlotLinear
 
 DEPTH = 0.6  # of the model's blocks, counted from the last: those before say little that is linear in the label
@@ -42,7 +44,7 @@ RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # on features of unit size over √F, s
 ROUNDS = 100  # of L-BFGS, for each
 GLANCE = 1e-3, 15  # ridge and rounds that tell promising sites from others
 LEVEL = 3.0  # size of the feature that is alike for all rows, so that a ridge hardly holds it back
-OTHERS = 128  # rows, about, that two other tokens are looked at of
+OTHERS = 128  # sequences, about, that two or three other tokens are looked at of
 QUIET = 0.1  # weight of what is said of other tokens, against what is said of the label's place
 
 
@@ -56,16 +58,23 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Reader:
-    """A model that is asked for one of its labels."""
+class Part:
+    """A few rows' sequences on the device, S of them, as many of each row."""
 
-    engine: Engine
-    head: Tensor  # (C, width) float32: the labels' rows
+    rows: list[int]  # their numbers
+    ends: Tensor  # (S,): where the label begins to be predicted
+    lengths: Tensor  # (S,)
+    scores: Callable[[], Tensor]  # takes a forward: of their labels (rows, C) float32
 
-    @classmethod
-    def of(cls, engine: Engine, tokens: Tensor) -> "Reader":
-        weight = engine.loaded.model.get_output_embeddings().weight
-        return cls(engine, weight[tokens.to(weight.device)].float())
+    @property
+    def each(self) -> int:
+        """Sequences of a row."""
+        return len(self.ends) // len(self.rows)
+
+    @property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """The same as `ends`, in (S, T, …)."""
+        return torch.arange(len(self.ends), device=self.ends.device), self.ends
 
 
 @dataclass(frozen=True)
@@ -74,12 +83,12 @@ class Seen:
 
     xs: dict[str, Tensor]  # (R, F) of each site
     others: dict[str, Tensor]  # (N, F): the same of some of their other tokens
-    logits: Tensor  # (R, C) float32
+    scores: Tensor  # (R, C) float32
     answers: Tensor  # (R,)
 
     @property
     def loss(self) -> float:
-        return float(F.cross_entropy(self.logits, self.answers))
+        return float(F.cross_entropy(self.scores, self.answers))
 
 
 def readout_(engine: Engine, examples: dict[str, Sequence[Example]], most: int) -> tuple[str, int]:
@@ -87,19 +96,19 @@ def readout_(engine: Engine, examples: dict[str, Sequence[Example]], most: int) 
 
     After the first site another is tried only while those are fewer than `most`.
     """
-    sites, tokens = find(engine), labels(examples["train"][0])
-    if not sites or tokens is None:
+    sites = find(engine)
+    if not sites or examples["train"][0].candidates == 1:
         return "", 0
     with torch.inference_mode():
-        return _site_by_site(Reader.of(engine, tokens), sites, examples, most)
+        return _site_by_site(engine, sites, examples, most)
 
 
 def _site_by_site(
-    reader: Reader, sites: list[Site], examples: dict[str, Sequence[Example]], most: int
+    engine: Engine, sites: list[Site], examples: dict[str, Sequence[Example]], most: int
 ) -> tuple[str, int]:
     room = min(MOST_ROWS, ROOM // (8 * sum(site.layer.a.shape[-1] for site in sites)))
     rows, held = sample(examples["train"], room), sample(examples["dev"], room)
-    train, dev = _seen(reader, rows, sites), _seen(reader, held, sites)
+    train, dev = _seen(engine, rows, sites), _seen(engine, held, sites)
     first, kept, misses, count = dev.loss, 0, 0, len(rows) + len(held)
     pushed = sample(rows, min(PUSHED, max(PUSHED // 4, most // 32)))
     while sites and misses < MISSES and (count < most or not kept + misses):
@@ -107,19 +116,19 @@ def _site_by_site(
         weight, expected = fit(train, dev, site)
         if not expected < (1 - LEAST) * dev.loss:
             break
-        old = _factors(reader.engine, site)
-        install_(reader.engine, site, train.xs[site.name], outwards(reader, site, pushed), weight)
+        old = _factors(engine, site)
+        install_(engine, site, train.xs[site.name], outwards(engine, site, pushed), weight)
         sites = [other for other in sites if other is not site]
-        now = _seen(reader, held, sites)
+        now = _seen(engine, held, sites)
         count += 2 * len(pushed) + len(held)
         better = now.loss < (1 - LEAST) * dev.loss  # not a number, perhaps
         kept, misses = kept + better, 0 if better else misses + 1
         dev = now if better else dev
         if not better:
-            reader.engine.adapter.put_(old)
-            reader.engine.adapter.moved.discard(f"{site.name}.a")  # it is as it was drawn again
+            engine.adapter.put_(old)
+            engine.adapter.moved.discard(f"{site.name}.a")  # it is as it was drawn again
         elif count < most:
-            train, count = _seen(reader, rows, sites), count + len(rows)
+            train, count = _seen(engine, rows, sites), count + len(rows)
     layers = "1 layer" if kept == 1 else f"{kept} layers"
     text = f"a readout of {len(rows)} rows in {layers}: loss on dev {first:.3f} → {dev.loss:.3f}"
     return (f"{text} before the first step" if kept else ""), count
@@ -142,55 +151,61 @@ def find(engine: Engine) -> list[Site]:
     ]
 
 
-def labels(row: Example) -> Tensor | None:
-    """The token that tells each label from the others where they begin: (C,). None where there is none."""
-    first = {q.candidate: q.token for q in reversed(row.queries)}
-    tokens = [first[c] for c in sorted(first)]
-    return torch.tensor(tokens) if 1 < len(tokens) == len(set(tokens)) else None
+def _parts(engine: Engine, rows: Sequence[Example]) -> Iterator[Part]:
+    """Rows at θ, in batches."""
+    engine.at_theta()
+    model, device = engine.loaded.model, engine.loaded.device
+    decode, head = generic(model), Head.of(model)
+    for batch in by_length([length(row) for row in rows], TOKENS):
+        some = [rows[i] for i in batch]
+        tokens = engine.put(collate(some))
+        ends = [min(q.position for q in row.queries) for row in some for _ in row.sequences]
+        lengths = [len(sequence) for row in some for sequence in row.sequences]
+
+        def scores(tokens: Tokens = tokens) -> Tensor:
+            return candidate_scores(decode, head, tokens, 1)[0]
+
+        yield Part(batch, torch.tensor(ends, device=device), torch.tensor(lengths, device=device), scores)
 
 
-Forward = Callable[[], Tensor]  # to the logits of a batch's labels (rows, C)
-
-
-def _forwards(reader: Reader, rows: Sequence[Example]) -> Iterator[tuple[list[int], Tensor, Forward]]:
-    """Rows at θ up to where their label begins, in batches: their numbers, where they end, and what takes a forward."""
-    texts = [row.sequences[row.queries[0].sequence][: row.queries[0].position + 1] for row in rows]
-    device, decoder = reader.engine.loaded.device, reader.engine.loaded.model.get_decoder()
-    reader.engine.at_theta()
-    for batch in by_length([len(t) for t in texts], TOKENS):
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(texts[i]) for i in batch], batch_first=True).to(device)
-        ends = torch.tensor([len(texts[i]) - 1 for i in batch], device=device)
-
-        def logits(ids: Tensor = ids, ends: Tensor = ends) -> Tensor:
-            stream = decoder(input_ids=ids, use_cache=False).last_hidden_state
-            labelled: Tensor = stream[torch.arange(len(ends), device=device), ends].float()
-            return labelled @ reader.head.mT
-
-        yield batch, ends, logits
-
-
-def _seen(reader: Reader, rows: Sequence[Example], sites: Sequence[Site]) -> Seen:
+def _seen(engine: Engine, rows: Sequence[Example], sites: Sequence[Site]) -> Seen:
     """One forward of every row."""
-    made, every = torch.Generator().manual_seed(0), max(1, len(rows) // OTHERS)
+    made, every = torch.Generator().manual_seed(0), max(1, len(rows) * len(rows[0].sequences) // OTHERS)
     order: list[int] = []
-    logits: list[Tensor] = []
+    scores: list[Tensor] = []
     xs: dict[str, list[Tensor]] = {site.name: [] for site in sites}
     others: dict[str, list[Tensor]] = {site.name: [] for site in sites}
-    for batch, ends, forward in _forwards(reader, rows):
-        place = torch.arange(len(batch), device=ends.device)
-        some = torch.tensor([j for j, i in enumerate(batch) if i % every == 0], dtype=torch.long)
-        tokens = (torch.rand(len(some), generator=made) * ends[some].cpu()).long()
+    for part in _parts(engine, rows):
+        here, there = _own(part), _other(part, every, made)
         with _inputs(sites) as got:
-            logits.append(forward().cpu())
+            scores.append(part.scores().cpu())
         for site, x in zip(sites, got, strict=True):
-            x = x.view(len(batch), -1, x.shape[-1])
-            xs[site.name].append(x[place, ends].cpu())
-            others[site.name].append(torch.cat([x[some, tokens], x[some, 0]]).cpu())  # a first one is like no other
-        order += batch
+            x = x.view(len(part.ends), -1, x.shape[-1])
+            xs[site.name].append(x[here].cpu())
+            others[site.name].append(x[there].cpu())
+        order += part.rows
     back = torch.tensor(order).argsort()
     answers = torch.tensor([row.answer for row in rows])
     sorted_ = {name: torch.cat(parts)[back] for name, parts in xs.items()}
-    return Seen(sorted_, {n: torch.cat(p) for n, p in others.items()}, torch.cat(logits)[back], answers)
+    return Seen(sorted_, {n: torch.cat(p) for n, p in others.items()}, torch.cat(scores)[back], answers)
+
+
+def _own(part: Part) -> tuple[Tensor, Tensor]:
+    """The label's place in the first sequence of each row: up to there they are all alike."""
+    which, ends = part.places
+    return which[:: part.each], ends[:: part.each]
+
+
+def _other(part: Part, every: int, made: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Of some rows' sequences a token before the label, the first one, which is like no other, and the label's last."""
+    which = [
+        s for i, row in enumerate(part.rows) if row % every == 0 for s in range(i * part.each, (i + 1) * part.each)
+    ]
+    some = torch.tensor(which, dtype=torch.long, device=part.ends.device)
+    ends, last = part.ends[some], part.lengths[some] - 1
+    before = (torch.rand(len(some), generator=made).to(ends.device) * ends).long()
+    behind = last > ends  # a label of one token is not read
+    return torch.cat([some, some, some[behind]]), torch.cat([before, torch.zeros_like(before), last[behind]])
 
 
 @contextmanager
@@ -207,17 +222,17 @@ def _inputs(sites: Sequence[Site]) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def outwards(reader: Reader, site: Site, rows: Sequence[Example]) -> Tensor:
-    """What a site has to say at the label's place to move one label's logit alone, against the mean's: (D, C)."""
+def outwards(engine: Engine, site: Site, rows: Sequence[Example]) -> Tensor:
+    """What a site has to say at the label's place to move one label's score alone, against the mean's: (D, C)."""
     width = site.layer.b.shape[-2]
     way = torch.randn(len(rows), width, generator=torch.Generator().manual_seed(0))
-    slopes = torch.empty(len(rows), len(reader.head))
-    for batch, ends, forward in _forwards(reader, rows):
-        here = way[batch].to(ends.device)
-        with _pushed(site, here, ends) as sizes:
-            up = forward()
-        with _pushed(site, -here, ends):
-            slopes[batch] = ((up - forward()) / (2 * sizes[0])).cpu()
+    slopes = torch.empty(len(rows), rows[0].candidates)
+    for part in _parts(engine, rows):
+        here = way[part.rows].to(part.ends.device)
+        with _pushed(site, here, part) as sizes:
+            up = part.scores()
+        with _pushed(site, -here, part):
+            slopes[part.rows] = ((up - part.scores()) / (2 * sizes[0])).cpu()
     slopes = torch.nan_to_num(slopes - slopes.mean(1, keepdim=True), 0, 0, 0)
     soft = SOFT * len(rows) * torch.eye(width)
     derivative = torch.linalg.solve(way.mT @ way + soft, way.mT @ slopes).mT
@@ -226,17 +241,18 @@ def outwards(reader: Reader, site: Site, rows: Sequence[Example]) -> Tensor:
 
 
 @contextmanager
-def _pushed(site: Site, way: Tensor, ends: Tensor) -> Iterator[list[Tensor]]:
+def _pushed(site: Site, way: Tensor, part: Part) -> Iterator[list[Tensor]]:
     """Adds to what a site says at the rows' ends, inside; the lengths (rows, 1) of the steps are in the list."""
-    place, sizes = torch.arange(len(ends), device=ends.device), []
+    sizes: list[Tensor] = []
 
     def measure(_: nn.Module, args: Any, kwargs: Any) -> None:
         stream = args[0] if args else kwargs["hidden_states"]
-        sizes.append(PUSH * stream[place, ends].float().square().mean(1, keepdim=True).sqrt())
+        sizes.append(PUSH * stream[_own(part)].float().square().mean(1, keepdim=True).sqrt())
 
     def push(_: nn.Module, __: Any, said: Tensor) -> Tensor:
         said = said.clone()
-        said.view(len(ends), -1, said.shape[-1])[place, ends] += (sizes[0] * way).to(said.dtype)
+        pushes = (sizes[0] * way).to(said.dtype).repeat_interleave(part.each, dim=0)
+        said.view(len(part.ends), -1, said.shape[-1])[part.places] += pushes
         return said
 
     handles = [site.block.register_forward_pre_hook(measure, with_kwargs=True), site.layer.register_forward_hook(push)]
@@ -277,7 +293,7 @@ class Measure:
 
 
 def fit(train: Seen, dev: Seen, site: Site, ridge: float | None = None, rounds: int = ROUNDS) -> tuple[Tensor, float]:
-    """Weights (C, F) that make logits + x Wᵀ predict dev best, and its loss then.
+    """Weights (C, F) that make scores + x Wᵀ predict dev best, and its loss then.
 
     Ridge by ridge, each from where the stronger one ended; or one alone.
     """
@@ -288,24 +304,24 @@ def fit(train: Seen, dev: Seen, site: Site, ridge: float | None = None, rounds: 
     mean = x.mean(0)
     level = LEVEL * mean / mean.square().sum().clamp(min=1e-30)  # of a row: LEVEL, about, whatever the row
     x, y = (torch.cat([rows, rows @ level[:, None]], 1) for rows in (x, y))
-    weight = best = x.new_zeros(train.logits.shape[1], x.shape[1])
+    weight = best = x.new_zeros(train.scores.shape[1], x.shape[1])
     least = float("inf")
     for strength in (ridge,) if ridge else RIDGES:
-        weight = _fit(x, train.logits, train.answers, strength, weight, rounds)
-        loss = float(F.cross_entropy(dev.logits + y @ weight.mT, dev.answers))
+        weight = _fit(x, train.scores, train.answers, strength, weight, rounds)
+        loss = float(F.cross_entropy(dev.scores + y @ weight.mT, dev.answers))
         if loss < least:
             best, least = weight, loss
     best = best - best.mean(0)  # which changes no probability
     return measure.back(best[:, :-1] + best[:, -1:] * level), least
 
 
-def _fit(x: Tensor, logits: Tensor, answers: Tensor, ridge: float, start: Tensor, rounds: int) -> Tensor:
-    """Weights (C, F) of least cross-entropy of logits + x Wᵀ plus ridge · |W|², by L-BFGS with the gradient written."""
-    w, onehot = start.clone(), F.one_hot(answers, logits.shape[1]).to(x)
+def _fit(x: Tensor, scores: Tensor, answers: Tensor, ridge: float, start: Tensor, rounds: int) -> Tensor:
+    """Weights (C, F) of least cross-entropy of scores + x Wᵀ plus ridge · |W|², by L-BFGS with the gradient written."""
+    w, onehot = start.clone(), F.one_hot(answers, scores.shape[1]).to(x)
     solver = torch.optim.LBFGS([w], max_iter=rounds, history_size=10, line_search_fn="strong_wolfe")
 
     def loss() -> float:
-        said = logits + x @ w.mT
+        said = scores + x @ w.mT
         w.grad = (said.softmax(1) - onehot).mT @ x / len(x) + 2 * ridge * w
         return float(F.cross_entropy(said, answers) + ridge * w.square().sum())
 
