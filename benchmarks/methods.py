@@ -12,6 +12,9 @@ Steps are the product's own (captured, batches padded to buckets), without a ses
 machine, --processes on each, so seconds compare only roughly. A row is written when it is done, to OUT/methods.jsonl;
 what is there is not run again, so the script goes on where it stopped, and --seconds makes it stop. methods-<gpu>.json
 is made of all rows, each with the card that it ran on.
+
+--finals 0.3333,1 takes all forwards at these rates too, whatever the search says: what is best by a quarter of them may
+fall apart later. The table then shows the rate at which the training loss of the last tenth ends lowest.
 """
 
 import argparse
@@ -162,17 +165,24 @@ def taken(job: Job, data: Path, optimizer: Path) -> Row:
     }
 
 
-def turn(task: str, method: str, known: dict[Job, Row]) -> list[Job]:
+def turn(task: str, method: str, known: dict[Job, Row], finals: Sequence[float]) -> list[Job]:
     """The rows of a method on a task whose turn it is: those of the rates' search, then those of the best rate."""
     if method == "zero-shot":
         return [job for job in [Job(task)] if job not in known]
+    if finals:
+        return [job for f in finals for seed in SEEDS if (job := full(task, method, f, seed)) not in known]
     search = [Job(task, method, factor, SEEDS[0], FORWARDS // 4, "dev") for factor in FACTORS]
     tried = [known[job] for job in search if job in known]
     if len(tried) < len(search):
         return [job for job in search if job not in known]
     best = max(tried, key=lambda row: (row["accuracy"], -row["loss"] if math.isfinite(row["loss"]) else -math.inf))
-    finals = [Job(task, method, best["factor"], seed, FORWARDS, "test") for seed in SEEDS]
-    return [job for job in finals if job not in known]
+    return [job for seed in SEEDS if (job := full(task, method, best["factor"], seed)) not in known]
+
+
+def full(task: str, method: str, factor: float, seed: int) -> Job:
+    """With all forwards, scored on test; the factor as one of FACTORS where it is one, rounded."""
+    factor = next((known for known in FACTORS if math.isclose(factor, known, rel_tol=1e-3)), factor)
+    return Job(task, method, factor, seed, FORWARDS, "test")
 
 
 def order(job: Job, data: Path) -> tuple[bool, float]:
@@ -189,10 +199,15 @@ def eased(jobs: Sequence[Job], running: Sequence[Job], most: int) -> list[Job]:
 
 
 def next_ones(
-    pairs: Sequence[tuple[str, str]], data: Path, most: int, known: dict[Job, Row], running: Sequence[Job]
+    pairs: Sequence[tuple[str, str]],
+    data: Path,
+    most: int,
+    finals: Sequence[float],
+    known: dict[Job, Row],
+    running: Sequence[Job],
 ) -> list[Job]:
     """Every run whose turn it is, in their order."""
-    todo = [job for pair in pairs for job in turn(*pair, known)]
+    todo = [job for pair in pairs for job in turn(*pair, known, finals)]
     return eased(sorted(todo, key=lambda job: order(job, data)), running, most)
 
 
@@ -206,11 +221,17 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
         own = [row for row in tests if row["method"] == method]
         cells = []
         for task in tasks:
-            found = [row["accuracy"] for row in own if row["task"] == task]
+            found = [row["accuracy"] for row in settled([row for row in own if row["task"] == task])]
             spread = f" ± {(max(found) - min(found)) / 2:.1f}" if len(found) > 1 else ""
             cells.append(f"{statistics.mean(found):.1f}{spread}" if found else "")
         seconds, peak = max(row["seconds"] for row in own), max(row.get("peak_mib", 0) for row in own)
         yield f"| {method} | " + " | ".join(cells) + f" | {seconds:.0f} | {peak} |"
+
+
+def settled(rows: Sequence[Row]) -> list[Row]:
+    """Those at the rate whose training loss ends lowest, mean of the seeds."""
+    by_rate = {row["factor"]: [r for r in rows if r["factor"] == row["factor"]] for row in rows}
+    return min(by_rate.values(), key=lambda some: statistics.mean(r["loss"] or 0.0 for r in some), default=[])
 
 
 def parsed() -> argparse.Namespace:
@@ -222,6 +243,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("out", nargs="?", type=Path, default=RESULTS)
     parser.add_argument("--tasks", type=names, default=list(TASKS))
     parser.add_argument("--methods", type=names)
+    parser.add_argument("--finals", type=lambda text: [float(part) for part in text.split(",")], default=[])
     parser.add_argument("--processes", type=int, default=3, help="on each card")
     parser.add_argument("--seconds", type=float, default=math.inf, help="start no run after so many")
     parser.add_argument(
@@ -238,7 +260,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     pairs = [(t, m) for t in options.tasks for m in METHODS[t] if not options.methods or m in options.methods]
     rows = spread(
-        functools.partial(next_ones, pairs, options.data, len(cards())),
+        functools.partial(next_ones, pairs, options.data, len(cards()), options.finals),
         functools.partial(taken, data=options.data, optimizer=options.optimizer),
         Job.of,
         options.out / "methods.jsonl",
