@@ -21,8 +21,8 @@ from zolite.errors import UsageError, listed
 SPACES = ("lora", "lora-b", "lora-core")
 RANKS = {"lora": 8, "lora-b": 8, "lora-core": 32}  # where the recipe leaves it open; a core costs r², not r (in + out)
 MOST_RANK = 64  # that a run chooses by itself
-MOST_LOOKS = 11  # at dev in a run, the first before it and the last after it
-LEAST_ROWS, FEW_ROWS, MOST_ROWS = 50, 200, 500  # of dev in one: fewer than the second make them rarer first
+LOOKS = ((11, 200), (41, 500))  # at dev in a run, its ends included, and the rows of one that these many need
+LEAST_ROWS, MOST_ROWS = 50, 500
 QUANTS = ("int8", "nf4", "bf16", "float32")
 SCHEDULES = ("linear", "constant")
 
@@ -231,7 +231,7 @@ def evaluations(t: TrainPart) -> tuple[int, int]:
     That is the least that a method's steps read. Two evaluations of 50 rows there are always, or none would say much.
     """
     tenth = t.steps * t.batch * 2 // 10
-    looks = min(MOST_LOOKS, max(2, tenth // (t.eval_rows or FEW_ROWS)))
+    looks = max(2, *(min(most, tenth // (t.eval_rows or rows)) for most, rows in LOOKS))
     every = t.eval_every or -(-t.steps // (looks - 1))
     return every, t.eval_rows or min(MOST_ROWS, max(LEAST_ROWS, tenth // looks_at(t.steps, every)))
 
