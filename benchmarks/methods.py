@@ -83,6 +83,7 @@ def recipe_of(job: Job, data: Path, optimizer: Path = Path()) -> Recipe:
     """Its recipe, whose steps and rate follow from the job."""
     given = {
         "model.name": MODEL,
+        "adapter.space": "lora-b",
         "method.name": "mezo" if job.method in OTHERS else job.method,
         "method.optimizer": str(optimizer) if job.method == "zo-finetuner" else "",
         "data.path": str(data / job.task),

@@ -147,6 +147,7 @@ def recipe(tiny: Path, folder: Callable[..., Path]) -> Callable[..., Recipe]:
             "model.name": str(tiny),
             "model.quant": "float32",
             "model.device": "cpu",
+            "adapter.space": "lora-b",
             "adapter.rank": 4,
             "adapter.readout": False,
             "method.name": "mezo",

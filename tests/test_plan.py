@@ -61,6 +61,7 @@ def case(row: dict[str, Any]) -> tuple[facts.ModelSpec, Recipe, Rows]:
     targets = ("q_proj", "v_proj") if row["targets"] == "q,v" else ()
     changes = {
         "model.quant": row["weights"],
+        "adapter.space": "lora-b",
         "adapter.targets": targets,
         "data.context": row["tokens"] + 1,
         "train.batch": row["batch"],

@@ -272,6 +272,14 @@ def test_what_is_given_of_evaluations_stays(given_: dict[str, int], filled: tupl
     assert (t.eval_every, t.eval_rows) == filled
 
 
+def test_space_by_rows() -> None:
+    """lora-b and its readout where rows have labels, lora where they have none; what is given stays."""
+    assert {n: recipes.resolve(Recipe(), n).adapter.space for n in (0, 2, 50)} == {0: "lora", 2: "lora-b", 50: "lora-b"}
+    given_ = recipes.override(Recipe(), {"adapter.space": "lora-core"})
+    assert recipes.resolve(given_, 2).adapter.space == recipes.resolve(given_).adapter.space == "lora-core"
+    assert recipes.resolve(Recipe(), 2).train.lr > 5 * recipes.resolve(Recipe()).train.lr  # each its space's own
+
+
 def test_rank_by_labels() -> None:
     """A readout of C labels has rank C − 1: lora-b has room for it, up to 64; the other spaces have none anyway."""
     ranks = {n: recipes.resolve(Recipe(), n).adapter.rank for n in (0, 2, 9, 10, 50, 500)}
@@ -279,7 +287,7 @@ def test_rank_by_labels() -> None:
     assert recipes.resolve(recipes.override(Recipe(), {"adapter.space": "lora-core"}), 50).adapter.rank == 32
     assert recipes.resolve(recipes.override(Recipe(), {"adapter.rank": 4}), 50).adapter.rank == 4
     said = recipes.reasons(Recipe(), recipes.resolve(Recipe(), 50), 50)
-    assert "50 labels" in said[0] and "12 times" in said[1] and "9%" in said[1]
+    assert "lora-b" in said[0] and "50 labels" in said[1] and "12 times" in said[2] and "9%" in said[2]
     assert recipes.reasons(recipes.resolve(Recipe()), recipes.resolve(Recipe()), 0) == ()
 
 

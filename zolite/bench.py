@@ -149,6 +149,7 @@ def recipe_of(weights: str, batch: int, tokens: int, targets: Sequence[str] = TA
     """The product's defaults but for what is measured; targets () are all linear layers."""
     changes = {
         "model.quant": weights,
+        "adapter.space": "lora-b",
         "adapter.targets": tuple(targets),
         "data.context": max(8, tokens + 1),
         "train.batch": batch,

@@ -127,9 +127,9 @@ class Task:
 def prepare(recipe: Recipe, settings: Settings) -> Task:
     """Check what can be checked without the weights. Raises UsageError, or DoesNotFit with the numbers."""
     settings.check()
-    recipe = recipes.resolve(replace(recipe, method=MethodPart("mezo")))
-    device, source = models.pick_device(recipe.model.device), models.resolve(recipe.model.name)
     dataset = tables.load(Path(recipe.data.path).expanduser().resolve(), recipe.data.template)
+    recipe = recipes.resolve(replace(recipe, method=MethodPart("mezo")), len(dataset.labels))
+    device, source = models.pick_device(recipe.model.device), models.resolve(recipe.model.name)
     tokenizer = models.tokenizer(source, paths()["cache"])
     examples, _ = encode_all(dataset, tokenizer, recipe)
     rows = examples["train"]

@@ -27,6 +27,7 @@ from zolite.core.space import Block, Space
 from zolite.disk import replace, saving
 from zolite.engine.adapter import TRAINED
 from zolite.errors import UsageError, listed
+from zolite.recipe import Recipe, override
 
 FORMAT = 1
 MAKES_ONE = "`zolite learn-optimizer MODEL --data PATH --out FILE` makes one"
@@ -36,6 +37,16 @@ PUBLISHED = (  # of a module, by the order of WEIGHTS: where a tensor is, and it
     (2, "weight", (1, NET)),
     (2, "bias", (1,)),
 )
+
+
+def fitted(recipe: Recipe) -> Recipe:
+    """With the space and the rank that its networks are for, where the recipe leaves them open."""
+    part, file = recipe.adapter, recipe.method.optimizer
+    if not file or (part.space and part.rank):
+        return recipe
+    about, _ = open_(Path(file).expanduser())
+    space, rank = part.space or about.get("space") or "", part.rank or about.get("rank") or 0
+    return override(recipe, {"adapter.space": space, "adapter.rank": rank})
 
 
 def networks(file: str, fingerprint: str) -> Nets:

@@ -48,7 +48,7 @@ class Wish:
     recipe: Recipe  # everything else
     rows: Rows
     quants: tuple[str, ...] = FORMATS
-    spaces: tuple[str, ...] = ("lora-b",)
+    spaces: tuple[str, ...] = ("",)  # what the rows suggest
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ class ModelPart:
 
 @dataclass(frozen=True)
 class AdapterPart:
-    space: str = "lora-b"
-    """which numbers are trained: lora (A and B), lora-b (B) or lora-core (r × r numbers between two frames)"""
+    space: str = ""
+    """what is trained: lora (A, B), lora-b (B) or lora-core (between frames); empty: lora-b for labels, else lora"""
     rank: int = 0
     """rank of the adapter; 0 takes the space's own: 8 or one less than there are labels, lora-core's is 32"""
     alpha: float = 16.0
@@ -157,7 +157,7 @@ def check(recipe: Recipe) -> list[str]:
     a, d, t = recipe.adapter, recipe.data, recipe.train
     rules = (
         (recipe.model.quant in QUANTS, f"model.quant is {recipe.model.quant!r}, not one of {', '.join(QUANTS)}"),
-        (a.space in SPACES, f"adapter.space is {a.space!r}, not one of {', '.join(SPACES)}"),
+        (a.space in ("", *SPACES), f"adapter.space is {a.space!r}, not one of {', '.join(SPACES)}"),
         (0 <= a.rank <= 1024, f"adapter.rank is {a.rank}, not 0 to 1024"),
         (a.alpha > 0, f"adapter.alpha is {a.alpha:g}, not above 0"),
         (not a.start or a.space != "lora-core", "adapter.start: a core cannot hold any adapter; take space lora"),
@@ -185,9 +185,9 @@ def check(recipe: Recipe) -> list[str]:
 
 def resolve(recipe: Recipe, labels: int = 0) -> Recipe:
     """The recipe with every value that was left open filled in, as a session records it; for rows of so many labels."""
-    method = composed(recipe.method)
+    method, space = composed(recipe.method), recipe.adapter.space or space_for(labels)
     t = dataclasses.replace(recipe.train, queries=recipe.train.queries or queries_of(method))
-    lr, eps = step_sizes(method, recipe.adapter.space)
+    lr, eps = step_sizes(method, space)
     tenth = max(1, -(-t.steps // 10))
     every, rows = evaluations(t)
     filled = dataclasses.replace(
@@ -200,8 +200,13 @@ def resolve(recipe: Recipe, labels: int = 0) -> Recipe:
         eval_rows=rows,
         save_every=t.save_every or tenth,
     )
-    adapter = dataclasses.replace(recipe.adapter, rank=recipe.adapter.rank or rank_for(recipe.adapter.space, labels))
+    adapter = dataclasses.replace(recipe.adapter, space=space, rank=recipe.adapter.rank or rank_for(space, labels))
     return dataclasses.replace(recipe, adapter=adapter, method=method, train=filled)
+
+
+def space_for(labels: int) -> str:
+    """What learned most from as many forwards: a readout where there are labels, A and B elsewhere (docs/log.md)."""
+    return "lora-b" if labels else "lora"
 
 
 def rank_for(space: str, labels: int) -> int:
@@ -215,7 +220,9 @@ def reasons(given: Recipe, filled: Recipe, labels: int) -> tuple[str, ...]:
     why = f"a readout of {labels} labels takes it" if rank > RANKS[space] else f"what {space} usually takes"
     looks = looks_at(t.steps, t.eval_every)
     share = looks * t.eval_rows / (t.steps * t.batch * 2)
+    rows = "labels, which it can begin with a readout of" if labels else "no labels, and it learns those fastest"
     known = (
+        (given.adapter.space, f"space {space}: the rows have {rows}"),
         (given.adapter.rank, f"rank {rank}: {why}"),
         (
             given.train.eval_every and given.train.eval_rows,

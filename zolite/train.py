@@ -45,7 +45,7 @@ from zolite.engine.readout import readout_
 from zolite.errors import DoesNotFit, UsageError, ZoliteError, listed
 from zolite.events import Event, Noted, Started
 from zolite.history import base, kept, replayable, settled
-from zolite.learned import networks
+from zolite.learned import fitted, networks
 from zolite.model import load as models
 from zolite.model.loss import Tokens
 from zolite.orders import Orders
@@ -91,8 +91,9 @@ class Run:
 def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     """Check everything that can be checked, cheapest first, then load. `fresh`: no checkpoint is about to be read."""
     given, rows = recipe, method(recipe.method.name)
-    if recipe.adapter.space not in rows.spaces:
+    if recipe.adapter.space and recipe.adapter.space not in rows.spaces:
         raise UsageError(f"{rows.name} does not train {recipe.adapter.space}", f"it trains: {', '.join(rows.spaces)}")
+    recipe = fitted(recipe)
     device = models.pick_device(recipe.model.device)
     source = models.resolve(recipe.model.name)
     path = Path(recipe.data.path).expanduser().resolve()

@@ -86,7 +86,10 @@ def packed(*values: float) -> bytes:
 
 def recipe(steps: int) -> Recipe:
     return recipes.resolve(
-        recipes.override(Recipe(), {"train.steps": steps, "train.batch": 8, "data.path": "/nowhere"})
+        recipes.override(
+            Recipe(),
+            {"adapter.space": "lora-b", "train.steps": steps, "train.batch": 8, "data.path": "/nowhere"},
+        )
     )
 
 

@@ -30,7 +30,7 @@ MAIN = {
 ELSEWHERE = ("model.name", "data.path", "data.template")  # the other tabs have them
 CHOICES: Mapping[str, Sequence[str]] = {
     "model.quant": recipes.QUANTS,
-    "adapter.space": recipes.SPACES,
+    "adapter.space": ("", *recipes.SPACES),
     "method.name": tuple(ROWS),
     "train.schedule": recipes.SCHEDULES,
     "method.unit": ("false", "true"),
@@ -68,7 +68,7 @@ class Field(Horizontal):
         label.tooltip = self.meaning
         yield label
         if self.path in CHOICES:
-            options = [(choice, choice) for choice in CHOICES[self.path]]
+            options = [(choice or "auto", choice) for choice in CHOICES[self.path]]
             yield Select(options, value=spelled(self.default), allow_blank=False, compact=True, id=ident(self.path))
         else:
             value = "" if self.open else spelled(self.default)
