@@ -39,13 +39,14 @@ ROWS: dict[str, Row] = {
     "qzo": {"rule": ("clip",)},
 }
 
-# Learning rates by space of what takes the slope's size away: change a number and step, about.
+# Learning rates by space of what takes the slope's size away: change a number and step, about. Those of lora-b are
+# measured (docs/log.md), the others have rms's proportions.
 RATES: dict[str, dict[str, float]] = {
-    "sign": {"lora": 3e-5, "lora-b": 3e-4, "lora-core": 3e-5},
+    "sign": {"lora": 9e-5, "lora-b": 9e-4, "lora-core": 9e-5},
     "rms": {"lora": 3e-4, "lora-b": 3e-3, "lora-core": 3e-4},
-    "adam": {"lora": 3e-5, "lora-b": 3e-4, "lora-core": 3e-5},
-    "spread": {"lora": 1e-4, "lora-b": 1e-3, "lora-core": 1e-4},
-    "per-example": {"lora": 1e-3, "lora-b": 1e-2, "lora-core": 1e-3},
+    "adam": {"lora": 9e-5, "lora-b": 9e-4, "lora-core": 9e-5},
+    "spread": {"lora": 3e-4, "lora-b": 3e-3, "lora-core": 3e-4},
+    "per-example": {"lora": 3e-3, "lora-b": 3e-2, "lora-core": 3e-3},
 }
 
 # Published defaults of the parts, for LoRA where their papers have any (docs/methods.md).
