@@ -164,6 +164,29 @@ def test_plans(new: Make, size: tuple[int, int]) -> None:
     drive(new(), size, script)
 
 
+def test_the_space_follows_the_rows(new: Make, rows: Path) -> None:
+    """Left on auto, plans and the price are of the space that the rows get; chosen, all plans are of that."""
+
+    async def script(pilot: Pilot[None]) -> None:
+        screen = await to_plans(pilot, "Qwen/Qwen3-0.6B")
+
+        async def spaces() -> set[str]:
+            await pilot.pause(0.6)
+            await settled(pilot)
+            assert screen.planned is not None
+            return {each.recipe.adapter.space for each in screen.planned.plans}
+
+        assert screen.form.value("adapter.space") == "" and await spaces() == {"lora-b"}
+        screen.report = {**(screen.report or {}), "labels": []}
+        screen.plan()
+        assert await spaces() == {"lora"} and screen.form.value("adapter.space") == ""
+        screen.form.put({"adapter.space": "lora-core"})
+        screen.plan()
+        assert await spaces() == {"lora-core"}
+
+    drive(new(), (120, 40), script)
+
+
 def test_every_edit_is_priced_at_once(new: Make) -> None:
     """A value that is typed changes the bar before anything else happens, in less than a tenth of a second."""
 

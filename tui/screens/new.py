@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 GIB = 2**30
 DEMO_TEMPLATE = "{text}\n\nTopic: {label}"
 WAIT = 0.4  # seconds after the last key before plans are made anew
-# Settings that all plans share; weights and space are what they differ in.
+# Settings that all plans share; weights are what they differ in.
 SHARED = {
+    "adapter.space": "space",
     "adapter.rank": "rank",
     "method.name": "method",
     "train.batch": "batch",
@@ -415,10 +416,7 @@ class NewScreen(Screen[None]):
         r = choice.recipe
         halved = "" if r.train.microbatch == r.train.batch else str(r.train.microbatch)
         slots = "1" if r.train.slots == 1 else ""
-        self.form.put(
-            {"model.quant": r.model.quant, "adapter.space": r.adapter.space, "train.microbatch": halved,
-             "train.slots": slots}
-        )  # fmt: skip
+        self.form.put({"model.quant": r.model.quant, "train.microbatch": halved, "train.slots": slots})
 
     def reprice(self) -> None:
         """What the fields as they are would take. Milliseconds: it runs at every key."""
