@@ -3,9 +3,9 @@
 python benchmarks/quality.py DATA [OUT] [--tasks sst2,trec] [--what auto,grid] [--processes 6] [--seconds 500]
 
 DATA: a folder with a folder of train, dev and test JSONL for each task; tasks that are not in methods.TASKS are
-prompted by their columns in their order. Rows of test accuracy (loss in nats a token where rows have no labels), each of
-a run through the product's own loop, session and all, of FORWARDS forwards of 16 rows, of which the start in closed form
-and the tuning take their part:
+prompted by their columns in their order. Rows of test accuracy (loss in nats a token where rows have no labels), each
+of a run through the product's own loop, session and all, of FORWARDS forwards of 16 rows, of which the start in closed
+form and the tuning take their part:
 
 zero_shot     the model as it is
 first_order   AdamW on lora, rank 8, 300 steps of 16, at each of RATES; the best on dev counts

@@ -126,6 +126,7 @@ def begun(run: Run) -> Run:
     if not recipes.reads_out(part):
         return run
     found = guard.attempt(partial(readout_, run.engine, run.examples, readout_rows(run.recipe)))
+    probe.tidy()
     if found is None:
         return dataclasses.replace(run, notes=(*run.notes, "out of memory in the readout: it ended there"))
     return dataclasses.replace(run, choices=(*run.choices, found[0])) if found[0] else run

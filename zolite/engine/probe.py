@@ -1,10 +1,14 @@
 """Measures the machine: memory in use now, at its peak, and free."""
 
-import resource
+import contextlib
+import ctypes
 import sys
 
 import psutil
 import torch
+
+if sys.platform != "win32":
+    import resource
 
 FULL = 0.03  # free of all
 NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # CUDA's, the CPU's and cuBLAS' errors
@@ -21,8 +25,17 @@ def peak_bytes(device: torch.device) -> int:
     """The most that `used_bytes` has been."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def tidy() -> None:
+    """Give back to the system what glibc keeps of memory that was freed: a gigabyte after large work on a CPU."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # musl's has no such thing
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def budget_bytes(device: torch.device) -> int:

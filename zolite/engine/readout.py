@@ -176,13 +176,11 @@ def _seen(engine: Engine, rows: Sequence[Example], sites: Sequence[Site]) -> See
     xs: dict[str, list[Tensor]] = {site.name: [] for site in sites}
     others: dict[str, list[Tensor]] = {site.name: [] for site in sites}
     for part in _parts(engine, rows):
-        here, there = _own(part), _other(part, every, made)
-        with _inputs(sites) as got:
+        with _inputs(sites, part, (_own(part), _other(part, every, made))) as got:
             scores.append(part.scores().cpu())
-        for site, x in zip(sites, got, strict=True):
-            x = x.view(len(part.ends), -1, x.shape[-1])
-            xs[site.name].append(x[here].cpu())
-            others[site.name].append(x[there].cpu())
+        for name, (own, other) in got.items():
+            xs[name].append(own.cpu())
+            others[name].append(other.cpu())
         order += part.rows
     back = torch.tensor(order).argsort()
     answers = torch.tensor([row.answer for row in rows])
@@ -209,14 +207,19 @@ def _other(part: Part, every: int, made: torch.Generator) -> tuple[Tensor, Tenso
 
 
 @contextmanager
-def _inputs(sites: Sequence[Site]) -> Iterator[list[Tensor]]:
-    """What the sites read in the forward inside, in their order."""
-    got: dict[str, Tensor] = {}
-    handles = [s.layer.register_forward_pre_hook(lambda _, x, s=s: got.__setitem__(s.name, x[0])) for s in sites]
-    found: list[Tensor] = []
+def _inputs(
+    sites: Sequence[Site], part: Part, places: Sequence[tuple[Tensor, Tensor]]
+) -> Iterator[dict[str, list[Tensor]]]:
+    """What the sites read at some places in the forward inside: all that they read would be larger than the model."""
+    got: dict[str, list[Tensor]] = {}
+
+    def look(name: str, x: Tensor) -> None:
+        tokens = x.view(len(part.ends), -1, x.shape[-1])
+        got[name] = [tokens[place] for place in places]
+
+    handles = [s.layer.register_forward_pre_hook(lambda _, x, s=s: look(s.name, x[0])) for s in sites]
     try:
-        yield found
-        found += [got[s.name] for s in sites]
+        yield got
     finally:
         for handle in handles:
             handle.remove()
