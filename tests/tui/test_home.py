@@ -111,10 +111,11 @@ def test_rename(app: Make, made: Make, size: tuple[int, int]) -> None:
     made("other")
 
     async def script(pilot: Pilot[None]) -> None:
+        await settled(pilot)
         at(pilot, "first")
         await pilot.press("m")
         await pilot.pause()
-        assert isinstance(pilot.app.screen, Ask)
+        assert isinstance(pilot.app.screen, Ask) and "A new name for first" in shown(pilot.app)
         for wrong, why in (("other", "there already"), ("No!", "cannot be")):
             pilot.app.screen.query_one(Input).value = wrong
             await pilot.press("enter")
