@@ -90,10 +90,10 @@ class Run:
 
 def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     """Check everything that can be checked, cheapest first, then load. `fresh`: no checkpoint is about to be read."""
-    given, rows = recipe, method(recipe.method.name)
+    given = recipe = fitted(recipe)
+    rows = method(recipe.method.name)
     if recipe.adapter.space and recipe.adapter.space not in rows.spaces:
         raise UsageError(f"{rows.name} does not train {recipe.adapter.space}", f"it trains: {', '.join(rows.spaces)}")
-    recipe = fitted(recipe)
     device = models.pick_device(recipe.model.device)
     source = models.resolve(recipe.model.name)
     path = Path(recipe.data.path).expanduser().resolve()
