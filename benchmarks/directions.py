@@ -30,21 +30,21 @@ from common import RESULTS, write
 from methods import BATCH, MODEL, Job, Row, examples_of, first_order, recipe_of
 from torch import Tensor
 
-from zolite.composition import STEP_SIZES
-from zolite.core.build import build
-from zolite.core.direction import dense
-from zolite.core.estimator import Estimator
-from zolite.core.key import Key
-from zolite.core.methods import forwards_per_step
-from zolite.core.sampler import Objective
-from zolite.core.space import Space
-from zolite.core.state import State
-from zolite.learn import Gradients
-from zolite.learned import networks
+from zolite.common.paths import paths
+from zolite.config.composition import STEP_SIZES
+from zolite.config.methods import forwards_per_step
+from zolite.config.recipe import Recipe
 from zolite.model import load as models
-from zolite.paths import paths
-from zolite.recipe import Recipe
-from zolite.train import Run, assemble
+from zolite.training.learn_scales import Gradients
+from zolite.training.loop import Run, assemble
+from zolite.training.scale_nets import networks
+from zolite.zo.build import build
+from zolite.zo.direction import dense
+from zolite.zo.estimators import Estimator
+from zolite.zo.rng import Key
+from zolite.zo.samplers import Objective
+from zolite.zo.space import Space
+from zolite.zo.state import State
 
 FORWARDS, ROWS, FIRST_ORDER, RATE, WINDOW, WINDOWS = 4000, 32, 10, 3e-3, 50, 20
 SPOTS = {"start": 0, "after": 1000}  # θ, and the number of the first step that is drawn there

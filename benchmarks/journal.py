@@ -20,14 +20,14 @@ import torch
 from common import RESULTS, write
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from zolite import recipe as recipes
-from zolite import session as sessions
-from zolite import train as training
+from zolite.common.paths import paths
+from zolite.config import recipe as recipes
+from zolite.config.recipe import Recipe
 from zolite.model import load as models
-from zolite.paths import paths
-from zolite.recipe import Recipe
-from zolite.session import MemoryRow, StepRow
-from zolite.writer import FLUSH_SECONDS
+from zolite.sessions import session as sessions
+from zolite.sessions.session import MemoryRow, StepRow
+from zolite.training import loop as training
+from zolite.training.journal_writer import FLUSH_SECONDS
 
 RATE, SECONDS, KILLS = 100, 60, 30
 

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from common import RESULTS, write
 
-from zolite import bench
-from zolite.model import fused
-from zolite.model.slots import Active
+from zolite.model import fused_decoder
+from zolite.model.lora import Active
+from zolite.tools import bench
 
 DEVICE = torch.device("cuda")
 POINTS, BATCH, TOKENS, CALLS = 2, 16, 256, 20
@@ -41,8 +41,8 @@ def theirs(decoder: Any, change: Callable[[Any], Any] = lambda layer: layer) -> 
 
 def ours(decoder: Any, mirrored: bool) -> Callable[[], object]:
     """The same work of model/fused.py: a layer's two halves, in place."""
-    made = fused.assemble(decoder, Active(POINTS, mirrored), TOKENS)
-    arithmetic = fused.Paired(made.kernels, made.stacks) if mirrored else fused.Dense(made.kernels)
+    made = fused_decoder.assemble(decoder, Active(POINTS, mirrored), TOKENS)
+    arithmetic = fused_decoder.Paired(made.kernels, made.stacks) if mirrored else fused_decoder.Dense(made.kernels)
     dtype = decoder.embed_tokens.weight.dtype
     h = torch.randn(POINTS, BATCH * TOKENS, decoder.config.hidden_size, device=DEVICE, dtype=dtype)
 

@@ -50,10 +50,10 @@ def noise(*shape: int) -> torch.Tensor:
 
 def merge(origin: Path, target: Path) -> dict[str, Any]:
     """In a process of its own: seconds and peak bytes."""
+    from zolite.config.recipe import AdapterPart, Recipe
     from zolite.export import merged
-    from zolite.export.trained import Trained
+    from zolite.export.source import Trained
     from zolite.model.load import resolve
-    from zolite.recipe import AdapterPart, Recipe
 
     names = [f"model.layers.{i}.{part}" for i in range(LAYERS) for part in SHAPES]
     factors = {f"{n}.a": torch.randn(RANK, SHAPES[n.split(".", 3)[3]][1]) for n in names}

@@ -32,18 +32,18 @@ from common import RESULTS, write_by_card
 from spread import Row, cards, spread
 from textbook import restored
 
-from zolite import recipe as recipes
-from zolite.composition import ROWS
-from zolite.core.methods import forwards_per_step
+from zolite.common.paths import paths
+from zolite.config import recipe as recipes
+from zolite.config.composition import ROWS
+from zolite.config.methods import forwards_per_step
+from zolite.config.recipe import Recipe
 from zolite.data import rows as tables
-from zolite.engine import probe
-from zolite.evaluate import evaluate
-from zolite.learn import Gradients
-from zolite.learned import networks
+from zolite.engine import device_memory
 from zolite.model import load as models
-from zolite.paths import paths
-from zolite.recipe import Recipe
-from zolite.train import Examples, Run, assemble, batches_of, encode_all, stepper
+from zolite.training.evaluate import evaluate
+from zolite.training.learn_scales import Gradients
+from zolite.training.loop import Examples, Run, assemble, batches_of, encode_all, stepper
+from zolite.training.scale_nets import networks
 
 MODEL, BATCH, FORWARDS, SEEDS = "builtin:smollm2-135m", 16, 4000, (0, 1)
 CONTEXT = 1536  # tokens: no passage of BoolQ is cut
@@ -154,7 +154,7 @@ def taken(job: Job, data: Path, optimizer: Path) -> Row:
         scored = evaluate(run.engine, examples[job.split], job.split, steps)
     return {
         **asdict(job),
-        "device": probe.device_name(device),
+        "device": device_memory.device_name(device),
         "lr": recipe.train.lr,
         "eps": recipe.train.eps,
         "steps": steps,
@@ -162,7 +162,7 @@ def taken(job: Job, data: Path, optimizer: Path) -> Row:
         "accuracy": round(100 * scored.value, 2),
         "loss": round(float(last.nanmean()), 4) if len(last) else None,  # of the last tenth
         "not_finite": int((~last.isfinite()).sum()),
-        "peak_mib": probe.peak_bytes(device) >> 20,
+        "peak_mib": device_memory.peak_bytes(device) >> 20,
     }
 
 

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from common import RESULTS, write
 from torch import Tensor
 
-from zolite import recipe as recipes
-from zolite.core.direction import Combo, Noise
-from zolite.core.key import Key
+from zolite.config import recipe as recipes
 from zolite.demo.run import demo_recipe
 from zolite.model import quant
-from zolite.train import Run, prepare
+from zolite.training.loop import Run, prepare
+from zolite.zo.direction import Combo, Noise
+from zolite.zo.rng import Key
 
 DIRECTIONS, EPSILONS = 16, (1e-3, 1e-2, 3e-2)
 

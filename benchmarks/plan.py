@@ -33,26 +33,29 @@ from typing import Any
 import torch
 from common import RESULTS, provenance, slug
 
-from zolite import bench, catalog, facts, machine
-from zolite import recipe as recipes
-from zolite.backprop import needed
-from zolite.bench import Shape, Step
-from zolite.engine import probe
-from zolite.engine import profile as profiles
-from zolite.engine.frames import frames
-from zolite.errors import DoesNotFit
-from zolite.evaluate import evaluate
-from zolite.facts import ModelSpec
-from zolite.ledger import Ledger, Rows, allocated, laid_out, ledger, ours, peak, weights
-from zolite.machine import Hardware
+from zolite.common.errors import DoesNotFit
+from zolite.common.paths import paths
+from zolite.config import catalog
+from zolite.config import recipe as recipes
+from zolite.config.recipe import Recipe
+from zolite.engine import device_memory
+from zolite.engine.bases import frames
 from zolite.model.load import Loaded, load, pick_device, resolve, select
+from zolite.model.lora import SlotLinear
 from zolite.model.quant import replace_
-from zolite.model.slots import SlotLinear
-from zolite.pace import step_seconds
-from zolite.paths import paths
-from zolite.plan import layouts, plan, wish
-from zolite.recipe import Recipe
-from zolite.train import assemble, batches_of, stepper
+from zolite.planner import hardware as machine
+from zolite.planner import model_spec
+from zolite.planner.hardware import Hardware
+from zolite.planner.memory import Ledger, Rows, allocated, laid_out, ledger, ours, peak, weights
+from zolite.planner.model_spec import ModelSpec
+from zolite.planner.plan import layouts, plan, wish
+from zolite.planner.qlora import needed
+from zolite.planner.step_time import step_seconds
+from zolite.tools import bench
+from zolite.tools import profile as profiles
+from zolite.tools.bench import Shape, Step
+from zolite.training.evaluate import evaluate
+from zolite.training.loop import assemble, batches_of, stepper
 
 GIB = 2**30
 BUDGETS = (4, 6, 8, 12, 16, 24)  # GiB
@@ -130,7 +133,7 @@ def spec_of(shape: str) -> ModelSpec:
         "max_position_embeddings": 8192,
         "tie_word_embeddings": s.tied,
     }
-    return facts.from_config(shape, config)
+    return model_spec.from_config(shape, config)
 
 
 def recipe_of(case: Case) -> Recipe:
@@ -150,7 +153,10 @@ def measured(hardware: Hardware, loaded: Loaded, case: Case) -> Result:
     lines = ledger(hardware, spec, recipe, rows)
     bench.settle(loaded.device)
     budget = case.budget_bytes or budget_of(machine.pretended(hardware, 0), spec, recipe, rows)
-    about = dataclasses.asdict(case) | {"resting_bytes": probe.used_bytes(loaded.device), "budget_bytes": budget}
+    about = dataclasses.asdict(case) | {
+        "resting_bytes": device_memory.used_bytes(loaded.device),
+        "budget_bytes": budget,
+    }
     said = {
         "predicted_bytes": predicted(lines, loaded.device),
         "predicted_card": ours(lines),
@@ -158,14 +164,14 @@ def measured(hardware: Hardware, loaded: Loaded, case: Case) -> Result:
     }
     if case.space == "lora-core":
         frames(loaded, select(loaded.model, ()), recipe)  # found once and kept, which is part of a load
-    probe.hold_to(loaded.device, budget, hardware.context_bytes)
+    device_memory.hold_to(loaded.device, budget, hardware.context_bytes)
     try:
         found = bench.measure(lambda: as_trained(loaded, recipe, case), loaded.device)
         seen = {"measured_bytes": found.peak_bytes, "measured_card": card_bytes(hardware), "measured_s": found.ms / 1e3}
     except torch.OutOfMemoryError as error:
         seen = {"reason": str(error).splitlines()[0][:200]}
     finally:
-        probe.hold_to(loaded.device, None)
+        device_memory.hold_to(loaded.device, None)
         unwrap_(loaded.model)
     return about | said | seen
 
@@ -186,7 +192,7 @@ def predicted(lines: Ledger, device: torch.device) -> int:
 def as_trained(loaded: Loaded, recipe: Recipe, case: Case) -> Step:
     """Adapters, an evaluation, and what takes steps."""
     rows = bench.random_rows(loaded.model.config.vocab_size, case.batch * bench.BATCHES, case.tokens)
-    budget = probe.budget_bytes(loaded.device)
+    budget = device_memory.budget_bytes(loaded.device)
     run = assemble(recipe, loaded, {"train": rows, "dev": rows[:EVALUATED]}, {}, (), budget)
     evaluate(run.engine, run.examples["dev"], "dev", 0)
     steps = stepper(run)
@@ -201,7 +207,7 @@ def budget_of(alone: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> i
 def card_bytes(hardware: Hardware) -> int:
     """The card's memory in use that is not others'; on a CPU the process's."""
     if hardware.device != "cuda":
-        return probe.peak_bytes(torch.device("cpu"))
+        return device_memory.peak_bytes(torch.device("cpu"))
     reserved = torch.cuda.max_memory_reserved()
     free, total = torch.cuda.mem_get_info()
     return total - free - hardware.others_bytes + reserved - torch.cuda.memory_reserved()
@@ -221,17 +227,17 @@ def loads(hardware: Hardware, device: torch.device, quants: list[str]) -> Iterat
     name = "builtin:smollm2-135m"
     for quant in quants:
         recipe = recipes.resolve(recipes.override(Recipe(), {"model.quant": quant}))
-        model = laid_out(hardware, facts.spec(name), recipe)
+        model = laid_out(hardware, model_spec.spec(name), recipe)
         largest = max(linear.inputs * linear.outputs for linear in model.spec.linears)
         copies = {"int8": 2 * model.activation + 1, "nf4": model.activation}.get(quant, 0)  # ledger.py: load
         bench.settle(device)
-        before = probe.used_bytes(device)
+        before = device_memory.used_bytes(device)
         load(resolve(name), quant, device, paths()["cache"])
         yield {
             "what": "load",
             "weights": quant,
             "predicted_bytes": sum(line.bytes for line in weights(model)) + copies * largest,
-            "measured_bytes": probe.peak_bytes(device) - before,
+            "measured_bytes": device_memory.peak_bytes(device) - before,
         }
 
 
@@ -311,7 +317,9 @@ def table(tokens: int = 512, batch: int = 16) -> Iterator[str]:
     yield "| family | weights | " + " | ".join(columns) + " |"
     yield "| --- " * (2 + len(BUDGETS)) + "|"
     for family, prefix in FAMILIES.items():
-        specs = sorted((facts.spec(n) for n in catalog.models() if n.startswith(prefix)), key=lambda s: s.parameters)
+        specs = sorted(
+            (model_spec.spec(n) for n in catalog.models() if n.startswith(prefix)), key=lambda s: s.parameters
+        )
         for quant in ("int8", "nf4"):
             yield f"| {family} | {quant} | " + " | ".join(_cell(specs, quant, tokens, batch)) + " |"
         yield f"| {family} | QLoRA | " + " | ".join(_qlora(specs, tokens)) + " |"
@@ -321,7 +329,7 @@ def _hardware() -> Iterator[Hardware]:
     return (machine.pretended(machine.published(name), gib * GIB) for gib, name in zip(BUDGETS, CARDS, strict=True))
 
 
-def _cell(specs: list[facts.ModelSpec], quant: str, tokens: int, batch: int) -> Iterator[str]:
+def _cell(specs: list[model_spec.ModelSpec], quant: str, tokens: int, batch: int) -> Iterator[str]:
     for hardware in _hardware():
         try:
             plans = plan(hardware, wish(specs, Rows(tokens, tokens // 8), quant=quant, batch=batch)).plans
@@ -332,13 +340,13 @@ def _cell(specs: list[facts.ModelSpec], quant: str, tokens: int, batch: int) -> 
         yield f"{_short(largest.spec)}, {largest.seconds_per_step:.1f} s"
 
 
-def _qlora(specs: list[facts.ModelSpec], tokens: int) -> Iterator[str]:
+def _qlora(specs: list[model_spec.ModelSpec], tokens: int) -> Iterator[str]:
     for hardware in _hardware():
         fitting = [spec for spec in specs if needed(hardware, spec, 8, tokens) <= hardware.total_bytes]
         yield _short(fitting[-1]) if fitting else "–"
 
 
-def _short(spec: facts.ModelSpec) -> str:
+def _short(spec: model_spec.ModelSpec) -> str:
     return f"{spec.parameters / 1e9:.1f}B"
 
 

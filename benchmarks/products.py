@@ -25,8 +25,8 @@ import triton
 import triton.language as tl
 from common import RESULTS, write
 
-from zolite.bench import elapsed_ms
 from zolite.model import kernels
+from zolite.tools.bench import elapsed_ms
 
 SHAPES = (
     (8192, 14336, 4096),

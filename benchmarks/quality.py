@@ -33,21 +33,21 @@ from methods import BATCH, CONTEXT, MODEL, TASKS, first_order, loaded_model
 from spread import Row, spread
 from textbook import restored
 
-from zolite import recipe as recipes
-from zolite import session as sessions
-from zolite import tuning
-from zolite.composition import STEP_SIZES
+from zolite.common.events import Evaluated, Noted
+from zolite.common.paths import paths
+from zolite.config import recipe as recipes
+from zolite.config.composition import STEP_SIZES
+from zolite.config.recipe import SPACES, Recipe
 from zolite.data import rows as tables
-from zolite.engine.readout import readout_
-from zolite.evaluate import evaluate
-from zolite.events import Evaluated, Noted
-from zolite.history import best_step
 from zolite.model import load as models
-from zolite.pace import readout_rows
-from zolite.paths import paths
-from zolite.recipe import SPACES, Recipe
-from zolite.replay import read_
-from zolite.train import Examples, Run, assemble, encode_all, facts_of, train, tuned
+from zolite.planner.step_time import readout_rows
+from zolite.sessions import session as sessions
+from zolite.sessions.steps import best_step
+from zolite.training import step_size
+from zolite.training.evaluate import evaluate
+from zolite.training.linear_probe import readout_
+from zolite.training.loop import Examples, Run, assemble, encode_all, facts_of, train, tuned
+from zolite.training.replay import read_
 
 FORWARDS, LONG = 4000, 20_000
 STEADY_STEPS = 600
@@ -153,8 +153,8 @@ def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
         _, rows = readout_(run.engine, run.examples, readout_rows(run.recipe))
         spent += math.ceil(rows / BATCH)
     run = replace(run, recipe=replace(run.recipe, adapter=replace(run.recipe.adapter, readout=False)))
-    directions, batches = tuning.effort(job.forwards // 2)
-    spent += 0 if job.lr else 2 * directions * len(tuning.RADII) * batches
+    directions, batches = step_size.effort(job.forwards // 2)
+    spent += 0 if job.lr else 2 * directions * len(step_size.RADII) * batches
     steps = STEADY_STEPS if job.what == "steady" else max(1, (job.forwards - spent) // 2)
     sized = recipes.resolve(replace(given, train=replace(given.train, steps=steps)))
     run = tuned(replace(run, recipe=replace(run.recipe, train=sized.train)), given.train)

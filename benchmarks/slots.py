@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from common import RESULTS, write
 
-from zolite import recipe as recipes
-from zolite.core.direction import Combo, Noise
-from zolite.core.key import Key
+from zolite.config import recipe as recipes
 from zolite.demo.run import demo_recipe
-from zolite.train import Run, batches_of, prepare, stepper
+from zolite.training.loop import Run, batches_of, prepare, stepper
+from zolite.zo.direction import Combo, Noise
+from zolite.zo.rng import Key
 
 BATCHES, STEPS = 10, 10
 

@@ -41,12 +41,12 @@ import torch
 from common import RESULTS, provenance, slug
 from textbook import first_order, restored, textbook
 
-from zolite import bench
-from zolite.bench import SHAPES, Rates, Step
-from zolite.data.template import Example
-from zolite.engine import probe
+from zolite.data.encode import Example
+from zolite.engine import device_memory
 from zolite.model.load import Loaded, pick_device
 from zolite.model.quant import activations
+from zolite.tools import bench
+from zolite.tools.bench import SHAPES, Rates, Step
 
 FORMATS = ("int8", "nf4", "bf16")
 WHAT = ("zolite", "textbook", "first_order", "first_order_checkpointed", "forward")
@@ -105,7 +105,7 @@ def measured(name: str, weights: str, cases: Sequence[Case], rates: Rates, devic
     except torch.OutOfMemoryError:
         print(f"{name} in {weights} does not fit", file=sys.stderr)
         return
-    resting, shape = probe.used_bytes(device), SHAPES[name]
+    resting, shape = device_memory.used_bytes(device), SHAPES[name]
     for case in cases:
         examples = bench.random_rows(shape.vocabulary, case.batch * bench.BATCHES, case.tokens)
         for what, targets, build in contenders(loaded, case, weights, examples):

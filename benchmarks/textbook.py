@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zolite.bench import TARGETS, Step
-from zolite.data.template import Example
+from zolite.data.encode import Example
 from zolite.model import quant
 from zolite.model.load import Loaded, select
+from zolite.tools.bench import TARGETS, Step
 
 RANK, ALPHA = 8, 16.0
 LR = 1e-6  # nothing is learned here: it must only stay finite

@@ -90,9 +90,9 @@ def home() -> Iterator[None]:
 
 def restored(name: str, share: float) -> None:
     """The first steps of the recorded run, as a session."""
-    from zolite import recording
-    from zolite import session as sessions
-    from zolite.events import Started
+    from zolite.common.events import Started
+    from zolite.sessions import recording
+    from zolite.sessions import session as sessions
 
     recorded = recording.read(RECORDED)
     last = int(share * len(recorded.rows))
@@ -111,7 +111,8 @@ async def taken(picture: Picture) -> str:
     from zolite.tui.client import Client
     from zolite.tui.screens.replay import ReplayScreen
 
-    from zolite import doctor, machine
+    from zolite.planner import hardware as machine
+    from zolite.tools import doctor
 
     card = replace(machine.published("rtx-3060-12gb"), others_bytes=int(0.9 * GIB))
 

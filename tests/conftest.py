@@ -21,8 +21,8 @@ if not torch.cuda.is_available():
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from zolite import recipe as recipes
-from zolite.recipe import Recipe
+from zolite.config import recipe as recipes
+from zolite.config.recipe import Recipe
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

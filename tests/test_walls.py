@@ -19,7 +19,7 @@ LIGHT = (
     "recording",
 )  # fmt: skip
 # What the mathematics may lean on beside itself; a wall is easier to keep as a list of doors.
-DOORS = {"zolite.core", "zolite.composition", "zolite.errors", "zolite.recipe"}
+DOORS = {"zolite.core", "zolite.config.composition", "zolite.common.errors", "zolite.config.recipe"}
 
 
 def loaded(*modules: str) -> set[str]:
@@ -70,7 +70,7 @@ def test_app_opens_light() -> None:
 
 def test_cli_without_torch() -> None:
     """The command line answers without torch: `zolite --help` must not take seconds."""
-    assert not loaded("zolite.cli") & HEAVY
+    assert not loaded("zolite.cli.main") & HEAVY
 
 
 def test_core_loads_no_model() -> None:
@@ -78,7 +78,7 @@ def test_core_loads_no_model() -> None:
     modules = [f"zolite.core.{path.stem}" for path in CORE.glob("*.py") if path.stem != "__init__"]
     names = loaded(*modules)
     ours = {name for name in names if inside(name, "zolite")} - {"zolite"}
-    assert "zolite.core.methods" in ours and all(any(inside(name, door) for door in DOORS) for name in ours)
+    assert "zolite.config.methods" in ours and all(any(inside(name, door) for door in DOORS) for name in ours)
     assert "torch" in names and not names & {"transformers", "textual"}
 
 

@@ -17,7 +17,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.worker import get_current_worker
 
-from zolite.errors import ZoliteError
+from zolite.common.errors import ZoliteError
 
 from . import config as configs
 from .client import Client
@@ -25,7 +25,7 @@ from .themes import DARK, LIGHT
 
 # What is only used later is imported later, so that the first picture does not wait for it.
 if TYPE_CHECKING:
-    from zolite.machine import Hardware
+    from zolite.planner.hardware import Hardware
 
     from .screens.dialogs import Waiting
 
@@ -164,7 +164,7 @@ class ZoliteApp(App[None]):
 
 def here() -> "Hardware":
     """This machine, as it is now."""
-    from zolite import machine
+    from zolite.planner import hardware as machine
 
     return machine.here()
 

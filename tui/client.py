@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Self
 
-from zolite.errors import ZoliteError, told
+from zolite.common.errors import ZoliteError, told
 
 POLL_SECONDS = 0.1
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zolite.paths import paths
+from zolite.common.paths import paths
 
 CHARTS = ("braille", "block", "ascii")
 FILE = "app.toml"
@@ -79,9 +79,9 @@ def save(config: Config, file: Path) -> None:
     """Whole or not at all."""
     import tomli_w
 
-    from zolite import disk
+    from zolite.common import files
 
     values = {name: value for name, value in dataclasses.asdict(config).items() if name in CHECKS}
-    with disk.saving("the app's settings", file):
+    with files.saving("the app's settings", file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        disk.replace(file, tomli_w.dumps(values).encode())
+        files.replace(file, tomli_w.dumps(values).encode())

@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from zolite import catalog, facts
-from zolite import session as sessions
-from zolite.errors import ZoliteError
-from zolite.ledger import Ledger, Rows, ledger
-from zolite.machine import Hardware
-from zolite.recipe import Recipe
-from zolite.session import Session
-from zolite.survey import mean_tokens, survey
-
-from .state import About, News
+from zolite.common.errors import ZoliteError
+from zolite.config import catalog
+from zolite.config.recipe import Recipe
+from zolite.data.lengths import mean_tokens, survey
+from zolite.monitor.run_state import About, News
+from zolite.planner import model_spec
+from zolite.planner.hardware import Hardware
+from zolite.planner.memory import Ledger, Rows, ledger
+from zolite.sessions import session as sessions
+from zolite.sessions.session import Session
 
 LARGEST = 16 << 20  # bytes of a data file whose rows are counted
 
@@ -61,14 +61,14 @@ def planned(recipe: Recipe, machine: Callable[[], Hardware]) -> Ledger | None:
     if not _here(recipe.model.name):
         return None
     try:
-        return ledger(machine(), facts.spec(recipe.model.name), recipe, _rows(recipe))
+        return ledger(machine(), model_spec.spec(recipe.model.name), recipe, _rows(recipe))
     except (ZoliteError, OSError, ValueError, KeyError):
         return None
 
 
 def _here(model: str) -> bool:
     """Whether its numbers lie on this machine."""
-    if model.startswith("builtin:") or Path(model).expanduser().exists() or facts.place(model):
+    if model.startswith("builtin:") or Path(model).expanduser().exists() or model_spec.place(model):
         return True
     return any(model.lower() in (short, known.hub.lower()) for short, known in catalog.models().items())
 

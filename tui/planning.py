@@ -7,19 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from zolite import catalog, facts, machine
-from zolite import plan as planner
-from zolite import recipe as recipes
-from zolite.backprop import needed
-from zolite.correction import Correction
-from zolite.errors import DoesNotFit, UsageError, ZoliteError
-from zolite.facts import ModelSpec
-from zolite.ledger import Ledger, Rows, ledger, peak
-from zolite.machine import Hardware
-from zolite.pace import beside_seconds, step_seconds
-from zolite.plan import Planning, Rejected
-from zolite.recipe import Recipe
-from zolite.text import human_bytes
+from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.common.text import human_bytes
+from zolite.config import catalog
+from zolite.config import recipe as recipes
+from zolite.config.recipe import Recipe
+from zolite.planner import hardware as machine
+from zolite.planner import model_spec
+from zolite.planner import plan as planner
+from zolite.planner.calibration import Correction
+from zolite.planner.hardware import Hardware
+from zolite.planner.memory import Ledger, Rows, ledger, peak
+from zolite.planner.model_spec import ModelSpec
+from zolite.planner.plan import Planning, Rejected
+from zolite.planner.qlora import needed
+from zolite.planner.step_time import beside_seconds, step_seconds
 
 from .widgets.stack import Part
 
@@ -63,7 +65,7 @@ def offers(hardware: Hardware) -> list[Offer]:
 
 
 def _offer(hardware: Hardware, short: str, known: catalog.Known) -> Offer:
-    spec, rows = facts.of_catalogue(short), Rows(planner.CONTEXT, planner.CONTEXT // planner.ANSWERED)
+    spec, rows = model_spec.of_catalogue(short), Rows(planner.CONTEXT, planner.CONTEXT // planner.ANSWERED)
     built_in = short in catalog.builtins()
     wanted = recipes.override(Recipe(), {"train.microbatch": 1, "data.context": rows.tokens})
     sizes = {
@@ -88,7 +90,7 @@ def _offer(hardware: Hardware, short: str, known: catalog.Known) -> Offer:
 def _here(short: str, known: catalog.Known) -> bool:
     if short in catalog.builtins():
         return importlib.util.find_spec(catalog.builtin(short).package) is not None
-    folder = facts.place(known.hub)
+    folder = model_spec.place(known.hub)
     return folder is not None and any(folder.glob("*.safetensors"))
 
 
@@ -109,7 +111,7 @@ def proposed(
 ) -> tuple[Planning | None, tuple[Rejected, ...], str]:
     """(plans, what was rejected, what to say where there are none)."""
     try:
-        specs = [facts.spec(model)] if model else suggested(rows)
+        specs = [model_spec.spec(model)] if model else suggested(rows)
         wish = planner.wish(specs, rows, **asked)
         planning = planner.plan(hardware, wish, correction)
     except DoesNotFit as error:
@@ -120,7 +122,7 @@ def proposed(
 
 
 def suggested(rows: Rows) -> list[ModelSpec]:
-    specs = [facts.of_catalogue(name) for name, known in catalog.models().items() if known.suggested]
+    specs = [model_spec.of_catalogue(name) for name, known in catalog.models().items() if known.suggested]
     return [spec for spec in specs if spec.context >= rows.tokens]
 
 

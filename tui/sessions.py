@@ -4,13 +4,13 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from zolite import session as sessions
-from zolite.errors import ZoliteError, told
-from zolite.events import Continued, Paused, Started
-from zolite.history import best_step, end
-from zolite.paths import paths
-from zolite.session import Session, Summary
-from zolite.text import one_line
+from zolite.common.errors import ZoliteError, told
+from zolite.common.events import Continued, Paused, Started
+from zolite.common.paths import paths
+from zolite.common.text import one_line
+from zolite.sessions import session as sessions
+from zolite.sessions.session import Session, Summary
+from zolite.sessions.steps import best_step, end
 
 from .states import ALIVE
 

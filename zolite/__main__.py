@@ -14,7 +14,7 @@ def main() -> None:
         gc.enable()
         open_app()
         return
-    from zolite.cli import main as command
+    from zolite.cli.main import main as command
 
     command()
 

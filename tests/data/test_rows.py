@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zolite.common.errors import UsageError
 from zolite.data.rows import columns_of, load, load_for_eval, pieces
-from zolite.errors import UsageError
 
 TEMPLATE = "{text}\nCategory: {label}"
 

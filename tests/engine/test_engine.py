@@ -14,16 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zolite.core.direction import Combo, Noise
-from zolite.core.key import Key
+from zolite.config.recipe import Recipe
 from zolite.data import rows as tables
-from zolite.data.batch import collate
-from zolite.data.template import Example, Query, encode
+from zolite.data.encode import Example, Query, encode
 from zolite.engine.adapter import attach
+from zolite.engine.batch import collate
 from zolite.engine.engine import Engine, waves
 from zolite.model import load as models
 from zolite.model.loss import Head, Tokens, generic, loss_sums
-from zolite.recipe import Recipe
+from zolite.zo.direction import Combo, Noise
+from zolite.zo.rng import Key
 
 Make = Callable[..., Recipe]
 

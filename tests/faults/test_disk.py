@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from zolite import session, writer
-from zolite.errors import DiskFull, ZoliteError
-from zolite.events import Event, Finished, Noted, StepDone
-from zolite.journal import Journal
-from zolite.recipe import Recipe
-from zolite.replay import factors_at
-from zolite.session import StepRow
-from zolite.train import begin
+from zolite.common.errors import DiskFull, ZoliteError
+from zolite.common.events import Event, Finished, Noted, StepDone
+from zolite.config.recipe import Recipe
+from zolite.sessions import session
+from zolite.sessions.journal import Journal
+from zolite.sessions.session import StepRow
+from zolite.training import journal_writer
+from zolite.training.loop import begin
+from zolite.training.replay import factors_at
 
 CALLS = ("open", "fsync", "rename", "replace", "mkdir")
 
@@ -129,9 +130,9 @@ def test_a_run_waits_for_room_and_goes_on(
 ) -> None:
     """Whatever meets a full disk, the run says so once, tries again, and ends with the numbers of another."""
     chosen = recipe(train__steps=6, train__save_every=1)
-    monkeypatch.setitem(writer.FLUSH_SECONDS, "cpu", 0.0)
-    monkeypatch.setattr(writer, "ROOM_SECONDS", 0.0)
-    monkeypatch.setattr("zolite.orders.LOOK_SECONDS", 0.0)
+    monkeypatch.setitem(journal_writer.FLUSH_SECONDS, "cpu", 0.0)
+    monkeypatch.setattr(journal_writer, "ROOM_SECONDS", 0.0)
+    monkeypatch.setattr("zolite.sessions.control.LOOK_SECONDS", 0.0)
     list(begin(chosen, "straight", never))
     with monkeypatch.context() as patch:
         full_for(patch, kind, name, first, 3)
@@ -150,7 +151,7 @@ def test_a_run_waits_for_room_and_goes_on(
 
 def test_a_run_that_waits_can_be_stopped(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while there is no room ends the run with the disk's error, and what was committed is there."""
-    monkeypatch.setitem(writer.FLUSH_SECONDS, "cpu", 0.0)
+    monkeypatch.setitem(journal_writer.FLUSH_SECONDS, "cpu", 0.0)
     asked = []
 
     def stop() -> bool:

@@ -18,20 +18,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save as to_bytes
 
-from zolite import checkpoint, learned
-from zolite import recipe as recipes
-from zolite import session as sessions
+from zolite.common.errors import UsageError, ZoliteError
+from zolite.common.events import from_json
+from zolite.config import recipe as recipes
+from zolite.config.recipe import Recipe
 from zolite.data import rows as tables
-from zolite.engine import start
-from zolite.errors import UsageError, ZoliteError
-from zolite.events import from_json
-from zolite.history import chosen, end
 from zolite.model import load as models
-from zolite.recipe import Recipe
-from zolite.replay import CPU, factors_at
-from zolite.train import begin
-from zolite.verify import verify
-from zolite.watch import follow
+from zolite.sessions import checkpoint
+from zolite.sessions import session as sessions
+from zolite.sessions.follow import follow
+from zolite.sessions.steps import chosen, end
+from zolite.training import scale_nets, warm_start
+from zolite.training.loop import begin
+from zolite.training.replay import CPU, factors_at
+from zolite.training.verify import verify
 
 LONG = bool(os.environ.get("ZOLITE_LONG"))
 
@@ -289,16 +289,16 @@ def test_gguf_files_of_damaged_bytes(hurt: Callable[[bytes], bytes], rest: bytes
 def test_learned_optimizers_of_damaged_bytes(hurt: Callable[[bytes], bytes], about: Any, tmp_path: Path) -> None:
     """A file of networks, or what stands beside it, with any damage is refused in words."""
     path = tmp_path / "nets"
-    learned.write(path, {"a": torch.zeros(449)}, {"model": None})
-    for file in (path, learned.beside(path)):
+    scale_nets.write(path, {"a": torch.zeros(449)}, {"model": None})
+    for file in (path, scale_nets.beside(path)):
         kept = file.read_bytes()
         file.write_bytes(hurt(kept))
         with contextlib.suppress(UsageError):
-            learned.open_(path)
+            scale_nets.open_(path)
         file.write_bytes(kept)
-    learned.beside(path).write_text(json.dumps(about))
+    scale_nets.beside(path).write_text(json.dumps(about))
     with contextlib.suppress(UsageError):
-        learned.open_(path)
+        scale_nets.open_(path)
 
 
 @cases(1_000, 30)
@@ -308,7 +308,7 @@ def test_published_optimizers_of_any_bytes(data: bytes, pickled: bool, tmp_path:
     source, target = tmp_path / "published.pt", tmp_path / "nets"
     source.write_bytes((b"\x80\x02" if pickled else b"PK\x03\x04") + data)
     with contextlib.suppress(UsageError):
-        learned.convert(source, target)
+        scale_nets.convert(source, target)
     assert not target.exists()
 
 
@@ -323,7 +323,7 @@ def test_adapters_of_any_content(config: Any, names: list[str], lora: bool, tmp_
     """A folder to go on from, whatever its config and its tensors are called, is taken or refused in words."""
     good = [f"base_model.model.model.layers.0.q_proj.lora_{f}.weight" for f in "AB"] if lora else []
     tensors = {n.encode("utf-8", "replace").decode(): torch.zeros(2, 2) for n in [*names, *good]}
-    (tmp_path / start.WEIGHTS).write_bytes(to_bytes(tensors))
-    (tmp_path / start.CONFIG).write_text(json.dumps(config))
+    (tmp_path / warm_start.WEIGHTS).write_bytes(to_bytes(tensors))
+    (tmp_path / warm_start.CONFIG).write_text(json.dumps(config))
     with only_words():
-        start.find(tmp_path)
+        warm_start.find(tmp_path)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from zolite import session as sessions
-from zolite.recipe import Recipe
+from zolite.config.recipe import Recipe
+from zolite.sessions import session as sessions
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 
@@ -57,7 +57,7 @@ def server(home: Path) -> Iterator[Server]:
 
 def changes_of(recipe: Recipe) -> dict[str, Any]:
     """What makes a recipe of the default one."""
-    from zolite.recipe import to_dict
+    from zolite.config.recipe import to_dict
 
     return {f"{part}.{key}": value for part, values in to_dict(recipe).items() for key, value in values.items()}
 

@@ -23,8 +23,8 @@ from transformers import (
 )
 
 from zolite.data import rows as tables
-from zolite.data.batch import Batch, collate
-from zolite.data.template import Example, answer_of, encode, prompt_of
+from zolite.data.encode import Example, answer_of, encode, prompt_of
+from zolite.engine.batch import Batch, collate
 from zolite.model import load as models
 from zolite.model import loss
 from zolite.model.loss import Head, Tokens, candidate_scores, generic, loss_sums

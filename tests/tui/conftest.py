@@ -13,14 +13,15 @@ from textual.app import App
 from textual.pilot import Pilot
 from zolite.tui.app import ZoliteApp
 
-from zolite import disk, machine
-from zolite import recipe as recipes
-from zolite import session as sessions
-from zolite.errors import ZoliteError
-from zolite.events import Evaluated, Event, Finished, Started
-from zolite.machine import Hardware
-from zolite.recipe import Recipe
-from zolite.session import MemoryRow, StepRow
+from zolite.common import files
+from zolite.common.errors import ZoliteError
+from zolite.common.events import Evaluated, Event, Finished, Started
+from zolite.config import recipe as recipes
+from zolite.config.recipe import Recipe
+from zolite.planner import hardware as machine
+from zolite.planner.hardware import Hardware
+from zolite.sessions import session as sessions
+from zolite.sessions.session import MemoryRow, StepRow
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
 NOW = 1_900_000_000.0
@@ -76,7 +77,7 @@ def app(card: Hardware, client: FakeClient, tmp_path: Path) -> Callable[..., Zol
 @pytest.fixture
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes on the disk, which depend on the file system, are one size."""
-    monkeypatch.setattr(disk, "size", lambda folder: 12 * 2**20)
+    monkeypatch.setattr(files, "size", lambda folder: 12 * 2**20)
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zolite.tui.series import Point, Series
 from zolite.tui.widgets.canvas import MODES, Curve, Window, draw, sampled, span, step_ticks, ticks
+
+from zolite.monitor.series import Point, Series
 
 NUMBERS = st.floats(-1e9, 1e9)
 CHARACTERS = {

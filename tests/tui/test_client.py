@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from zolite.tui.client import Client
 
-from zolite.errors import DoesNotFit, UsageError, ZoliteError, told
+from zolite.common.errors import DoesNotFit, UsageError, ZoliteError, told
 
 Script = Callable[[str], Client]
 

@@ -25,7 +25,7 @@ from zolite.tui.screens.run import RunScreen
 from zolite.tui.screens.settings import SettingsScreen
 from zolite.tui.screens.try_it import TryScreen
 
-from zolite.errors import ZoliteError
+from zolite.common.errors import ZoliteError
 
 from .conftest import SIZES, FakeClient, drive, settled
 

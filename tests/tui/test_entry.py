@@ -44,7 +44,15 @@ def test_the_first_picture_loads_little() -> None:
     """Before the first picture nothing of zolite's is loaded that Home does not draw with: no session, no planner."""
     code = "import sys, json, zolite.tui.app, zolite.tui.screens.home; print(json.dumps(list(sys.modules)))"
     loaded = set(json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout))
-    assert not loaded & {"zolite.session", "zolite.plan", "zolite.machine", "numpy", "psutil", "typer", "sqlite3"}
+    assert not loaded & {
+        "zolite.sessions.session",
+        "zolite.planner.plan",
+        "zolite.planner.hardware",
+        "numpy",
+        "psutil",
+        "typer",
+        "sqlite3",
+    }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

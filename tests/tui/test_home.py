@@ -9,10 +9,10 @@ from textual.widgets import Button, DataTable, Input
 from zolite.tui.screens.dialogs import Ask, Confirm, Trouble, Waiting
 from zolite.tui.screens.home import ACTIONS, HomeScreen
 
-from zolite import session as sessions
-from zolite.errors import DoesNotFit
-from zolite.journal import Journal
-from zolite.paths import paths
+from zolite.common.errors import DoesNotFit
+from zolite.common.paths import paths
+from zolite.sessions import session as sessions
+from zolite.sessions.journal import Journal
 
 from .conftest import SIZES, FakeClient, drive, settled, shown
 
@@ -188,7 +188,7 @@ def test_what_fails_is_said(app: Make, made: Make) -> None:
 )
 def test_orders(app: Make, made: Make, key: str, verb: str, paused: bool) -> None:
     """Keys of a run that goes on leave their command in its journal."""
-    from zolite.events import Paused
+    from zolite.common.events import Paused
 
     made("first", ending="broke")
 

@@ -17,10 +17,10 @@ from zolite.tui.screens.new import NewScreen
 from zolite.tui.widgets.form import Field, Form, ident
 from zolite.tui.widgets.slider import Slider
 
-from zolite import machine
-from zolite import recipe as recipes
-from zolite.data.look import report
-from zolite.errors import ZoliteError
+from zolite.common.errors import ZoliteError
+from zolite.config import recipe as recipes
+from zolite.data.preview import report
+from zolite.planner import hardware as machine
 
 from .conftest import GIB, SIZES, FakeClient, drive, settled, shown
 

@@ -15,8 +15,8 @@ from zolite.tui.screens.help import HelpScreen
 from zolite.tui.screens.home import HomeScreen
 from zolite.tui.screens.new import NewScreen
 
-from zolite.doctor import Check
-from zolite.errors import ZoliteError
+from zolite.common.errors import ZoliteError
+from zolite.tools.doctor import Check
 
 from .conftest import SIZES, FakeClient, drive, settled, shown
 

@@ -11,8 +11,8 @@ from textual.widgets import Input
 from zolite.tui.app import ZoliteApp
 from zolite.tui.screens import settings
 
-from zolite.data.look import report
-from zolite.errors import ZoliteError
+from zolite.common.errors import ZoliteError
+from zolite.data.preview import report
 
 from .conftest import FakeClient, settled
 from .test_pages import CHECKS, METHODS, WHERE

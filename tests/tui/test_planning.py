@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 from zolite.tui import planning
 from zolite.tui.widgets.stack import widths
 
-from zolite import facts, machine
-from zolite import plan as planner
-from zolite import recipe as recipes
-from zolite.correction import Correction
-from zolite.ledger import Rows, ledger, peak
-from zolite.recipe import Recipe
+from zolite.config import recipe as recipes
+from zolite.config.recipe import Recipe
+from zolite.planner import hardware as machine
+from zolite.planner import model_spec
+from zolite.planner import plan as planner
+from zolite.planner.calibration import Correction
+from zolite.planner.memory import Rows, ledger, peak
 
 CARD = machine.published("rtx-3060-12gb")
-SPEC = facts.of_catalogue("qwen3-0.6b")
+SPEC = model_spec.of_catalogue("qwen3-0.6b")
 ROWS = Rows(64, 1)
 
 

@@ -31,13 +31,13 @@ from zolite.tui.widgets.panels import Panel
 from zolite.tui.widgets.run_view import RunView
 from zolite.tui.widgets.scrubber import Scrubber
 
-from zolite import machine
-from zolite import recipe as recipes
-from zolite import session as sessions
-from zolite.events import Evaluated, Finished, Noted, Paused, Saved, Started
+from zolite.common.events import Evaluated, Finished, Noted, Paused, Saved, Started
+from zolite.config import recipe as recipes
+from zolite.config.recipe import Recipe
 from zolite.export import formats
-from zolite.recipe import Recipe
-from zolite.session import MemoryRow, Session, StepRow
+from zolite.planner import hardware as machine
+from zolite.sessions import session as sessions
+from zolite.sessions.session import MemoryRow, Session, StepRow
 
 from .conftest import SIZES
 

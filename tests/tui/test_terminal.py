@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from zolite import session as sessions
+from zolite.sessions import session as sessions
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 COMMAND = f"{sys.executable} -m zolite; echo left with $?; sleep 600"

@@ -15,14 +15,13 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 from textual.worker import get_current_worker
 
-from zolite.errors import ZoliteError
-from zolite.recipe import Recipe
-from zolite.render import metric_text
-from zolite.text import human_number
+from zolite.common.errors import ZoliteError
+from zolite.common.text import human_number
+from zolite.config.recipe import Recipe
+from zolite.monitor.run_state import News, RunState, advance, metric_text
+from zolite.monitor.series import Point
 
 from ..follow import Reader, about_session
-from ..series import Point
-from ..state import News, RunState, advance
 from ..widgets.canvas import Curve
 from ..widgets.chart import Chart
 from ..widgets.panels import MUTED, Panel, status_of

@@ -14,7 +14,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 from textual.worker import get_current_worker
 
-from zolite.errors import ZoliteError
+from zolite.common.errors import ZoliteError
 
 from ..paint import cell
 

@@ -13,7 +13,7 @@ from textual.screen import Screen
 from textual.widgets import Button, Footer, Input, Select, Static
 from textual.worker import get_current_worker
 
-from zolite.errors import UsageError, ZoliteError
+from zolite.common.errors import UsageError, ZoliteError
 
 from ..sessions import choices
 

@@ -14,18 +14,19 @@ from textual.screen import Screen
 from textual.widgets import Button, DataTable, Footer, Static
 from textual.worker import get_current_worker
 
-from zolite.errors import ZoliteError
-from zolite.text import human_bytes, human_seconds, one_line
+from zolite.common.errors import ZoliteError
+from zolite.common.text import human_bytes, human_seconds, one_line
 
 from ..paint import cell
 from ..states import ALIVE, STATES
 from ..widgets.stack import Part, Stack
 
 if TYPE_CHECKING:
-    from zolite.machine import Hardware
+    from zolite.tui.session_actions import Deed
+
+    from zolite.planner.hardware import Hardware
 
     from ..app import ZoliteApp
-    from ..deeds import Deed
     from ..sessions import Seen
 
 LOOK_SECONDS = 2.0
@@ -266,7 +267,7 @@ class HomeScreen(Screen[None]):
         self.tell("stop")
 
     def tell(self, verb: str) -> None:
-        from ..deeds import tell
+        from zolite.tui.session_actions import tell
 
         if self.current:
             self.do(tell(self.current.name, verb))
@@ -308,10 +309,10 @@ class HomeScreen(Screen[None]):
 
     @work
     async def ask(self, what: str) -> None:
-        """One of the deeds that begin with a question."""
-        from .. import deeds
+        """One of the actions that begin with a question."""
+        from .. import session_actions
 
-        if self.current and (deed := await getattr(deeds, what)(self.app, self.current.summary)):
+        if self.current and (deed := await getattr(session_actions, what)(self.app, self.current.summary)):
             self.do(deed)
 
     @work(thread=True, group="do")
@@ -342,7 +343,7 @@ class HomeScreen(Screen[None]):
     @work
     async def action_quit(self) -> None:
         """Says so where something runs; otherwise it just leaves."""
-        from ..deeds import leave
+        from zolite.tui.session_actions import leave
 
         running = [each.name for each in self.seen if each.state in ALIVE]
         if not running or await leave(self.app, running):

@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Static
 
-from zolite.errors import ZoliteError
+from zolite.common.errors import ZoliteError
 
 if TYPE_CHECKING:
     from ..app import ZoliteApp

@@ -16,16 +16,16 @@ from textual.timer import Timer
 from textual.widgets import Button, DataTable, DirectoryTree, Footer, Input, Static, TabbedContent, TabPane
 from textual.worker import get_current_worker
 
-from zolite import recipe as recipes
-from zolite.backprop import needed
-from zolite.correction import Correction, so_far
-from zolite.errors import ZoliteError
-from zolite.facts import ModelSpec
-from zolite.ledger import Rows as Lengths
-from zolite.machine import Hardware
-from zolite.plan import Plan, Planning, Rejected, layouts
-from zolite.recipe import Recipe
-from zolite.text import human_bytes, human_seconds
+from zolite.common.errors import ZoliteError
+from zolite.common.text import human_bytes, human_seconds
+from zolite.config import recipe as recipes
+from zolite.config.recipe import Recipe
+from zolite.planner.calibration import Correction, so_far
+from zolite.planner.hardware import Hardware
+from zolite.planner.memory import Rows as Lengths
+from zolite.planner.model_spec import ModelSpec
+from zolite.planner.plan import Plan, Planning, Rejected, layouts
+from zolite.planner.qlora import needed
 
 from .. import planning
 from ..paint import cell

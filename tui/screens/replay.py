@@ -11,13 +11,13 @@ from textual.containers import Horizontal
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from zolite import recording
-from zolite.errors import ZoliteError
-from zolite.events import Evaluated, Started
-from zolite.recording import Recording
+from zolite.common.errors import ZoliteError
+from zolite.common.events import Evaluated, Started
+from zolite.monitor.run_state import About, News, RunState, advance
+from zolite.sessions import recording
+from zolite.sessions.recording import Recording
 
 from ..follow import about
-from ..state import About, News, RunState, advance
 from ..widgets.run_view import RunView
 from ..widgets.scrubber import Scrubber
 

@@ -13,14 +13,14 @@ from textual.screen import Screen
 from textual.widgets import Footer
 from textual.worker import get_current_worker
 
-from zolite import manage
-from zolite.errors import ZoliteError
-from zolite.history import within
-from zolite.session import open_
+from zolite.common.errors import ZoliteError
+from zolite.monitor.run_state import About, News, Pace, RunState, advance
+from zolite.sessions import manage
+from zolite.sessions.session import open_
+from zolite.sessions.steps import within
 
 from ..follow import Reader, about_session, planned, tokens_per_step
 from ..sessions import trouble_of
-from ..state import About, News, Pace, RunState, advance
 from ..states import ALIVE
 from ..widgets.run_view import Beside, RunView
 from .dialogs import Ask, Confirm

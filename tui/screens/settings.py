@@ -8,7 +8,7 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Footer, Select, Static
 
-from zolite.paths import paths
+from zolite.common.paths import paths
 
 from ..config import CHARTS
 

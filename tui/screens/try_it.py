@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Button, Footer, Input, Select, Static
 
-from zolite.errors import ZoliteError
+from zolite.common.errors import ZoliteError
 
 from ..client import Talk
 from ..sessions import choices

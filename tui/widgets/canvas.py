@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import floor, isfinite, log10
 
-from zolite.text import human_number
-
-from ..series import Point, Series
+from zolite.common.text import human_number
+from zolite.monitor.series import Point, Series
 
 # Dots of a cell, columns × rows, and their characters by the sum of the dots' bits.
 _BRAILLE_BITS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))

@@ -9,8 +9,8 @@ from textual.containers import Container, Horizontal
 from textual.message import Message
 from textual.widgets import Collapsible, Input, Label, Select
 
-from zolite import recipe as recipes
-from zolite.composition import ROWS
+from zolite.config import recipe as recipes
+from zolite.config.composition import ROWS
 
 # What is always in sight: setting and its short name. The others are under "more settings".
 MAIN = {

@@ -9,7 +9,7 @@ from textual.containers import Vertical
 from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
-from zolite.text import human_bytes
+from zolite.common.text import human_bytes
 
 from ..paint import cell
 from ..planning import Offer

@@ -7,11 +7,11 @@ from textual.app import RenderResult
 from textual.content import Content
 from textual.widget import Widget
 
-from zolite.ledger import Ledger
-from zolite.render import metric_text, sparkline
-from zolite.text import UNKNOWN, human_bytes, human_number, human_rate, human_seconds, one_line
+from zolite.common.text import UNKNOWN, human_bytes, human_number, human_rate, human_seconds, one_line
+from zolite.monitor.plots import sparkline
+from zolite.monitor.run_state import RunState, Signal, Told, histogram, metric_text, signal
+from zolite.planner.memory import Ledger
 
-from ..state import RunState, Signal, Told, histogram, signal
 from ..states import STATES
 from .canvas import sampled
 

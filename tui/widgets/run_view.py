@@ -12,11 +12,11 @@ from textual.containers import Container, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from zolite.errors import ZoliteError
-from zolite.ledger import Ledger
+from zolite.common.errors import ZoliteError
+from zolite.monitor.run_state import About, RunState
+from zolite.monitor.series import Point
+from zolite.planner.memory import Ledger
 
-from ..series import Point
-from ..state import About, RunState
 from . import panels
 from .canvas import Curve
 from .chart import Chart

@@ -10,7 +10,7 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from zolite.text import human_bytes
+from zolite.common.text import human_bytes
 
 
 class Slider(Widget, can_focus=True):

@@ -7,7 +7,7 @@ from textual.app import RenderResult
 from textual.content import Content
 from textual.widget import Widget
 
-from zolite.text import human_bytes
+from zolite.common.text import human_bytes
 
 
 @dataclass(frozen=True)

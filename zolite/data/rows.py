@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from zolite.errors import UsageError, listed
+from zolite.common.errors import UsageError, listed
 
 SPLITS = ("train", "dev", "test")
 HELD_OUT = 200  # most rows taken out of train as dev: enough to see a difference of a few per cent

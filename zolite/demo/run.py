@@ -9,17 +9,17 @@ from pathlib import Path
 
 import torch
 
-from zolite import recipe as recipes
-from zolite import session as sessions
-from zolite.data.template import Example
-from zolite.evaluate import evaluate
-from zolite.events import Evaluated, Event, Exported, Finished, Noted
-from zolite.export import check, formats
+from zolite.common.events import Evaluated, Event, Exported, Finished, Noted
+from zolite.common.paths import paths
+from zolite.common.text import human_bytes, human_seconds
+from zolite.config import recipe as recipes
+from zolite.config.recipe import Recipe
+from zolite.data.encode import Example
+from zolite.export import formats, parity
 from zolite.model import load as models
-from zolite.paths import paths
-from zolite.recipe import Recipe
-from zolite.text import human_bytes, human_seconds
-from zolite.train import Run, prepare, train
+from zolite.sessions import session as sessions
+from zolite.training.evaluate import evaluate
+from zolite.training.loop import Run, prepare, train
 
 AFTER = "test, by transformers + peft"
 
@@ -81,7 +81,7 @@ def _reloaded(
     """Accuracy on test as another program would have it: none of zolite's layers, logits or losses."""
     began = time.monotonic()
     base = models.plain(source, quant, device, paths()["cache"])
-    value = check.accuracy(check.reloaded(base, folder), rows)
+    value = parity.accuracy(parity.reloaded(base, folder), rows)
     return Evaluated(step, AFTER, "accuracy", value, len(rows), time.monotonic() - began)
 
 

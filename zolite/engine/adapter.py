@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zolite.core import key as noise
-from zolite.core.key import TILE, Key
-from zolite.core.space import Block, Space, make_space
-from zolite.engine.frames import Frames, frames
-from zolite.engine.kernels import writer
+from zolite.config.recipe import Recipe
+from zolite.engine.bases import Frames, frames
+from zolite.engine.noise_kernels import writer
 from zolite.model.load import Loaded, select
+from zolite.model.lora import Active, SlotLinear
 from zolite.model.quant import activations, replace_
-from zolite.model.slots import Active, SlotLinear
-from zolite.recipe import Recipe
+from zolite.zo import rng as noise
+from zolite.zo.rng import TILE, Key
+from zolite.zo.space import Block, Space, make_space
 
 TRAINED = {"lora": ("a", "b"), "lora-b": ("b",), "lora-core": ("c",)}  # which factors each space trains
 

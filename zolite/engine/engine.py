@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from zolite.core.direction import Combo, mirrored
-from zolite.core.sampler import Objective
-from zolite.data.batch import STEP, Batch, collate, weigh
-from zolite.data.template import Example
+from zolite.config.recipe import Recipe
+from zolite.data.encode import Example
 from zolite.engine.adapter import Adapter
-from zolite.model.fused import fused
+from zolite.engine.batch import STEP, Batch, collate, weigh
+from zolite.model.fused_decoder import fused
 from zolite.model.load import Loaded
 from zolite.model.loss import Decode, Head, Tokens, candidate_scores, generic, loss_sums
-from zolite.recipe import Recipe
+from zolite.zo.direction import Combo, mirrored
+from zolite.zo.samplers import Objective
 
 ORIGIN = (Combo(),)
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zolite import disk
-from zolite.errors import UsageError, ZoliteError
-from zolite.export import card, check, gguf, merged, modelfile, peft
-from zolite.export.trained import Trained, trained
+from zolite.common import files
+from zolite.common.errors import UsageError, ZoliteError
+from zolite.common.paths import paths
+from zolite.common.text import human_bytes
+from zolite.export import gguf, merged, model_card, ollama, parity, peft
+from zolite.export.source import Trained, trained
 from zolite.model import load as models
-from zolite.paths import paths
-from zolite.session import Session
-from zolite.text import human_bytes
+from zolite.sessions.session import Session
 
 REPORT = "export.json"  # in every folder that an export made
 
@@ -43,7 +43,7 @@ class Done:
     dtype: str
     folder: Path
     base: str
-    reports: list[check.Report]
+    reports: list[parity.Report]
     notes: list[str]
 
 
@@ -61,15 +61,15 @@ def export(
     _check_free(folder, force)
     chosen = trained(session, step)
     _check_disk(folder, FORMATS[format_].size(chosen, dtype))
-    with disk.saving("the export", folder.parent):
+    with files.saving("the export", folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".zolite-export-") as parent:
             partial = Path(parent) / folder.name
             partial.mkdir()
             FORMATS[format_].write(chosen, partial, dtype)
-            (partial / "README.md").write_text(card.card(chosen, format_), encoding="utf-8")
-            notes = modelfile.write(chosen, partial, format_, models.tokenizer(chosen.source, paths()["cache"]))
-            reports = check.check(chosen, partial, format_, dtype) if verify else []
+            (partial / "README.md").write_text(model_card.card(chosen, format_), encoding="utf-8")
+            notes = ollama.write(chosen, partial, format_, models.tokenizer(chosen.source, paths()["cache"]))
+            reports = parity.check(chosen, partial, format_, dtype) if verify else []
             done = Done(chosen.steps, dtype, folder, chosen.source.base, reports, notes)
             (partial / REPORT).write_text(json.dumps(about(done, session, format_), indent=1), encoding="utf-8")
             _appear(partial, folder, Path(parent) / "old")
@@ -94,10 +94,10 @@ def told(done: Done, name: str, format_: str) -> list[str]:
     """The same for people."""
     step = " and ".join(str(step) for step in done.steps)
     lines = [f"{done.folder}: {name} at step {step} as {format_} in {done.dtype}, for {done.base}"]
-    lines += [line for report in done.reports for line in check.said(report)] or ["not checked"]
+    lines += [line for report in done.reports for line in parity.said(report)] or ["not checked"]
     lines += [f"note: {note}" for note in done.notes]
     if (done.folder / "Modelfile").is_file():
-        lines += ["for Ollama:", *(f"  {line}" for line in modelfile.commands(name, done.folder))]
+        lines += ["for Ollama:", *(f"  {line}" for line in ollama.commands(name, done.folder))]
     return lines
 
 
@@ -138,7 +138,7 @@ def _appear(partial: Path, folder: Path, old: Path) -> None:
     for file in partial.iterdir():
         with file.open("r+b") as f:
             os.fsync(f.fileno())
-    disk.fsync_folder(partial)
+    files.fsync_folder(partial)
     if folder.exists():
         os.rename(folder, old)
     try:
@@ -147,7 +147,7 @@ def _appear(partial: Path, folder: Path, old: Path) -> None:
         if old.exists():
             os.rename(old, folder)
         raise
-    disk.fsync_folder(folder.parent)
+    files.fsync_folder(folder.parent)
 
 
 def _adapter_bytes(trained: Trained) -> int:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zolite.errors import UsageError, ZoliteError, listed
-from zolite.export.trained import Trained, delta
+from zolite.common.errors import UsageError, ZoliteError, listed
+from zolite.export.source import Trained, delta
 
 ADAPTER, MODEL = "adapter.gguf", "model.gguf"
 

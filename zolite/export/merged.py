@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zolite.errors import DoesNotFit, UsageError, ZoliteError
-from zolite.export.trained import Trained, delta
-from zolite.text import human_bytes
+from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.common.text import human_bytes
+from zolite.export.source import Trained, delta
 
 INDEX = "model.safetensors.index.json"
 BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")  # config, tokenizer, chat template, licence

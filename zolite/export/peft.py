@@ -6,9 +6,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zolite.export.trained import Trained
+from zolite.config.recipe import Recipe
+from zolite.export.source import Trained
 from zolite.model.load import quiet
-from zolite.recipe import Recipe
 
 
 def write(trained: Trained, folder: Path, dtype: str) -> None:

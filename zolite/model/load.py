@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zolite import catalog
-from zolite.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.config import catalog
 from zolite.model import quant
 
 PUBLISHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*"]  # of a model on the hub

@@ -1,0 +1,372 @@
+"""The views of a run: what they show, and that nothing a run can say breaks them."""
+
+import io
+import itertools
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from zolite.cli.live import KEPT, VIEWS, JsonView, LiveView, PlainView, RunState, advance, draw, line, pick
+from zolite.common.events import (
+    TYPES,
+    Evaluated,
+    Event,
+    Exported,
+    Finished,
+    Noted,
+    Saved,
+    Started,
+    StepDone,
+    from_json,
+    to_json,
+)
+from zolite.common.text import human_bytes, human_number, human_rate, human_seconds, one_line
+from zolite.monitor.plots import sparkline
+
+MIB, GIB = 1024**2, 1024**3
+STARTED = Started("demo", 1, 300, "cpu", 460_800, int(3.4 * GIB))
+WIDTHS = (1, 7, 20, 40, 80, 120, 250)
+
+
+def step(n: int, loss: float = 1.5, seconds: float = 0.5, skipped: bool = False) -> StepDone:
+    return StepDone(n, loss, 3e-3, seconds, 812 * MIB, int(1.2 * GIB), skipped=skipped)
+
+
+def story(steps: int) -> Iterator[Event]:
+    """A whole run with every kind of event."""
+    yield replace(STARTED, steps=steps)
+    yield Noted("info", "two graphs captured")
+    for n in range(1, steps + 1):
+        bad = n % 40 == 7
+        yield step(n, math.nan if bad else 1 + 1 / n, skipped=bad)
+        if n % 100 == 0:
+            yield Evaluated(n, "dev", "accuracy", 0.46 - n / 10_000, 100, 3.1)
+    yield Noted("warning", "the card is shared")
+    yield Saved(steps, "/s/000300")
+    yield Exported(steps, "/s/adapter")
+    yield Finished(steps, "done", 78.0, 8, int(1.2 * GIB))
+
+
+def after(events: Iterator[Event] | list[Event]) -> RunState:
+    state = RunState()
+    for event in events:
+        advance(state, event)
+    return state
+
+
+def picture(state: RunState, width: int = 80, height: int = 24) -> str:
+    console = Console(record=True, width=width, height=height, force_terminal=True, file=io.StringIO())
+    console.print(draw(state, width, height))
+    return console.export_text()
+
+
+def plain(events: Iterator[Event] | list[Event], clock: Iterator[float]) -> list[str]:
+    stream = io.StringIO()
+    with PlainView(stream, lambda: next(clock)) as view:
+        for event in events:
+            view.show(event)
+    return stream.getvalue().splitlines()
+
+
+# --- text ---
+
+
+def test_numbers_read_as_people_write_them() -> None:
+    """Sizes, times and speeds carry the unit that fits them, also where rounding crosses a unit."""
+    sizes = [human_bytes(n) for n in (0, 1023, 812 * MIB, int(1.2 * GIB), GIB - 1, 3 * 1024**4)]
+    assert sizes == ["0 B", "1023 B", "812 MiB", "1.2 GiB", "1.0 GiB", "3.0 TiB"]
+    times = [human_seconds(s) for s in (0, 45, 59.6, 78, 7380, 273_600, math.nan)]
+    assert times == ["0s", "45s", "1m00s", "1m18s", "2h03m", "3d04h", "–"]
+    assert [human_rate(r) for r in (2.31, 12.34, 0.08, 0, math.nan)] == [
+        "2.31 steps/s",
+        "12.3 steps/s",
+        "12.5 s/step",
+        "– steps/s",
+        "– steps/s",
+    ]
+    assert [human_number(x) for x in (1.3, 1000.0, math.inf)] == ["1.300", "1000", "–"]
+
+
+@given(st.text(st.characters()))
+def test_one_line_cannot_move_the_cursor(text: str) -> None:
+    """Any text comes out as one printable, encodable line."""
+    assert one_line(text).isprintable()
+    one_line(text).encode()
+
+
+# --- events ---
+
+EVENTS = st.one_of([st.builds(kind) for kind in TYPES.values()])
+
+
+@given(EVENTS)
+def test_json_keeps_every_event(event: Event) -> None:
+    """An event survives the way through a line of JSON."""
+    written = to_json(event)
+    assert "\n" not in written
+    endless = {name: math.nan for name, value in vars(event).items() if value in (math.inf, -math.inf)}
+    assert repr(from_json(written)) == repr(replace(event, **endless))  # by its text, so that NaN equals NaN
+
+
+# --- state ---
+
+
+def test_state_follows_the_run() -> None:
+    """Steps, skipped ones, evaluations and the checkpoint are counted as they come."""
+    state = after(story(300))
+    assert (state.step, state.steps, state.skipped, state.saved) == (300, 300, 8, 300)
+    assert state.warning == "the card is shared"
+    assert [(h.last.step, h.best.step, len(h.values)) for h in state.evals] == [(300, 100, 3)]
+
+
+def test_the_mean_is_unbiased_and_ignores_skipped_steps() -> None:
+    """A constant loss has that mean from its first step on, whatever is skipped between."""
+    state = after([STARTED, step(1, 2.0), step(2, math.nan, skipped=True), step(3, math.inf), step(4, 2.0)])
+    assert state.moving.loss == pytest.approx(2.0)
+    assert state.skipped == 2
+
+
+def test_speed_forgets_the_past() -> None:
+    """After a minute at a new pace the speed and the time left are the new ones."""
+    slow = [step(n, seconds=2.0) for n in range(1, 50)]
+    fast = [step(n, seconds=0.1) for n in range(50, 1000)]
+    state = after([replace(STARTED, steps=1099), *slow, *fast])
+    assert state.moving.rate == pytest.approx(10, rel=0.05)
+    assert state.left == pytest.approx(10, rel=0.05)
+
+
+def test_a_lower_loss_and_a_higher_accuracy_are_better() -> None:
+    """The best evaluation depends on what is measured, and is never one that is not a number."""
+    for metric, best in (("accuracy", 3), ("loss", 2)):
+        values = (math.nan, 0.2, 0.8, 0.5)
+        state = after([Evaluated(n, "dev", metric, v, 10, 1.0) for n, v in enumerate(values, 1)])
+        assert state.evals[0].best.step == best, metric
+
+
+def test_a_huge_run_stays_small_and_quick() -> None:
+    """100 000 steps are taken in within seconds, and the curve still spans the run in a bounded list."""
+    began = time.perf_counter()
+    state = after([replace(STARTED, steps=100_000), *(step(n, math.sin(n)) for n in range(1, 100_001))])
+    assert time.perf_counter() - began < 5
+    assert KEPT // 2 <= len(state.losses) <= KEPT
+    assert state.losses[0][0] == 1
+    assert state.losses[-1][0] > 99_000
+
+
+def test_evaluations_are_bounded_too() -> None:
+    """An evaluation at every step does not grow without end."""
+    state = after([Evaluated(n, "dev", "loss", 1.0, 1, 0.1) for n in range(3 * KEPT)])
+    assert len(state.evals[0].values) == KEPT
+
+
+# --- live ---
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+def test_the_live_view_tells_everything(size: tuple[int, int]) -> None:
+    """Name, device, progress, losses, accuracy, speed, memory, skipped steps and warnings are all there, and fit."""
+    shown = picture(after(story(300)), *size)
+    for words in (
+        "demo  cpu · 460,800 numbers trained",
+        "300/300  100%  ✓ done in 1m18s",
+        "step 1 ",
+        "loss 1.003   mean 1.0",
+        "2.00 steps/s",
+        "lr 0.003",
+        "▲ 8 skipped",
+        "dev accuracy 43.0%   █",
+        "▁   best 45.0% at step 100, 100 rows",
+        "memory 812 MiB now, 1.2 GiB peak of 3.4 GiB   ✓ fits   ━",
+        "saved step 300",
+        "▲ warning: the card is shared",
+    ):
+        assert words in shown, words
+    assert len(shown.splitlines()) < size[1]
+
+
+def test_the_chart_shows_the_losses_and_their_mean() -> None:
+    """The chart is braille between labels of its highest and lowest loss."""
+    lines = picture(after([STARTED, *(step(n, 3 - n / 100) for n in range(1, 201))])).splitlines()
+    chart = [row for row in lines if "┤" in row]
+    assert len(chart) == 8
+    assert chart[0].startswith("2.9")
+    assert chart[-1].startswith("1.0")
+    assert sum("\u2800" < c <= "\u28ff" for row in chart for c in row) > 70
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("steps", [0, 1, 2, 300])
+def test_no_line_is_wider_than_the_terminal(width: int, steps: int) -> None:
+    """Narrow or wide, with no step, one or many, the display keeps within the terminal."""
+    shown = picture(after(story(steps)), width)
+    assert max(map(cell_len, shown.splitlines())) <= width
+
+
+def test_narrow_terminals_still_show_the_losses() -> None:
+    """Forty columns are enough for the chart, the progress and every number."""
+    shown = picture(after(story(300)), 40)
+    for words in ("┤", "300/300", "dev accuracy 43.0%", "best 45.0% at step 100", "▲ 8 skipped", "✓ fits"):
+        assert words in shown, words
+
+
+@pytest.mark.parametrize("name", ["实验" * 40, "naïve café ☕", "e\u0301" * 60, "[red]not markup[/red]", "a\nb\x1b[2J"])
+def test_names_in_any_script_fit_on_the_title_line(name: str) -> None:
+    """Wide characters are measured by cells, and a name is neither markup nor a control sequence."""
+    lines = picture(after([replace(STARTED, session=name), step(1)])).splitlines()
+    assert "cpu · 460,800 numbers trained" in lines[0]
+    assert "1/300" in lines[1]
+    assert one_line(name)[:4] in lines[0]
+
+
+@given(st.lists(st.tuples(st.floats(), st.floats(0, 1e6))), st.sampled_from(WIDTHS), st.integers(0, 60))
+def test_no_loss_breaks_the_chart(measured: list[tuple[float, float]], width: int, height: int) -> None:
+    """NaN, infinities, overflowing and equal losses are drawn or skipped, but never an error."""
+    state = after([STARTED, *(step(n, loss, seconds) for n, (loss, seconds) in enumerate(measured, 1))])
+    picture(state, width, height)
+    line(step(1, math.nan), state)
+
+
+def test_memory_is_judged_in_words() -> None:
+    """Whether the run fits is told by a symbol and a word, not by colour alone."""
+    for peak, word in ((1.2, "✓ fits"), (3.3, "▲ tight"), (3.6, "✗ over")):
+        state = after([STARTED, replace(step(1), peak_bytes=int(peak * GIB))])
+        assert word in picture(state, 120), peak
+    assert "fits" not in picture(after([replace(STARTED, budget_bytes=0), step(1)]))
+
+
+def test_a_sparkline_leaves_gaps() -> None:
+    """Values are blocks from lowest to highest; what is not finite is a gap."""
+    assert sparkline([0, 1, math.nan, 0.5]) == "▁█ ▅"
+    assert sparkline([2, 2]) == "▄▄"
+    assert sparkline([]) == ""
+
+
+def terminal(no_color: bool = False) -> tuple[Console, io.StringIO]:
+    stream = io.StringIO()
+    return Console(file=stream, force_terminal=True, width=80, height=24, no_color=no_color), stream
+
+
+def test_an_exception_gives_the_cursor_back() -> None:
+    """Whatever goes wrong inside, the last state stays on the screen and the cursor is shown."""
+    console, stream = terminal()
+    with pytest.raises(RuntimeError, match="boom"), LiveView(console) as view:
+        view.show(STARTED)
+        view.show(step(120))
+        raise RuntimeError("boom")
+    hidden, shown = stream.getvalue().rfind("\x1b[?25l"), stream.getvalue().rfind("\x1b[?25h")
+    assert -1 < hidden < shown
+    assert "120/300" in stream.getvalue()[hidden:]
+
+
+def test_without_colour_nothing_is_lost() -> None:
+    """NO_COLOR takes the colours away and leaves the words."""
+    console, stream = terminal(no_color=True)
+    with LiveView(console) as view:
+        for event in story(300):
+            view.show(event)
+    assert "\x1b[36m" not in stream.getvalue()
+    assert "✓ done in 1m18s" in stream.getvalue()
+
+
+def test_evaluations_and_notes_stay_in_the_scroll_back() -> None:
+    """What is said once is printed above the panels, once."""
+    console, stream = terminal()
+    with LiveView(console) as view:
+        for event in story(300):
+            view.show(event)
+    for words in ("two graphs captured", "step 100  dev accuracy 45.0%", "exported /s/adapter"):
+        assert stream.getvalue().count(words) == 1, words
+
+
+# --- plain ---
+
+
+def test_plain_lines_carry_the_numbers() -> None:
+    """Every number of a step, an evaluation and the end is in its line."""
+    events: list[Event] = [
+        replace(STARTED, step=120),
+        step(120, 1.312, 1 / 2.31),
+        Evaluated(120, "dev", "accuracy", 0.46, 100, 3.1),
+    ]
+    ending = Finished(120, "interrupted", 3700, 2, 900 * MIB)
+    events += [Saved(120, "/s/000120"), Noted("warning", "two\nlines"), ending]
+    lines = plain(events, itertools.repeat(0.0))
+    assert lines == [
+        "resumed demo at step 120 of 300 on cpu, training 460,800 numbers, 3.4 GiB free for it",
+        "step 120/300  loss 1.312 (mean 1.312)  2.31 steps/s  1m18s left  memory 812 MiB, peak 1.2 GiB of 3.4 GiB",
+        "step 120  dev accuracy 46.0% (100 rows, 3.1 s)",
+        "step 120  saved /s/000120",
+        "warning: two lines",
+        "interrupted at step 120 after 1h01m, 2 skipped, peak 900 MiB",
+    ]
+
+
+def test_plain_steps_are_throttled() -> None:
+    """A fast run shows its first step and each tenth; a slow one every two seconds besides."""
+    steps: list[Event] = [replace(STARTED, steps=1000), *(step(n) for n in range(1, 1001))]
+    numbers = [row.split("/")[0] for row in plain(steps, itertools.repeat(0.0))[1:]]
+    assert numbers == ["step 1", *(f"step {n}" for n in range(100, 1001, 100))]
+
+    numbers = [row.split("/")[0] for row in plain(steps, itertools.count(0.0, 0.5))[1:]]  # two steps a second
+    assert numbers[:4] == ["step 1", "step 5", "step 9", "step 13"]
+
+
+def test_a_skipped_step_says_so() -> None:
+    """The line of a step whose loss was not finite has no number for it."""
+    assert "skipped, loss not finite" in line(step(7, math.nan, skipped=True), after([STARTED]))
+
+
+# --- JSON and the choice ---
+
+
+def test_json_is_one_object_a_line() -> None:
+    """Every event is one line that reads back, and nothing else is written."""
+    stream = io.StringIO()
+    with JsonView(stream) as view:
+        for event in story(50):
+            view.show(event)
+    lines = stream.getvalue().splitlines()
+    assert [repr(from_json(row)) for row in lines] == [repr(event) for event in story(50)]
+    assert json.loads(lines[0])["event"] == "started"
+
+
+def test_output_in_a_small_encoding_does_not_fail() -> None:
+    """JSON is UTF-8 whatever the stream was; plain lines escape what the stream cannot carry."""
+    started = replace(STARTED, session="实验 \udcff")
+    raws = {name: io.BytesIO() for name in ("json", "plain")}
+    streams = {name: io.TextIOWrapper(raw, encoding="cp1252") for name, raw in raws.items()}
+    with JsonView(streams["json"]) as json_view, PlainView(streams["plain"]) as plain_view:
+        json_view.show(started)
+        plain_view.show(started)
+    written = {name: raw.getvalue() for name, raw in raws.items()}
+    assert from_json(written["json"].decode()) == started
+    assert rb"\u5b9e" in written["plain"]
+
+
+class Screen(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_view_fits_where_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON if asked; live on a terminal that can draw; else plain."""
+    monkeypatch.setitem(os.environ, "TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", Screen())
+    assert [pick(False, False), pick(True, False), pick(False, True)] == ["live", "plain", "json"]
+    monkeypatch.setitem(os.environ, "TERM", "dumb")
+    assert pick(False, False) == "plain"
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert pick(False, False) == "plain"
+    assert set(VIEWS) == {"live", "plain", "json"}

@@ -1,0 +1,608 @@
+"""Claims about the command line: what it prints where, its exit codes, its errors, and what Ctrl-C leaves."""
+
+import io
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from zolite import __version__
+from zolite.cli import main, process
+from zolite.common import events
+from zolite.common.events import Continued, Evaluated, Event, Finished, Noted, Paused, Saved, Started, StepDone
+from zolite.config.methods import METHODS
+from zolite.sessions import session as sessions
+from zolite.training.replay import factors_at
+
+ENTRY = [sys.executable, "-c", "from zolite.cli import main; main()"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def events(self) -> list[Event]:
+        return [events.from_json(line) for line in self.out.splitlines()]
+
+    @property
+    def document(self) -> Any:
+        (line,) = self.out.splitlines()
+        return json.loads(line)
+
+
+@pytest.fixture
+def zolite(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Ended]]:
+    """zolite("train", …) runs main() in this process, since a new one takes seconds to import torch."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words: object) -> Ended:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["zolite", *map(str, words)])
+        code = 0
+        try:
+            main.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Ended(code, *capsys.readouterr())
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def words(tiny: Path, folder: Callable[..., Path]) -> Callable[..., list[str]]:
+    """words(steps=3, …) is a quick train command; data=None leaves --data at its label rows."""
+
+    def make(model: object = tiny, data: object = None, quant: str = "float32", **options: object) -> list[str]:
+        given = {"quant": quant, "device": "cpu", "rank": 4, "steps": 3, "batch": 6, "context": 128, **options}
+        flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+        return ["train", str(model), "--data", str(data or folder()), *flags]
+
+    return make
+
+
+Words = Callable[..., list[str]]
+Zolite = Callable[..., Ended]
+
+
+def blames(ended: Ended, code: int = 2) -> tuple[str, str]:
+    """(what was wrong, its list included; what to do) of an error as it must look."""
+    assert ended.code == code, ended
+    assert "Traceback" not in ended.err
+    lines = ended.err.strip().splitlines()
+    assert [line.partition(":")[0] for line in lines if line[:1] != " "] == ["error", "hint"], ended.err
+    assert lines[0].startswith("error: ") and lines[-1].startswith("hint: ") and len(lines[-1]) > 10
+    return "\n".join(lines[:-1]), lines[-1]
+
+
+# Commands that tell
+
+
+def test_version_and_help(zolite: Zolite) -> None:
+    """--version prints name and version; no arguments print the help, with every command."""
+    assert zolite("--version").out == f"zolite {__version__}\n"
+    ended = zolite()
+    for command in ("demo", "train", "resume", "eval", "export", "sessions", "doctor", "methods", "paths"):
+        assert command in ended.out + ended.err
+    assert "Traceback" not in ended.err
+    assert zolite("train", "--help").code == 0
+
+
+def test_methods_and_paths(zolite: Zolite, home: Path) -> None:
+    """Both print a table and, with --json, one document with the same in it."""
+    found = zolite("methods", "--json")
+    assert [m["name"] for m in found.document] == list(METHODS)
+    costs = {m["name"]: (m["forwards_per_step"], m["state_bytes"]) for m in found.document}
+    assert costs["mezo"] == (2, "0") and costs["mezo-adam"] == (2, "8 n") and costs["pgap"][0] == 2.2
+    assert all(m["sampler"] and m["estimator"] and m["spaces"] and m["paper"] for m in found.document)
+    table = zolite("methods")
+    assert table.code == 0 and all(name in table.out for name in METHODS)
+    assert zolite("paths", "--json").document["sessions"] == str(home / "sessions")
+    assert str(home / "sessions") in zolite("paths").out
+    assert not home.exists()  # looking makes nothing
+
+
+def test_doctor(zolite: Zolite) -> None:
+    """doctor --json is a list of checks, and the exit code is that of the worst."""
+    ended = zolite("doctor", "--json")
+    checks = ended.document
+    assert all(isinstance(check, dict) and check for check in checks) and len(checks) >= 4
+    assert ended.code in (0, 1, 2)
+    assert ended.err == ""
+
+
+# A session's life
+
+
+def test_from_training_to_export(zolite: Zolite, words: Words, folder: Callable[..., Path], tmp_path: Path) -> None:
+    """train, list, show, eval, export and a refused resume agree on one session; --json documents are whole."""
+    data = folder()
+    ended = zolite(*words(data=data, steps=4, name="first"), "--plain")
+    assert ended.code == 0 and ended.err == ""
+    assert "step" in ended.out and "dev" in ended.out and "{" not in ended.out and "\x1b" not in ended.out
+
+    (row,) = zolite("sessions", "list", "--json").document
+    assert (row["name"], row["status"], row["step"], row["steps"]) == ("first", "done", 4, 4)
+    table = zolite("sessions", "list").out
+    assert "first" in table and "4/4" in table
+    shown = zolite("sessions", "show", "first", "--json").document
+    assert shown["step"] == 4 and shown["recipe"]["train"]["steps"] == 4 and 4 in shown["checkpoints"]
+    assert shown["facts"]["labels"] == ["no", "yes"]
+    assert "steps: 4" in zolite("sessions", "show", "first").out
+
+    scored = zolite("eval", "first", "--data", data / "dev.jsonl", "--json").document
+    last = [e for e in shown["evaluations"] if e["step"] == 4][-1]
+    assert (scored["step"], scored["metric"], scored["rows"]) == (4, "accuracy", 8)
+    assert scored["value"] == last["value"]
+    plain = zolite("eval", "first", "--data", data)
+    assert plain.code == 0 and "%" in plain.out and len(plain.out.splitlines()) == 1
+
+    out = tmp_path / "adapter"
+    exported = zolite("export", "first", "--to", out, "--json").document
+    assert (exported["steps"], exported["path"]) == ([4], str(out))
+    assert exported["checks"][0]["apart"] <= exported["checks"][0]["allowed"]
+    assert (out / "adapter_model.safetensors").is_file()
+    assert "not empty" in blames(zolite("export", "first", "--to", out))[0]
+    lines = zolite("export", "first", "--to", out, "--force", "--format", "merged", "--step", "2,4").out
+    assert "first at step 2 and 4 as merged" in lines and "checked with transformers" in lines
+    assert "ollama create first" in lines and not (out / "adapter_model.safetensors").exists()
+    assert "--format bin is not one of" in blames(zolite("export", "first", "--to", out, "--format", "bin"))[0]
+    error, hint = blames(zolite("resume", "first"))
+    assert "has taken all its 4 steps" in error and "--force" in hint
+
+
+def test_training_goes_on_from_an_adapter(
+    zolite: Zolite, words: Words, folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """--from-adapter takes rank and targets from the folder, trains A and B, and names what was asked for otherwise."""
+    data, out = folder(), tmp_path / "adapter"
+    assert zolite(*words(data=data, targets="q_proj", lr=0.05, name="first"), "--plain").code == 0
+    assert zolite("export", "first", "--to", out, "--no-verify").code == 0
+    again = [*words(data=data, name="second"), "--from-adapter", out]
+    recipe = zolite(*again, "--dry-run", "--json").document["recipe"]["adapter"]
+    assert (recipe["rank"], recipe["targets"], recipe["space"]) == (4, ["q_proj"], "lora")
+    assert zolite(*again, "--plain").code == 0
+    assert zolite("sessions", "show", "second", "--json").document["recipe"]["adapter"] == recipe
+    wrong = [*words(data=data, rank=7), "--from-adapter", out]
+    assert "adapter.rank was to be 7, the adapter's is 4" in blames(zolite(*wrong))[0]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["relative", "absolute"],
+)
+def test_a_model_is_scored_as_it_is(
+    zolite: Zolite, tiny: Path, words: Words, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """eval on a model is the score that a session has at step 0, in each metric."""
+    monkeypatch.chdir(tiny.parent)
+    model = tiny if path == "absolute" else f"./{tiny.name}"
+    for kind in ("label", "completion"):
+        data = folder(kind)
+        run = zolite(*words(data=data, steps=1, name=f"of-{kind}"), "--json")
+        first = next(e for e in run.events if isinstance(e, Evaluated))
+        args = ["eval", model, "--data", data / "dev.jsonl", "--quant", "float32", "--device", "cpu", "--json"]
+        ended = zolite(*args)
+        assert ended.code == 0, ended.err
+        found = ended.document
+        assert found["step"] == 0 and found["metric"] == first.metric
+        assert found["value"] == pytest.approx(first.value, rel=1e-6)
+
+
+def test_a_dry_run_loads_and_leaves_nothing(
+    zolite: Zolite, words: Words, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--dry-run reports the recipe and the rows; no weight is read and no session made."""
+    monkeypatch.setattr("zolite.model.load.load", None)
+    found = zolite(*words(), "--dry-run", "--json").document
+    assert found["rows"] == {"train": 24, "dev": 8, "test": 8} and found["kind"] == "label"
+    assert found["recipe"]["train"]["lr"] == 0.003  # resolved
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("option", [("--template",), ("--set", "data.template=")])
+def test_backslash_n_in_a_template_is_a_new_line(zolite: Zolite, words: Words, option: tuple[str, ...]) -> None:
+    """A shell passes \\n in quotes as two characters; nobody wants those in a prompt."""
+    text = option[-1].removeprefix("--template") + r"{text}\nIt is {label}"
+    found = zolite(*words(), "--dry-run", "--json", option[0], text).document
+    assert found["recipe"]["data"]["template"] == "{text}\nIt is {label}"
+
+
+def test_a_stopped_run_resumes(zolite: Zolite, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first Ctrl-C ends a run with 130 and the command that goes on; that command finishes it."""
+    real, asked = process.Interrupt.__call__, itertools.count()
+
+    def third(self: process.Interrupt) -> bool:
+        if next(asked) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return real(self)
+
+    monkeypatch.setattr(process.Interrupt, "__call__", third)
+    ended = zolite(*words(steps=9, name="stopped"), "--json")
+    assert ended.code == 130
+    assert ended.err.splitlines() == [
+        "finishing this step and saving; once more to leave at once",
+        "stopped at step 3; `zolite resume stopped` goes on",
+    ]
+    assert isinstance(ended.events[-1], Finished) and ended.events[-1].reason == "interrupted"
+    (row,) = zolite("sessions", "list", "--json").document
+    assert (row["status"], row["step"]) == ("interrupted", 3)
+    resumed = zolite("resume", "stopped", "--json")
+    assert resumed.code == 0
+    assert [e.step for e in resumed.events if isinstance(e, StepDone)] == [4, 5, 6, 7, 8, 9]
+
+
+# Errors
+
+
+def write(folder: Path, split: str, *lines: object) -> Path:
+    """Replaces a file of a data folder; what is no text is written as JSON."""
+    text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+    (folder / f"{split}.jsonl").write_text(text)
+    return folder
+
+
+GOOD = ({"text": "a", "label": "yes"}, {"text": "b", "label": "no"})
+LONG = {"text": "x" * 150, "label": "no"}
+# What is wrong with the data, and what the error must say of it.
+BAD_DATA: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "missing": (lambda d: d / "nowhere.jsonl", ("nowhere.jsonl", "is no file and no folder")),
+    "empty": (lambda d: write(d, "train"), ("train.jsonl", "no rows")),
+    "no columns": (
+        lambda d: write(d, "train", *GOOD, {"words": "c"}, {"text": "d"}),
+        ("train.jsonl: line 3: no column 'text'", "train.jsonl: line 4: no column 'label'"),
+    ),
+    "not JSON": (lambda d: write(d, "dev", GOOD[0], "{oops"), ("dev.jsonl: line 2: not JSON",)),
+    "unknown label": (
+        lambda d: write(d, "test", GOOD[0], {"text": "c", "label": "maybe"}),
+        ("test.jsonl: line 2: label 'maybe'",),
+    ),
+    "no room": (
+        lambda d: write(d, "train", *GOOD, LONG),
+        ("train.jsonl: line 3: prompt of", "leaves no room for the answer at context 128"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD_DATA)
+def test_bad_data_is_told_by_line(
+    zolite: Zolite, words: Words, folder: Callable[..., Path], home: Path, what: str
+) -> None:
+    """Data that cannot be trained on: exit code 2, where and what it is, what to do, and no session."""
+    spoil, said = BAD_DATA[what]
+    error, hint = blames(zolite(*words(data=spoil(folder()))))
+    assert all(text in error for text in said), error
+    assert what != "no room" or "data.context=" in hint
+    assert not (home / "sessions").exists()
+
+
+def test_unknown_targets_list_the_real_ones(zolite: Zolite, words: Words, home: Path) -> None:
+    """A linear layer that the model lacks is named, with those that it has."""
+    error, hint = blames(zolite(*words(targets="q_proj,qkv")))
+    assert "no linear layer is called qkv" in error
+    assert "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in hint
+    assert not (home / "sessions").exists()
+
+
+def test_a_model_that_does_not_load(zolite: Zolite, words: Words, home: Path, tmp_path: Path, tiny: Path) -> None:
+    """A folder without a config, one with broken weights, and a hub name without a network end in one error each."""
+    empty, broken = tmp_path / "empty", tmp_path / "broken"
+    for path in (empty, broken):
+        path.mkdir()
+    for file in tiny.iterdir():
+        (broken / file.name).write_bytes(
+            file.read_bytes()[:5000] if file.suffix == ".safetensors" else file.read_bytes()
+        )
+    for model in (empty, broken, "nobody/no-such-model"):
+        error, hint = blames(zolite(*words(model=model)), code=1)
+        assert f"{model} does not load: " in error
+        assert "online" in hint if model == "nobody/no-such-model" else "whole" in hint
+        assert not (home / "sessions").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_gpu_that_is_not_there(zolite: Zolite, words: Words, home: Path) -> None:
+    """--device cuda without one is refused, and the way to find out why is named."""
+    error, hint = blames(zolite(*words(device="cuda")))
+    assert "cuda" in error.lower() and "zolite doctor" in hint
+    assert not (home / "sessions").exists()
+
+
+BAD_SETTINGS = {
+    "unknown key": (["--set", "train.stepz=3"], "train.stepz: no such setting (did you mean train.steps?)"),
+    "no part": (["--set", "lr=3"], "lr: no such setting (did you mean train.lr?)"),
+    "no number": (["--set", "train.lr=fast"], "train.lr: 'fast' is not a number"),
+    "out of range": (["--set", "train.slots=65"], "train.slots is 65, not 0 to 64"),
+    "unknown method": (["--method", "sgd"], "method.name is 'sgd', not one of mezo"),
+    "unknown quant": (["--quant", "int3"], "model.quant is 'int3'"),
+    "unusable name": (["--name", "../up"], "'../up' cannot be a session's name"),
+    "no recipe": (["--recipe", "nowhere.toml"], "recipe nowhere.toml cannot be read"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_SETTINGS)
+def test_bad_settings_are_refused(zolite: Zolite, words: Words, home: Path, what: str) -> None:
+    """A setting that is not one, or has no such value: exit code 2, which, and no session."""
+    extra, said = BAD_SETTINGS[what]
+    assert said in blames(zolite(*words(), *extra))[0]
+    assert not (home / "sessions").exists()
+
+
+def test_several_bad_settings_are_told_at_once(zolite: Zolite, words: Words) -> None:
+    """Two faults of a recipe are one error."""
+    error, _ = blames(zolite(*words(), "--set", "train.stepz=3", "--set", "adapter.rank=-1"))
+    assert "train.stepz" in error and "adapter.rank is -1" in error
+
+
+def test_a_setting_without_a_value_is_refused(zolite: Zolite, words: Words, home: Path) -> None:
+    """--set without = is a usage error of exit code 2 that quotes it."""
+    ended = zolite(*words(), "--set", "train.steps")
+    assert ended.code == 2 and "'train.steps' is not KEY=VALUE" in ended.err and "Traceback" not in ended.err
+    assert not (home / "sessions").exists()
+
+
+def test_a_locked_session_is_left_alone(zolite: Zolite, words: Words) -> None:
+    """While another writes a session, resume says who and ends with 1; looking and exporting still work."""
+    zolite(*words(steps=2, name="busy"))
+    with sessions.open_("busy", write=True):
+        error, _ = blames(zolite("resume", "busy"), code=1)
+        assert f"session busy is being written by process {os.getpid()}" in error
+        assert zolite("sessions", "show", "busy").code == 0
+        assert zolite("sessions", "list", "--json").document[0]["status"] == "running"
+    error, hint = blames(zolite(*words(steps=2, name="busy")))
+    assert "session busy is there already" in error and "zolite resume busy" in hint
+
+
+def test_sessions_that_are_not_there(zolite: Zolite, words: Words, tmp_path: Path) -> None:
+    """resume, export and show of an unknown session name one that is alike."""
+    zolite(*words(steps=1, name="first"))
+    for command in (["resume", "frist"], ["sessions", "show", "frist"], ["export", "frist", "--to", tmp_path / "out"]):
+        error, hint = blames(zolite(*command))
+        assert "there is no session frist" in error and "did you mean first?" in hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_eval_refuses_what_it_cannot_score(zolite: Zolite, words: Words, folder: Callable[..., Path]) -> None:
+    """Rows with labels that the session never saw are told by line."""
+    zolite(*words(steps=1, name="run"))
+    data = write(folder(), "test", GOOD[0], {"text": "c", "label": "maybe"})
+    error, _ = blames(zolite("eval", "run", "--data", data))
+    assert "test.jsonl: line 2: label 'maybe'" in error
+
+
+def test_debug_shows_the_traceback(zolite: Zolite, words: Words, tmp_path: Path) -> None:
+    """With --debug an error is raised as it is, for who mends zolite."""
+    with pytest.raises(sessions.UsageError, match="is no file"):
+        zolite("--debug", *words(data=tmp_path / "nowhere"))
+
+
+# Processes
+
+
+def started(*arguments: object) -> subprocess.Popen[str]:
+    """zolite in a process of its own."""
+    command = [*ENTRY, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until_step(child: subprocess.Popen[str], steps: int) -> list[Event]:
+    """The events of a run with --json until so many steps are done."""
+    assert child.stdout is not None
+    seen: list[Event] = []
+    for line in child.stdout:
+        seen.append(events.from_json(line))
+        if sum(isinstance(e, StepDone) for e in seen) >= steps:
+            return seen
+    raise AssertionError(f"it ended early: {child.communicate()[1]}")
+
+
+def rest(child: subprocess.Popen[str]) -> tuple[list[Event], str]:
+    """The other events of a run, and what it wrote on stderr."""
+    # communicate() would read past what the iteration has buffered; stderr is too short to fill its pipe.
+    assert child.stdout is not None and child.stderr is not None
+    out, err = child.stdout.read(), child.stderr.read()
+    child.wait(timeout=60)
+    return [events.from_json(line) for line in out.splitlines()], err  # stdout is events and nothing else
+
+
+def theta(name: str) -> tuple[int, dict[str, torch.Tensor]]:
+    with sessions.open_(name) as session:
+        return factors_at(session)
+
+
+def test_ctrl_c_saves_and_resume_finishes_the_same_run(
+    zolite: Zolite, words: Words, folder: Callable[..., Path]
+) -> None:
+    """Interrupted in a process of its own and resumed in another, a run has the bits of one straight through."""
+    data = folder()
+    train = words(data=data, steps=300, quant="int8")
+    child = started(*train, "--name", "stopped", "--json")
+    seen = until_step(child, 1)
+    child.send_signal(signal.SIGINT)
+    more, err = rest(child)
+    seen += more
+    assert child.returncode == 130, err
+    assert {type(e) for e in seen} >= {Started, Evaluated, StepDone, Saved, Finished}
+    end = seen[-1]
+    assert isinstance(end, Finished) and end.reason == "interrupted" and 0 < end.step < 300
+    assert f"stopped at step {end.step}; `zolite resume stopped` goes on" in err
+    assert "{" not in err and "Traceback" not in err
+    with sessions.open_("stopped") as session:
+        newest, problems = session.newest()
+        assert newest is not None and newest.step == end.step == session.journal.last_step() and not problems
+    resumed = zolite("resume", "stopped", "--json")
+    assert resumed.code == 0 and not [e for e in resumed.events if isinstance(e, Noted)]
+    assert zolite(*train, "--name", "straight").code == 0
+    (step, found), (_, wanted) = theta("stopped"), theta("straight")
+    assert step == 300
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_two_ctrl_cs_leave_at_once(zolite: Zolite, words: Words) -> None:
+    """The second does not wait for the step; every step that was said is in the journal, and a resume works."""
+    slow = ["--set", "train.queries=200", "--set", "train.slots=1", "--set", "train.save_every=1000"]
+    child = started(*words(steps=100, name="left"), *slow, "--json")
+    seen = until_step(child, 2)
+    assert child.stderr is not None
+    child.send_signal(signal.SIGINT)
+    assert "once more" in child.stderr.readline()
+    child.send_signal(signal.SIGINT)
+    more, err = rest(child)
+    assert child.returncode == 130
+    assert "Traceback" not in err and "stopped at step" not in err  # it did not wait for that
+    seen += more
+    assert not any(isinstance(e, Finished) for e in seen)
+    last = max(e.step for e in seen if isinstance(e, StepDone))
+    with sessions.open_("left") as session:
+        assert [row.step for row in session.journal.steps()] == list(range(1, session.journal.last_step() + 1))
+        assert last <= session.journal.last_step() <= last + 1
+        assert session.steps() == [0]
+    (row,) = zolite("sessions", "list", "--json").document
+    assert row["status"] == "stopped"
+    step, found = theta("left")
+    assert step >= last and any(t.abs().max() > 0 for n, t in found.items() if n.endswith(".b"))
+
+
+def test_a_process_ends_with_the_code_of_its_error(words: Words, tmp_path: Path) -> None:
+    """What main() decides is the exit status of the program, and nothing goes to stdout."""
+    child = started(*words(data=tmp_path / "nowhere"))
+    out, err = child.communicate(timeout=60)
+    blames(Ended(child.returncode, out, err))
+    assert out == ""
+
+
+def waited(name: str, seconds: float = 120) -> str:
+    """How a run that nobody holds on to ends."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if sessions.exists(name):
+            with sessions.open_(name) as session:
+                if not session.running() and session.ending() != "stopped":
+                    return session.ending()
+        time.sleep(0.1)
+    raise AssertionError(f"{name} does not end")
+
+
+def test_a_closed_terminal_leaves_the_run_going(words: Words) -> None:
+    """Without its terminal (SIGHUP) and with nobody reading what it says, a run goes on to its last step."""
+    child = started(*words(steps=200, name="alone"), "--json")
+    until_step(child, 1)
+    child.send_signal(signal.SIGHUP)
+    assert child.stdout is not None and child.stderr is not None
+    child.stdout.close()
+    child.stderr.close()
+    assert waited("alone") == "done"
+    assert child.wait(timeout=60) == 0
+
+
+def test_a_reader_that_goes_away_leaves_the_run_going(words: Words) -> None:
+    """As in `zolite train … --json | head`: a pipe that breaks is no reason to end."""
+    child = started(*words(steps=200, name="alone"), "--json")
+    until_step(child, 1)
+    assert child.stdout is not None
+    child.stdout.close()
+    assert waited("alone") == "done"
+    child.communicate(timeout=60)
+    assert child.returncode == 0
+
+
+def test_a_detached_run_is_watched_and_told(zolite: Zolite, words: Words, home: Path) -> None:
+    """It says its name and leaves; the run can be watched, paused, let go on and stopped; its log is its owner's."""
+    child = started(*words(steps=100_000, name="far", quant="float32"), "--detach", "--json")
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 0 and json.loads(out) == {"session": "far"}, err
+    assert zolite("sessions", "list", "--json").document[0]["status"] == "running"
+    for verb, kind in (("pause", Paused), ("continue", Continued), ("stop", Finished)):
+        assert zolite("sessions", verb, "far").code == 0
+        seen = started("watch", "far", "--json")
+        assert seen.stdout is not None
+        assert any(isinstance(events.from_json(line), kind) for line in seen.stdout)
+        seen.kill()
+        seen.communicate()
+    assert waited("far") == "interrupted"
+    shown = zolite("watch", "far", "--plain")
+    assert shown.code == 0 and "paused" in shown.out and "interrupted at step" in shown.out
+    log = home / "sessions" / "far" / "trainer.log"
+    assert log.stat().st_mode & 0o777 == 0o600 and "Traceback" not in log.read_text()
+
+
+def test_a_detached_run_that_cannot_start_says_why(words: Words, home: Path, tmp_path: Path) -> None:
+    """The error of the process behind is this one's, with its code, and nothing stays."""
+    child = started(*words(data=tmp_path / "nowhere"), "--detach")
+    out, err = child.communicate(timeout=120)
+    message, _ = blames(Ended(child.returncode, out, err))
+    assert "nowhere" in message and out == ""
+    assert os.listdir(home / "sessions") == []
+
+
+# Sessions
+
+
+def test_sessions_are_managed(zolite: Zolite, words: Words) -> None:
+    """Rewound, forked, verified, renamed, pruned and removed, with what was done said in words and as JSON."""
+    assert zolite(*words(steps=4, name="first")).code == 0
+    assert zolite("sessions", "verify", "first").code == 0
+    assert zolite("sessions", "fork", "first", "second", "--at", "2", "--json").document == {
+        "session": "second",
+        "from": "first",
+        "step": 2,
+    }
+    assert zolite("sessions", "rewind", "first", "--to", "3", "--json").document["taken_back"] == 1
+    assert zolite("sessions", "rename", "second", "third").code == 0
+    assert zolite("sessions", "prune", "first", "--json").document["freed_bytes"] >= 0
+    assert zolite("sessions", "rm", "third", "--yes").code == 0
+    assert [row["name"] for row in zolite("sessions", "list", "--json").document] == ["first"]
+    assert zolite("resume", "first").code == 0
+    blames(zolite("sessions", "rewind", "first", "--to", "9"))
+    blames(zolite("sessions", "pause", "first"))
+    blames(zolite("watch", "third"))
+
+
+def test_a_run_is_recorded_and_replayed(zolite: Zolite, words: Words, tmp_path: Path) -> None:
+    """Replayed, a recording says what `watch` says of the session; it replaces no file, and no other file is one."""
+    assert zolite(*words(steps=4, name="first")).code == 0
+    assert "4 steps" in zolite("sessions", "record", "first", tmp_path / "run.jsonl").out
+    said = [event for event in zolite("watch", "first", "--json").events if not isinstance(event, Saved)]
+    assert [e for e in zolite("replay", tmp_path / "run.jsonl", "--json").events if not isinstance(e, Saved)] == said
+    assert "done at step 4" in zolite("replay", tmp_path / "run.jsonl", "--plain").out
+    blames(zolite("sessions", "record", "first", tmp_path / "run.jsonl"))
+    (tmp_path / "other").write_text("{}")
+    blames(zolite("replay", tmp_path / "other"))
+
+
+def test_a_session_is_talked_to(
+    zolite: Zolite, words: Words, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A prompt on stdin, both answers as JSON; a step that is not there is refused before the model is loaded."""
+    assert zolite(*words(steps=2, name="first")).code == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"prompt": "ox"}\n'))
+    said = [json.loads(line) for line in zolite("chat", "first", "--json").out.splitlines()]
+    assert said[0] == {"event": "ready", "session": "first", "step": 2}
+    assert said[-1]["event"] == "answer" and "yes" in said[-1]["base"] and "yes" in said[-1]["tuned"]
+    assert "step 9" in blames(zolite("chat", "first", "--step", "9"))[0]
+
+
+def test_a_damaged_session_fails_its_verification(zolite: Zolite, words: Words, home: Path) -> None:
+    """The error counts what is wrong and names the step to go back to."""
+    assert zolite(*words(steps=4, name="first")).code == 0
+    damaged = home / "sessions" / "first" / "checkpoints" / "000003" / "state.json"
+    damaged.write_text(damaged.read_text() + " ")
+    message, hint = blames(zolite("sessions", "verify", "first"), code=1)
+    assert "1 of" in message and "--to 2" in hint

@@ -1,0 +1,90 @@
+"""What is done to a session as a whole, with the questions that come before it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from textual.app import App
+
+from zolite.common.errors import UsageError
+from zolite.common.text import human_bytes
+from zolite.sessions import manage
+from zolite.sessions import session as sessions
+from zolite.sessions.session import Summary
+
+from .screens.dialogs import Ask, Confirm
+
+
+@dataclass(frozen=True)
+class Deed:
+    """A change of the disk, for a thread, and what to say when it is done."""
+
+    change: Callable[[], object]
+    done: str
+
+
+def tell(name: str, verb: str) -> Deed:
+    return Deed(partial(manage.tell, name, verb), f"{name}: {verb}")
+
+
+async def rename(app: App[None], session: Summary) -> Deed | None:
+    name = session.name
+    new = await app.push_screen_wait(Ask(f"A new name for {name}", name, wrong=free_name(name)))
+    return Deed(partial(manage.rename, name, new), f"{name} is {new} now") if new and new != name else None
+
+
+async def fork(app: App[None], session: Summary) -> Deed | None:
+    """A new session with the first steps of this one."""
+    name, last = session.name, session.step
+    detail = f"A new session that begins as {name} was after a step, to go another way from there."
+    step = await app.push_screen_wait(Ask("Fork after which step?", str(last), detail, upto(last)))
+    return Deed(partial(manage.fork, name, None, int(step)), f"forked {name} at step {step}") if step else None
+
+
+async def rewind(app: App[None], session: Summary) -> Deed | None:
+    """Takes steps back; asks twice, since they are gone then."""
+    name, last = session.name, session.step
+    detail = "Every step after it is taken back; a fork keeps both ways."
+    step = await app.push_screen_wait(Ask(f"Rewind {name} to which step?", str(last), detail, upto(last)))
+    if not step or int(step) == last:
+        return None
+    question = f"Take back {last - int(step):,} of {last:,} steps of {name}?"
+    if not await app.push_screen_wait(Confirm(question, yes="Take them back", no="Keep them")):
+        return None
+    return Deed(partial(manage.rewind, name, int(step)), f"{name} is at step {step}")
+
+
+async def delete(app: App[None], session: Summary) -> Deed | None:
+    detail = f"{session.step:,} steps and {human_bytes(session.bytes)}, with all that it learnt. There is no way back."
+    if not await app.push_screen_wait(Confirm(f"Delete {session.name}?", detail, yes="Delete", no="Keep")):
+        return None
+    return Deed(partial(manage.remove, session.name), f"{session.name} is gone")
+
+
+async def leave(app: App[None], running: list[str]) -> bool:
+    """Leaving the app stops nothing, and says so."""
+    detail = f"Still running: {', '.join(running)}. Runs go on without the app, and it finds them again."
+    return await app.push_screen_wait(Confirm("Leave?", detail, yes="Leave", no="Stay"))
+
+
+def free_name(name: str) -> Callable[[str], str]:
+    """What is the matter with a new name, in words."""
+
+    def wrong(new: str) -> str:
+        try:
+            sessions.ensure_free(new if new != name else None)
+        except UsageError as error:
+            return error.message if sessions.exists(new) else f"{error.message}: {error.hint}"
+        return ""
+
+    return wrong
+
+
+def upto(last: int) -> Callable[[str], str]:
+    """What is the matter with a step's number."""
+
+    def wrong(text: str) -> str:
+        good = text.isascii() and text.isdigit() and len(text) < 19 and int(text) <= last
+        return "" if good else f"give a number from 0 to {last}"
+
+    return wrong

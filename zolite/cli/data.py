@@ -1,0 +1,63 @@
+"""`zolite data …`: what will be made of rows."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from zolite.cli.process import Json
+from zolite.common.errors import UsageError, listed
+from zolite.config.recipe import DataPart
+
+if TYPE_CHECKING:
+    from zolite.data.preview import Report
+
+app = typer.Typer(help="What will be made of your rows.", no_args_is_help=True)
+
+
+@app.callback()
+def options() -> None:
+    """What will be made of your rows."""
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="rows as for train: a file, or a folder")],
+    model: Annotated[str, typer.Option(metavar="MODEL", help="count by its tokenizer; by letters if left out")] = "",
+    template: Annotated[
+        str, typer.Option(help=r"prompt of rows with labels, {label} last; \n is a new line")
+    ] = DataPart.template,
+    as_json: Json = False,
+) -> None:
+    """Kind, lengths, problems with their lines, and the first rows as the model will read them; loads no weights."""
+    from zolite.data.preview import report
+
+    found = report(path.expanduser(), template.replace("\\n", "\n"), model)
+    if as_json:
+        print(json.dumps(asdict(found), ensure_ascii=False))
+    elif found.problems:
+        raise UsageError(f"the rows at {path} cannot be used:\n{listed(found.problems)}", found.hint)
+    else:
+        for line in told(found):
+            Console().print(line, soft_wrap=True)
+    raise typer.Exit(UsageError.exit_code if found.problems else 0)
+
+
+def told(found: "Report") -> Iterator[Text]:
+    """For a person. What is asked for stands between ⟦ and ⟧."""
+    counts = ", ".join(f"{split} {count:,}" for split, count in found.rows.items())
+    yield Text(f"{found.kind} rows: {counts}")
+    if found.labels:
+        yield Text("labels: " + ", ".join(f"{label} {count:,}" for label, count in sorted(found.labels.items())))
+    yield Text(f"tokens, counted by {found.counted}: {found.typical} in the middle, {found.tokens} in the longest row")
+    most = max(each.rows for each in found.lengths)
+    for each in found.lengths:
+        yield Text(f"{'≤':>4}{each.upto:6,} {'█' * round(40 * each.rows / most)} {each.rows:,}")
+    for row in found.first:
+        yield Text(f"line {row.line}, {row.tokens} tokens", "dim")
+        yield Text.assemble(*((f"⟦{p.text}⟧", "bold green") if p.trained else p.text for p in row.pieces))

@@ -1,0 +1,191 @@
+"""`zolite sessions …` and `zolite watch`: what was trained, what is training, and what is done to it."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from zolite.cli import live
+from zolite.cli.process import Json, Name, Plain, interrupt, outline, report, show
+from zolite.common.errors import ZoliteError
+from zolite.common.events import to_json
+from zolite.common.text import human_bytes
+from zolite.config import recipe as recipes
+from zolite.monitor.run_state import metric_text
+from zolite.sessions import manage, recording
+from zolite.sessions import session as sessions
+from zolite.sessions.control import VERBS
+from zolite.sessions.follow import follow, in_order
+from zolite.sessions.steps import chosen
+
+app = typer.Typer(help="What was trained, and what is in it.", no_args_is_help=True)
+
+Step = Annotated[str, typer.Option(help="a number, last, or best (on dev)")]
+
+
+@app.command("list")
+def list_sessions(as_json: Json = False) -> None:
+    """Every session, newest first."""
+    rows = sessions.list_()
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
+        return
+    table = Table("name", "status", "step", "model", "method", "best", "disk", box=None, pad_edge=False)
+    for row in rows:
+        best = f"{row.best.split} {metric_text(row.best)}" if row.best else row.problem
+        table.add_row(
+            row.name, row.status, f"{row.step}/{row.steps}", row.model, row.method, best, human_bytes(row.bytes)
+        )
+    Console().print(table if rows else "no sessions yet: `zolite demo` makes the first")
+
+
+@app.command("show")
+def show_session(name: Name, as_json: Json = False) -> None:
+    """A session's recipe, what it was made with, its scores and checkpoints."""
+    with sessions.open_(name) as session:
+        about = {
+            "name": session.name,
+            "path": str(session.path),
+            "step": session.journal.last_step(),
+            "recipe": recipes.to_dict(session.recipe),
+            "facts": session.facts,
+            "evaluations": [json.loads(to_json(e)) for e in session.journal.evaluations()],
+            "checkpoints": session.steps(),
+        }
+    report(about, "\n".join(outline(about)), as_json)
+
+
+@app.command()
+def rename(name: Name, new: Annotated[str, typer.Argument(metavar="NEW", help="its new name")]) -> None:
+    """Give a session another name."""
+    manage.rename(name, new)
+    print(f"{name} is {new} now")
+
+
+@app.command()
+def rewind(name: Name, to: Step, as_json: Json = False) -> None:
+    """Take back every step after one; `zolite resume` then goes on from there."""
+    with sessions.open_(name) as session:
+        before, step = session.journal.last_step(), chosen(session, to)
+    manage.rewind(name, step)
+    document = {"session": name, "step": step, "taken_back": before - step}
+    report(document, f"{name} is at step {step}; {before - step} steps were taken back", as_json)
+
+
+@app.command()
+def fork(
+    name: Name,
+    new: Annotated[str | None, typer.Argument(metavar="NEW", help="the new session's name")] = None,
+    at: Step = "last",
+    as_json: Json = False,
+) -> None:
+    """A new session with the first steps of another, which may be running; `zolite resume NEW` goes on from there."""
+    with sessions.open_(name) as session:
+        step = chosen(session, at)
+    made = manage.fork(name, new, step)
+    report({"session": made, "from": name, "step": step}, f"{made} is {name} at step {step}", as_json)
+
+
+@app.command()
+def prune(name: Name, as_json: Json = False) -> None:
+    """Remove checkpoints that nothing needs: all but the first, the best and the newest."""
+    freed = manage.prune(name)
+    report({"session": name, "freed_bytes": freed}, f"{human_bytes(freed)} freed; every step is still there", as_json)
+
+
+@app.command()
+def rm(name: Name, yes: Annotated[bool, typer.Option("--yes", help="without asking")] = False) -> None:
+    """Remove a session, with all that it learnt."""
+    with sessions.open_(name) as session:
+        step = session.journal.last_step()
+    if not yes:
+        typer.confirm(f"remove {name} and its {step} steps?", abort=True)
+    manage.remove(name)
+    print(f"{name} is gone")
+
+
+@app.command()
+def verify(name: Name, as_json: Json = False) -> None:
+    """Replay a session without its model and compare it with every checkpoint that was taken."""
+    from zolite.training.verify import device_of, verify
+
+    with sessions.open_(name) as session:
+        device = device_of(session)
+        verdicts = list(verify(session, device))
+    if as_json:
+        rows = [asdict(v) for v in verdicts]
+        print(json.dumps({"session": name, "device": str(device), "checkpoints": rows}))
+    else:
+        lines = [f"step {v.step:<8} {v.state:10} {v.detail}" for v in verdicts]
+        print("\n".join([*(lines or ["no checkpoint was taken yet"]), f"replayed on {device}"]))
+    if bad := [v for v in verdicts if not v.sound]:
+        sound = [0, *(v.step for v in takewhile(lambda v: v.sound, verdicts))]
+        raise ZoliteError(
+            f"{len(bad)} of {len(verdicts)} checkpoints of {name} are not what its journal says",
+            f"`zolite sessions rewind {name} --to {sound[-1]}` keeps what is sound",
+        )
+
+
+@app.command()
+def record(
+    name: Name, file: Annotated[Path, typer.Argument(metavar="FILE", help="a new file, such as run.jsonl")]
+) -> None:
+    """Write a run's course to one file of text, to hand on and to replay. None of its rows or numbers is in it."""
+    with sessions.open_(name) as session:
+        recorded = recording.of(session)
+    recording.write(recorded, file.expanduser())
+    print(f"{file}: {len(recorded.rows)} steps of {name}; `zolite replay {file}` shows them")
+
+
+def _telling(verb: str) -> Callable[[str], None]:
+    def command(name: Name) -> None:
+        manage.tell(name, verb)
+        print(f"{name}: {verb}")
+
+    command.__doc__ = f"Of a session that is running: {VERBS[verb]}."
+    return command
+
+
+for each in VERBS:
+    app.command(each)(_telling(each))
+
+
+def watch(name: Name, plain: Plain = False, as_json: Json = False) -> None:
+    """Look on at a run, or at what a finished one was; on a terminal in the app. Leaving leaves it as it is."""
+    with sessions.open_(name):
+        pass  # an unknown name is refused before anything is drawn
+    if live.pick(plain, as_json) == "live" and sys.stdin.isatty():
+        from zolite.tui.app import open_app
+        from zolite.tui.screens.run import RunScreen
+
+        open_app(lambda: RunScreen(name))
+        return
+    leave = interrupt(f"no longer watching {name}")
+    with sessions.open_(name) as session, live.VIEWS[live.pick(plain, as_json)]() as view:
+        for event in follow(session, leave):
+            show(view, event)
+
+
+def replay(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="what `zolite sessions record` wrote")],
+    plain: Plain = False,
+    as_json: Json = False,
+) -> None:
+    """Show a recorded run again: on a terminal in the app, to go back and forth in; else all of it, event by event."""
+    recorded = recording.read(file.expanduser())
+    if live.pick(plain, as_json) == "live" and sys.stdin.isatty():
+        from zolite.tui.app import open_app
+        from zolite.tui.screens.replay import ReplayScreen
+
+        open_app(lambda: ReplayScreen(file.expanduser()))
+        return
+    with live.VIEWS[live.pick(plain, as_json)]() as view:
+        for event in in_order(list(recorded.rows), list(recorded.told), list(recorded.memory)):
+            show(view, event)

@@ -1,0 +1,1 @@
+"""What every package may use: errors, events, paths, text, and files that are written whole."""

@@ -1,0 +1,102 @@
+"""Files that are whole or not there, and what a person is told when the disk refuses."""
+
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from zolite.common.errors import DiskFull, ZoliteError
+
+# SQLite and safetensors report the operating system's errors as text only.
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+FULL_TEXT = ("database or disk is full", f"os error {errno.ENOSPC})")
+DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
+DENIED_TEXT = ("readonly database", "unable to open database file", f"os error {errno.EROFS})")
+
+
+@contextmanager
+def saving(what: str, path: Path, needed: int = 0) -> Iterator[None]:
+    """What the disk or SQLite refuses inside the block becomes one ZoliteError. `needed` is in bytes."""
+    try:
+        yield
+    except (OSError, sqlite3.DatabaseError, SafetensorError) as error:
+        raise _refused(what, path, needed, error) from error
+
+
+@contextmanager
+def reading(what: str, path: Path) -> Iterator[None]:
+    """The same for a block that only reads."""
+    try:
+        yield
+    except (OSError, sqlite3.DatabaseError, SafetensorError, ValueError, TypeError) as error:
+        raise ZoliteError(
+            f"cannot read {what} at {path}: {error}", "`zolite sessions list` says what is left"
+        ) from error
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """A new file that only its owner reads, on the disk when this returns."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def replace(path: Path, data: bytes) -> None:
+    """The file with new content: a reader, and the next start, see the old or the new, never a part."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)  # from an earlier process with this number that was killed here
+    try:
+        write_new(beside, data)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def fsync_folder(path: Path) -> None:
+    """Puts the names in a folder on the disk; Windows does that by itself and has no call for it."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def size(folder: Path) -> int:
+    """Bytes in a folder's files, those that vanish meanwhile not counted."""
+    total = 0
+    for at, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(at, name)).st_size
+            except OSError:
+                continue
+    return total
+
+
+def _refused(what: str, path: Path, needed: int, error: Exception) -> ZoliteError:
+    number, text = getattr(error, "errno", None), str(error)
+    free = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free
+    # SQLite names a full disk an I/O error where it could not grow its shared memory.
+    io_error = "disk I/O error" in text and free < 1 << 20
+    if number in FULL or any(t in text for t in FULL_TEXT) or io_error:
+        numbers = f"{needed / 1e6:.1f} MB needed, " if needed else ""
+        return DiskFull(
+            f"disk full while saving {what}: {numbers}{free / 1e6:.1f} MB free at {path}",
+            "free some space and go on with `zolite resume`, or set ZOLITE_HOME to a folder on another disk",
+        )
+    if number in DENIED or any(t in text for t in DENIED_TEXT):
+        return ZoliteError(
+            f"cannot save {what}: {path} may not be written ({text})",
+            "check the folder's permissions, or set ZOLITE_HOME to a folder you can write to",
+        )
+    return ZoliteError(f"cannot save {what} at {path}: {text}", "`zolite doctor` checks the disk")

@@ -1,0 +1,338 @@
+"""How each architecture's parameters follow from its config: linear layers, tables, norms. A table; no torch.
+
+D width, I inner width of the MLP, H heads of d numbers, K of them for keys and values, V words of the vocabulary.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from zolite.common.errors import ZoliteError
+
+ROTATIONS = ("default", "llama3", "linear", "yarn")  # what zolite's own decoder turns by
+MOST = 2**31  # no number of a config is larger
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Alike linear layers that may carry adapters, by the last part of their name."""
+
+    name: str
+    inputs: int
+    outputs: int
+    count: int
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class Config:
+    """A config's numbers under one set of names."""
+
+    model_type: str
+    layers: int
+    hidden: int  # D
+    heads: int  # H
+    kv_heads: int  # K
+    head_dim: int  # d
+    intermediate: int  # I
+    vocabulary: int  # V
+    context: int
+    tied: bool
+    window: int
+    raw: Mapping[str, Any]  # the config with its family's defaults
+
+    def flag(self, *names: str) -> bool:
+        return any(bool(self.raw.get(name)) for name in names)
+
+    @property
+    def q(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def kv(self) -> int:
+        return self.kv_heads * self.head_dim
+
+
+Made = list[Linear]
+Layers = Callable[[Config], Made]
+Count = Callable[[Config], int]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture. `norms` are all parameters that are neither in a matrix nor a bias of one."""
+
+    attention: Layers
+    mlp: Layers
+    layer_norms: Count = lambda c: 2 * c.hidden  # in every layer
+    final_norm: Count = lambda c: c.hidden
+    tables: Count = lambda c: 0  # embeddings beside that of words
+    outside: Layers = lambda c: []  # linear layers that belong to no layer
+    left_out: Count = lambda c: 0  # parameters of its files that no text goes through: never loaded
+    head_bias: bool = False
+    decoder: bool = False  # zolite's own decoder knows it
+    words: Callable[[Config], int] = lambda c: c.hidden  # width of the embedding table
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # what transformers assumes where a config says nothing
+
+    def linears(self, c: Config) -> Made:
+        each = self.attention(c) + self.mlp(c)
+        return [Linear(m.name, m.inputs, m.outputs, c.layers, m.bias) for m in each] + self.outside(c)
+
+    def norms(self, c: Config) -> int:
+        return c.layers * self.layer_norms(c) + self.final_norm(c)
+
+    def embedding(self, c: Config) -> int:
+        return c.vocabulary * self.words(c) + self.tables(c)
+
+    def fast(self, c: Config) -> bool:
+        """May zolite's own decoder run it? What it looks at before it compares numbers (model/fused.py)."""
+        rope = c.raw.get("rope_parameters") or c.raw.get("rope_scaling") or {}
+        turn = rope.get("rope_type") or rope.get("type") or "default"
+        return self.decoder and turn in ROTATIONS and c.raw.get("hidden_act", "silu") in ("silu", "swish")
+
+
+def numbers(config: Mapping[str, Any]) -> Config:
+    """A config.json, or a catalogue's table. Raises with every number that is missing or absurd."""
+    outer = dict(config)
+    kind = str(outer.get("model_type") or "")
+    family = FAMILIES.get(kind)
+    raw = {**(family.defaults if family else {}), **outer, **(outer.get("text_config") or {})}
+    problems: list[str] = []
+
+    def number(*names: str, default: int | None = None) -> int:
+        value = next((raw[n] for n in names if raw.get(n) is not None), default)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MOST:
+            problems.append(f"{names[0]} is {value!r}")
+            return 1
+        return value
+
+    hidden, heads = number("hidden_size", "n_embd", "d_model"), number("num_attention_heads", "n_head")
+    made = Config(
+        model_type=kind,
+        layers=number("num_hidden_layers", "n_layer"),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=number("num_key_value_heads", default=heads),
+        head_dim=number("head_dim", default=hidden // max(1, heads)),
+        intermediate=number("ffn_dim", "intermediate_size", "n_inner", default=4 * hidden),
+        vocabulary=number("vocab_size"),
+        context=number("max_position_embeddings", "n_positions", default=2048),
+        tied=bool(raw.get("tie_word_embeddings", True)),
+        window=number("sliding_window", default=0) if raw.get("use_sliding_window", True) else 0,
+        raw=raw,
+    )
+    if problems:
+        raise ZoliteError(
+            f"the config of {kind or 'this model'} makes no sense: {'; '.join(problems)}", "check the file"
+        )
+    return made
+
+
+# --- attention -------------------------------------------------------------------------------------------------------
+
+
+def split(
+    qkv_bias: str = "", out_bias: str = "", always: tuple[bool, bool] = (False, False), out: str = "o_proj"
+) -> Layers:
+    """Separate products for queries, keys and values. A bias is there where the config's key of that name says so."""
+
+    def made(c: Config) -> Made:
+        inner, outer = always[0] or c.flag(qkv_bias), always[1] or c.flag(out_bias)
+        return [
+            Linear("q_proj", c.hidden, c.q, 1, inner),
+            Linear("k_proj", c.hidden, c.kv, 1, inner),
+            Linear("v_proj", c.hidden, c.kv, 1, inner),
+            Linear(out, c.q, c.hidden, 1, outer),
+        ]
+
+    return made
+
+
+def joined(name: str, out: str, bias: str = "") -> Layers:
+    """One product for all three."""
+
+    def made(c: Config) -> Made:
+        bent = c.flag(bias)
+        return [Linear(name, c.hidden, c.q + 2 * c.kv, 1, bent), Linear(out, c.q, c.hidden, 1, bent)]
+
+    return made
+
+
+# --- the MLP ---------------------------------------------------------------------------------------------------------
+
+
+def gated(bias: str = "") -> Layers:
+    def made(c: Config) -> Made:
+        bent, wide = c.flag(bias), ("gate_proj", "up_proj")
+        middle = [Linear(name, c.hidden, c.intermediate, 1, bent) for name in wide]
+        return [*middle, Linear("down_proj", c.intermediate, c.hidden, 1, bent)]
+
+    return made
+
+
+def gated_joined(c: Config) -> Made:
+    return [
+        Linear("gate_up_proj", c.hidden, 2 * c.intermediate, 1),
+        Linear("down_proj", c.intermediate, c.hidden, 1),
+    ]
+
+
+def plain(up: str, down: str, bias: str = "", always: bool = False) -> Layers:
+    def made(c: Config) -> Made:
+        bent = always or c.flag(bias)
+        return [Linear(up, c.hidden, c.intermediate, 1, bent), Linear(down, c.intermediate, c.hidden, 1, bent)]
+
+    return made
+
+
+# --- peculiarities ---------------------------------------------------------------------------------------------------
+
+
+def _opt_attention(c: Config) -> Made:
+    bent = c.flag("enable_bias")
+    names = ("k_proj", "v_proj", "q_proj", "out_proj")
+    return [Linear(name, c.hidden, c.hidden, 1, bent) for name in names]
+
+
+def _opt_words(c: Config) -> int:
+    return int(c.raw.get("word_embed_proj_dim") or c.hidden)
+
+
+def _opt_projections(c: Config) -> Made:
+    words = _opt_words(c)
+    return (
+        []
+        if words == c.hidden
+        else [Linear("project_out", c.hidden, words, 1), Linear("project_in", words, c.hidden, 1)]
+    )
+
+
+def _opt_final(c: Config) -> int:
+    return 2 * c.hidden if c.flag("do_layer_norm_before") and not c.flag("_remove_final_layer_norm") else 0
+
+
+def _neox_attention(c: Config) -> Made:
+    bent = c.flag("attention_bias")
+    return [Linear("query_key_value", c.hidden, 3 * c.hidden, 1, bent), Linear("dense", c.hidden, c.hidden, 1, bent)]
+
+
+def _stablelm_attention(c: Config) -> Made:
+    """Heads share the width out evenly, whatever else the config says."""
+    return split("use_qkv_bias")(replace(c, head_dim=c.hidden // c.heads))
+
+
+def _vision(c: Config) -> Mapping[str, int]:
+    """Gemma 3's tower, a SigLIP: its config's numbers, or those that transformers assumes."""
+    found = {**SIGLIP, **(c.raw.get("vision_config") or {})}
+    return {key: int(found[key]) for key in SIGLIP}
+
+
+SIGLIP = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 16,
+}
+
+
+def _tower(c: Config) -> int:
+    """All parameters of what turns pictures into text's hidden states; Family.left_out."""
+    v = _vision(c)
+    width, inner, count, patch = (v[k] for k in ("hidden_size", "intermediate_size", "num_hidden_layers", "patch_size"))
+    layer = 4 * (width + 1) * width + (width + 1) * inner + (inner + 1) * width + 4 * width  # two norms with biases
+    patches = (v["num_channels"] * patch**2 + 1) * width + (v["image_size"] // patch) ** 2 * width
+    return count * layer + patches + 2 * width + width + width * c.hidden  # a last norm, and the projection
+
+
+BOTH = split("attention_bias", "attention_bias")
+UNTIED = {"tie_word_embeddings": False}
+QWEN = UNTIED | {"use_sliding_window": False, "num_key_value_heads": 32}
+
+
+def four_norms(c: Config) -> int:
+    """Or two that have a bias each."""
+    return 4 * c.hidden
+
+
+def two_and_heads(c: Config) -> int:
+    """Two of the layer, and one of queries and of keys that all heads share."""
+    return 2 * c.hidden + 2 * c.head_dim
+
+
+def two_and_all_heads(c: Config) -> int:
+    return 2 * c.hidden + c.q + c.kv
+
+
+def biased(c: Config) -> int:
+    """A final norm with a bias."""
+    return 2 * c.hidden
+
+
+GEMMA3: dict[str, Any] = {
+    "attention": BOTH,
+    "mlp": gated(),
+    "layer_norms": lambda c: 4 * c.hidden + 2 * c.head_dim,
+    "defaults": {
+        "vocab_size": 262208,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+    },
+}
+GEMMA2 = {"head_dim": 256, "num_key_value_heads": 4, "sliding_window": 4096}
+OPT = {"enable_bias": True, "do_layer_norm_before": True}
+GLM = UNTIED | {"attention_bias": True, "head_dim": 128, "num_key_value_heads": 2}
+SEED = UNTIED | {"attention_bias": True, "head_dim": 128, "num_key_value_heads": 8}
+
+FAMILIES: dict[str, Family] = {
+    "llama": Family(BOTH, gated("mlp_bias"), decoder=True, defaults=UNTIED),
+    "mistral": Family(split(), gated(), decoder=True, defaults=UNTIED | {"num_key_value_heads": 8}),
+    "ministral": Family(split(), gated(), decoder=True, defaults=UNTIED | {"num_key_value_heads": 8}),
+    "qwen2": Family(split(always=(True, False)), gated(), decoder=True, defaults=QWEN),
+    "qwen3": Family(BOTH, gated(), two_and_heads, decoder=True, defaults=QWEN | {"head_dim": 128}),
+    "gemma": Family(BOTH, gated(), defaults={"head_dim": 256, "num_key_value_heads": 16}),
+    "gemma2": Family(BOTH, gated(), four_norms, defaults=GEMMA2),
+    "gemma3_text": Family(**GEMMA3),
+    "gemma3": Family(**GEMMA3, left_out=_tower),
+    "phi": Family(
+        split(always=(True, True), out="dense"), plain("fc1", "fc2", always=True), final_norm=biased, head_bias=True,
+        defaults=UNTIED,
+    ),
+    "phi3": Family(joined("qkv_proj", "o_proj"), gated_joined, defaults=UNTIED),
+    "opt": Family(
+        _opt_attention, plain("fc1", "fc2", "enable_bias"), four_norms, _opt_final, words=_opt_words,
+        tables=lambda c: (c.context + 2) * c.hidden, outside=_opt_projections, defaults=OPT,
+    ),
+    "gpt_neox": Family(
+        _neox_attention, plain("dense_h_to_4h", "dense_4h_to_h", always=True), four_norms, biased,
+        defaults=UNTIED | {"attention_bias": True},
+    ),
+    "smollm3": Family(BOTH, gated("mlp_bias"), defaults={"num_key_value_heads": 4, "use_sliding_window": False}),
+    "granite": Family(BOTH, gated("mlp_bias"), defaults=UNTIED),
+    "olmo": Family(BOTH, gated(), lambda c: 0, lambda c: 0, defaults=UNTIED),
+    "olmo2": Family(BOTH, gated(), two_and_all_heads, defaults=UNTIED),
+    "olmo3": Family(BOTH, gated(), two_and_all_heads, defaults=UNTIED),
+    "stablelm": Family(
+        _stablelm_attention, gated(), four_norms, biased, defaults=UNTIED | {"num_key_value_heads": 32}
+    ),
+    "starcoder2": Family(
+        split("use_bias", "use_bias"), plain("c_fc", "c_proj", "use_bias"), four_norms, biased,
+        defaults={"use_bias": True, "num_key_value_heads": 2},
+    ),
+    "cohere": Family(BOTH, gated(), lambda c: c.hidden + (c.q + c.kv if c.flag("use_qk_norm") else 0)),
+    "cohere2": Family(BOTH, gated(), lambda c: c.hidden),
+    "glm": Family(split("attention_bias"), gated_joined, defaults=GLM),
+    "glm4": Family(split("attention_bias"), gated_joined, four_norms, defaults=GLM),
+    "nemotron": Family(BOTH, plain("up_proj", "down_proj", "mlp_bias"), four_norms, biased, defaults=UNTIED),
+    "seed_oss": Family(split("attention_bias", "attention_out_bias"), gated("mlp_bias"), defaults=SEED),
+    "arcee": Family(BOTH, plain("up_proj", "down_proj", "mlp_bias"), defaults=UNTIED),
+    "hunyuan_v1_dense": Family(BOTH, gated(), two_and_heads, defaults=UNTIED),
+    "exaone4": Family(split(), gated(), two_and_heads, defaults=UNTIED | {"num_key_value_heads": 32}),
+}  # fmt: skip

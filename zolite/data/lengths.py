@@ -1,0 +1,52 @@
+"""How long rows of data are, without torch: by the model's own tokenizer where it lies on the disk, else by letters."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+
+from zolite.data import rows as tables
+from zolite.data.rows import Row
+from zolite.planner.memory import Rows
+
+LETTERS = 3.5  # of a token, about, in English
+MARKS = 8  # tokens that a template puts around a row or a message
+MOST_ROWS = 5000  # looked at, the longest first by letters
+
+
+def survey(path: Path, template: str, folder: Path | None, longest: int) -> Rows:
+    """Of all splits; rows beyond `longest` tokens are cut, as training cuts them."""
+    dataset = tables.load(path, template)
+    rows = [row for split in dataset.splits.values() for row in split]
+    count = counter(folder)
+    rows = sorted(rows, key=lambda row: -len(_text(row)))[:MOST_ROWS]
+    tokens = min(longest, max(count(_text(row)) + MARKS * (1 + len(row.messages)) for row in rows))
+    answers = {"label": lambda row: 1, "completion": lambda row: count(row.columns["completion"]) + 1}
+    answer = answers.get(dataset.kind, lambda row: count(_said(row)) + len(row.messages))
+    return Rows(-(-tokens // 8) * 8, min(tokens, max(map(answer, rows))), labels=len(dataset.labels))
+
+
+def counter(folder: Path | None) -> Callable[[str], int]:
+    """Text to its tokens' number."""
+    file = folder / "tokenizer.json" if folder else None
+    if file is not None and file.is_file():
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(file))
+        return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+    return lambda text: int(len(text) / LETTERS) + 1
+
+
+def mean_tokens(path: Path, template: str, longest: int) -> float:
+    """Of a row that is trained on, by its letters."""
+    rows, count = tables.load(path, template).splits["train"][:MOST_ROWS], counter(None)
+    return fmean(min(longest, count(_text(row))) for row in rows)
+
+
+def _text(row: Row) -> str:
+    return "\n".join([*row.columns.values(), *(json.dumps(m, ensure_ascii=False) for m in row.messages)])
+
+
+def _said(row: Row) -> str:
+    """What the assistant says in a conversation."""
+    return "\n".join(m.get("content", "") for m in row.messages if m.get("role") == "assistant")

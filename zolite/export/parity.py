@@ -1,0 +1,364 @@
+"""Is an export what was trained? Asked of the readers that others use, with none of zolite's layers."""
+
+import contextlib
+import gc
+import importlib.metadata
+import importlib.util
+import io
+import itertools
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.common.paths import paths
+from zolite.common.text import human_bytes
+from zolite.config import recipe as recipes
+from zolite.data import rows as tables
+from zolite.data.encode import Example, encode
+from zolite.engine import device_memory
+from zolite.engine.adapter import attach
+from zolite.engine.engine import Engine
+from zolite.export import gguf, peft
+from zolite.export.source import Trained
+from zolite.model import load as models
+from zolite.model.quant import activations
+
+BATCH = 8  # rows a forward: whole logits are large
+ROWS, PROMPTS, TOKENS = 32, 3, 8  # rows whose losses are compared; prompts that are continued, by so many tokens
+NOTHING = 1e-5  # nats a token: below, an export is the bare model
+
+# Nats a token that rounding activations, factors or weights so may move a row's loss by (docs/log.md).
+ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1, "f32": 0.0, "f16": 1e-2, "16-bit": 5e-2, "q8_0": 1e-1}
+LLAMA = 2.5e-1  # llama.cpp rounds activations to 8 bits where weights are quantized
+
+Forward = Callable[[Sequence[Sequence[int]]], Sequence[Tensor]]
+"""Token sequences to the logits (tokens, V) of each."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    losses: list[float]  # nats a token of each row's right answer
+    texts: list[list[int]]  # the prompts and what follows, greedily
+
+
+@dataclass(frozen=True)
+class Report:
+    """Losses are nats a token, means over the rows where there is one number."""
+
+    reader: str
+    weights: str  # what zolite's own forward had
+    split: str
+    rows: int
+    loss_session: float
+    loss_export: float
+    loss_base: float  # without the adapter
+    effect: float  # mean distance of a row's loss in the export from that without the adapter
+    apart: float  # and from the session's
+    allowed: float
+    same_texts: int
+    texts: list[dict[str, str]]  # prompt, session, export
+
+
+@dataclass(frozen=True)
+class Reader:
+    packages: tuple[str, ...]
+    quantized: bool  # whether it is given the session's quantized weights, or reads others at full precision
+    open: Callable[[Trained, Path, torch.device], Forward]
+    rounding: float = 0.0  # of its own, nats a token
+    serves: Callable[[Trained], bool] = lambda _: True
+
+
+def check(trained: Trained, folder: Path, format_: str, dtype: str) -> list[Report]:
+    """What each reader of the format makes of an export. Raises where it is another model than the session's."""
+    split, rows = held_out(trained)
+    device, sessions, reports = place(trained), {}, []
+    for reader in READERS[format_]:
+        if not reader.serves(trained):
+            continue
+        quant = trained.recipe.model.quant if reader.quantized else "float32"
+        if quant not in sessions:
+            sessions[quant] = by_zolite(trained, quant, device, rows)
+        with torch.inference_mode():
+            export = look(reader.open(trained, folder, device), rows)
+        gc.collect()
+        computed = str(activations(quant, device)).removeprefix("torch.")
+        report = _compared(trained, rows, *sessions[quant], export)
+        about = {"reader": _versions(reader), "weights": quant, "split": split}
+        allowed = ROUNDING[computed] + ROUNDING[dtype] + reader.rounding
+        reports.append(_judged(replace(report, **about, allowed=allowed)))  # type: ignore[arg-type]
+    return reports
+
+
+def held_out(trained: Trained) -> tuple[str, tuple[Example, ...]]:
+    """Some rows that were not trained on: test's, or dev's where there is no test."""
+    recipe = trained.recipe
+    try:
+        dataset = tables.load(Path(recipe.data.path), recipe.data.template)
+    except UsageError as error:
+        raise UsageError(
+            error.message, "an export is checked on these rows; --no-verify writes it unchecked"
+        ) from error
+    split = "test" if "test" in dataset.splits else "dev"
+    all_, labels = dataset.splits[split], tuple(trained.facts["labels"])
+    some = all_[:: max(1, len(all_) // ROWS)][:ROWS]
+    tokenizer, data = models.tokenizer(trained.source, paths()["cache"]), recipe.data
+    rows = encode(some, dataset.kind, labels, tokenizer, data.template, data.context, split).examples
+    return split, tuple(map(_right_alone, rows))
+
+
+def _right_alone(row: Example) -> Example:
+    """A row without its wrong answers, whose losses would cost as much each and say the same."""
+    asked = [q for q in row.queries if q.candidate == row.answer]
+    used = sorted({q.sequence for q in asked})
+    queries = tuple(replace(q, sequence=used.index(q.sequence), candidate=0) for q in asked)
+    return Example(tuple(row.sequences[i] for i in used), queries, 0, 1)
+
+
+def place(trained: Trained) -> torch.device:
+    """The session's device, or the CPU, whichever holds the model in float32."""
+    size = 2 * sum(file.stat().st_size for file in trained.origin.glob("*.safetensors"))
+    try:
+        wanted = models.pick_device(trained.recipe.model.device)
+    except UsageError:  # it was trained on another machine
+        wanted = torch.device("cpu")
+    for device in (wanted, torch.device("cpu")):
+        if device_memory.budget_bytes(device) > 1.1 * size:
+            return device
+    free = human_bytes(device_memory.budget_bytes(torch.device("cpu")))
+    raise DoesNotFit(
+        f"checking the export takes the model in float32, {human_bytes(size)}; {free} of memory are free",
+        "--no-verify writes it unchecked",
+    )
+
+
+@torch.inference_mode()
+def by_zolite(trained: Trained, quant: str, device: torch.device, rows: Sequence[Example]) -> tuple[Seen, list[float]]:
+    """The session's adapter in zolite's own forward, and the losses without it."""
+    changes = {"model.quant": quant, "adapter.space": "lora", "train.slots": 1}  # every factor is given, A's too
+    recipe = recipes.override(trained.recipe, changes)
+    loaded = models.load(trained.source, quant, device, paths()["cache"])
+    adapter = attach(loaded, recipe)
+    engine = Engine.of(loaded, adapter, recipe)
+    for block in adapter.space.blocks:
+        block.of(adapter.space.theta).copy_(trained.factors[block.name])
+    losses = _losses(engine, rows)
+    texts = continued(forward_of(loaded.model), prompts_of(rows))  # its layers read what the losses were measured at
+    adapter.space.theta.zero_()
+    return Seen(losses, texts), _losses(engine, rows)
+
+
+def _losses(engine: Engine, rows: Sequence[Example]) -> list[float]:
+    parts = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
+    scores = [s for part in parts for s in engine.scores(part).cpu()]
+    return [-float(s[row.answer]) for s, row in zip(scores, rows, strict=True)]
+
+
+def look(forward: Forward, rows: Sequence[Example]) -> Seen:
+    losses = [-float(s[row.answer]) for s, row in zip(_scores(forward, rows), rows, strict=True)]
+    return Seen(losses, continued(forward, prompts_of(rows)))
+
+
+def prompts_of(rows: Sequence[Example]) -> list[list[int]]:
+    """The first few rows, up to where their answers begin."""
+    return [list(row.sequences[0][: min(q.position for q in row.queries) + 1]) for row in rows[:PROMPTS]]
+
+
+def continued(forward: Forward, prompts: Sequence[Sequence[int]], tokens: int = TOKENS) -> list[list[int]]:
+    """The likeliest token after each prompt, appended, and again."""
+    texts = [list(prompt) for prompt in prompts]
+    for text in texts:
+        for _ in range(tokens):
+            text.append(int(forward([text])[0][-1].argmax()))
+    return texts
+
+
+@torch.inference_mode()
+def accuracy(model: Any, rows: Sequence[Example]) -> float:
+    """Share of rows whose right candidate has the highest mean token log-probability."""
+    scores = _scores(forward_of(model), rows)
+    return sum(int(s.argmax()) == row.answer for s, row in zip(scores, rows, strict=True)) / len(rows)
+
+
+def _scores(forward: Forward, rows: Sequence[Example]) -> list[Tensor]:
+    """Each row's candidates' scores (C,), from logits of whole sequences."""
+    scores = []
+    for i in range(0, len(rows), BATCH):
+        batch = rows[i : i + BATCH]
+        logits = iter(forward([s for row in batch for s in row.sequences]))
+        for row in batch:
+            own, total = [next(logits) for _ in row.sequences], torch.zeros(row.candidates)
+            for q in row.queries:
+                total[q.candidate] += own[q.sequence][q.position].float().log_softmax(dim=-1)[q.token].cpu()
+            scores.append(total / torch.tensor([q.candidate for q in row.queries]).bincount())
+    return scores
+
+
+def forward_of(model: Any) -> Forward:
+    """Any transformers model, padded on the right, which attention cannot see."""
+
+    def forward(sequences: Sequence[Sequence[int]]) -> Sequence[Tensor]:
+        rows = [torch.tensor(list(s)) for s in sequences]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(model.device)
+        logits = model(input_ids=ids, use_cache=False).logits
+        return [logits[i, : len(row)] for i, row in enumerate(rows)]
+
+    return forward
+
+
+def _compared(trained: Trained, rows: Sequence[Example], session: Seen, base: list[float], export: Seen) -> Report:
+    tokenizer, prompts = models.tokenizer(trained.source, paths()["cache"]), prompts_of(rows)
+
+    def said(text: list[int], prompt: list[int]) -> str:
+        return str(tokenizer.decode(text[len(prompt) :]))
+
+    both = list(zip(prompts, session.texts, export.texts, strict=True))
+    return Report(
+        reader="",
+        weights="",
+        split="",
+        rows=len(rows),
+        loss_session=fmean(session.losses),
+        loss_export=fmean(export.losses),
+        loss_base=fmean(base),
+        effect=fmean(abs(a - b) for a, b in zip(export.losses, base, strict=True)),
+        apart=fmean(abs(a - b) for a, b in zip(export.losses, session.losses, strict=True)),
+        allowed=0.0,
+        same_texts=sum(a == b for _, a, b in both),
+        texts=[{"prompt": str(tokenizer.decode(p)), "session": said(a, p), "export": said(b, p)} for p, a, b in both],
+    )
+
+
+def _judged(report: Report) -> Report:
+    if report.effect < NOTHING:
+        raise ZoliteError(
+            f"the adapter changes nothing: with and without it {report.reader} has the same losses on all rows",
+            "train it longer or at a higher rate; --no-verify writes it all the same",
+        )
+    if not report.apart <= report.allowed:  # not a number is not alike
+        raise ZoliteError(
+            f"{report.reader} has other losses than the session: {report.loss_export:.4g} and {report.loss_session:.4g}"
+            f" nats a token on average, rows {report.apart:.2g} apart where rounding explains {report.allowed:.2g}",
+            "nothing was written; please report this, with the model's name (--no-verify writes it all the same)",
+        )
+    return report
+
+
+def said(report: Report) -> list[str]:
+    """A report in a few lines."""
+    r = report
+    lines = [
+        f"checked with {r.reader}: losses on {r.rows} {r.split} rows {r.apart:.1g} nats from the session's "
+        f"({r.allowed:g} allowed); the adapter moves them by {r.effect:.2g}; the same text on {r.same_texts} of "
+        f"{len(r.texts)} prompts"
+    ]
+    if r.effect < r.allowed:
+        lines.append("that says little: the adapter moves losses by less than rounding may")
+    return lines
+
+
+def _versions(reader: Reader) -> str:
+    return " + ".join(f"{name} {importlib.metadata.version(name)}" for name in reader.packages)
+
+
+def _float32(where: Path, device: torch.device, **options: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with models.quiet():
+        return AutoModelForCausalLM.from_pretrained(
+            where, dtype=torch.float32, device_map={"": device}, **options
+        ).eval()
+
+
+def reloaded(base: Any, folder: Path) -> Any:
+    """The model with the adapter as peft puts it on."""
+    with models.quiet():
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(base, str(folder)).eval()
+
+
+def _peft(trained: Trained, folder: Path, device: torch.device) -> Forward:
+    base = models.plain(trained.source, trained.recipe.model.quant, device, paths()["cache"])
+    return forward_of(reloaded(base, folder))
+
+
+def _gguf(trained: Trained, folder: Path, device: torch.device) -> Forward:
+    """What the gguf package reads, put on by peft."""
+    alpha, factors = gguf.read(trained, folder / gguf.ADAPTER)
+    if alpha != trained.recipe.adapter.alpha:
+        raise ZoliteError(f"{gguf.ADAPTER} says alpha {alpha:g}", "nothing was written; please report this")
+    with tempfile.TemporaryDirectory() as again:
+        peft.write(replace(trained, factors=factors), Path(again), "f32")
+        return _peft(trained, Path(again), device)
+
+
+def _merged(trained: Trained, folder: Path, device: torch.device) -> Forward:
+    return forward_of(_float32(folder, device))
+
+
+def _merged_gguf(trained: Trained, folder: Path, device: torch.device) -> Forward:
+    from transformers import GgufConfig
+
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
+        expanded = GgufConfig(dequantize=True)
+        return forward_of(_float32(folder, device, gguf_file=gguf.MODEL, quantization_config=expanded))
+
+
+def llama(model: Path, adapter: Path | None = None, context: int = 1024) -> Forward:
+    """llama.cpp itself, on the CPU."""
+    from llama_cpp import Llama
+
+    lora, threads = str(adapter) if adapter else None, torch.get_num_threads()
+    runner: Any = Llama(
+        str(model), lora_path=lora, n_ctx=context, n_threads=threads, n_gpu_layers=0, logits_all=True, verbose=False
+    )
+
+    def forward(sequences: Sequence[Sequence[int]]) -> Sequence[Tensor]:
+        found = []
+        for sequence in sequences:
+            held = runner.input_ids[: runner.n_tokens].tolist()
+            same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(held, sequence[:-1], strict=False))
+            shared = sum(1 for _ in same)  # what it has in its cache already
+            runner.n_tokens = shared
+            runner.eval(list(sequence[shared:]))
+            found.append(torch.from_numpy(runner.scores[: len(sequence)].copy()))
+        return found
+
+    return forward
+
+
+def _llama_here(trained: Trained) -> bool:
+    """Where it is installed and the base is a GGUF file."""
+    return trained.gguf is not None and importlib.util.find_spec("llama_cpp") is not None
+
+
+def _llama_lora(trained: Trained, folder: Path, device: torch.device) -> Forward:
+    assert trained.gguf is not None
+    return llama(trained.gguf, folder / gguf.ADAPTER, _context(trained))
+
+
+def _llama_merged(trained: Trained, folder: Path, device: torch.device) -> Forward:
+    return llama(folder / gguf.MODEL, None, _context(trained))
+
+
+def _context(trained: Trained) -> int:
+    return trained.recipe.data.context + TOKENS
+
+
+LLAMA_CPP = ("llama-cpp-python",)
+READERS: dict[str, tuple[Reader, ...]] = {
+    "peft": (Reader(("peft", "transformers"), True, _peft),),
+    "gguf": (Reader(("gguf", "peft"), True, _gguf), Reader(LLAMA_CPP, False, _llama_lora, LLAMA, _llama_here)),
+    "merged": (Reader(("transformers",), False, _merged),),
+    "merged-gguf": (
+        Reader(("transformers", "gguf"), False, _merged_gguf),
+        Reader(LLAMA_CPP, False, _llama_merged, LLAMA, _llama_here),
+    ),
+}

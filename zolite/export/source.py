@@ -1,0 +1,107 @@
+"""What an export writes: a session's adapter at a step, and the model that it is for."""
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zolite.common.errors import UsageError, ZoliteError
+from zolite.common.events import Evaluated
+from zolite.common.paths import paths
+from zolite.config.recipe import Recipe
+from zolite.data import rows as tables
+from zolite.model import load as models
+from zolite.sessions.session import Chapter, Session
+from zolite.sessions.steps import chosen
+from zolite.training.replay import factors_at
+
+
+@dataclass(frozen=True)
+class Trained:
+    name: str  # the session's
+    recipe: Recipe
+    facts: dict[str, Any]
+    scores: list[Evaluated]  # of that step
+    steps: tuple[int, ...]  # several: the factors are their mean
+    factors: dict[str, Tensor]  # by block name ("model.layers.0.….a"), float32
+    source: models.Source
+    origin: Path  # the base model's config, tokenizer and 16-bit weights
+
+    @property
+    def scale(self) -> float:
+        part = self.recipe.adapter
+        return part.alpha / part.rank
+
+    @functools.cached_property
+    def layers(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """A (r, in) and B (out, r) by the layer's full name."""
+        names = sorted({name.rpartition(".")[0] for name in self.factors})
+        return {name: (self.factors[f"{name}.a"], self.factors[f"{name}.b"]) for name in names}
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        """The base model's config.json."""
+        read: dict[str, Any] = json.loads((self.origin / "config.json").read_bytes())
+        return read
+
+    @functools.cached_property
+    def kind(self) -> str:
+        return kind_of(self.recipe, self.facts["labels"])
+
+    @property
+    def architecture(self) -> str:
+        return str((self.config.get("architectures") or ["an architecture without a name"])[0])
+
+    @property
+    def gguf(self) -> Path | None:
+        """The base model's own GGUF file, if it comes from one."""
+        path = self.source.path
+        return path if path and path.suffix == ".gguf" else None
+
+
+def kind_of(recipe: Recipe, labels: Sequence[str]) -> str:
+    """label, completion or messages; the rows are asked where the session's labels do not say."""
+    if labels:
+        return "label"
+    try:
+        return tables.load(Path(recipe.data.path), recipe.data.template).kind
+    except UsageError:  # they are gone: prompts are then taken as they are typed
+        return "completion"
+
+
+def trained(session: Session, which: str) -> Trained:
+    """`which` is last, best, a step, or several with commas between, whose numbers are averaged."""
+    found = dict(factors_at(session, chosen(session, what.strip())) for what in which.split(","))
+    steps, parts = tuple(sorted(found)), list(found.values())
+    chapter = _chapter(session, steps)
+    mean = {name: torch.stack([p[name] for p in parts]).mean(dim=0) for name in parts[0]}
+    source, known = models.resolve(chapter.recipe.model.name), chapter.facts["model"]
+    if source.path and models.fingerprint_of(source.path) != known:
+        raise ZoliteError(
+            f"the weights at {source.path} are no longer those that session {session.name} was trained on",
+            "put the model back as it was",
+        )
+    origin = models.original(source, known.rpartition("@")[2], paths()["cache"])
+    scores = [e for e in session.journal.evaluations() if steps == (e.step,)]
+    return Trained(session.name, chapter.recipe, chapter.facts, scores, steps, mean, source, origin)
+
+
+def _chapter(session: Session, steps: tuple[int, ...]) -> Chapter:
+    """The recipe that a step was taken with; steps of different adapters have no mean."""
+    own = [[c for c in session.chapters if c.since < step or c is session.chapters[0]][-1] for step in steps]
+    if any(chapter.recipe.adapter != own[0].recipe.adapter for chapter in own):
+        raise UsageError(
+            f"steps {', '.join(map(str, steps))} of session {session.name} were taken with different adapters",
+            "export one of them",
+        )
+    return own[-1]
+
+
+def delta(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """What a layer's weight (out, in) gains, float32."""
+    return torch.mm(b, a).mul_(scale)

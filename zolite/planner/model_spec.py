@@ -1,0 +1,326 @@
+"""What a model is, without its weights: a ModelSpec from a config, from headers, or from the catalogue.
+
+    spec("Qwen/Qwen3-0.6B")     the hub's cache, else the catalogue, else the hub by requests for a few bytes
+    spec("qwen3-0.6b")          profiles/models/qwen3-0.6b.toml
+    spec("./model.gguf"), spec("./folder"), spec("builtin:smollm2-135m")
+
+Numbers of a known architecture (architectures.py) come from its config; those of any other from the names and shapes
+of its tensors. Nothing here loads torch.
+"""
+
+import importlib.util
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from zolite.common.errors import UsageError, ZoliteError
+from zolite.common.paths import paths
+from zolite.config import catalog
+from zolite.config.architectures import FAMILIES, Config, Linear, numbers
+from zolite.planner import weight_headers
+from zolite.planner.weight_headers import Header
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+SMALL = 16 << 20  # bytes of a config file, at most
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A decoder's numbers. Parameters are counted by what becomes of them: only linear layers are quantized."""
+
+    name: str
+    architecture: str  # as transformers calls it: model_type
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    context: int
+    tied: bool  # the head is the embedding table
+    linears: tuple[Linear, ...]  # those that may carry adapters
+    embedding: int  # parameters of tables that are looked up
+    head: int  # of the output layer, 0 where it is tied
+    other: int  # of norms, biases and what else is not a matrix
+    fast: bool  # zolite's own decoder may run it on a GPU
+    window: int  # tokens that attention looks back; 0 for all
+    bytes: int  # of its files, 0 where they were not seen
+    left_out: int = 0  # parameters of its files that no text goes through
+    packed: str = ""  # the quantization its files are stored in
+
+    @property
+    def linear(self) -> int:
+        return sum(each.count * each.inputs * each.outputs for each in self.linears)
+
+    @property
+    def parameters(self) -> int:
+        return self.linear + self.embedding + self.head + self.other
+
+
+def spec(name: str) -> ModelSpec:
+    """Of a hub id, local folder, .gguf file, builtin:NAME or short name of the catalogue."""
+    short = name.removeprefix("builtin:")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return replace(of_folder(path), name=name)
+    if path.suffix == ".gguf" and path.is_file():
+        return replace(of_gguf(weight_headers.gguf(path)), name=name)
+    if short in catalog.models():
+        return of_catalogue(short, name)
+    if name.startswith(("builtin:", ".", "~", "/")) or path.suffix == ".gguf" or not HUB_ID.fullmatch(name):
+        raise unknown(name)
+    return of_hub(name)
+
+
+def place(name: str) -> Path | None:
+    """The folder of a model's config and tokenizer, if it is on the disk."""
+    path = Path(name).expanduser()
+    return path if path.is_dir() else _snapshot(name) if HUB_ID.fullmatch(name) else None
+
+
+def of_catalogue(short: str, name: str = "") -> ModelSpec:
+    """A model of profiles/models; named by its hub id where nothing else is given."""
+    known = catalog.models()[short]
+    return from_config(name if name.startswith("builtin:") else known.hub, known.config)
+
+
+def of_hub(name: str) -> ModelSpec:
+    """From the cache, the catalogue, or the hub itself, in this order."""
+    if cached := _snapshot(name):
+        return replace(of_folder(cached), name=name)
+    for short, known in catalog.models().items():
+        if known.hub.lower() == name.lower():
+            return of_catalogue(short)
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise unknown(name, "it is neither in the cache nor in the catalogue, and HF_HUB_OFFLINE is set")
+    return _online(name)
+
+
+def of_folder(path: Path) -> ModelSpec:
+    """From config.json and, where there are weights, their headers."""
+    return described(path.name, _json(path / "config.json"), weight_headers.folder(path))
+
+
+def of_gguf(header: Header) -> ModelSpec:
+    """From a GGUF's own facts. Its tensors are unpacked to 16 bits before zolite quantizes them its own way."""
+    config = _gguf_config(header)
+    made = from_config(str(header.facts.get("general.name", "gguf")), config)
+    return replace(made, bytes=header.bytes, packed="gguf")
+
+
+def described(name: str, config: Mapping[str, Any], header: Header | None) -> ModelSpec:
+    """A config's spec, with what the headers know better: which tensors there are, if they are stored as they are."""
+    packed = str((config.get("quantization_config") or {}).get("quant_method") or "")
+    known = (config.get("model_type") or "") in FAMILIES
+    if not known and (header is None or packed):
+        raise ZoliteError(
+            f"{name} is of the architecture {config.get('model_type')!r}, which zolite does not know by its config",
+            "its safetensors would say: download it first" if header is None else "take the model as it was published",
+        )
+    made = from_config(name, config) if known else from_tensors(name, config, header or Header({}, 0))
+    return replace(made, bytes=header.bytes if header else 0, packed=packed)
+
+
+def from_config(name: str, config: Mapping[str, Any]) -> ModelSpec:
+    """By the table of architectures alone."""
+    c = numbers(config)
+    family = FAMILIES[c.model_type]
+    linears = merged(family.linears(c))
+    biases = sum(each.count * each.outputs for each in linears if each.bias)
+    return ModelSpec(
+        **_basics(name, c),
+        linears=linears,
+        embedding=family.embedding(c),
+        head=(0 if c.tied else c.vocabulary * c.hidden) + (c.vocabulary if family.head_bias else 0),
+        other=biases + family.norms(c),
+        fast=family.fast(c),
+        bytes=0,
+        left_out=family.left_out(c),
+    )
+
+
+def from_tensors(name: str, config: Mapping[str, Any], header: Header) -> ModelSpec:
+    """Of any architecture: matrices are linear layers unless they are called an embedding or the head."""
+    c = numbers(config)
+    sizes: Counter[str] = Counter()
+    linears = []
+    for tensor, shape in header.tensors.items():
+        kind = kind_of(tensor, shape)
+        if c.tied and kind == "head" and tensor.endswith(".weight"):
+            continue  # the embedding table once more
+        if any(tower in tensor for tower in TOWERS):
+            kind = "left_out"
+        if kind == "linear":
+            linears.append(Linear(leaf(tensor), shape[1], shape[0], 1, f"{tensor[:-6]}bias" in header.tensors))
+        else:
+            sizes[kind] += _product(shape)
+    return ModelSpec(
+        **_basics(name, c),
+        linears=merged(linears),
+        embedding=sizes["embedding"],
+        head=sizes["head"],
+        other=sizes["other"],
+        fast=False,
+        bytes=0,
+        left_out=sizes["left_out"],
+    )
+
+
+def kind_of(tensor: str, shape: tuple[int, ...]) -> str:
+    """embedding, head, linear, other, or buffer, which is no parameter."""
+    last = leaf(tensor)
+    if tensor.endswith(BUFFERS):
+        return "buffer"
+    if last in HEADS:
+        return "head"
+    if len(shape) != 2 or not tensor.endswith(".weight"):
+        return "other"
+    return "embedding" if "embed" in last or last in TABLES else "linear"
+
+
+TOWERS = ("vision_", "multi_modal", "audio_")  # for pictures and sound: a load leaves them out
+HEADS = ("lm_head", "embed_out", "output")
+TABLES = ("wte", "wpe")
+BUFFERS = (".rotary_emb.inv_freq", ".masked_bias", ".attention.bias", ".attn.bias")
+
+
+def leaf(tensor: str) -> str:
+    """q_proj of model.layers.0.self_attn.q_proj.weight."""
+    return tensor.rpartition(".")[0].rpartition(".")[2]
+
+
+def merged(linears: list[Linear]) -> tuple[Linear, ...]:
+    """Alike ones counted together, in the order of their first."""
+    counts: Counter[Linear] = Counter()
+    for each in linears:
+        counts[replace(each, count=0)] += each.count
+    return tuple(replace(each, count=count) for each, count in counts.items())
+
+
+def unknown(name: str, why: str = "") -> UsageError:
+    """With the names that are nearest."""
+    known = catalog.models()
+    names = [*known, *(m.hub for m in known.values())]
+    by_lower = {n.lower(): n for n in names} | {n.lower().rpartition("/")[2]: n for n in names}
+    near = list(dict.fromkeys(by_lower[n] for n in catalog.nearest(name.lower().rpartition("/")[2], by_lower)))
+    what = f"no model {name!r}" + (f": {why}" if why else "")
+    return UsageError(what, f"nearest: {', '.join(near)}" if near else "give a hub id, a folder or a .gguf file")
+
+
+def _basics(name: str, c: Config) -> dict[str, Any]:
+    return {
+        "name": name,
+        "architecture": c.model_type,
+        "layers": c.layers,
+        "hidden": c.hidden,
+        "heads": c.heads,
+        "kv_heads": c.kv_heads,
+        "head_dim": c.head_dim,
+        "intermediate": c.intermediate,
+        "vocabulary": c.vocabulary,
+        "context": c.context,
+        "tied": c.tied,
+        "window": c.window,
+    }
+
+
+# --- where they lie ---------------------------------------------------------------------------------------------------
+
+
+def _snapshot(name: str) -> Path | None:
+    """The folder that the hub's cache has of a model, by huggingface_hub's layout; importing that takes a second."""
+    home = paths()["hub"] / f"models--{name.replace('/', '--')}"
+    try:
+        commit = (home / "refs" / "main").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    found = home / "snapshots" / commit
+    return found if (found / "config.json").is_file() else None
+
+
+def _online(name: str) -> ModelSpec:
+    """By huggingface_hub: a config, and the first bytes of the weights if the config alone does not say."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise unknown(name, "huggingface_hub is not installed, so the hub cannot be asked")
+    from huggingface_hub import get_safetensors_metadata, hf_hub_download
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        config = _json(Path(hf_hub_download(name, "config.json")))
+        known = (config.get("model_type") or "") in FAMILIES
+        header = None if known else _merged_metadata(get_safetensors_metadata(name))
+    except RepositoryNotFoundError as error:
+        raise unknown(name, "the hub has none, or it is private") from error
+    except ZoliteError:
+        raise
+    except Exception as error:  # whatever the client and what it stands on raise without a network
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ZoliteError(
+            f"the hub did not say what {name} is: {why}",
+            "check the network; models of `zolite plan` without a name, and those in the cache, need none",
+        ) from error
+    return described(name, config, header)
+
+
+def _merged_metadata(metadata: Any) -> Header:
+    files = metadata.files_metadata.values()
+    tensors = {name: tuple(info.shape) for file in files for name, info in file.tensors.items()}
+    size = sum(info.data_offsets[1] - info.data_offsets[0] for file in files for info in file.tensors.values())
+    return Header(tensors, size)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > SMALL:
+            raise ValueError(f"{path.stat().st_size:,} bytes are no config")
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("it is not a table")
+    except FileNotFoundError as error:
+        raise UsageError(f"{path.parent} has no config.json", "give the folder of a transformers model") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ZoliteError(f"{path} cannot be read: {error}", "download it again") from error
+    return found
+
+
+# --- GGUF -------------------------------------------------------------------------------------------------------------
+
+GGUF_TYPES = {"gemma3": "gemma3_text"}  # where GGUF's name for an architecture is not transformers'
+GGUF_KEYS = {
+    "hidden_size": "embedding_length",
+    "num_hidden_layers": "block_count",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "max_position_embeddings": "context_length",
+    "sliding_window": "attention.sliding_window",
+}
+
+
+def _gguf_config(header: Header) -> dict[str, Any]:
+    """A GGUF's facts under the names of a config.json."""
+    kind = str(header.facts.get("general.architecture"))
+    config = {key: header.facts.get(f"{kind}.{name}") for key, name in GGUF_KEYS.items()}
+    if GGUF_TYPES.get(kind, kind) not in FAMILIES:
+        raise ZoliteError(f"GGUF architecture {kind!r} is not known to the planner", "plan with the hub id instead")
+    table = header.tensors.get("token_embd.weight", (0, 0))
+    return {key: value for key, value in config.items() if value} | {
+        "model_type": GGUF_TYPES.get(kind, kind),
+        "vocab_size": table[0],
+        "tie_word_embeddings": "output.weight" not in header.tensors,
+        "attention_bias": "blk.0.attn_q.bias" in header.tensors,
+    }
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for side in shape:
+        total *= side
+    return total

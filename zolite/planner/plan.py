@@ -1,0 +1,307 @@
+"""What fits, how fast it is and what is best: every choice of model, weights, space and layout under a budget.
+
+    planning = plan(hardware, wish)         pure arithmetic, no torch
+    document(planning)                      what `zolite plan --json` prints
+
+A choice is tried with its whole batch in one forward, then with ever smaller microbatches, which cost time and change
+nothing else; the first that fits is its plan.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import log2
+from pathlib import Path
+from typing import Any
+
+from zolite.common.errors import DoesNotFit, UsageError
+from zolite.common.text import human_bytes, human_seconds, parsed_bytes
+from zolite.config import catalog
+from zolite.config import recipe as recipes
+from zolite.config.methods import METHODS
+from zolite.config.recipe import QUANTS, SPACES, DataPart, Recipe
+from zolite.data.lengths import survey
+from zolite.planner import hardware as machine
+from zolite.planner import model_spec
+from zolite.planner.calibration import Correction, so_far
+from zolite.planner.hardware import Hardware
+from zolite.planner.memory import Ledger, Line, Rows, ledger, ours, peak
+from zolite.planner.model_spec import ModelSpec
+from zolite.planner.qlora import Backprop, compared, needed
+from zolite.planner.step_time import beside_seconds, step_seconds
+
+FORMATS = ("int8", "nf4", "bf16")
+LONGEST_RUN = 7 * 86400.0  # seconds
+
+# How much of a step's signal a format leaves at ε 1e-2: its correlation with float32 (docs/log.md).
+SIGNAL = {"int8": 0.95, "nf4": 0.85, "bf16": 0.97, "float32": 1.0}
+
+RULE = (
+    "best first by log2(parameters) + ½ log2(steps an hour × signal²): a model twice as large is worth four times as "
+    "many steps; signal is what the weight format leaves of a step, as measured: int8 0.95, nf4 0.85, bf16 0.97"
+)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for; () leaves a choice open."""
+
+    models: tuple[ModelSpec, ...]
+    recipe: Recipe  # everything else
+    rows: Rows
+    quants: tuple[str, ...] = FORMATS
+    spaces: tuple[str, ...] = ("",)  # what the rows suggest
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A choice that fits: a resolved recipe, what it holds and how long it takes."""
+
+    spec: ModelSpec
+    recipe: Recipe
+    ledger: Ledger
+    seconds_per_step: float
+    total_seconds: float
+    score: float
+
+    @property
+    def peak_bytes(self) -> int:
+        return peak(self.ledger)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A choice that is not one, and why. `peak_bytes` are of its smallest layout, 0 where that was not asked."""
+
+    spec: ModelSpec
+    recipe: Recipe
+    reason: str
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Planning:
+    hardware: Hardware
+    plans: tuple[Plan, ...]  # best first
+    rejected: tuple[Rejected, ...]
+    backprop: Backprop
+    correction: Correction
+
+
+def plan(hardware: Hardware, wish: Wish, correction: Correction | None = None) -> Planning:
+    """All that fits, best first. DoesNotFit with the smallest thing that would, where nothing does."""
+    correction = correction or Correction()
+    tried = [_tried(hardware, spec, recipe, wish.rows, correction) for spec, recipe in choices(wish)]
+    plans = sorted((each for each in tried if isinstance(each, Plan)), key=lambda each: -each.score)
+    rejected = tuple(each for each in tried if isinstance(each, Rejected))
+    if not plans:
+        raise _nothing(hardware, rejected)
+    best = plans[0]
+    beside = compared(hardware, best.spec, best.recipe.adapter.rank, wish.rows)
+    return Planning(hardware, tuple(plans), rejected, beside, correction)
+
+
+def choices(wish: Wish) -> Iterator[tuple[ModelSpec, Recipe]]:
+    """Models × formats × spaces, with everything else as it was asked."""
+    for spec in wish.models:
+        for quant in wish.quants:
+            for space in wish.spaces:
+                changes = {"model.name": spec.name, "model.quant": quant, "adapter.space": space}
+                yield spec, recipes.resolve(recipes.override(wish.recipe, changes), wish.rows.labels)
+
+
+def _tried(
+    hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows, correction: Correction
+) -> Plan | Rejected:  # fmt: skip
+    if reason := refusal(hardware, spec, recipe, rows):
+        return Rejected(spec, recipe, reason)
+    lines: Ledger = ()
+    for layout in layouts(recipe):
+        lines = corrected(ledger(hardware, spec, layout, rows), correction)
+        if peak(lines) <= hardware.total_bytes:
+            return _timed(hardware, spec, layout, rows, lines, correction)
+    needs, has = human_bytes(peak(lines)), human_bytes(hardware.total_bytes)
+    return Rejected(spec, recipe, f"needs {needs} of {has} even a row and a point at a time", peak(lines))
+
+
+def refusal(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> str:
+    """Why a choice is none, whatever the memory."""
+    method = METHODS[recipe.method.name]
+    if rows.tokens > spec.context:
+        return f"rows of {rows.tokens:,} tokens are longer than its context of {spec.context:,}"
+    if recipe.adapter.space not in method.spaces:
+        return f"{method.name} does not train {recipe.adapter.space}"
+    if spec.packed and spec.packed != "gguf":
+        return f"its files are quantized already, by {spec.packed}: take the model as it was published"
+    return ""
+
+
+def layouts(recipe: Recipe) -> Iterator[Recipe]:
+    """The same steps in ever less memory."""
+    each: Recipe | None = recipe
+    while each is not None:
+        yield each
+        each = smaller(each)
+
+
+def smaller(recipe: Recipe) -> Recipe | None:
+    """Half the rows of a forward, or half its points where it has one row; None where it has one of each.
+
+    Pairs of points stay together to the last, since int8 weights multiply pairs by another product.
+    """
+    t = recipe.train
+    if t.microbatch > 1 and recipe.method.estimator != "per-example":  # which has one row a point as it is
+        return replace(recipe, train=replace(t, microbatch=-(-t.microbatch // 2)))
+    return replace(recipe, train=replace(t, slots=t.slots // 2)) if t.slots > 1 else None
+
+
+def corrected(lines: Ledger, correction: Correction) -> Ledger:
+    """With what earlier runs took more than was predicted; that they took less is not relied on."""
+    more = int(max(0.0, correction.bytes - 1) * ours(lines))
+    if not more:
+        return lines
+    why = f"{correction.runs} runs here took {correction.bytes:.3f} times what was predicted"
+    return (*lines, Line("correction", more, why, "process"))
+
+
+def _timed(
+    hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows, lines: Ledger, correction: Correction
+) -> Plan | Rejected:
+    by = correction.seconds_of(recipe.model.quant, recipe.model.name)
+    step = by * step_seconds(hardware, spec, recipe, rows)
+    total = recipe.train.steps * step
+    total += by * beside_seconds(hardware, spec, recipe, rows)
+    if total > LONGEST_RUN:
+        return Rejected(spec, recipe, f"{recipe.train.steps:,} steps would take {human_seconds(total)}", peak(lines))
+    return Plan(spec, recipe, lines, step, total, quality(spec, recipe.model.quant, step))
+
+
+def quality(spec: ModelSpec, quant: str, seconds_per_step: float) -> float:
+    """RULE in numbers."""
+    return log2(spec.parameters) + 0.5 * log2(3600 / seconds_per_step * SIGNAL[quant] ** 2)
+
+
+def _nothing(hardware: Hardware, rejected: Sequence[Rejected]) -> DoesNotFit | UsageError:
+    """What would fit with the least memory, or else the first reason."""
+    sized = sorted((each for each in rejected if each.peak_bytes), key=lambda each: each.peak_bytes)
+    if not sized:
+        first = rejected[0]
+        return UsageError(f"{first.spec.name}: {first.reason}", "take a shorter context or another model")
+    least = sized[0]
+    if least.peak_bytes <= hardware.total_bytes:
+        return DoesNotFit(f"nothing finishes in time: {least.spec.name} {least.reason}", "take fewer --steps")
+    what = f"{least.spec.name} in {least.recipe.model.quant}"
+    return DoesNotFit(
+        f"nothing fits {human_bytes(hardware.total_bytes)}",
+        f"the smallest that would is {what}, one row and one point at a time, with {human_bytes(least.peak_bytes)}",
+    )
+
+
+CONTEXT = 512  # tokens, where nothing says how long rows are
+ANSWERED = 8  # one position in so many predicts something, where nothing says how many do
+
+
+def asked(
+    model: str | None,
+    vram: str | None,
+    hardware: str | None,
+    context: int | None,
+    data: str | None,
+    template: str | None,
+    choices: Mapping[str, Any],
+) -> Planning:
+    """From what a person said on the command line."""
+    budget = size(vram) if vram else 0
+    card = machine.published(hardware) if hardware else machine.here()
+    if budget and not hardware and card.device == "cpu":
+        card = machine.typical(budget)
+    specs = (
+        [model_spec.spec(model)]
+        if model
+        else [model_spec.of_catalogue(n) for n, m in catalog.models().items() if m.suggested]
+    )
+    if context is not None and context < 8:
+        raise UsageError(f"a context of {context} tokens", "8 is the least")
+    if model and context and context > specs[0].context:
+        raise UsageError(
+            f"{specs[0].name} has a context of {specs[0].context:,} tokens, less than {context:,}",
+            f"--context {specs[0].context}, or a model with a longer one",
+        )
+    longest = context or CONTEXT
+    rows = Rows(longest, -(-longest // ANSWERED))
+    if data:
+        rows = survey(Path(data).expanduser(), template or DataPart.template, model_spec.place(model or ""), longest)
+    wanted = wish(specs, rows, **choices)
+    return plan(machine.pretended(card, budget) if budget else card, wanted, _known(card, hardware))
+
+
+def _known(card: Hardware, named: str | None) -> Correction:
+    """What runs here say of it, unless it is another machine's."""
+    return Correction() if named or card.origin == "typical" else so_far(card)
+
+
+def size(text: str) -> int:
+    """Of --vram, in bytes."""
+    try:
+        return parsed_bytes(text)
+    except ValueError:
+        raise UsageError(f"--vram {text!r} is not a size", "for example --vram 8GiB") from None
+
+
+def wish(specs: Sequence[ModelSpec], rows: Rows, **asked: Any) -> Wish:
+    """From what a person said; None leaves a choice open. Raises with all that is wrong."""
+    flags = {"rank": "adapter.rank", "method": "method.name", "batch": "train.batch", "steps": "train.steps"}
+    changes = {path: asked[flag] for flag, path in flags.items() if asked.get(flag) is not None}
+    for flag, known in (("quant", QUANTS), ("space", SPACES)):
+        if asked.get(flag) is not None and asked[flag] not in known:
+            raise UsageError(f"no {flag} {asked[flag]!r}", f"choose one of {', '.join(known)}")
+    recipe = recipes.override(Recipe(), changes | {"data.context": max(8, rows.tokens)})
+    quants = (asked["quant"],) if asked.get("quant") else FORMATS
+    spaces = (asked["space"],) if asked.get("space") else Wish.spaces
+    return Wish(tuple(specs), recipe, rows, quants, spaces)
+
+
+# --- as a document ---------------------------------------------------------------------------------------------------
+
+
+def document(planning: Planning) -> dict[str, Any]:
+    """Everything, for programs."""
+    return {
+        "hardware": asdict(planning.hardware),
+        "budget_bytes": planning.hardware.total_bytes,
+        "rule": RULE,
+        "error_so_far": asdict(planning.correction),
+        "plans": [planned(each, planning.hardware) for each in planning.plans],
+        "rejected": [
+            choice(r.spec, r.recipe) | {"reason": r.reason, "peak_bytes": r.peak_bytes} for r in planning.rejected
+        ],
+        "backprop": asdict(planning.backprop),
+    }
+
+
+def planned(each: Plan, hardware: Hardware) -> dict[str, Any]:
+    return choice(each.spec, each.recipe) | {
+        "peak_bytes": each.peak_bytes,
+        "headroom_bytes": hardware.total_bytes - each.peak_bytes,
+        "ledger": [dataclasses.asdict(line) for line in each.ledger],
+        "seconds_per_step": each.seconds_per_step,
+        "steps": each.recipe.train.steps,
+        "total_seconds": each.total_seconds,
+        "score": each.score,
+        "backprop_bytes": needed(hardware, each.spec, each.recipe.adapter.rank, each.recipe.data.context),
+    }
+
+
+def choice(spec: ModelSpec, recipe: Recipe) -> dict[str, Any]:
+    t = recipe.train
+    return {
+        "model": spec.name,
+        "weights": recipe.model.quant,
+        "space": recipe.adapter.space,
+        "rank": recipe.adapter.rank,
+        "method": recipe.method.name,
+        "batch": t.batch,
+        "microbatch": t.microbatch,
+        "context": recipe.data.context,
+        "slots": t.slots,
+    }

@@ -1,0 +1,293 @@
+"""The journal: one row a step in SQLite, with the events, evaluations and commands of a run (docs/store.md)."""
+
+import math
+import os
+import sqlite3
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass
+from itertools import takewhile
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from zolite.common.errors import ZoliteError
+from zolite.common.events import Evaluated, Event, StepDone, from_json, to_json, typed
+from zolite.common.files import reading, saving
+
+COMMIT_SECONDS = 0.5
+BUSY_MILLISECONDS = 5000
+SKIPPED = 1  # flag of a step: a loss was not finite
+PAGE_ROWS = 4096
+LAST = 2**63 - 1  # SQLite's largest number: no step is after it
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """What a step leaves behind: with the recipe's seed, enough to apply it again without the model."""
+
+    step: int  # its number, from 1
+    coefs: bytes  # float32 little endian, one a direction
+    losses: bytes  # float32 little endian, one a point measured
+    eps: float
+    lr: float
+    flags: int  # SKIPPED
+    time: float  # unix seconds
+    seconds: float
+    memory_bytes: int
+
+    @property
+    def loss(self) -> float:
+        """The mean of the losses; not a number where there is none."""
+        count = len(self.losses) // 4
+        return fmean(struct.unpack(f"<{count}f", self.losses[: 4 * count])) if count else math.nan
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """Memory in use at a moment, for the graph."""
+
+    time: float  # unix seconds
+    step: int
+    now_bytes: int
+    peak_bytes: int
+
+
+def _version_1(db: sqlite3.Connection) -> None:
+    db.execute(
+        "CREATE TABLE step (step INTEGER PRIMARY KEY, coefs BLOB NOT NULL, losses BLOB NOT NULL, eps REAL NOT NULL,"
+        " lr REAL NOT NULL, flags INTEGER NOT NULL, time REAL NOT NULL, seconds REAL NOT NULL,"
+        " memory_bytes INTEGER NOT NULL)"
+    )
+    db.execute(
+        "CREATE TABLE event (id INTEGER PRIMARY KEY, time REAL NOT NULL, step INTEGER NOT NULL, json TEXT NOT NULL)"
+    )
+    # value may be NULL, because SQLite stores not-a-number as NULL
+    db.execute(
+        "CREATE TABLE eval (step INTEGER NOT NULL, split TEXT NOT NULL, metric TEXT NOT NULL, value REAL,"
+        " rows INTEGER NOT NULL, seconds REAL NOT NULL, time REAL NOT NULL)"
+    )
+    db.execute(
+        "CREATE TABLE memory (time REAL NOT NULL, step INTEGER NOT NULL, now_bytes INTEGER NOT NULL,"
+        " peak_bytes INTEGER NOT NULL)"
+    )
+    db.execute(
+        "CREATE TABLE command (id INTEGER PRIMARY KEY, time REAL NOT NULL, verb TEXT NOT NULL,"
+        " done INTEGER NOT NULL DEFAULT 0)"
+    )
+
+
+# MIGRATIONS[v] brings a journal of version v to v + 1. Never change one that was released: append another. A new kind
+# of event is a new version too, with nothing to do, so that an older zolite says so instead of tripping over it.
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_version_1,)
+
+
+def create(path: Path) -> None:
+    """An empty journal of the newest version."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite gives its other files this mode too
+    with saving("the journal", path), closing(_connect(path, write=True)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        _migrate(db, 0)
+
+
+class Journal:
+    """The journal of one session: one writer (the holder of the session's lock), any number of readers.
+
+    What is appended waits in a list, not in an open transaction, so that a slow step never keeps SQLite's
+    write lock and a reader can post a command at any time.
+    """
+
+    def __init__(self, path: Path, write: bool = False) -> None:
+        self.path = path
+        self.write = write
+        self._pending: list[tuple[str, tuple[Any, ...]]] = []
+        self._committed = -math.inf  # monotonic seconds
+        with reading("the journal", path):
+            self._db = _connect(path, write)
+            try:
+                _check_version(self._db, path, write)
+                self._last = int(self._db.execute("SELECT coalesce(max(step), 0) FROM step").fetchone()[0])
+            except BaseException:
+                self._db.close()
+                raise
+
+    def append(self, rows: Sequence[StepRow]) -> None:
+        """Adds steps; each must follow the one before, since a replay with a gap would be wrong in silence."""
+        for row in rows:
+            if row.step != self._last + 1:
+                raise ZoliteError(
+                    f"step {row.step} cannot follow step {self._last} in {self.path}",
+                    "the run and its journal disagree: start again from the last checkpoint with `zolite resume`",
+                )
+            self._pending.append(("INSERT INTO step VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(row)))
+            self._last = row.step
+        self.commit_due()
+
+    def event(self, event: Event) -> None:
+        """Adds an event; a step's is not stored, since its row says the same."""
+        if isinstance(event, StepDone):
+            return
+        now, step = time.time(), getattr(event, "step", self._last)
+        # A path may hold half a character pair, which UTF-8 refuses and JSON's escape carries through.
+        text = to_json(event).encode("utf-8", "backslashreplace").decode()
+        self._pending.append(("INSERT INTO event (time, step, json) VALUES (?, ?, ?)", (now, step, text)))
+        if isinstance(event, Evaluated):
+            self._pending.append(("INSERT INTO eval VALUES (?, ?, ?, ?, ?, ?, ?)", (*astuple(event), now)))
+        self.commit_due()
+
+    def memory(self, row: MemoryRow) -> None:
+        """Adds a point to the graph of memory."""
+        self._pending.append(("INSERT INTO memory VALUES (?, ?, ?, ?)", astuple(row)))
+        self.commit_due()
+
+    def commit_due(self) -> None:
+        """Commits if the last commit is half a second ago: quick steps share one, slow ones get one each."""
+        if time.monotonic() - self._committed >= COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Puts everything added so far on the disk. If that fails it stays added, and the next commit tries again."""
+        if not self._pending:
+            return
+        needed = sum(len(v) if isinstance(v, bytes | str) else 8 for _, values in self._pending for v in values)
+        with saving("the journal", self.path, needed), _transaction(self._db):
+            for statement, values in self._pending:
+                self._db.execute(statement, values)
+        self._pending.clear()
+        self._committed = time.monotonic()
+
+    def last_step(self) -> int:
+        """The newest step, 0 before the first."""
+        return self._last if self.write else int(self._rows("SELECT coalesce(max(step), 0) FROM step")[0][0])
+
+    def steps(self, after: int = 0, upto: int = LAST) -> Iterator[StepRow]:
+        """The steps after `after`, in order. Read page by page: an open query would keep the log from shrinking."""
+        query = "SELECT * FROM step WHERE step > ? AND step <= ? ORDER BY step LIMIT ?"
+        while page := self._rows(query, (after, upto, PAGE_ROWS)):
+            with reading("the journal", self.path):
+                steps = [typed(StepRow(*row)) for row in page]
+            yield from steps
+            after = page[-1][0]
+
+    def events(self) -> list[Event]:
+        """Everything but the steps, oldest first."""
+        with reading("the journal", self.path):
+            return [from_json(text) for (text,) in self._rows("SELECT json FROM event ORDER BY id")]
+
+    def news(self, step: int, seen: int) -> tuple[list[StepRow], list[tuple[int, tuple[int, Event]]]]:
+        """Steps after `step`, and (id, (step, event)) after event `seen`, from one moment; a page at a time."""
+        with reading("the journal", self.path), _transaction(self._db, "BEGIN"):
+            query = "SELECT * FROM step WHERE step > ? ORDER BY step LIMIT ?"
+            rows = [typed(StepRow(*row)) for row in self._db.execute(query, (step, PAGE_ROWS))]
+            upto = rows[-1].step if len(rows) == PAGE_ROWS else LAST
+            query = "SELECT id, step, json FROM event WHERE id > ? ORDER BY id"
+            told = takewhile(lambda row: row[1] <= upto, self._db.execute(query, (seen,)).fetchall())
+            return rows, [(number, (at, from_json(text))) for number, at, text in told]
+
+    def evaluations(self) -> list[Evaluated]:
+        """Oldest first."""
+        rows = self._rows("SELECT step, split, metric, value, rows, seconds FROM eval ORDER BY rowid")
+        with reading("the journal", self.path):
+            return [typed(Evaluated(s, split, m, math.nan if v is None else v, n, t)) for s, split, m, v, n, t in rows]
+
+    def memories(self, after: float = 0.0) -> list[MemoryRow]:
+        """The graph of memory from a time on, oldest first."""
+        rows = self._rows("SELECT * FROM memory WHERE time > ? ORDER BY rowid", (after,))
+        with reading("the journal", self.path):
+            return [typed(MemoryRow(*row)) for row in rows]
+
+    def check(self) -> None:
+        """Raises where SQLite finds the file damaged or a step is missing."""
+        found = "; ".join(str(text) for (text,) in self._rows("PRAGMA integrity_check(3)"))
+        count, last = self._rows("SELECT count(*), coalesce(max(step), 0) FROM step")[0]
+        if found != "ok" or count != last:
+            what = f"{last - count} of its {last} steps are missing" if found == "ok" else found
+            raise ZoliteError(f"the journal at {self.path} is damaged: {what}", "restore the session from a copy")
+
+    def truncate(self, after: int) -> None:
+        """Takes back every step after `after`, and what was said during them."""
+        self.commit()
+        with saving("the journal", self.path), _transaction(self._db):
+            for table in ("step", "event", "eval", "memory"):
+                self._db.execute(f"DELETE FROM {table} WHERE step > ?", (after,))
+        self._last = min(self._last, after)
+
+    def post(self, verb: str) -> None:
+        """Leaves a command for the writer; readers may do this, on a connection of its own."""
+        with saving("a command", self.path), closing(_connect(self.path, write=True)) as db:
+            db.execute("INSERT INTO command (time, verb) VALUES (?, ?)", (time.time(), verb))
+
+    def take(self) -> list[str]:
+        """The commands left since the last call. Cheap enough for every step: without one it only looks."""
+        with reading("the journal", self.path):
+            rows = self._db.execute("SELECT id, verb FROM command WHERE done = 0 ORDER BY id").fetchall()
+        if rows:
+            with saving("a command", self.path), _transaction(self._db):
+                self._db.execute("UPDATE command SET done = 1 WHERE id <= ?", (rows[-1][0],))
+        return [verb for _, verb in rows]
+
+    def close(self) -> None:
+        """Commits and lets go of the file."""
+        try:
+            self.commit()
+        finally:
+            self._db.close()
+
+    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        self.commit()
+        with reading("the journal", self.path):
+            return self._db.execute(query, values).fetchall()
+
+
+def _connect(path: Path, write: bool) -> sqlite3.Connection:
+    # Autocommit, so that transactions begin and end where this file says. Readers hold no state between calls, so
+    # an app may call one from any thread.
+    uri = f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}"
+    # Even a reader makes SQLite's shared memory file. Where it cannot (an archive, a disk mounted read-only) and nobody
+    # wrote since the last clean close, SQLite may be told that the file does not change.
+    if not write and not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists():
+        uri += "&immutable=1"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=write)
+    db.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+    # FULL syncs the log at every commit, so a checkpoint, which is synced too, never gets ahead of the journal in a
+    # power cut. With a few commits a second at most that costs nothing.
+    db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    db.execute(begin)
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # on a full disk SQLite has rolled back by itself
+            db.execute("ROLLBACK")
+        raise
+
+
+def _check_version(db: sqlite3.Connection, path: Path, write: bool) -> None:
+    version, known = int(db.execute("PRAGMA user_version").fetchone()[0]), len(MIGRATIONS)
+    if version > known:
+        raise ZoliteError(
+            f"the journal at {path} has version {version}, newer than {known}, the newest this zolite reads",
+            "upgrade zolite to the version that wrote it",
+        )
+    if version == 0:  # sessions appear with a whole journal, so an empty one has lost its rows
+        raise ZoliteError(f"the journal at {path} is empty", "restore it from a backup; its steps are lost otherwise")
+    if version < known and write:
+        _migrate(db, version)
+    elif version < known:
+        raise ZoliteError(
+            f"the journal at {path} has version {version}, older than {known}", "`zolite resume` brings it up to date"
+        )
+
+
+def _migrate(db: sqlite3.Connection, version: int) -> None:
+    with _transaction(db):
+        for migration in MIGRATIONS[version:]:
+            migration(db)
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

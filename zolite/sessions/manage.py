@@ -1,0 +1,102 @@
+"""What is done to whole sessions: rename, fork, rewind, prune, remove. Without torch."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from zolite.common import files
+from zolite.common.errors import UsageError
+from zolite.sessions import checkpoint, session
+from zolite.sessions.journal import Journal
+from zolite.sessions.session import Session, open_
+from zolite.sessions.steps import kept, reach
+
+
+def rename(name: str, new: str) -> None:
+    """Another name for a session that nobody writes."""
+    session.ensure_free(new)
+    with open_(name, write=True) as found, files.saving(f"session {name}", found.path):
+        if os.name == "nt":  # which renames no folder with an open file in it
+            found.close()
+        found.path = found.path.rename(found.path.with_name(new))
+        files.fsync_folder(found.path.parent)
+
+
+def remove(name: str) -> None:
+    """Takes a session that nobody writes off the disk."""
+    with open_(name, write=True) as found:
+        path = found.path
+        if os.name == "nt":
+            found.close()
+        gone = path.with_name(f".gone-{name}-{os.getpid()}")
+        with files.saving(f"session {name}", path):
+            path.rename(gone)  # at once: a kill leaves no half of it under its name
+        found.path = gone
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def rewind(name: str, step: int) -> None:
+    """Takes back everything after `step`, of a session that nobody writes."""
+    with open_(name, write=True) as found:
+        reach(found, step)
+        found.rewind(step)
+
+
+def prune(name: str) -> int:
+    """Removes the checkpoints that nothing needs, since the journal replays what was between; bytes freed."""
+    with open_(name, write=True) as found:
+        folder, before = found.path / "checkpoints", files.size(found.path)
+        newest, _ = found.newest()
+        needed = kept(found.journal.evaluations()) | ({newest.step} if newest else set())
+        checkpoint.remove(folder, [step for step in found.steps() if step not in needed])
+        return before - files.size(found.path)
+
+
+def fork(name: str, new: str | None, step: int) -> str:
+    """A new session that has the first `step` steps of another, which may be running; its name."""
+    session.ensure_free(new)
+    with open_(name) as source:
+        reach(source, step)
+        made = session.made(new, lambda folder: _copy(source, folder, step)).name
+    with open_(made, write=True) as copy:
+        copy.journal.truncate(step)
+        try:
+            reach(copy, step)
+        except BaseException:
+            copy.close()
+            remove(made)
+            raise
+    return made
+
+
+def _copy(source: Session, folder: Path, step: int) -> None:
+    """What a fork needs of a session, at one moment."""
+    for found in filter(None, (source.at(at) for at in source.steps() if at <= step)):
+        with contextlib.suppress(FileNotFoundError):  # its run may have removed it
+            shutil.copytree(found.path, folder / "checkpoints" / found.path.name)
+    _copied_journal(source.journal, folder / "journal.db")
+    origin = {"forked_from": {"session": source.name, "step": step}}
+    chapters = [c for c in source.chapters if c.since <= step]
+    chapters[-1] = dataclasses.replace(chapters[-1], facts=chapters[-1].facts | origin)
+    session.write_about(folder, tuple(chapters))
+
+
+def _copied_journal(journal: Journal, path: Path) -> None:
+    """A journal's content of one moment in a file of its own."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    source = f"{journal.path.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(source, uri=True)) as old, closing(sqlite3.connect(path)) as new:
+        old.backup(new)
+        new.execute("PRAGMA journal_mode = WAL")
+
+
+def tell(name: str, verb: str) -> None:
+    """Leaves a command for the run that writes a session."""
+    with open_(name) as found:
+        if not found.running():
+            raise UsageError(f"session {name} is not running", f"`zolite resume {name}` goes on with it")
+        found.journal.post(verb)

@@ -1,0 +1,464 @@
+"""Sessions: one folder a run, with its recipe, its journal and its checkpoints (docs/store.md).
+
+    with create("first", recipe, {"device": "cuda"}) as session:
+        session.journal.append(rows)
+        session.save(500, tensors, state)
+
+Nothing here imports torch until tensors are read or written, so an app can look at sessions without it.
+"""
+
+import datetime
+import difflib
+import json
+import os
+import re
+import shutil
+import socket
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import filelock
+import tomli_w
+
+from zolite.common import files
+from zolite.common.errors import UsageError, ZoliteError
+from zolite.common.events import Evaluated, Finished, Started
+from zolite.common.paths import paths
+from zolite.config import recipe as recipes
+from zolite.config.recipe import Recipe
+from zolite.sessions import checkpoint
+from zolite.sessions import journal as journals
+from zolite.sessions.checkpoint import Checkpoint
+from zolite.sessions.journal import Journal, MemoryRow, StepRow
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Chapter", "Checkpoint", "Journal", "MemoryRow", "Session", "StepRow", "Summary", "create", "list_", "open_"]
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+# Windows keeps these for devices, whatever follows the dot, and drops a dot at the end.
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.")
+ABANDONED_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """The steps after `since`, which have one recipe; `zolite resume --force` begins another."""
+
+    since: int
+    recipe: Recipe  # resolved
+    facts: dict[str, Any]  # what else was true then: fingerprints of model and data, versions, the device
+
+
+class Session:
+    """An open session. Made by `create` and `open_`; `lock` is held by the one process that writes."""
+
+    def __init__(self, path: Path, about: "_About", journal: Journal, lock: filelock.BaseFileLock | None) -> None:
+        self.name = path.name
+        self.path = path
+        self.chapters = about.chapters  # oldest first
+        self.created = about.created  # unix seconds
+        self.journal = journal
+        self._lock = lock
+
+    @property
+    def recipe(self) -> Recipe:
+        """The one that the next step has."""
+        return self.chapters[-1].recipe
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What else is true of the next step."""
+        return self.chapters[-1].facts
+
+    def stretches(self, after: int, upto: int) -> Iterator[tuple[Recipe, int, int]]:
+        """(recipe, after, upto) of the steps after `after`, up to `upto`, one for each recipe that they had."""
+        ends = [*(c.since for c in self.chapters[1:]), upto]
+        for chapter, end in zip(self.chapters, ends, strict=True):
+            first, last = max(chapter.since, after), min(end, upto)
+            if first < last:
+                yield chapter.recipe, first, last
+
+    def amend(self, recipe: Recipe, facts: dict[str, Any]) -> None:
+        """From here on another recipe, model or data."""
+        since = self.journal.last_step()
+        kept = tuple(c for c in self.chapters if c.since < since)
+        self._rewrite((*kept, Chapter(since, recipe, facts)))
+
+    def _rewrite(self, chapters: tuple[Chapter, ...]) -> None:
+        with files.saving(f"session {self.name}", self.path):
+            files.replace(self.path / "session.toml", _toml(_About(chapters, self.created)))
+        self.chapters = chapters
+
+    def mend(self) -> None:
+        """Forgets recipes of steps that are no longer there: a rewind was killed before it could."""
+        last = self.journal.last_step()
+        kept = self.chapters[:1] + tuple(c for c in self.chapters[1:] if c.since <= last)
+        if kept != self.chapters:
+            self._rewrite(kept)
+
+    def save(
+        self, step: int, tensors: Mapping[str, "torch.Tensor"], state: Mapping[str, Any], keep: Collection[int] = ()
+    ) -> Checkpoint:
+        """A checkpoint after `step`. The newest three stay, as far as the recipe's disk goes, and those in `keep`."""
+        if step > self.journal.last_step():
+            raise ZoliteError(
+                f"checkpoint {step} of session {self.name} would be ahead of its journal, which ends at step"
+                f" {self.journal.last_step()}",
+                "append the steps first",
+            )
+        self.journal.commit()
+        budget = self.recipe.train.disk_gib * 2**30
+        return checkpoint.save(self.path / "checkpoints", step, tensors, state, keep, budget)
+
+    def newest(self, upto: int | None = None) -> tuple[Checkpoint | None, list[str]]:
+        """The newest whole checkpoint (not after `upto`), and what is wrong with those that are newer."""
+        return checkpoint.newest(self.path / "checkpoints", upto)
+
+    def at(self, step: int) -> Checkpoint | None:
+        """The checkpoint of that step, if there is one and it is whole."""
+        return checkpoint.at(self.path / "checkpoints", step)
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, whole or not."""
+        return checkpoint.steps(self.path / "checkpoints")
+
+    def rewind(self, step: int) -> None:
+        """Takes back everything after `step`. Checkpoints first: none may ever be ahead of the journal."""
+        folder = self.path / "checkpoints"
+        checkpoint.remove(folder, [s for s in checkpoint.steps(folder) if s > step])
+        with files.saving(f"session {self.name}", folder):
+            files.fsync_folder(folder)
+        if left := [s for s in checkpoint.steps(folder) if s > step]:
+            raise ZoliteError(
+                f"checkpoint {left[0]} in {folder} cannot be removed", "remove it by hand, then rewind again"
+            )
+        self.journal.truncate(step)
+        self.mend()
+
+    def running(self) -> bool:
+        """Whether a process writes it."""
+        return _held(self.path)
+
+    def ending(self) -> str:
+        """How its last run ended: done, interrupted or diverged; stopped, if it could not say."""
+        # A run that was resumed and killed has an end in its journal, but before its last start.
+        ends = [event for event in self.journal.events() if isinstance(event, Started | Finished)]
+        return ends[-1].reason if ends and isinstance(ends[-1], Finished) else "stopped"
+
+    def close(self) -> None:
+        """Commits what was added and lets the next writer in, also when the commit fails."""
+        try:
+            self.journal.close()
+        finally:
+            _release(self.path, self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One line of the list of sessions."""
+
+    name: str
+    created: float  # unix seconds
+    status: str  # running, done, interrupted, diverged, stopped or damaged
+    bytes: int  # on the disk
+    step: int = 0
+    steps: int = 0
+    model: str = ""
+    method: str = ""
+    best: Evaluated | None = None  # of the same split and metric as `last`
+    last: Evaluated | None = None
+    problem: str = ""  # why it is damaged
+
+
+@dataclass(frozen=True)
+class _About:
+    """session.toml."""
+
+    chapters: tuple[Chapter, ...]  # at least one
+    created: float
+
+
+def create(name: str | None, recipe: Recipe, facts: dict[str, Any]) -> Session:
+    """A new session, open for writing. Built under a hidden name and renamed, so that it appears whole."""
+    ensure_free(name)
+
+    def build(folder: Path) -> None:
+        journals.create(folder / "journal.db")
+        write_about(folder, (Chapter(0, recipe, facts),))
+
+    return _open_first(made(name, build))
+
+
+def made(name: str | None, build: Callable[[Path], None]) -> Path:
+    """A session's folder, filled by `build` under a hidden name."""
+    root = paths()["sessions"]
+    with files.saving("the session", root):
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _sweep(root)
+        folder = Path(tempfile.mkdtemp(prefix=".new-", dir=root))  # 0700
+        try:
+            (folder / "checkpoints").mkdir(mode=0o700)
+            build(folder)
+            files.fsync_folder(folder)
+            folder = _claim(folder, name)
+            files.fsync_folder(root)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return folder
+
+
+def write_about(folder: Path, chapters: tuple[Chapter, ...]) -> None:
+    """A new session.toml."""
+    files.write_new(folder / "session.toml", _toml(_About(chapters, time.time())))
+
+
+def exists(name: str) -> bool:
+    """Whether there is a session of that name; any text may be asked about."""
+    return bool(NAME.fullmatch(name)) and (paths()["sessions"] / name).is_dir()
+
+
+def _claim(built: Path, name: str | None) -> Path:
+    """Gives a whole folder in the sessions' folder a name, or the first dated one that is free."""
+    root = paths()["sessions"]
+    for candidate in _dated() if name is None else [name]:
+        if not (root / candidate).exists() and _renamed(built, root / candidate):
+            return root / candidate
+    raise _taken(str(name))
+
+
+def ensure_free(name: str | None) -> None:
+    """Refuses a name that cannot be a session's, or is one's already: before a model is loaded in vain."""
+    if name is not None:
+        _check_name(name)
+        if exists(name):
+            raise _taken(name)
+
+
+def open_(name: str, write: bool = False) -> Session:
+    """A session that is there; `write` takes its lock, which one process has at a time."""
+    path = _find(name)
+    lock = _acquire(path) if write else None
+    try:
+        about = _read(path)
+        journal = Journal(path / "journal.db", write)
+        if write:
+            checkpoint.sweep(path / "checkpoints")
+            journal.take()  # "stop", left for a writer that is gone, is not meant for this one
+        session = Session(path, about, journal, lock)
+        if write:
+            session.mend()
+        return session
+    except BaseException:
+        _release(path, lock)
+        raise
+
+
+def list_() -> list[Summary]:
+    """Every session, newest first; one that cannot be read is in the list as damaged."""
+    root = paths()["sessions"]
+    folders = [path for path in root.glob("*") if path.is_dir() and not path.name.startswith(".")]
+    return sorted((_summary(path) for path in folders), key=lambda s: (s.created, s.name), reverse=True)
+
+
+def _summary(path: Path) -> Summary:
+    try:
+        with open_(path.name) as session:
+            return _summarised(session)
+    except (ZoliteError, OSError, ValueError, KeyError, TypeError) as error:  # it must not hide the others
+        try:
+            created = path.stat().st_mtime
+        except OSError:
+            created = 0.0
+        return Summary(path.name, created, "damaged", files.size(path), problem=str(error))
+
+
+def _summarised(session: Session) -> Summary:
+    evaluations = session.journal.evaluations()
+    last = evaluations[-1] if evaluations else None
+    return Summary(
+        name=session.name,
+        created=session.created,
+        status=_status(session),
+        bytes=files.size(session.path),
+        step=session.journal.last_step(),
+        steps=session.recipe.train.steps,
+        model=session.recipe.model.name,
+        method=session.recipe.method.name,
+        best=best_of(evaluations),
+        last=last,
+    )
+
+
+def _status(session: Session) -> str:
+    return "running" if session.running() else session.ending()
+
+
+def best_of(evaluations: list[Evaluated]) -> Evaluated | None:
+    if not evaluations:
+        return None
+    split, metric = evaluations[-1].split, evaluations[-1].metric
+    same = [e for e in evaluations if (e.split, e.metric) == (split, metric)]
+    known = [e for e in same if e.value == e.value] or same  # not a number is never the best
+    return min(known, key=lambda e: -e.value if metric == "accuracy" else e.value)
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name) or RESERVED.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be a session's name",
+            "use 1 to 64 of a-z, 0-9, dot, dash and underscore, beginning with a letter or digit, such as first-try",
+        )
+
+
+def _taken(name: str) -> UsageError:
+    return UsageError(
+        f"session {name} is there already", f"`zolite resume {name}` goes on with it, or give another --name"
+    )
+
+
+def _find(name: str) -> Path:
+    _check_name(name)
+    root = paths()["sessions"]
+    if (root / name).is_dir():
+        return root / name
+    known = [path.name for path in root.glob("*") if not path.name.startswith(".")]
+    close = difflib.get_close_matches(name, known, 3, 0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else "`zolite sessions list` shows what there is"
+    raise UsageError(f"there is no session {name} among the {len(known)} in {root}", hint)
+
+
+def _toml(about: _About) -> bytes:
+    created = datetime.datetime.fromtimestamp(about.created, datetime.UTC)
+    *earlier, now = map(_table, about.chapters)
+    return tomli_w.dumps({"created": created, **now, "earlier": earlier}).encode()
+
+
+def _table(chapter: Chapter) -> dict[str, Any]:
+    return {"since": chapter.since, "recipe": recipes.to_dict(chapter.recipe), "facts": chapter.facts}
+
+
+def _chapter(table: dict[str, Any]) -> Chapter:
+    kinds = {"since": int, "recipe": dict, "facts": dict}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(table.get(key), kind)]:
+        raise ValueError(f"{', '.join(wrong)} missing")
+    return Chapter(table["since"], recipes.from_dict(table["recipe"]), table["facts"])
+
+
+def _renamed(built: Path, path: Path) -> bool:
+    """A folder with something in it cannot be renamed over, so of two processes one wins and the other sees it."""
+    try:
+        built.rename(path)
+    except OSError:
+        if path.exists():
+            return False
+        raise
+    return True
+
+
+def _dated() -> Iterator[str]:
+    today, counter = datetime.date.today().isoformat(), 0
+    while True:
+        counter += 1
+        yield f"{today}-{counter}"
+
+
+def _open_first(path: Path) -> Session:
+    try:
+        return open_(path.name, write=True)
+    except BaseException:
+        if not _held(path):  # unless another process was quicker: it is theirs then
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _sweep(root: Path) -> None:
+    """Removes what a process killed in `create` left. By age, since building takes milliseconds."""
+    for leftover in root.glob(".new-*"):
+        try:
+            if time.time() - leftover.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(leftover, ignore_errors=True)
+        except OSError:
+            continue
+
+
+def _read(path: Path) -> _About:
+    with files.reading(f"session {path.name}", path / "session.toml"):
+        values = tomllib.loads((path / "session.toml").read_text(encoding="utf-8"))
+        if not isinstance(created := values.get("created"), datetime.datetime):
+            raise ValueError("created missing")
+        earlier = values.get("earlier", [])
+        if not isinstance(earlier, list) or not all(isinstance(table, dict) for table in earlier):
+            raise ValueError("earlier is no list of tables")
+        chapters = tuple(map(_chapter, (*earlier, values)))
+        if [c.since for c in chapters] != sorted({0, *(c.since for c in chapters)}):
+            raise ValueError("its recipes do not follow each other from step 0 on")
+    return _About(chapters, created.timestamp())
+
+
+def _acquire(path: Path) -> filelock.BaseFileLock:
+    """The lock on `lock`, a lock of the operating system: it is released when its process dies, however it dies,
+    so a stale one cannot remain. The file itself stays and means nothing.
+    """
+    lock = filelock.FileLock(path / "lock", mode=0o600, thread_local=False)
+    with files.saving("the lock", path):
+        try:
+            # Not a wait for the owner: `_held`, below, holds the lock for an instant.
+            lock.acquire(timeout=0.5, poll_interval=0.01)
+        except filelock.Timeout:
+            raise ZoliteError(
+                f"session {path.name} is being written by {_owner(path)}",
+                f"`zolite watch {path.name}` looks on; stop that process to take over",
+            ) from None
+        try:
+            owner = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
+            files.replace(path / "owner.json", json.dumps(owner).encode())
+        except BaseException:
+            lock.release()
+            raise
+    return lock
+
+
+def _release(path: Path, lock: filelock.BaseFileLock | None) -> None:
+    if lock is not None:
+        try:
+            (path / "owner.json").unlink(missing_ok=True)
+        finally:
+            lock.release()
+
+
+def _owner(path: Path) -> str:
+    try:
+        owner = json.loads((path / "owner.json").read_bytes())
+        return f"process {owner['pid']} on {owner['host']}"
+    except (OSError, ValueError, KeyError, TypeError):  # between taking the lock and saying so
+        return "another process"
+
+
+def _held(path: Path) -> bool:
+    """Whether a process writes. Tried for a moment, since another reader may be trying too."""
+    if not (path / "lock").exists():
+        return False
+    lock = filelock.FileLock(path / "lock", mode=0o600, thread_local=False)
+    try:
+        lock.acquire(timeout=0.05, poll_interval=0.01)
+    except filelock.Timeout:
+        return True
+    except OSError:  # someone else's folder, or a disk mounted read-only: nobody writes as far as one can see
+        return False
+    lock.release()
+    return False

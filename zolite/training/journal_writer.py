@@ -1,0 +1,196 @@
+"""A run's writer: what has been measured and not yet written down, and the one owner of the journal while it trains."""
+
+import contextlib
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from zolite.common.errors import DiskFull
+from zolite.common.events import Continued, Evaluated, Event, Finished, Noted, Paused, Saved, StepDone
+from zolite.engine import device_memory
+from zolite.sessions.control import LOOK_SECONDS, Orders
+from zolite.sessions.journal import SKIPPED
+from zolite.sessions.session import MemoryRow, Session, StepRow
+from zolite.sessions.steps import kept, settled
+from zolite.training.divergence import Band
+from zolite.training.replay import held
+from zolite.zo.estimators import Estimate
+from zolite.zo.updates import schedule
+
+if TYPE_CHECKING:
+    from zolite.training.loop import Run
+
+# Between two commits. Steps on a GPU wait that long on the device and as long again on their way, so that no more than
+# half a second is ever lost; on a CPU each commit is waited for.
+FLUSH_SECONDS = {"cuda": 0.25, "cpu": 0.4}
+MOST_SKIPPED = 10  # steps in a row without a finite loss before a run gives up
+ROOM_SECONDS = 1.0  # between two looks whether a full disk has room again
+
+
+@dataclass(frozen=True)
+class Moving:
+    """Scalars of some steps on their way from the device."""
+
+    steps: list[tuple[int, float]]  # number, share of padding
+    coefs: Sequence[Tensor]  # (n,) float32 a step
+    losses: Sequence[Tensor]  # (K,) float32 a step, more where the method looked around
+    arrived: torch.cuda.Event | None  # None where they never left the host
+
+
+class Writer:
+    """Everything it does is an iterator of events, since a full disk may come between: then it says so and waits."""
+
+    def __init__(self, run: "Run", session: Session, orders: Orders) -> None:
+        self.session, self.orders = session, orders
+        self.pending: list[tuple[int, float, Estimate]] = []
+        self.moving: deque[Moving] = deque()
+        self.patience = FLUSH_SECONDS[run.engine.loaded.device.type]
+        self.began = self.flushed = self.written = time.monotonic()
+        self.skipped = self.bad_steps = 0
+        self.take(run, session.journal.last_step())
+
+    def take(self, run: "Run", step: int) -> None:
+        """Go on from a step with this run; its band is what the journal's losses under this recipe have made it."""
+        t, since = run.recipe.train, self.session.chapters[-1].since
+        self.run, self.lr, self.band = run, schedule(t.schedule, t.lr, t.steps), Band(min(since, step))
+        for row in self.session.journal.steps(since, step) if since < step else ():
+            self.band.add(row.step, row.loss)
+        self.scores = self.session.journal.evaluations()  # kept here: to read a journal is to commit it, and may wait
+
+    def add(self, step: int, estimate: Estimate, padding: float) -> None:
+        self.pending.append((step, padding, estimate))
+
+    def scored(self, step: int) -> bool:
+        """Has dev been looked at after that step?"""
+        return any(e.step == step and e.split == "dev" for e in self.scores)
+
+    @property
+    def settled(self) -> bool:
+        """Has dev not been better for as long as the recipe has patience?"""
+        return settled(self.scores, self.run.recipe.train.patience)
+
+    def due(self) -> bool:
+        return time.monotonic() - self.flushed >= self.patience
+
+    def flush(self, wait: bool) -> Iterator[Event]:
+        """Start the pending steps' scalars on their way; journal and say those that have arrived, or all of them.
+
+        And take in what readers of the session have asked for.
+        """
+        if self.pending:
+            self.moving.append(self._started())
+            self.pending, self.flushed = [], time.monotonic()
+        while self.moving and (wait or len(self.moving) > 1 or self.moving[0].arrived is None):
+            yield from self._write(self.moving.popleft())
+        yield from self._patiently(self.orders.look)
+
+    def note(self, event: Event) -> Iterator[Event]:
+        """Journal an event and hand it on."""
+        with contextlib.suppress(DiskFull):  # it was taken in all the same
+            self.session.journal.event(event)
+        self.scores += [event] if isinstance(event, Evaluated) else []
+        yield event
+        yield from self._patiently(self.session.journal.commit_due)
+        self.flushed = self.written = time.monotonic()  # an evaluation or a save is not part of any step's time
+
+    def save(self, step: int) -> Iterator[Event]:
+        space, adapter = self.run.space, self.run.engine.adapter
+        tensors = {block.name: block.of(space.theta) for block in space.blocks}
+        shapes = {name: tuple(t.shape) for name, t in adapter.frozen.items()}
+        contents = held(tensors, self.run.state, shapes, adapter.given)
+
+        def saved() -> None:
+            checkpoint = self.session.save(step, *contents, keep=kept(self.scores))
+            events.append(Saved(step, str(checkpoint.path), checkpoint.digest))
+
+        events: list[Event] = []
+        yield from self._patiently(saved)
+        self.orders.saving = False
+        yield from self.note(events[0])
+
+    def pause(self, step: int) -> Iterator[Event]:
+        """Wait until a reader lets the run go on, or it is to end."""
+        yield from self.note(Paused(step))
+        yield from self._patiently(self.session.journal.commit)
+        while self.orders.paused and not self.orders.stopped():
+            time.sleep(LOOK_SECONDS)
+            yield from self._patiently(self.orders.look)
+        yield from self.note(Continued(step))
+
+    def finish(self, step: int) -> Iterator[Event]:
+        done = "done" if step >= self.run.recipe.train.steps or self.settled else "interrupted"
+        reason = "diverged" if self.bad_steps >= MOST_SKIPPED else done
+        peak = device_memory.peak_bytes(self.run.engine.loaded.device)
+        yield from self.note(Finished(step, reason, time.monotonic() - self.began, self.skipped, peak))
+        yield from self._patiently(self.session.journal.commit)
+
+    def _started(self) -> Moving:
+        steps, estimates = [(step, padding) for step, padding, _ in self.pending], [e for *_, e in self.pending]
+        coefs, losses = _leaving([e.coefs for e in estimates]), _leaving([e.losses for e in estimates])
+        arrived = None
+        if self.run.engine.loaded.device.type == "cuda":
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        return Moving(steps, coefs, losses, arrived)
+
+    def _write(self, moved: Moving) -> Iterator[Event]:
+        if moved.arrived is not None:
+            moved.arrived.synchronize()  # the only wait for the device, which has later steps to go on with
+        now, device = time.monotonic(), self.run.engine.loaded.device
+        seconds, self.written = (now - self.written) / len(moved.steps), now
+        used = device_memory.used_bytes(device)
+        peak = max(used, device_memory.peak_bytes(device))  # a process's own peak is told late
+        rows = [
+            self._row(step, coefs, losses, seconds, used)
+            for (step, _), coefs, losses in zip(moved.steps, moved.coefs, moved.losses, strict=True)
+        ]
+        with contextlib.suppress(DiskFull):  # they were taken in all the same
+            self.session.journal.append(rows)
+            self.session.journal.memory(MemoryRow(time.time(), rows[-1].step, used, peak))
+        yield from self._patiently(self.session.journal.commit)  # they have waited long enough
+        for row, (_, padding), measured in zip(rows, moved.steps, moved.losses, strict=True):
+            bad = bool(row.flags & SKIPPED)
+            self.skipped, self.bad_steps = self.skipped + bad, self.bad_steps + 1 if bad else 0
+            self.band.add(row.step, row.loss)
+            yield StepDone(
+                row.step, float(measured.mean()), row.lr, seconds, used, peak, padding, bad, self.band.smooth
+            )
+
+    def _row(self, step: int, coefs: Tensor, losses: Tensor, seconds: float, used: int) -> StepRow:
+        bad = not bool(torch.isfinite(losses).all())
+        eps, lr = self.run.recipe.train.eps, self.lr(step - 1)
+        return StepRow(step, packed(coefs), packed(losses), eps, lr, SKIPPED * bad, time.time(), seconds, used)
+
+    def _patiently(self, write: Callable[[], None]) -> Iterator[Event]:
+        """Do it once the disk has room; meanwhile the run waits. Raises DiskFull where the run is to end instead."""
+        full: DiskFull | None = None
+        while True:
+            try:
+                write()
+            except DiskFull as error:
+                if full is None:
+                    yield Noted("warning", f"waiting for room: {error.message}")
+                full = error
+            else:
+                if full is not None:
+                    yield Noted("info", "there is room again; going on")
+                return
+            if self.orders.stopped():
+                raise full
+            time.sleep(ROOM_SECONDS)
+
+
+def _leaving(scalars: Sequence[Tensor]) -> Sequence[Tensor]:
+    """On their way to the host, in one copy."""
+    return torch.split(torch.cat(list(scalars)).to("cpu", non_blocking=True), [len(s) for s in scalars])
+
+
+def packed(values: Tensor) -> bytes:
+    """float32, little endian."""
+    return struct.pack(f"<{len(values)}f", *values.tolist())

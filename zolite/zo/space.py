@@ -1,0 +1,93 @@
+"""The trained numbers: one flat float32 buffer with named blocks, and the slots that forwards read.
+
+K points, n trainable numbers.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from zolite.zo.direction import Combo
+
+
+@dataclass(frozen=True)
+class Block:
+    """A named tensor inside the flat buffer."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def of(self, flat: Tensor) -> Tensor:
+        """The block's view of a flat (…, n): (…, *shape)."""
+        return flat[..., self.offset : self.offset + math.prod(self.shape)].view((*flat.shape[:-1], *self.shape))
+
+
+def layout(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Block, ...]:
+    """Blocks one behind the other in the order of their names, so that an address never depends on who asked first."""
+    blocks, offset = [], 0
+    for name in sorted(shapes):
+        blocks.append(Block(name, shapes[name], offset))
+        offset += math.prod(shapes[name])
+    return tuple(blocks)
+
+
+class Writer(Protocol):
+    """A faster way to do what `Space` does, for some directions. False where it cannot: then nothing was written."""
+
+    def fill_(self, space: "Space", points: Sequence["Combo"]) -> bool: ...
+
+    def add_(self, space: "Space", update: "Combo") -> bool: ...
+
+
+@dataclass(frozen=True)
+class Space:
+    """`theta` (n,) float32 is the truth; `slots` (K, n) in the model's dtype are what its forwards read.
+
+    Both keep their address for life. Slots are always rewritten whole from theta, never walked to and fro, so nothing
+    drifts.
+    """
+
+    blocks: tuple[Block, ...]
+    theta: Tensor
+    slots: Tensor
+    writer: Writer | None = None
+
+    @property
+    def size(self) -> int:
+        return self.theta.numel()
+
+    def fill_(self, points: Sequence["Combo"]) -> None:
+        """slots[k] = theta + points[k], summed in float32 and rounded once."""
+        if self.writer and self.writer.fill_(self, points):
+            return
+        for slot, point in zip(self.slots[: len(points)], points, strict=True):
+            target = slot if slot.dtype == torch.float32 else torch.empty_like(self.theta)
+            target.copy_(self.theta)
+            point.add_to(target, 1.0, self)
+            if target is not slot:
+                slot.copy_(target)
+
+    def add_(self, update: "Combo") -> None:
+        """theta += update."""
+        if not (self.writer and self.writer.add_(self, update)):
+            update.add_to(self.theta, 1.0, self)
+
+
+def make_space(
+    shapes: Mapping[str, tuple[int, ...]],
+    slots: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    writer: Writer | None = None,
+) -> Space:
+    """A space of zeros."""
+    blocks = layout(shapes)
+    n = sum(math.prod(shape) for shape in shapes.values())
+    theta = torch.zeros(n, dtype=torch.float32, device=device)
+    return Space(blocks, theta, torch.zeros(slots, n, dtype=dtype, device=device), writer)
