@@ -38,15 +38,16 @@ from zolite.common.paths import paths
 from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
+from zolite.data.lengths import Rows
 from zolite.engine import device_memory
-from zolite.engine.bases import frames
+from zolite.engine.bases import bases
 from zolite.model.load import Loaded, load, pick_device, resolve, select
-from zolite.model.lora import SlotLinear
+from zolite.model.lora import PerturbedLinear
 from zolite.model.quant import replace_
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import Ledger, Rows, allocated, laid_out, ledger, ours, peak, weights
+from zolite.planner.memory import Ledger, allocated, laid_out, ledger, ours, peak, weights
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import layouts, plan, wish
 from zolite.planner.qlora import needed
@@ -74,7 +75,7 @@ class Case:
     batch: int
     tokens: int
     microbatch: int = 0  # 0: the whole batch
-    slots: int = 0  # 0: as many as the method wants
+    copies: int = 0  # 0: as many as the method wants
     rank: int = 0  # 0: the space's own
     budget_bytes: int = 0  # 0: the smallest that it fits
     what: str = "run"
@@ -105,7 +106,7 @@ def tightest(hardware: Hardware, budget: int) -> Case:
                 needs = peak(ledger(card, spec_of(shape), layout, rows_of(case)))
                 if most < needs <= budget and step_seconds(card, spec_of(shape), layout, rows_of(case)) < LONGEST_S:
                     t = layout.train
-                    best, most = dataclasses.replace(case, microbatch=t.microbatch, slots=t.slots), needs
+                    best, most = dataclasses.replace(case, microbatch=t.microbatch, copies=t.copies), needs
     assert best is not None
     return best
 
@@ -115,7 +116,7 @@ QUICK = (
     Case("tiny", "nf4", "lora", 4, 64),
     Case("tiny", "bf16", "lora", 4, 128, microbatch=2),
     Case("tiny", "bf16", "lora-core", 4, 64),
-    Case("tiny", "bf16", "lora-b", 4, 128, microbatch=1, slots=1, budget_bytes=24 * GIB, what="budget"),
+    Case("tiny", "bf16", "lora-b", 4, 128, microbatch=1, copies=1, budget_bytes=24 * GIB, what="budget"),
 )
 
 
@@ -138,7 +139,7 @@ def spec_of(shape: str) -> ModelSpec:
 
 def recipe_of(case: Case) -> Recipe:
     """The product's defaults but for what is measured."""
-    changes = {"adapter.space": case.space, "train.microbatch": case.microbatch, "train.slots": case.slots}
+    changes = {"adapter.space": case.space, "train.microbatch": case.microbatch, "train.copies": case.copies}
     changes |= {"adapter.rank": case.rank} if case.rank else {}
     return recipes.resolve(recipes.override(bench.recipe_of(case.weights, case.batch, case.tokens, ()), changes))
 
@@ -163,7 +164,7 @@ def measured(hardware: Hardware, loaded: Loaded, case: Case) -> Result:
         "predicted_s": step_seconds(hardware, spec, recipe, rows),
     }
     if case.space == "lora-core":
-        frames(loaded, select(loaded.model, ()), recipe)  # found once and kept, which is part of a load
+        bases(loaded, select(loaded.model, ()), recipe)  # found once and kept, which is part of a load
     device_memory.hold_to(loaded.device, budget, hardware.context_bytes)
     try:
         found = bench.measure(lambda: as_trained(loaded, recipe, case), loaded.device)
@@ -179,7 +180,7 @@ def measured(hardware: Hardware, loaded: Loaded, case: Case) -> Result:
 def unwrap_(model: Any) -> None:
     """Take the adapters off again."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, SlotLinear):
+        if isinstance(module, PerturbedLinear):
             replace_(model, name, module.base)
 
 

@@ -40,12 +40,12 @@ from zolite.config.composition import STEP_SIZES
 from zolite.config.recipe import SPACES, Recipe
 from zolite.data import rows as tables
 from zolite.model import load as models
-from zolite.planner.step_time import readout_rows
+from zolite.planner.step_time import linear_probe_rows
 from zolite.sessions import session as sessions
 from zolite.sessions.steps import best_step
 from zolite.training import step_size
 from zolite.training.evaluate import evaluate
-from zolite.training.linear_probe import readout_
+from zolite.training.linear_probe import probe_start_
 from zolite.training.loop import Examples, Run, assemble, encode_all, facts_of, train, tuned
 from zolite.training.replay import read_
 
@@ -150,9 +150,9 @@ def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
     """Through a session; ends at the checkpoint that is best on dev."""
     spent = 0
     if given.adapter.space == "lora-b":
-        _, rows = readout_(run.engine, run.examples, readout_rows(run.recipe))
+        _, rows = probe_start_(run.engine, run.examples, linear_probe_rows(run.recipe))
         spent += math.ceil(rows / BATCH)
-    run = replace(run, recipe=replace(run.recipe, adapter=replace(run.recipe.adapter, readout=False)))
+    run = replace(run, recipe=replace(run.recipe, adapter=replace(run.recipe.adapter, linear_probe=False)))
     directions, batches = step_size.effort(job.forwards // 2)
     spent += 0 if job.lr else 2 * directions * len(step_size.RADII) * batches
     steps = STEADY_STEPS if job.what == "steady" else max(1, (job.forwards - spent) // 2)

@@ -1,6 +1,6 @@
-"""Claim: both signs in one forward (slots 2) give the losses of one after the other (slots 1), in less time.
+"""Claim: both signs in one forward (copies 2) give the losses of one after the other (copies 1), in less time.
 
-python benchmarks/slots.py [OUT]
+python benchmarks/copies.py [OUT]
 """
 
 import statistics
@@ -21,8 +21,8 @@ from zolite.zo.rng import Key
 BATCHES, STEPS = 10, 10
 
 
-def prepared(quant: str, slots: int) -> Run:
-    return prepare(recipes.override(demo_recipe(), {"model.quant": quant, "train.slots": slots}))
+def prepared(quant: str, copies: int) -> Run:
+    return prepare(recipes.override(demo_recipe(), {"model.quant": quant, "train.copies": copies}))
 
 
 @torch.inference_mode()
@@ -60,4 +60,4 @@ def compare(quant: str) -> dict[str, Any]:
 if __name__ == "__main__":
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = [compare(quant) for quant in ("int8", "nf4", "bf16")]
-    write(f"slots-{device}", rows, Path(sys.argv[1]) if sys.argv[1:] else RESULTS)
+    write(f"copies-{device}", rows, Path(sys.argv[1]) if sys.argv[1:] else RESULTS)

@@ -149,7 +149,7 @@ def recipe(tiny: Path, folder: Callable[..., Path]) -> Callable[..., Recipe]:
             "model.device": "cpu",
             "adapter.space": "lora-b",
             "adapter.rank": 4,
-            "adapter.readout": False,
+            "adapter.linear_probe": False,
             "method.name": "mezo",
             "data.context": 128,
             "train.batch": 6,

@@ -6,11 +6,11 @@ from pathlib import Path
 from zolite.common.errors import ZoliteError
 from zolite.config import catalog
 from zolite.config.recipe import Recipe
-from zolite.data.lengths import mean_tokens, survey
+from zolite.data.lengths import Rows, mean_tokens, survey
 from zolite.monitor.run_state import About, News
 from zolite.planner import model_spec
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import Ledger, Rows, ledger
+from zolite.planner.memory import Ledger, ledger
 from zolite.sessions import session as sessions
 from zolite.sessions.session import Session
 

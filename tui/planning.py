@@ -12,12 +12,13 @@ from zolite.common.text import human_bytes
 from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
+from zolite.data.lengths import Rows
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
 from zolite.planner import plan as planner
 from zolite.planner.calibration import Correction
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import Ledger, Rows, ledger, peak
+from zolite.planner.memory import Ledger, ledger, peak
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import Planning, Rejected
 from zolite.planner.qlora import needed
@@ -32,7 +33,7 @@ LONGEST = 2048  # tokens that a context is set to without being asked
 AUTO = (
     "train.lr",
     "train.eps",
-    "train.slots",
+    "train.copies",
     "train.queries",
     "train.eval_every",
     "train.eval_rows",
@@ -190,7 +191,7 @@ def advice(hardware: Hardware, choice: Priced) -> str:
 # Lines of a ledger to what a person thinks of; others are told by where they lie.
 GROUPS = {
     "linear layers": "weights", "embeddings": "weights", "head": "weights", "norms and biases": "weights",
-    "theta": "adapter", "slots": "adapter", "frozen A": "adapter", "method": "adapter", "directions": "adapter",
+    "theta": "adapter", "copies": "adapter", "frozen A": "adapter", "method": "adapter", "directions": "adapter",
     "residual stream": "a step's work", "one layer": "a step's work", "logits": "a step's work",
     "other processes": "others", "margin": "margin",
 }  # fmt: skip

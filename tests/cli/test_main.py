@@ -329,7 +329,7 @@ BAD_SETTINGS = {
     "unknown key": (["--set", "train.stepz=3"], "train.stepz: no such setting (did you mean train.steps?)"),
     "no part": (["--set", "lr=3"], "lr: no such setting (did you mean train.lr?)"),
     "no number": (["--set", "train.lr=fast"], "train.lr: 'fast' is not a number"),
-    "out of range": (["--set", "train.slots=65"], "train.slots is 65, not 0 to 64"),
+    "out of range": (["--set", "train.copies=65"], "train.copies is 65, not 0 to 64"),
     "unknown method": (["--method", "sgd"], "method.name is 'sgd', not one of mezo"),
     "unknown quant": (["--quant", "int3"], "model.quant is 'int3'"),
     "unusable name": (["--name", "../up"], "'../up' cannot be a session's name"),
@@ -457,7 +457,7 @@ def test_ctrl_c_saves_and_resume_finishes_the_same_run(
 
 def test_two_ctrl_cs_leave_at_once(zolite: Zolite, words: Words) -> None:
     """The second does not wait for the step; every step that was said is in the journal, and a resume works."""
-    slow = ["--set", "train.queries=200", "--set", "train.slots=1", "--set", "train.save_every=1000"]
+    slow = ["--set", "train.queries=200", "--set", "train.copies=1", "--set", "train.save_every=1000"]
     child = started(*words(steps=100, name="left"), *slow, "--json")
     seen = until_step(child, 2)
     assert child.stderr is not None

@@ -43,7 +43,7 @@ RECIPES = st.builds(
         steps=COUNT,
         batch=st.integers(64, 512),
         microbatch=st.integers(0, 64),
-        slots=st.integers(0, 64),
+        copies=st.integers(0, 64),
         queries=st.integers(1, 256),
         lr=st.floats(0, 10),
         eps=st.floats(0, 10),
@@ -75,7 +75,7 @@ def test_all_problems_at_once() -> None:
         {
             "model": {"quant": "int3"},
             "adapter": {"rank": -1, "colour": "red"},
-            "train": {"steps": "many", "slots": 65, "lr": -1},
+            "train": {"steps": "many", "copies": 65, "lr": -1},
         }
     )
     expected = (
@@ -83,7 +83,7 @@ def test_all_problems_at_once() -> None:
         "adapter.rank is -1",
         "adapter.colour",
         "train.steps: 'many'",
-        "train.slots is 65",
+        "train.copies is 65",
         "lr is -1",
     )
     assert all(told.count(part) == 1 for part in expected)
@@ -98,7 +98,7 @@ def test_all_problems_at_once() -> None:
         ("train.steps", 1, 10**9),
         ("train.batch", 1, 10**9),
         ("train.microbatch", 0, 16),
-        ("train.slots", 0, 64),
+        ("train.copies", 0, 64),
         ("train.queries", 0, 256),
         ("train.lr", 0, 1e9),
         ("train.eps", 0, 1e9),
@@ -273,7 +273,7 @@ def test_what_is_given_of_evaluations_stays(given_: dict[str, int], filled: tupl
 
 
 def test_space_by_rows() -> None:
-    """lora-b and its readout where rows have labels, lora where they have none; what is given stays."""
+    """lora-b and its linear probe where rows have labels, lora where they have none; what is given stays."""
     assert {n: recipes.resolve(Recipe(), n).adapter.space for n in (0, 2, 50)} == {0: "lora", 2: "lora-b", 50: "lora-b"}
     given_ = recipes.override(Recipe(), {"adapter.space": "lora-core"})
     assert recipes.resolve(given_, 2).adapter.space == recipes.resolve(given_).adapter.space == "lora-core"
@@ -281,7 +281,7 @@ def test_space_by_rows() -> None:
 
 
 def test_rank_by_labels() -> None:
-    """A readout of C labels has rank C − 1: lora-b has room for it, up to 64; the other spaces have none anyway."""
+    """A linear probe of C labels has rank C − 1: lora-b has room for it, up to 64; other spaces have none."""
     ranks = {n: recipes.resolve(Recipe(), n).adapter.rank for n in (0, 2, 9, 10, 50, 500)}
     assert ranks == {0: 8, 2: 8, 9: 8, 10: 9, 50: 49, 500: 64}
     assert recipes.resolve(recipes.override(Recipe(), {"adapter.space": "lora-core"}), 50).adapter.rank == 32
@@ -366,7 +366,9 @@ def test_rows_resolve(name: str) -> None:
     given_ = {"method.name": name, "method.rank": 3, "method.optimizer": "file"}
     resolved = recipes.resolve(recipes.override(Recipe(), given_))
     m, t = resolved.method, resolved.train
-    assert m.sampler and m.estimator and m.rank == 3 and t.queries >= 1 and t.lr > 0 and t.eps > 0 and 1 <= t.slots <= 8
+    assert (
+        m.sampler and m.estimator and m.rank == 3 and t.queries >= 1 and t.lr > 0 and t.eps > 0 and 1 <= t.copies <= 8
+    )
     assert recipes.resolve(resolved) == resolved == recipes.from_dict(recipes.to_dict(resolved))
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -20,15 +21,15 @@ KINDS = ("label", "completion", "messages")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_counts_what_training_reads(kind: str, folder: Folder, tiny: Path, tokenizer: object) -> None:
+def test_it_counts_what_training_reads(kind: str, folder: Folder, tiny: Path, tokenizer: Any) -> None:
     """The longest row, the most asked for in one, and the rows of each split are those of the encoded rows."""
     where = folder(kind)
-    found = report(where, DataPart.template, str(tiny))
+    found = report(where, DataPart.template, str(tiny), tokenizer)
     dataset = tables.load(where, DataPart.template)
     examples = [
         example
         for rows in dataset.splits.values()
-        for example in encode(rows, dataset.kind, dataset.labels, tokenizer, DataPart.template, 10**6).examples  # type: ignore[arg-type]
+        for example in encode(rows, dataset.kind, dataset.labels, tokenizer, DataPart.template, 10**6).examples
     ]
     assert found.kind == kind and found.rows == {split: len(rows) for split, rows in dataset.splits.items()}
     assert found.tokens == max(len(s) for e in examples for s in e.sequences) + 1
@@ -38,11 +39,11 @@ def test_it_counts_what_training_reads(kind: str, folder: Folder, tiny: Path, to
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_first_rows(kind: str, folder: Folder, tiny: Path) -> None:
+def test_first_rows(kind: str, folder: Folder, tiny: Path, tokenizer: Any) -> None:
     """The first rows are whole, and what is trained of them is the answer alone."""
     where = folder(kind)
     lines = [json.loads(line) for line in (where / "train.jsonl").read_text().splitlines()]
-    for shown in (report(where, DataPart.template), report(where, DataPart.template, str(tiny))):
+    for shown in (report(where, DataPart.template), report(where, DataPart.template, str(tiny), tokenizer)):
         for row in shown.first:
             trained = "".join(piece.text for piece in row.pieces if piece.trained)
             record = lines[row.line - 1]

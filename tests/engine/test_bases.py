@@ -1,4 +1,4 @@
-"""Claims about cores and their frames: found once, the same bits from the cache, and an ordinary adapter in the end."""
+"""Claims about cores and their bases: found once, the same bits from the cache, and an ordinary adapter in the end."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ from zolite.config.composition import ROWS
 from zolite.config.recipe import Recipe
 from zolite.engine import bases as module
 from zolite.engine.adapter import attach
-from zolite.engine.bases import PARTS, Frames, digest, frame, frames, varying
+from zolite.engine.bases import PARTS, Bases, bases, basis, digest, varying
 from zolite.engine.engine import Engine
 from zolite.export import formats
 from zolite.model import load as models
@@ -49,9 +49,9 @@ def cached() -> list[Path]:
     return sorted((paths()["cache"] / "frames").glob("*"))
 
 
-def found(recipe: Recipe) -> Frames:
+def found(recipe: Recipe) -> Bases:
     model = loaded(recipe)
-    return frames(model, models.select(model.model, recipe.adapter.targets), recipe)
+    return bases(model, models.select(model.model, recipe.adapter.targets), recipe)
 
 
 def run_all(recipe: Recipe, name: str = "run", stop: Callable[[], bool] = lambda: False) -> training.Run:
@@ -75,7 +75,7 @@ def forbidden(*_: Any, **__: Any) -> Any:
     raise AssertionError("not to be called")
 
 
-# One frame
+# One frozen basis
 
 
 @pytest.mark.parametrize("shape", [(40, 24), (24, 40), (6, 30)])
@@ -84,7 +84,7 @@ def test_a_frame_is_the_main_directions(shape: tuple[int, int]) -> None:
     torch.manual_seed(3)
     weight, r = torch.randn(shape), min(8, *shape)
     y, x = (torch.randn(200, side) * 2.0 ** -torch.arange(side) @ orthonormal(side) for side in shape)
-    one, again = (frame(weight, x, y, 8) for _ in range(2))
+    one, again = (basis(weight, x, y, 8) for _ in range(2))
     assert one.u.shape == (shape[0], r) and one.v.shape == (r, shape[1])
     for columns, rows in ((one.u.float(), y), (one.v.float().T, x)):
         assert (columns.T @ columns - torch.eye(r)).abs().max() < 1e-3
@@ -98,13 +98,13 @@ def orthonormal(side: int) -> Tensor:
 
 
 def test_no_generator_is_moved() -> None:
-    """Frames are drawn from fixed numbers, and leave the process' own generator as it was."""
+    """Frozen bases are drawn from fixed numbers, and leave the process' own generator as it was."""
     x = torch.randn(30, 9, generator=torch.Generator().manual_seed(1))
     before = torch.random.get_rng_state()
-    one = frame(torch.eye(9), x, x, 3)
+    one = basis(torch.eye(9), x, x, 3)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(99)
-    assert torch.equal(one.u, frame(torch.eye(9), x, x, 3).u)
+    assert torch.equal(one.u, basis(torch.eye(9), x, x, 3).u)
 
 
 @pytest.mark.parametrize("quant", QUANTS)
@@ -128,7 +128,7 @@ def test_frames_hold_most_of_what_a_layer_reads_and_writes(core: Make, quant: st
 
 
 def test_a_layer_that_sees_nothing_has_its_weights_directions(core: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no rows come by, or numbers that are none, frames are still orthonormal and the run can start."""
+    """Where no rows come by, or numbers that are none, frozen bases are still orthonormal and the run can start."""
     recipe, real = core(), module.varying
     rank = recipe.adapter.rank
     for broken in (lambda x: real(x)[: rank - 1], lambda x: real(x) * math.inf):
@@ -150,7 +150,7 @@ def test_the_cache_has_the_same_bits(core: Make, monkeypatch: pytest.MonkeyPatch
     for other in (core(adapter__rank=3), core(model__quant="int8"), core(adapter__targets="q_proj")):
         assert found(other).digest != first.digest
     assert len(cached()) == 4
-    monkeypatch.setattr(module, "frame", forbidden)
+    monkeypatch.setattr(module, "frozen basis", forbidden)
     again = found(core(adapter__targets="q_proj,k_proj,v_proj,o_proj,up_proj,gate_proj,down_proj"))
     assert again.digest == first.digest and again.device == first.device and again.rank == 4
     for name, one in again.layers.items():
@@ -160,7 +160,7 @@ def test_the_cache_has_the_same_bits(core: Make, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "text", "a folder's"])
 def test_a_damaged_cache_is_found_anew(core: Make, damage: str) -> None:
-    """Whatever has become of the file, the frames are the first ones and the file is whole again."""
+    """Whatever has become of the file, the frozen bases are the first ones and the file is whole again."""
     first = found(core())
     (file,) = cached()
     whole = file.read_bytes()
@@ -177,7 +177,7 @@ def test_a_damaged_cache_is_found_anew(core: Make, damage: str) -> None:
 
 
 def test_a_disk_that_refuses_leaves_nothing(core: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames that cannot be written are an error in words, with no part of a file behind it."""
+    """Frozen bases that cannot be written are an error in words, with no part of a file behind it."""
 
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
@@ -194,7 +194,7 @@ def test_a_disk_that_refuses_leaves_nothing(core: Make, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("quant", QUANTS)
 @torch.inference_mode()
 def test_a_core_of_zeros_is_the_base_model(core: Make, quant: str) -> None:
-    """At the start every score is, bit for bit, that of the same adapter with its frames at zero: nothing is added."""
+    """At the start every score is, bit for bit, that of the same adapter with its bases at zero: nothing is added."""
     recipe = core(model__quant=quant)
     run = training.prepare(recipe)
     assert not run.space.theta.any() and {b.shape for b in run.space.blocks} == {(4, 4)}
@@ -245,8 +245,8 @@ def test_a_unit_of_core_is_as_much_in_every_layer(core: Make) -> None:
 def test_two_points_at_once_are_one_at_a_time(core: Make, quant: str) -> None:
     """The losses at four points do not depend on how many of them a forward carries."""
     losses = []
-    for slots in (4, 2, 1):
-        run = training.prepare(core(model__quant=quant, train__slots=slots, adapter__rank=5))
+    for copies in (4, 2, 1):
+        run = training.prepare(core(model__quant=quant, train__copies=copies, adapter__rank=5))
         run.space.add_(Combo(((0.2, Noise(Key(9, 0))),)))
         points = [Combo(((c, Noise(Key(9, i))),)) for i in (1, 2) for c in (0.1, -0.1)]
         losses.append(run.engine.bind(run.examples["train"][:6])(points))
@@ -270,7 +270,7 @@ def test_every_method_trains_cores(core: Make, method: str) -> None:
 
 
 def test_checkpoints_hold_cores_alone(core: Make, home: Path) -> None:
-    """Nothing but r² numbers a layer is in a checkpoint; the session notes the frames' digest and their device."""
+    """Nothing but r² numbers a layer is in a checkpoint; the session notes the bases' digest and their device."""
     run = run_all(core(train__steps=2))
     with sessions.open_("run") as session:
         checkpoint = session.at(2)
@@ -278,7 +278,7 @@ def test_checkpoints_hold_cores_alone(core: Make, home: Path) -> None:
         tensors = checkpoint.tensors()
         assert {tuple(t.shape) for name, t in tensors.items() if not name.startswith("state.")} == {(4, 4)}
         adapter = run.engine.adapter
-        assert adapter.frames is not None and session.facts["frames"] == adapter.frames.facts
+        assert adapter.bases is not None and session.facts["frames"] == adapter.bases.facts
     assert run.space.size == 14 * 16
 
 
@@ -298,12 +298,12 @@ def test_frames_are_found_again_where_the_cache_is_gone(core: Make, home: Path, 
 
 
 def test_other_frames_are_refused(core: Make, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where frames come out otherwise, resume (forced or not) and export refuse with both digests and a way out."""
+    """Where bases come out otherwise, resume (forced or not) and export refuse with both digests and a way out."""
     recipe = core(train__steps=6)
     run_all(recipe, stop=after(3))
     shutil.rmtree(paths()["cache"])
-    real = module.frame
-    monkeypatch.setattr(module, "frame", lambda *given: dataclasses.replace(real(*given), u=-real(*given).u))
+    real = module.basis
+    monkeypatch.setattr(module, "frozen basis", lambda *given: dataclasses.replace(real(*given), u=-real(*given).u))
     with sessions.open_("run") as session:
         was = session.facts["frames"]["digest"][:16]
         for attempt in (lambda: factors_at(session), lambda: formats.export(session, tmp_path / "out")):

@@ -134,12 +134,12 @@ def test_waves_and_microbatches_are_the_whole(recipe: Make, quant: str, most: fl
                 model__quant=quant,
                 data__path=data,
                 train__queries=2,
-                train__slots=slots,
+                train__copies=copies,
                 train__microbatch=rows,
             ),
             1,
         )[0]
-        for slots, rows in ((4, 0), (2, 0), (1, 0), (4, 2), (2, 3))
+        for copies, rows in ((4, 0), (2, 0), (1, 0), (4, 2), (2, 3))
     ]
     assert torch.equal(found[0], found[1]) or quant != "int8"  # pairs are pairs, in any wave
     for other in found[1:]:

@@ -1,4 +1,4 @@
-"""Claims about the engine: neither slots, microbatches nor the way to the device change what a point's loss is."""
+"""Claims about the engine: neither copies, microbatches nor the way to the device change what a point's loss is."""
 
 import dataclasses
 import itertools
@@ -39,12 +39,12 @@ class Bench:
 
 @pytest.fixture
 def bench(recipe: Make, folder: Callable[..., Path], tiny: Path, tokenizer: Any) -> Callable[..., Bench]:
-    """bench("completion", slots=3, microbatch=2): the tiny model, with an adapter that does something, and rows."""
+    """bench("completion", copies=3, microbatch=2): the tiny model, with an adapter that does something, and rows."""
 
-    def make(kind: str, slots: int = 1, microbatch: int = 6) -> Bench:
+    def make(kind: str, copies: int = 1, microbatch: int = 6) -> Bench:
         many = kind == "labels of many tokens"
         where = folder("label", labels=("up", "upwards", "sideways")) if many else folder(kind)
-        chosen = recipe(data__path=str(where), train__slots=slots, train__microbatch=microbatch)
+        chosen = recipe(data__path=str(where), train__copies=copies, train__microbatch=microbatch)
         data, template = tables.load(where, chosen.data.template), chosen.data.template
         rows = encode(data.splits["train"], data.kind, data.labels, tokenizer, template, 128).examples
         loaded = models.load(models.resolve(str(tiny)), "float32", torch.device("cpu"), tiny.parent)
@@ -61,7 +61,7 @@ def plain(bench: Bench, points: Sequence[Combo]) -> tuple[list[list[float]], lis
     decode, head = generic(engine.loaded.model), Head.of(engine.loaded.model)
     for point in points:
         engine.adapter.space.fill_([point])
-        engine.adapter.active.slots = 1
+        engine.adapter.active.copies = 1
         alone = [collate([row]) for row in bench.rows]
         losses.append([float(loss_sums(decode, head, Tokens.of(b.layout, b.flat), 1)) for b in alone])
     return losses, [1 if row.candidates > 1 else len(row.queries) for row in bench.rows]
@@ -80,28 +80,28 @@ def of_groups(losses: list[list[float]], weights: list[int], groups: int) -> lis
 @torch.inference_mode()
 def test_waves_microbatches_and_groups_change_nothing(bench: Callable[..., Bench], kind: str) -> None:
     """Six points in forwards of one to five and rows in parts: each loss is that of its group's rows, one by one."""
-    made = bench(kind, slots=5)
+    made = bench(kind, copies=5)
     made = Bench(made.engine, made.rows[:6])
     space, (losses, weights) = made.engine.adapter.space, plain(made, POINTS)
-    for slots, groups, microbatch in itertools.product((1, 2, 3, 4, 5), (1, 2, 3), (2, 4)):
-        fewer = dataclasses.replace(made.engine.adapter, space=dataclasses.replace(space, slots=space.slots[:slots]))
+    for copies, groups, microbatch in itertools.product((1, 2, 3, 4, 5), (1, 2, 3), (2, 4)):
+        fewer = dataclasses.replace(made.engine.adapter, space=dataclasses.replace(space, copies=space.copies[:copies]))
         engine = dataclasses.replace(made.engine, adapter=fewer, microbatch=microbatch)
         got, wanted = engine.bind(made.rows)(POINTS, groups), of_groups(losses, weights, groups)
         assert len(set(wanted)) == 6 and got.shape == (6,) and got.dtype == torch.float32
-        assert got.tolist() == pytest.approx(wanted, rel=2e-5), (slots, groups, microbatch)
+        assert got.tolist() == pytest.approx(wanted, rel=2e-5), (copies, groups, microbatch)
 
 
-@given(each=st.integers(1, 9), groups=st.integers(1, 6), slots=st.integers(1, 12))
-def test_waves_fill_the_slots(each: int, groups: int, slots: int) -> None:
+@given(each=st.integers(1, 9), groups=st.integers(1, 6), copies=st.integers(1, 12))
+def test_waves_fill_the_slots(each: int, groups: int, copies: int) -> None:
     """Every point once and in order, with its group and as many points of each, in as few waves as that allows."""
-    found = list(waves(each * groups, groups, slots))
+    found = list(waves(each * groups, groups, copies))
     points = [(g, p) for some, cut in found for g, p in spread(some, cut)]
     assert points == [(p // each, p) for p in range(each * groups)]
-    assert all(1 <= cut.stop - cut.start <= slots for _, cut in found)
-    if each % 2 == 0 and slots > 1:  # pairs are not torn apart
+    assert all(1 <= cut.stop - cut.start <= copies for _, cut in found)
+    if each % 2 == 0 and copies > 1:  # pairs are not torn apart
         assert all(cut.start % 2 == 0 and cut.stop % 2 == 0 for _, cut in found)
-        slots -= slots % 2
-    few = -(-groups // (slots // each)) if each <= slots else groups * -(-each // slots)
+        copies -= copies % 2
+    few = -(-groups // (copies // each)) if each <= copies else groups * -(-each // copies)
     assert len(found) == few
 
 
@@ -203,11 +203,11 @@ def test_an_objective_of_the_same_rows_is_laid_out_once(bench: Callable[..., Ben
 @torch.inference_mode()
 def test_scores_are_log_probabilities(bench: Callable[..., Bench], naive: ModuleType, kind: str) -> None:
     """Of every candidate of every row, however its loss is computed: those of whole logits, at theta."""
-    made = bench(kind, slots=3)
-    made.engine.bind(made.rows[:2])(POINTS)  # leaves points in the slots
+    made = bench(kind, copies=3)
+    made.engine.bind(made.rows[:2])(POINTS)  # leaves points in the copies
     scores = made.engine.scores(made.rows[:5])
     made.engine.adapter.space.fill_([Combo()])
-    made.engine.adapter.active.slots = 1
+    made.engine.adapter.active.copies = 1
     for row, found in zip(made.rows, scores.tolist(), strict=False):
         for candidate, score in enumerate(found):
             asked = [q for q in row.queries if q.candidate == candidate]

@@ -68,12 +68,14 @@ def place(request: pytest.FixtureRequest, interpreted: Any) -> SimpleNamespace:
 
 
 def space_of(
-    n: int, slots: int, device: torch.device, dtype: torch.dtype = torch.float32, writer: Writer | None = None
+    n: int, copies: int, device: torch.device, dtype: torch.dtype = torch.float32, writer: Writer | None = None
 ) -> Space:
-    """A space whose theta is noise, and lies, as its slots do, before numbers that are none of its own."""
+    """A space whose theta is noise, and lies, as its copies do, before numbers that are none of its own."""
     held = torch.full((n + TILE,), GUARD, device=device)
-    rows = torch.full((slots * n + TILE,), GUARD, dtype=dtype, device=device)
-    space = Space(make_space({"w": (n,)}, 0, dtype, device).blocks, held[:n], rows[: slots * n].view(slots, n), writer)
+    rows = torch.full((copies * n + TILE,), GUARD, dtype=dtype, device=device)
+    space = Space(
+        make_space({"w": (n,)}, 0, dtype, device).blocks, held[:n], rows[: copies * n].view(copies, n), writer
+    )
     Noise(Key(5, 0, ("theta",))).add_to(space.theta.zero_(), 1.0, space)
     return space
 
@@ -105,15 +107,15 @@ def agree(found: Tensor, expected: Tensor, transform: Callable[[Tensor], Tensor]
 def test_fill(
     place: SimpleNamespace, n: int, transform: Callable[[Tensor], Tensor], step: int, device_step: bool
 ) -> None:
-    """Every slot holds what the reference writes there, whatever the sums; nothing else is touched."""
+    """Every copy holds what the reference writes there, whatever the sums; nothing else is touched."""
     wanted = points(Key(2**62 + 5, step, ("x",)), transform)
     now = torch.tensor(step, device=place.device) if device_step else step
     fast, slow = (space_of(n, len(wanted) + 1, place.device) for _ in range(2))
     assert place.writer.fill_(fast, points(Key(2**62 + 5, now, ("x",)), transform))
     slow.fill_(wanted)
-    assert agree(fast.slots[:-1], slow.slots[:-1], transform)
-    assert torch.equal(fast.slots[2], fast.theta) and torch.equal(fast.theta, slow.theta)
-    assert (fast.slots[-1] == GUARD).all() and (beyond(fast.slots) == GUARD).all()
+    assert agree(fast.copies[:-1], slow.copies[:-1], transform)
+    assert torch.equal(fast.copies[2], fast.theta) and torch.equal(fast.theta, slow.theta)
+    assert (fast.copies[-1] == GUARD).all() and (beyond(fast.copies) == GUARD).all()
 
 
 @every_transform
@@ -127,7 +129,7 @@ def test_add(place: SimpleNamespace, n: int, transform: Callable[[Tensor], Tenso
     assert place.writer.add_(fast, update)
     slow.add_(update)
     assert agree(fast.theta, slow.theta, transform) and not torch.equal(fast.theta, space_of(n, 2, place.device).theta)
-    assert (beyond(fast.theta) == GUARD).all() and (fast.slots == GUARD).all()
+    assert (beyond(fast.theta) == GUARD).all() and (fast.copies == GUARD).all()
 
 
 @pytest.mark.parametrize(("step", "number", "word"), [(874, 1482, 30), (32_818, 1762, 2**32 - 20)])
@@ -144,14 +146,14 @@ def test_rare_words(place: SimpleNamespace, step: int, number: int, word: int) -
 
 @every_transform
 def test_rounded_once(place: SimpleNamespace, transform: Callable[[Tensor], Tensor]) -> None:
-    """A slot of half precision holds the float32 sum, rounded."""
+    """A copy of half precision holds the float32 sum, rounded."""
     wanted = points(Key(1, 1), transform)
     full = space_of(TILE + 5, len(wanted), place.device)
     assert place.writer.fill_(full, wanted)
     for dtype in (torch.float16,) if place.device == CPU else (torch.float16, torch.bfloat16):
         half = space_of(TILE + 5, len(wanted), place.device, dtype)
         assert place.writer.fill_(half, wanted)
-        assert torch.equal(half.slots, full.slots.to(dtype)) and (beyond(half.slots) == GUARD).all()
+        assert torch.equal(half.copies, full.copies.to(dtype)) and (beyond(half.copies) == GUARD).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -181,9 +183,9 @@ def test_any_sum(
 
     assert writer.fill_(fast, [combo(step, float), combo(step, torch.tensor)])
     slow.fill_([combo(step, float)])
-    assert torch.equal(fast.slots[0], fast.slots[1])
-    assert agree(fast.slots[0], slow.slots[0], transform, sum(map(abs, coefs)))
-    assert writer.fill_(fast, [combo(on_device, float)]) and torch.equal(fast.slots[0], fast.slots[1])
+    assert torch.equal(fast.copies[0], fast.copies[1])
+    assert agree(fast.copies[0], slow.copies[0], transform, sum(map(abs, coefs)))
+    assert writer.fill_(fast, [combo(on_device, float)]) and torch.equal(fast.copies[0], fast.copies[1])
 
 
 @every_transform
@@ -199,7 +201,7 @@ def test_measured_is_applied(place: SimpleNamespace, transform: Callable[[Tensor
             assert place.writer.add_(z, Combo(((1.0, direction),)))
             expected += z.theta * coefficient
         assert place.writer.fill_(measured, [point]) and place.writer.add_(applied, point)
-        assert torch.equal(measured.slots[0], expected) and torch.equal(applied.theta, expected)
+        assert torch.equal(measured.copies[0], expected) and torch.equal(applied.theta, expected)
 
 
 class Ones:
@@ -231,26 +233,26 @@ def test_unknown(interpreted: Any, directions: Sequence[Direction]) -> None:
     space, slow = (space_of(TILE + 1, 2, CPU, writer=w) for w in (writer, None))
     before = space.theta.clone()
     assert not writer.fill_(space, [Combo(), point]) and not writer.add_(space, point)
-    assert (space.slots == GUARD).all() and torch.equal(space.theta, before)
+    assert (space.copies == GUARD).all() and torch.equal(space.theta, before)
     for each in (space, slow):
         each.fill_([Combo(), point])
         each.add_(point)
-    assert torch.equal(space.slots, slow.slots) and torch.equal(space.theta, slow.theta)
+    assert torch.equal(space.copies, slow.copies) and torch.equal(space.theta, slow.theta)
 
 
 def test_unknown_type(interpreted: Any) -> None:
-    """Slots of another type are left to the reference, as is a coefficient that is elsewhere."""
+    """Copies of another type are left to the reference, as is a coefficient that is elsewhere."""
     space, writer = space_of(10, 1, CPU, torch.float64), interpreted.TritonWriter()
     assert not writer.fill_(space, [Combo(((1.0, Noise(A)),))])
     assert not writer.add_(space, Combo(((torch.zeros((), device="meta"), Noise(A)),)))
 
 
 def test_too_many_points(interpreted: Any) -> None:
-    """Points beyond the slots are refused, and written nowhere."""
+    """Points beyond the copies are refused, and written nowhere."""
     space = space_of(TILE, 1, CPU, writer=interpreted.TritonWriter())
     with pytest.raises(ValueError, match="longer"):
         space.fill_(points(A, noise.normal)[:2])
-    assert (beyond(space.slots) == GUARD).all()
+    assert (beyond(space.copies) == GUARD).all()
 
 
 def test_space_uses_it(interpreted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +262,7 @@ def test_space_uses_it(interpreted: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Noise, "add_to", None)
     space.fill_(pair)
     space.add_(pair[0])
-    assert torch.equal(space.slots[0], -space.slots[1]) and torch.equal(space.slots[0], space.theta)
+    assert torch.equal(space.copies[0], -space.copies[1]) and torch.equal(space.copies[0], space.theta)
     assert space.theta.all()
 
 
@@ -366,8 +368,8 @@ def test_graph(transform: Callable[[Tensor], Tensor]) -> None:
         now.fill_(step)
         graph.replay()
         take(eager, step)
-        assert torch.equal(captured.slots, eager.slots) and torch.equal(captured.theta, eager.theta)
-    assert captured.slots.isfinite().all()
+        assert torch.equal(captured.copies, eager.copies) and torch.equal(captured.theta, eager.theta)
+    assert captured.copies.isfinite().all()
 
 
 @gpu

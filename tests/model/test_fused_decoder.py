@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from zolite.model import fused_decoder
-from zolite.model.lora import Active, SlotLinear
+from zolite.model.lora import Active, PerturbedLinear
 from zolite.model.quant import Int8Linear, replace_
 
 pytest.importorskip("triton")
@@ -65,7 +65,7 @@ def int8(linear: nn.Linear) -> Int8Linear:
 
 
 def build(kind: str, quantized: bool, space: str) -> tuple[Any, Active]:
-    """A model of random weights; adapters on all but the k projections, mirrored from slot to slot."""
+    """A model of random weights; adapters on all but the k projections, mirrored from copy to copy."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = (KINDS | OTHERS)[kind]().eval().requires_grad_(False)
@@ -86,12 +86,12 @@ def adapted(base: Any, name: str, space: str, active: Active) -> nn.Module:
     if space == "lora-core":
         u, c = torch.randn(base.out_features, 4) * 0.02, torch.randn(SLOTS, 4, 4)
         c[1::2] = -c[0::2]
-        return SlotLinear(base, a.to(DEVICE), u.to(DEVICE).expand(SLOTS, *u.shape), 2.0, active, c.to(DEVICE))
+        return PerturbedLinear(base, a.to(DEVICE), u.to(DEVICE).expand(SLOTS, *u.shape), 2.0, active, c.to(DEVICE))
     b = torch.randn(SLOTS, base.out_features, 4) * 0.02
     b[1::2] = -b[0::2]
     if space == "lora":
         a[1::2] = a[0::2]
-    return SlotLinear(base, a.to(DEVICE), b.to(DEVICE), 2.0, active)
+    return PerturbedLinear(base, a.to(DEVICE), b.to(DEVICE), 2.0, active)
 
 
 def ids_of(model: Any, points: int) -> Tensor:
@@ -127,7 +127,7 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @torch.inference_mode()
 def test_it_is_the_models_own_decoder(kind: str, space: str) -> None:
     model, active = build(kind, False, space)
-    active.slots = 2
+    active.copies = 2
     assert error(ours(fused_decoder.assemble(model.get_decoder(), active, 16), model, 2), theirs(model, 2)) < 1e-5
 
 
@@ -140,7 +140,7 @@ def test_neither_the_points_nor_the_pieces_nor_the_weights_change_that(
     kind: str, space: str, quantized: bool, points: int
 ) -> None:
     model, active = build(kind, quantized, space)
-    active.slots = points
+    active.copies = points
     made = fused_decoder.assemble(model.get_decoder(), active, 16)
     assert error(ours(made, model, points), theirs(model, points)) < 1e-5
 
@@ -160,7 +160,7 @@ def test_neither_the_points_nor_the_pieces_nor_the_weights_change_that(
 @torch.inference_mode()
 def test_mirrored_points_differ_as_they_do_in_exact_arithmetic(kind: str, space: str, points: int) -> None:
     model, active = build(kind, True, space)
-    active.slots = points
+    active.copies = points
     exact = theirs(model, points)
     made = fused_decoder.assemble(model.get_decoder(), active, 16)
     active.mirrored = True
@@ -176,9 +176,9 @@ def test_mirrored_points_differ_as_they_do_in_exact_arithmetic(kind: str, space:
 def test_the_difference_of_pairs_is_finer_than_of_rows_rounded_one_by_one() -> None:
     model, active = build("llama", True, "lora-b")
     for module in model.modules():
-        if isinstance(module, SlotLinear):
+        if isinstance(module, PerturbedLinear):
             module.b.mul_(0.01)
-    active.slots = 2
+    active.copies = 2
     exact = theirs(model, 2)
     made = fused_decoder.assemble(model.get_decoder(), active, 16)
     active.mirrored = True

@@ -129,7 +129,7 @@ def test_pair_product_is_the_product_of_what_the_codes_stand_for(
     codes, scales = kernels.pairs(x, None, keep=False)
     weight = torch.randint(-127, 128, (columns, depth), generator=torch.Generator().manual_seed(1)).to(DEVICE)
     weight_scales = normal(columns, seed=2).abs() / 100
-    buffer = normal(points, columns * 20 + 7, seed=4)  # b is a view of a longer buffer, as a space's slots are
+    buffer = normal(points, columns * 20 + 7, seed=4)  # b is a view of a longer buffer, as a space's copies are
     b, low = buffer[:, 7 : 7 + columns * rank].view(points, columns, rank), normal(points, 11, rank, seed=5)
     out = normal(points, 15, columns, seed=6)
     want = out.double().clone()

@@ -1,4 +1,4 @@
-"""Claims about slots: K points in one forward are K adapters, and the base is multiplied once."""
+"""Claims about copies: K points in one forward are K adapters, and the base is multiplied once."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from zolite.data.encode import answer_of, encode, prompt_of
 from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine
 from zolite.model import load as models
-from zolite.model.lora import Active, SlotLinear
+from zolite.model.lora import Active, PerturbedLinear
 from zolite.zo.direction import Combo, Noise
 from zolite.zo.rng import Key
 
@@ -40,18 +40,18 @@ class Counted(nn.Module):
         return y
 
 
-def made(device: str, slots: int, space: str = "lora", bias: bool = True) -> tuple[SlotLinear, Counted, Active]:
-    """A layer with random factors in every slot."""
-    torch.manual_seed(slots + 10 * SPACES.index(space))
+def made(device: str, copies: int, space: str = "lora", bias: bool = True) -> tuple[PerturbedLinear, Counted, Active]:
+    """A layer with random factors in every copy."""
+    torch.manual_seed(copies + 10 * SPACES.index(space))
     base, active = Counted(nn.Linear(IN, OUT, bias=bias).requires_grad_(False)), Active()
-    a = torch.randn(slots, RANK, IN) if space == "lora" else torch.randn(RANK, IN)
-    b = torch.randn(OUT, RANK).expand(slots, OUT, RANK) if space == "lora-core" else torch.randn(slots, OUT, RANK)
-    c = torch.randn(slots, RANK, RANK).to(device) if space == "lora-core" else None
-    layer = SlotLinear(base.to(device), a.to(device), b.to(device), SCALE, active, c)
+    a = torch.randn(copies, RANK, IN) if space == "lora" else torch.randn(RANK, IN)
+    b = torch.randn(OUT, RANK).expand(copies, OUT, RANK) if space == "lora-core" else torch.randn(copies, OUT, RANK)
+    c = torch.randn(copies, RANK, RANK).to(device) if space == "lora-core" else None
+    layer = PerturbedLinear(base.to(device), a.to(device), b.to(device), SCALE, active, c)
     return layer, base, active
 
 
-def dense(layer: SlotLinear, k: int, x: Tensor) -> Tensor:
+def dense(layer: PerturbedLinear, k: int, x: Tensor) -> Tensor:
     """One adapter, merged into one dense weight, row after row in float64."""
     a = (layer.a if layer.a.dim() == 2 else layer.a[k]).double().cpu()
     a = a if layer.c is None else layer.c[k].double().cpu() @ a
@@ -63,32 +63,32 @@ def dense(layer: SlotLinear, k: int, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("slots", [1, 2, 3])
-def test_slots_are_separate_adapters(device: str, slots: int, space: str) -> None:
-    """Each slot's rows come out as if its adapter alone had been merged into the base."""
-    layer, _, active = made(device, slots, space)
-    active.slots = slots
-    x = torch.randn(slots * 2, 5, IN, device=device)
+@pytest.mark.parametrize("copies", [1, 2, 3])
+def test_slots_are_separate_adapters(device: str, copies: int, space: str) -> None:
+    """Each copy's rows come out as if its adapter alone had been merged into the base."""
+    layer, _, active = made(device, copies, space)
+    active.copies = copies
+    x = torch.randn(copies * 2, 5, IN, device=device)
     y = layer(x)
-    assert y.shape == (slots * 2, 5, OUT)
-    for k in range(slots):
+    assert y.shape == (copies * 2, 5, OUT)
+    for k in range(copies):
         wanted = dense(layer, k, x[2 * k : 2 * k + 2])
         assert (y[2 * k : 2 * k + 2].double().cpu() - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
-@pytest.mark.parametrize("slots", [1, 2, 3])
-def test_the_base_is_called_once(slots: int) -> None:
-    """However many slots a forward carries, the frozen layer multiplies once, all rows together."""
+@pytest.mark.parametrize("copies", [1, 2, 3])
+def test_the_base_is_called_once(copies: int) -> None:
+    """However many copies a forward carries, the frozen layer multiplies once, all rows together."""
     layer, base, active = made("cpu", 3, bias=False)
-    active.slots = slots
-    layer(torch.randn(slots * 4, 5, IN))
-    assert base.rows == [slots * 4 * 5]
+    active.copies = copies
+    layer(torch.randn(copies * 4, 5, IN))
+    assert base.rows == [copies * 4 * 5]
 
 
 def test_fewer_active_slots_use_the_first() -> None:
-    """A last wave that does not fill the slots reads the first ones, and leaves the input alone."""
+    """A last wave that does not fill the copies reads the first ones, and leaves the input alone."""
     layer, _, active = made("cpu", 3)
-    active.slots = 2
+    active.copies = 2
     x = torch.randn(4, 5, IN)
     before = x.clone()
     y = layer(x)
@@ -106,7 +106,7 @@ def test_losses_at_points_are_those_of_merged_models(
     recipe: Callable[..., Recipe], tiny: Path, tokenizer: Any, naive: ModuleType, space: str, targets: str
 ) -> None:
     """The engine's losses at points, in waves of two, are plain transformers' with each point merged into the base."""
-    chosen = recipe(adapter__space=space, adapter__targets=targets, adapter__alpha=6.0, train__slots=2)
+    chosen = recipe(adapter__space=space, adapter__targets=targets, adapter__alpha=6.0, train__copies=2)
     source = models.resolve(str(tiny))
     loaded = models.load(source, "float32", CPU, tiny.parent)
     adapter = attach(loaded, chosen)

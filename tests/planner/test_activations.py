@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from zolite.engine import bases
 from zolite.model import fused_decoder, loss, quant
-from zolite.model.lora import Active, SlotLinear
+from zolite.model.lora import Active, PerturbedLinear
 from zolite.model.loss import Head
 from zolite.model.quant import Int8Linear, linear_names, replace_
 from zolite.planner import activations, model_spec
@@ -113,7 +113,7 @@ def built(family: str, quantized: str, dtype: torch.dtype, core: bool = False) -
         a = torch.zeros(RANK, base.in_features, dtype=dtype)
         b = torch.zeros(4, base.out_features, RANK, dtype=dtype)
         c = torch.zeros(4, RANK, RANK, dtype=dtype) if core else None
-        replace_(model, name, SlotLinear(base, a, b, 1.0, active, c))
+        replace_(model, name, PerturbedLinear(base, a, b, 1.0, active, c))
     triton = quant.triton_kernels(torch.device("cpu")) is not None
     adapted = frozenset(linear.name for linear in spec.linears)
     size = torch.empty(0, dtype=dtype).element_size()
@@ -135,7 +135,7 @@ def test_generic(family: str, quantized: str) -> None:
     dtype = torch.bfloat16 if quantized == "bf16" else torch.float32
     model, active, known = built(family, quantized, dtype)
     for forward in (Forward(2, 8, 64, 8), Forward(1, 4, 128, 8)):
-        active.slots = forward.points
+        active.copies = forward.points
         found = measured(loss.generic(model), model, forward)
         said = activations.working(known, forward)
         assert 0.97 < (said.residual + said.layer) / found < 1.2
@@ -161,7 +161,7 @@ def test_fused(family: str, quantized: str, core: bool, most: int, monkeypatch: 
     made = fused_decoder.assemble(model.get_decoder(), active, 64)
     for mirrored in (True, False):
         forward = Forward(2, 2, 32, 4, mirrored)
-        active.slots, active.mirrored = 2, mirrored
+        active.copies, active.mirrored = 2, mirrored
         found = measured(made, model, forward)
         said = activations.working(known, forward)
         assert 0.97 < (said.residual + said.layer) / found < 1.1
@@ -200,4 +200,4 @@ def test_constants() -> None:
     )
     assert activations.TILE_ROWS == fused_decoder.STEP
     assert (activations.CHUNK_NUMBERS, activations.COLUMNS) == (loss.CHUNK_NUMBERS, loss.COLUMNS)
-    assert activations.EVAL_TOKENS == evaluate.EVAL_TOKENS and activations.FRAME_TOKENS == bases.TOKENS
+    assert activations.EVAL_TOKENS == evaluate.EVAL_TOKENS and activations.BASIS_TOKENS == bases.TOKENS

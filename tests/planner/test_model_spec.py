@@ -21,11 +21,12 @@ from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.architectures import FAMILIES, Linear
 from zolite.config.methods import METHODS
+from zolite.data.lengths import Rows
 from zolite.model.load import load, resolve, text_alone
 from zolite.model.quant import linear_names
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec, weight_headers
-from zolite.planner.memory import Rows, ledger, peak
+from zolite.planner.memory import ledger, peak
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import layouts
 

@@ -21,6 +21,7 @@ from zolite.common.text import human_bytes, human_seconds, parsed_bytes
 from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
+from zolite.data.lengths import Rows
 from zolite.engine import adapter
 from zolite.model import quant
 from zolite.planner import calibration, model_spec
@@ -29,7 +30,7 @@ from zolite.planner import plan as planner
 from zolite.planner.activations import Forward, Model, working
 from zolite.planner.calibration import Correction, Seen
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import CODES, SPACES, Rows, activation, allocated, blocks, ledger, peak, segments
+from zolite.planner.memory import CODES, SPACES, activation, allocated, blocks, ledger, peak, segments
 from zolite.planner.plan import Planning, Wish, plan, wish
 from zolite.planner.qlora import needed
 from zolite.planner.step_time import step_seconds
@@ -136,8 +137,8 @@ def test_adapter_numbers(tiny: Path) -> None:
         known, factors = model_spec.spec(str(tiny)), SPACES[space]
         trained, frozen = (blocks(known, recipe, which).values() for which in (factors.trained, factors.frozen))
         assert sorted(trained) == sorted(block.shape for block in made.space.blocks)
-        frames = [t for frame in made.frames.layers.values() for t in (frame.v, frame.u)] if made.frames else []
-        assert sorted(frozen) == sorted(tuple(t.shape) for t in (*made.frozen.values(), *frames))
+        bases = [t for basis in made.bases.layers.values() for t in (basis.v, basis.u)] if made.bases else []
+        assert sorted(frozen) == sorted(tuple(t.shape) for t in (*made.frozen.values(), *bases))
 
 
 # --- plans -----------------------------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ def test_budget(gib: int, quant_: str | None, batch: int, tokens: int, card: str
 @pytest.mark.parametrize("name", ["qwen3-1.7b", "gemma-3-1b", "phi-4-mini", "opt-1.3b"])
 @pytest.mark.parametrize("weights", planner.FORMATS)
 def test_more_takes_more(name: str, weights: str) -> None:
-    """More rows, longer ones, more slots or a larger rank never take less memory, nor more rows less time."""
+    """More rows, longer ones, more copies or a larger rank never take less memory, nor more rows less time."""
     spec, hardware = model_spec.spec(name), machine.published("rtx-3060-12gb")
 
     def of(tokens: int = 256, **changes: Any) -> tuple[int, float]:
@@ -191,7 +192,7 @@ def test_more_takes_more(name: str, weights: str) -> None:
         return peak(ledger(hardware, spec, recipe, rows)), step_seconds(hardware, spec, recipe, rows)
 
     small = of()
-    for larger in (of(512), of(**{"train.batch": 16}), of(**{"adapter.rank": 32}), of(**{"train.slots": 4})):
+    for larger in (of(512), of(**{"train.batch": 16}), of(**{"adapter.rank": 32}), of(**{"train.copies": 4})):
         assert larger[0] >= small[0]
     assert of(**{"train.batch": 16})[1] > small[1] and of(**{"train.microbatch": 1})[0] <= small[0]
 
@@ -390,7 +391,7 @@ def test_document() -> None:
     for each in document["plans"]:
         assert sum(line["bytes"] for line in each["ledger"]) == each["peak_bytes"] <= document["budget_bytes"]
         assert each["seconds_per_step"] > 0 and each["total_seconds"] > 0
-    keys = {"model", "weights", "space", "rank", "method", "batch", "context", "slots"}
+    keys = {"model", "weights", "space", "rank", "method", "batch", "context", "copies"}
     assert all(keys <= set(each) for each in document["plans"] + document["rejected"])
     assert all(each["reason"] for each in document["rejected"])
     assert document["backprop"]["peak_bytes"] > 0 and document["backprop"]["fits"] in (True, False)

@@ -72,11 +72,11 @@ def test_both_sides(talk: Talk, tiny: Path, tmp_path: Path) -> None:
     assert said.base != said.tuned
 
 
-@pytest.mark.parametrize("kind", ["lora-core", "readout"])
+@pytest.mark.parametrize("kind", ["lora-core", "linear_probe"])
 def test_adapters_that_are_more_than_what_is_trained(
     trained: Callable[..., str], separable: str, tiny: Path, tmp_path: Path, kind: str
 ) -> None:
-    """Frames around a core, and A's that a readout gave, are heard as the exported adapter has them."""
+    """Frozen bases around a core, and A's that a linear probe gave, are heard as the exported adapter has them."""
     from transformers import AutoModelForCausalLM
 
     changes = {"adapter__space": "lora-core"} if kind == "lora-core" else {"adapter__readout": True}

@@ -60,7 +60,7 @@ def bench(recipe: Make, folder: Callable[..., Path]) -> Callable[..., Bench]:
         data = str(folder(kind.partition("s ")[0], labels=labels))
         part = {"data__path": data, "adapter__space": space, "model__quant": quant, "train__microbatch": microbatch}
         part["adapter__alpha"] = 1.0 if space == "lora-core" else 16.0  # a unit of core is a large step
-        task = learn_scales.prepare(recipe(**part, train__slots=2), Settings())
+        task = learn_scales.prepare(recipe(**part, train__copies=2), Settings())
         loaded = models.load(task.source, quant, CPU, Path("unused"))
         engine = Engine.of(loaded, attach(loaded, task.recipe), task.recipe)
         engine.adapter.space.add_(Combo(((0.05, Noise(Key(8, 0))),)))  # B is zero at the start
@@ -157,7 +157,7 @@ def toy(dtype: torch.dtype = torch.float32) -> tuple[Space, Oracle, Tensor]:
 
     def losses(points: Any, groups: int = 1) -> Tensor:
         space.fill_(points)
-        return torch.stack([value(slot) for slot in space.slots[: len(points)]])
+        return torch.stack([value(copy) for copy in space.copies[: len(points)]])
 
     return space, Oracle(losses, lambda theta: (value(theta), mask * (theta - 1))), mask
 

@@ -17,7 +17,7 @@ from zolite.engine.batch import sample
 from zolite.sessions import session as sessions
 from zolite.training import linear_probe
 from zolite.training.evaluate import evaluate
-from zolite.training.linear_probe import QUIET, Measure, Part, Seen, Site, find, fit, readout_
+from zolite.training.linear_probe import QUIET, Measure, Part, Seen, Site, find, fit, probe_start_
 from zolite.training.loop import begin, prepare, resume
 from zolite.training.replay import factors_at
 from zolite.zo.direction import Combo
@@ -30,8 +30,8 @@ def test_it_learns_what_features_say(recipe: Make, separable: str) -> None:
     """Labels that the last word decides are all right before the first step, as the engine itself measures it."""
     run = prepare(recipe(data__path=separable))
     before = evaluate(run.engine, run.examples["test"], "test", 0).value
-    note, rows = readout_(run.engine, run.examples, MOST)
-    assert "readout" in note and rows >= 60 + 2 * 30
+    note, rows = probe_start_(run.engine, run.examples, MOST)
+    assert "linear_probe" in note and rows >= 60 + 2 * 30
     assert before < 0.9 and evaluate(run.engine, run.examples["test"], "test", 0).value == 1.0
 
 
@@ -43,7 +43,7 @@ def of_several_tokens(folder: str) -> str:
 
 
 def test_scores_are_the_engines(recipe: Make, separable: str) -> None:
-    """What a readout means to move is what the run itself compares: mean log-probabilities of whole labels."""
+    """What a linear probe means to move is what the run itself compares: mean log-probabilities of whole labels."""
     run = prepare(recipe(data__path=of_several_tokens(separable)))
     rows = run.examples["dev"]
     with torch.inference_mode():
@@ -57,7 +57,7 @@ def test_labels_that_begin_alike(recipe: Make, separable: str) -> None:
     run = prepare(recipe(data__path=of_several_tokens(separable)))
     with torch.inference_mode():
         before = linear_probe._seen(run.engine, run.examples["test"], []).loss
-        assert readout_(run.engine, run.examples, MOST)[0]
+        assert probe_start_(run.engine, run.examples, MOST)[0]
         assert linear_probe._seen(run.engine, run.examples["test"], []).loss < before - 0.05
 
 
@@ -141,7 +141,7 @@ def test_nothing_is_left_where_nothing_helps(recipe: Make, folder: Callable[...,
     """Rows without labels have none, and labels that nothing says anything about leave the adapter as it was drawn."""
     for kind in ("completion", "messages"):
         run = prepare(recipe(data__path=str(folder(kind))))
-        assert readout_(run.engine, run.examples, MOST) == ("", 0)
+        assert probe_start_(run.engine, run.examples, MOST) == ("", 0)
         assert not run.engine.adapter.moved and not run.space.theta.any()
 
 
@@ -150,15 +150,15 @@ def test_what_does_not_help_is_taken_back(recipe: Make, separable: str, monkeypa
     run, install = prepare(recipe(data__path=separable)), linear_probe.install_
     drawn = {name: value.clone() for name, value in run.engine.adapter.frozen.items()}
     monkeypatch.setattr(linear_probe, "install_", lambda e, site, x, out, w: install(e, site, x, out, -30 * w))
-    assert readout_(run.engine, run.examples, MOST)[0] == ""
+    assert probe_start_(run.engine, run.examples, MOST)[0] == ""
     assert not run.engine.adapter.moved and not run.space.theta.any()
     assert all(torch.equal(value, drawn[name]) for name, value in run.engine.adapter.frozen.items())
 
 
 def test_a_session_holds_it(recipe: Make, separable: str) -> None:
-    """The A's that a readout gave are in the checkpoint: a resume and an export have them, bit for bit."""
+    """The A's that a linear probe gave are in the checkpoint: a resume and an export have them, bit for bit."""
     made = recipe(data__path=separable, train__steps=4)
-    made = replace(made, adapter=replace(made.adapter, readout=True))
+    made = replace(made, adapter=replace(made.adapter, linear_probe=True))
     list(begin(made, "whole", lambda: False))
     count = iter(range(100))
     list(begin(made, "parts", lambda: next(count) >= 2))
@@ -166,15 +166,15 @@ def test_a_session_holds_it(recipe: Make, separable: str) -> None:
     whole, parts = ({} | factors_at(s)[1] for s in map(sessions.open_, ("whole", "parts")))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     with sessions.open_("whole") as session:
-        drawn = prepare(replace(made, adapter=replace(made.adapter, readout=False))).engine.adapter.frozen
+        drawn = prepare(replace(made, adapter=replace(made.adapter, linear_probe=False))).engine.adapter.frozen
         moved = [name for name, value in drawn.items() if not torch.equal(value, whole[name])]
         assert moved and all(f"frozen.{name}" in session.newest()[0].tensors() for name in moved)
 
 
 def test_off_when_asked(recipe: Make, separable: str) -> None:
-    """`adapter.readout` = false, or a space that trains A too, begins at the model as it is."""
+    """`adapter.linear_probe` = false, or a space that trains A too, begins at the model as it is."""
     off = recipe(data__path=separable)
-    lora = recipes.override(off, {"adapter.space": "lora", "adapter.readout": True})
+    lora = recipes.override(off, {"adapter.space": "lora", "adapter.linear_probe": True})
     assert not prepare(off).choices and not prepare(lora).choices
 
 

@@ -89,11 +89,11 @@ def measured(recipe: Recipe, steps: int = 2) -> tuple[list[list[float]], list[fl
 @pytest.mark.parametrize("kind", ["label", "completion"])
 @pytest.mark.parametrize("quant", ["float32", "int8"])
 def test_slots_do_not_change_the_losses(recipe: Make, folder: Callable[..., Path], quant: str, kind: str) -> None:
-    """Two points in one forward have the losses of two forwards, and a step with as many slots as points is one."""
+    """Two points in one forward have the losses of two forwards, and a step with as many copies as points is one."""
     data = str(folder(kind))
     one, two, four = (
-        measured(recipe(data__path=data, model__quant=quant, train__slots=slots, train__queries=queries))
-        for slots, queries in ((1, 2), (2, 2), (4, 2))
+        measured(recipe(data__path=data, model__quant=quant, train__copies=copies, train__queries=queries))
+        for copies, queries in ((1, 2), (2, 2), (4, 2))
     )
     assert [m[2] for m in (one, two, four)] == [8, 4, 2]  # two steps of four points
     for other in (two, four):
@@ -145,7 +145,7 @@ def test_a_step_moves_theta_by_the_estimate(recipe: Make) -> None:
     moved = run.space.theta - before
     plus, minus = estimate.losses.tolist()
     torch.testing.assert_close(moved, -0.02 * (plus - minus) / 0.02 * z, rtol=1e-5, atol=1e-7)
-    again = prepare(recipe(data__path=run.recipe.data.path, train__slots=1, train__seed=5))
+    again = prepare(recipe(data__path=run.recipe.data.path, train__copies=1, train__seed=5))
     rows = [again.examples["train"][i] for i in run.order.batch_at(3)]
     with torch.inference_mode():
         losses = again.engine.bind(rows)([Combo(((0.01, Noise(Key(5, 3))),)), Combo(((-0.01, Noise(Key(5, 3))),))])
@@ -597,10 +597,10 @@ def test_cut_rows_are_warned_of(recipe: Make, folder: Callable[..., Path]) -> No
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("quant", ["int8", "nf4", "bf16"])
-@pytest.mark.parametrize("slots", [1, 2])
-def test_a_gpu_trains_resumes_and_scores(recipe: Make, quant: str, slots: int) -> None:
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_gpu_trains_resumes_and_scores(recipe: Make, quant: str, copies: int) -> None:
     """On CUDA a run in each format finishes, a stopped one resumes to the same bits, and theta replays there."""
-    chosen = recipe(model__device="cuda", model__quant=quant, train__slots=slots, train__steps=8)
+    chosen = recipe(model__device="cuda", model__quant=quant, train__copies=copies, train__steps=8)
     straight = run_all(chosen, "straight")
     assert straight[-1].reason == "done"
     assert all(math.isfinite(e.loss) and not e.skipped for e in only(straight, StepDone))

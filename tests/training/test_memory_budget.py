@@ -59,7 +59,7 @@ def needs(recipe: Recipe) -> int:
 @pytest.mark.usefixtures("small")
 def test_a_budget_decides_how_much_goes_into_a_forward(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows and points a forward are as many as fit, those that were asked for stay, and less is refused unloaded."""
-    whole, least = needs(recipe()), needs(recipe(train__microbatch=1, train__slots=1))
+    whole, least = needs(recipe()), needs(recipe(train__microbatch=1, train__copies=1))
     assert least < whole
     middle = (whole + least) / 2 / GIB
     made = prepare(recipe(train__vram_gib=middle)).recipe.train
@@ -78,7 +78,7 @@ def test_a_budget_decides_how_much_goes_into_a_forward(recipe: Make, monkeypatch
 @pytest.mark.usefixtures("small")
 def test_another_format_is_offered(recipe: Make) -> None:
     """Where only fewer bits fit, the hint says which."""
-    int8 = needs(recipe(model__quant="int8", train__microbatch=1, train__slots=1))
+    int8 = needs(recipe(model__quant="int8", train__microbatch=1, train__copies=1))
     with pytest.raises(DoesNotFit, match="float32") as refused:
         prepare(recipe(train__vram_gib=int8 * 1.001 / GIB))
     assert "--quant int8" in refused.value.hint or "--quant nf4" in refused.value.hint

@@ -252,9 +252,9 @@ def test_a_run_that_spills_shrinks(recipe: Make, monkeypatch: pytest.MonkeyPatch
 
 def test_layouts_go_down_to_one_of_each() -> None:
     """Ever less at a time, rows first, down to one row and one point; per-example has one row a point as it is."""
-    changes = {"train.batch": 10, "train.slots": 8}
+    changes = {"train.batch": 10, "train.copies": 8}
     recipe = recipes.resolve(recipes.override(Recipe(), changes))
-    found = [(r.train.microbatch, r.train.slots) for r in layouts(recipe)]
+    found = [(r.train.microbatch, r.train.copies) for r in layouts(recipe)]
     assert found == [(10, 8), (5, 8), (3, 8), (2, 8), (1, 8), (1, 4), (1, 2), (1, 1)]
     each = recipes.resolve(recipes.override(Recipe(), {"method.name": "grzo", "train.batch": 4}))
-    assert [r.train.slots for r in layouts(each)] == [8, 4, 2, 1] and smaller([*layouts(each)][-1]) is None
+    assert [r.train.copies for r in layouts(each)] == [8, 4, 2, 1] and smaller([*layouts(each)][-1]) is None

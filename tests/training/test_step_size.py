@@ -109,6 +109,6 @@ def test_a_run_with_a_readout_is_careful(recipe: Callable[..., Recipe], separabl
     found = Found(1e-2, 1.0, 0.1, 0.03)
     assert found.careful().length(100, "linear") == pytest.approx(found.length(100, "linear") / 10)
     made = recipe(data__path=separable, method__name="mezo-rms")
-    made = replace(made, adapter=replace(made.adapter, readout=True), train=replace(made.train, lr=0.0))
+    made = replace(made, adapter=replace(made.adapter, linear_probe=True), train=replace(made.train, lr=0.0))
     assert "0.0005 nats" in prepare(made).choices[-1]
-    assert "0.05 nats" in prepare(replace(made, adapter=replace(made.adapter, readout=False))).choices[-1]
+    assert "0.05 nats" in prepare(replace(made, adapter=replace(made.adapter, linear_probe=False))).choices[-1]

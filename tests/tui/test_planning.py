@@ -12,11 +12,12 @@ from zolite.tui.widgets.stack import widths
 
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
+from zolite.data.lengths import Rows
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
 from zolite.planner import plan as planner
 from zolite.planner.calibration import Correction
-from zolite.planner.memory import Rows, ledger, peak
+from zolite.planner.memory import ledger, peak
 
 CARD = machine.published("rtx-3060-12gb")
 SPEC = model_spec.of_catalogue("qwen3-0.6b")
@@ -30,7 +31,7 @@ def test_what_a_plan_costs_is_what_its_fields_cost() -> None:
     for each in planned.plans:
         r = each.recipe
         values = {"model.quant": r.model.quant, "adapter.space": r.adapter.space, "data.context": str(r.data.context)}
-        values |= {"train.microbatch": str(r.train.microbatch), "train.slots": "1" if r.train.slots == 1 else ""}
+        values |= {"train.microbatch": str(r.train.microbatch), "train.copies": "1" if r.train.copies == 1 else ""}
         recipe, wrong = planning.changed(Recipe(), values)
         cost = planning.priced(CARD, each.spec, recipe, ROWS, Correction())
         assert not wrong and (cost.peak_bytes, cost.total_seconds) == (each.peak_bytes, each.total_seconds)

@@ -141,7 +141,7 @@ class Bench:
             self.space.fill_([point])
             if not point.terms:
                 self.look()
-            x = self.space.slots[0] + shifts(groups, self.space.size)[i * groups // len(points)]
+            x = self.space.copies[0] + shifts(groups, self.space.size)[i * groups // len(points)]
             spoilt = self.spoilt.get(self.points)
             losses.append(self.loss(x).float() if spoilt is None else torch.tensor(spoilt))
             self.points += 1

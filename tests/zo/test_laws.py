@@ -274,7 +274,7 @@ def test_no_graph(case: str) -> None:
             taken = bench.step(step)
             made = [
                 bench.space.theta,
-                bench.space.slots,
+                bench.space.copies,
                 taken.estimate.coefs,
                 taken.losses,
                 read(taken.update, bench.space),
@@ -304,7 +304,7 @@ def live_bytes() -> int:
 @every_case
 @pytest.mark.usefixtures("frozen")
 def test_memory(case: str) -> None:
-    """A method holds what the planner was told beside theta and the slots, from its first moment and after steps."""
+    """A method holds what the planner was told beside theta and the copies, from its first moment and after steps."""
     Bench(CASES[case]).step(0)  # what these tests themselves keep
     before, bench = live_bytes(), Bench(CASES[case])
     promised = state_bytes(bench.recipe.method, BIG)

@@ -196,7 +196,7 @@ def test_aligned_diagnostic() -> None:
         losses = []
         for point in points:
             space.fill_([point])
-            parts = [block.of(space.slots[0]).double() for block in space.blocks]
+            parts = [block.of(space.copies[0]).double() for block in space.blocks]
             losses.append(model_double(parts[0], parts[1]))
         return torch.stack(losses).float()
 

@@ -1,4 +1,4 @@
-"""Claims about the trained numbers and the slots that forwards read."""
+"""Claims about the trained numbers and the copies that forwards read."""
 
 import math
 from random import Random
@@ -18,9 +18,9 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 NAMED = st.dictionaries(st.text(max_size=8), st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple), max_size=6)
 
 
-def space_of(dtype: torch.dtype, slots: int = 2) -> Space:
+def space_of(dtype: torch.dtype, copies: int = 2) -> Space:
     """A space whose theta is noise."""
-    space = make_space(SHAPES, slots, dtype, CPU)
+    space = make_space(SHAPES, copies, dtype, CPU)
     Noise(Key(5, 0, ("theta",))).add_to(space.theta, 1.0, space)
     return space
 
@@ -39,25 +39,25 @@ def test_order(shapes: dict[str, tuple[int, ...]], random: Random) -> None:
 
 @given(NAMED)
 def test_cover(shapes: dict[str, tuple[int, ...]]) -> None:
-    """Blocks cover the buffer, each number once, each block with its shape, in theta and in every slot."""
+    """Blocks cover the buffer, each number once, each block with its shape, in theta and in every copy."""
     space = make_space(shapes, 3, torch.float32, CPU)
     assert {b.name: b.shape for b in space.blocks} == shapes and len(space.blocks) == len(shapes)
     assert space.size == sum(map(math.prod, shapes.values()))
     for block in space.blocks:
         assert block.of(space.theta).shape == block.shape
-        assert block.of(space.slots).shape == (3, *block.shape)
+        assert block.of(space.copies).shape == (3, *block.shape)
         block.of(space.theta).add_(1)
-        block.of(space.slots).add_(1)
+        block.of(space.copies).add_(1)
     assert torch.equal(space.theta, torch.ones(space.size))
-    assert torch.equal(space.slots, torch.ones(3, space.size))
+    assert torch.equal(space.copies, torch.ones(3, space.size))
 
 
 def test_views() -> None:
-    """A block is a view: one slot's numbers are seen through it, and no other slot's."""
+    """A block is a view: one copy's numbers are seen through it, and no other copy's."""
     space = make_space(SHAPES, 2, torch.float32, CPU)
     (block,) = (b for b in space.blocks if b.name == "b")
-    block.of(space.slots)[1, 30, 6] = 7.0
-    assert int(space.slots.count_nonzero()) == 1 and float(space.slots[1, block.offset + 31 * 7 - 1]) == 7.0
+    block.of(space.copies)[1, 30, 6] = 7.0
+    assert int(space.copies.count_nonzero()) == 1 and float(space.copies[1, block.offset + 31 * 7 - 1]) == 7.0
 
 
 def test_scalar_block() -> None:
@@ -68,37 +68,37 @@ def test_scalar_block() -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rounded_once(dtype: torch.dtype) -> None:
-    """A slot is theta + point, summed in float32 and rounded once; the origin's slot is theta, rounded."""
+    """A copy is theta + point, summed in float32 and rounded once; the origin's copy is theta, rounded."""
     space = space_of(dtype, 3)
     space.fill_([*points(), Combo()])
-    for slot, point in zip(space.slots, points(), strict=False):
+    for copy, point in zip(space.copies, points(), strict=False):
         offset = torch.zeros(space.size)
         point.add_to(offset, 1.0, space)
-        assert torch.equal(slot, (space.theta + offset).to(dtype))
-    assert torch.equal(space.slots[2], space.theta.to(dtype))
+        assert torch.equal(copy, (space.theta + offset).to(dtype))
+    assert torch.equal(space.copies[2], space.theta.to(dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_drift(dtype: torch.dtype) -> None:
-    """After a thousand fills theta has not moved by a bit, and a point fills its slot as it did the first time."""
+    """After a thousand fills theta has not moved by a bit, and a point fills its copy as it did the first time."""
     space = space_of(dtype)
-    addresses, theta = (space.theta.data_ptr(), space.slots.data_ptr()), space.theta.clone()
+    addresses, theta = (space.theta.data_ptr(), space.copies.data_ptr()), space.theta.clone()
     space.fill_(points())
-    first = space.slots.clone()
+    first = space.copies.clone()
     for i in range(1, 1000):
         space.fill_(points(i % 3))
-        assert i % 3 or torch.equal(space.slots, first)
+        assert i % 3 or torch.equal(space.copies, first)
     assert torch.equal(space.theta.view(torch.int32), theta.view(torch.int32))
-    assert addresses == (space.theta.data_ptr(), space.slots.data_ptr())
+    assert addresses == (space.theta.data_ptr(), space.copies.data_ptr())
 
 
 def test_fewer_points() -> None:
-    """Fewer points than slots leave the rest as they were."""
+    """Fewer points than copies leave the rest as they were."""
     space = space_of(torch.float32)
     space.fill_(points())
-    before = space.slots.clone()
+    before = space.copies.clone()
     space.fill_([Combo()])
-    assert torch.equal(space.slots[0], space.theta) and torch.equal(space.slots[1], before[1])
+    assert torch.equal(space.copies[0], space.theta) and torch.equal(space.copies[1], before[1])
 
 
 def test_combo() -> None:
@@ -119,7 +119,7 @@ def test_add() -> None:
     update = Combo(((-0.5, Noise(Key(1, 1))), (torch.tensor(0.25), Noise(Key(1, 2)))))
     update.add_to(offset, 1.0, space)
     space.add_(update)
-    assert space.theta.data_ptr() == address and not space.slots.any()
+    assert space.theta.data_ptr() == address and not space.copies.any()
     torch.testing.assert_close(space.theta, expected + offset, rtol=0, atol=1e-6)
     assert not torch.equal(space.theta, expected)
     space.add_(update.scaled(-1.0))

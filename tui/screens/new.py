@@ -20,9 +20,9 @@ from zolite.common.errors import ZoliteError
 from zolite.common.text import human_bytes, human_seconds
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
+from zolite.data.lengths import Rows as Lengths
 from zolite.planner.calibration import Correction, so_far
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import Rows as Lengths
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import Plan, Planning, Rejected, layouts
 from zolite.planner.qlora import needed
@@ -395,7 +395,7 @@ class NewScreen(Screen[None]):
             "rank": str(r.adapter.rank),
             "method": r.method.name,
             "batch": str(t.batch),
-            "at once": f"{t.microbatch} rows" + (", 1 point" if t.slots == 1 else ""),
+            "at once": f"{t.microbatch} rows" + (", 1 point" if t.copies == 1 else ""),
             "context": str(r.data.context),
             "peak": human_bytes(each.peak_bytes),
             "a step": pace(step),
@@ -415,8 +415,8 @@ class NewScreen(Screen[None]):
         self.choice = choice
         r = choice.recipe
         halved = "" if r.train.microbatch == r.train.batch else str(r.train.microbatch)
-        slots = "1" if r.train.slots == 1 else ""
-        self.form.put({"model.quant": r.model.quant, "train.microbatch": halved, "train.slots": slots})
+        copies = "1" if r.train.copies == 1 else ""
+        self.form.put({"model.quant": r.model.quant, "train.microbatch": halved, "train.copies": copies})
 
     def reprice(self) -> None:
         """What the fields as they are would take. Milliseconds: it runs at every key."""
@@ -444,7 +444,7 @@ class NewScreen(Screen[None]):
         for layout in layouts(recipes.resolve(cost.recipe, rows.labels)):
             if planning.priced(hardware, spec, layout, rows, self.correction).fits:
                 return f"a microbatch of {layout.train.microbatch} fits" + (
-                    " with slots 1" if layout.train.slots == 1 else ""
+                    " with copies 1" if layout.train.copies == 1 else ""
                 )
         return "no microbatch is small enough: take other weights, a shorter context or a smaller model"
 

@@ -25,7 +25,7 @@ MAIN = {
     "train.lr": "rate",
     "train.eps": "epsilon",
     "train.seed": "seed",
-    "train.slots": "points",
+    "train.copies": "points",
 }
 ELSEWHERE = ("model.name", "data.path", "data.template")  # the other tabs have them
 CHOICES: Mapping[str, Sequence[str]] = {

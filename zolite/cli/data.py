@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from zolite.cli.process import Json
 from zolite.common.errors import UsageError, listed
+from zolite.common.paths import paths
 from zolite.config.recipe import DataPart
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def check(
     """Kind, lengths, problems with their lines, and the first rows as the model will read them; loads no weights."""
     from zolite.data.preview import report
 
-    found = report(path.expanduser(), template.replace("\\n", "\n"), model)
+    found = report(path.expanduser(), template.replace("\\n", "\n"), model, _tokenizer(model) if model else None)
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
     elif found.problems:
@@ -46,6 +47,12 @@ def check(
         for line in told(found):
             Console().print(line, soft_wrap=True)
     raise typer.Exit(UsageError.exit_code if found.problems else 0)
+
+
+def _tokenizer(model: str) -> Any:
+    from zolite.model.load import resolve, tokenizer
+
+    return tokenizer(resolve(model), paths()["cache"])
 
 
 def told(found: "Report") -> Iterator[Text]:

@@ -52,7 +52,7 @@ def plans(planning: Planning) -> Table:
 
 def _at_once(each: Plan) -> str:
     """Rows and points of a forward."""
-    return f"{each.recipe.train.microbatch} × {each.recipe.train.slots}"
+    return f"{each.recipe.train.microbatch} × {each.recipe.train.copies}"
 
 
 def ledger(best: Plan) -> Table:

@@ -9,7 +9,7 @@ from typing import Any
 # which is a hundred times as large: it then takes the same share of a step.
 STEP_SIZES = {"lora": (3e-4, 1e-2), "lora-b": (3e-3, 1e-2), "lora-core": (2e-5, 1e-3)}
 
-MOST_SLOTS = 8  # by default: each is another copy of the adapter, and as many rows more in a forward
+MOST_COPIES = 8  # by default: each is another copy of the adapter, and as many rows more in a forward
 INNERMOST = ("normal", "signs", "low-rank", "subspace", "aligned", "activation")
 FROM_THE_MODEL = ("activation",)  # samplers that look at more than losses, so that a journal does not say it all
 AROUND = ("guided", "greedy", "learned")  # samplers of another sampler's directions

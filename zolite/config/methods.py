@@ -1,7 +1,7 @@
 """The table of methods: each a sampler × estimator × rule, with what it costs. Plain data; core/build.py makes them.
 
 Shapes are those of a space's blocks by name: matrices (m, n) and vectors; n numbers in all. State is what is held from
-step to step beside theta and the slots, in bytes.
+step to step beside theta and the copies, in bytes.
 """
 
 import math
@@ -167,7 +167,7 @@ def forwards_per_step(m: MethodPart, train: TrainPart) -> float:
 
 
 def state_bytes(m: MethodPart, shapes: Shapes) -> int:
-    """Bytes held from step to step beside theta and the slots."""
+    """Bytes held from step to step beside theta and the copies."""
     return sum(piece.state(m, shapes) for piece in pieces(m))
 
 

@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 
 from zolite.common.errors import UsageError, listed
 from zolite.config import composition
-from zolite.config.composition import MOST_SLOTS, ROWS, MethodPart, at_once, composed, queries_of, step_sizes
+from zolite.config.composition import MOST_COPIES, ROWS, MethodPart, at_once, composed, queries_of, step_sizes
 
 SPACES = ("lora", "lora-b", "lora-core")
 RANKS = {"lora": 8, "lora-b": 8, "lora-core": 32}  # where the recipe leaves it open; a core costs r², not r (in + out)
@@ -40,15 +40,15 @@ class ModelPart:
 @dataclass(frozen=True)
 class AdapterPart:
     space: str = ""
-    """what is trained: lora (A, B), lora-b (B) or lora-core (between frames); empty: lora-b for labels, else lora"""
+    """what is trained: lora (A, B), lora-b (B) or lora-core (between bases); empty: lora-b for labels, else lora"""
     rank: int = 0
     """rank of the adapter; 0 takes the space's own: 8 or one less than there are labels, lora-core's is 32"""
     alpha: float = 16.0
     """the adapter's product is scaled by alpha / rank"""
     targets: tuple[str, ...] = ()
     """names of the linear layers that get an adapter; empty for all of them"""
-    readout: bool = True
-    """where rows have labels, begin with what linear readouts of the layers' features already know"""
+    linear_probe: bool = True
+    """where rows have labels, begin with what linear probes of the layers' features already know"""
     start: str = ""
     """folder of an adapter to go on from, as peft writes it; read once, when a session begins"""
 
@@ -71,7 +71,7 @@ class TrainPart:
     """rows a step"""
     microbatch: int = 0
     """rows a forward; 0 takes the whole batch at once"""
-    slots: int = 0
+    copies: int = 0
     """points measured in one forward; 0 takes as many as the method wants, at most 8; 1 measures one after the other"""
     queries: int = 0
     """directions a step; 0 takes the method's own, mostly 1"""
@@ -106,6 +106,10 @@ class Recipe:
     train: TrainPart = field(default_factory=TrainPart)
 
 
+RENAMED = {"train.slots": "train.copies", "adapter.readout": "adapter.linear_probe"}
+"""Settings by the names that they had before; sessions and recipe files of old may hold them."""
+
+
 def from_dict(values: dict[str, Any]) -> Recipe:
     """Nested tables, as in a recipe file, to a checked Recipe."""
     return override(Recipe(), {f"{part}.{key}": value for part, key, value in _leaves(values)})
@@ -135,8 +139,8 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     parts = {part.name: getattr(recipe, part.name) for part in dataclasses.fields(Recipe)}
     if "method.name" in changes and parts["method"].name in ROWS and composed(parts["method"]) == parts["method"]:
         parts["method"] = MethodPart()  # what another name had decided, and what follows from it
-        parts["train"] = dataclasses.replace(parts["train"], queries=0, slots=0, lr=0.0, eps=0.0)
-    for path, value in changes.items():
+        parts["train"] = dataclasses.replace(parts["train"], queries=0, copies=0, lr=0.0, eps=0.0)
+    for path, value in ((RENAMED.get(path, path), value) for path, value in changes.items()):
         part, _, key = path.partition(".")
         if part not in parts or key not in _types(parts[part]):
             problems.append(f"{path.rstrip('.')}: no such setting{_nearest(path.rstrip('.'), parts)}")
@@ -166,7 +170,7 @@ def check(recipe: Recipe) -> list[str]:
         (t.steps >= 1, f"train.steps is {t.steps}, below 1"),
         (t.batch >= 1, f"train.batch is {t.batch}, below 1"),
         (0 <= t.microbatch <= t.batch, f"train.microbatch is {t.microbatch}, not 0 to train.batch ({t.batch})"),
-        (0 <= t.slots <= 64, f"train.slots is {t.slots}, not 0 to 64"),
+        (0 <= t.copies <= 64, f"train.copies is {t.copies}, not 0 to 64"),
         (0 <= t.queries <= 256, f"train.queries is {t.queries}, not 0 to 256"),
         (t.lr >= 0, f"train.lr is {t.lr:g}, below 0"),
         (t.eps >= 0, f"train.eps is {t.eps:g}, below 0"),
@@ -195,7 +199,7 @@ def resolve(recipe: Recipe, labels: int = 0) -> Recipe:
         lr=t.lr or lr,
         eps=t.eps or eps,
         microbatch=t.microbatch or t.batch,
-        slots=t.slots or min(MOST_SLOTS, at_once(method, t.queries, t.batch)),
+        copies=t.copies or min(MOST_COPIES, at_once(method, t.queries, t.batch)),
         eval_every=every,
         eval_rows=rows,
         save_every=t.save_every or tenth,
@@ -205,22 +209,22 @@ def resolve(recipe: Recipe, labels: int = 0) -> Recipe:
 
 
 def space_for(labels: int) -> str:
-    """What learned most from as many forwards: a readout where there are labels, A and B elsewhere (docs/log.md)."""
+    """What learned most from as many forwards: a probe where there are labels, A and B elsewhere (docs/log.md)."""
     return "lora-b" if labels else "lora"
 
 
 def rank_for(space: str, labels: int) -> int:
-    """The space's own, or what a readout of so many labels takes where that is more."""
+    """The space's own, or what a linear probe of so many labels takes where that is more."""
     return max(RANKS[space], min(labels - 1, MOST_RANK)) if space == "lora-b" else RANKS[space]
 
 
 def reasons(given: Recipe, filled: Recipe, labels: int) -> tuple[str, ...]:
     """What was left open and is no measurement's to say, in words."""
     space, rank, t = filled.adapter.space, filled.adapter.rank, filled.train
-    why = f"a readout of {labels} labels takes it" if rank > RANKS[space] else f"what {space} usually takes"
+    why = f"a linear probe of {labels} labels takes it" if rank > RANKS[space] else f"what {space} usually takes"
     looks = looks_at(t.steps, t.eval_every)
     share = looks * t.eval_rows / (t.steps * t.batch * 2)
-    rows = "labels, which it can begin with a readout of" if labels else "no labels, and it learns those fastest"
+    rows = "labels, which it can begin with a linear probe of" if labels else "no labels, and it learns those fastest"
     known = (
         (given.adapter.space, f"space {space}: the rows have {rows}"),
         (given.adapter.rank, f"rank {rank}: {why}"),
@@ -248,9 +252,9 @@ def looks_at(steps: int, every: int) -> int:
     return 1 + -(-steps // every)
 
 
-def reads_out(part: AdapterPart) -> bool:
-    """Does a run on rows with labels begin with a readout? Where A is trained too, that makes it stiff."""
-    return part.readout and part.space == "lora-b" and not part.start
+def starts_with_probe(part: AdapterPart) -> bool:
+    """Does a run on rows with labels begin with a linear probe? Where A is trained too, that makes it stiff."""
+    return part.linear_probe and part.space == "lora-b" and not part.start
 
 
 def settings() -> list[tuple[str, str, Any, str]]:

@@ -2,16 +2,28 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from zolite.data import rows as tables
 from zolite.data.rows import Row
-from zolite.planner.memory import Rows
 
 LETTERS = 3.5  # of a token, about, in English
 MARKS = 8  # tokens that a template puts around a row or a message
 MOST_ROWS = 5000  # looked at, the longest first by letters
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of the data: tokens of the longest row, and how many of a row's positions predict something."""
+
+    tokens: int
+    positions: int
+    sequences: int = 1  # of a row: more where the labels of a row are texts that go different ways
+    lengths: int = 8  # how many different lengths batches are padded to, at most (data/batch.py: edges)
+    evaluated: bool = True
+    labels: int = 0  # where rows have labels, how many there are
 
 
 def survey(path: Path, template: str, folder: Path | None, longest: int) -> Rows:

@@ -2,7 +2,7 @@
 will read them with the tokens that are asked for, and every problem with its line.
 
     report(path, template)                  by letters, in a moment
-    report(path, template, model=NAME)      by that model's tokenizer
+    report(path, template, NAME, tokenizer) by that model's tokenizer
 """
 
 from collections import Counter
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zolite.common.errors import UsageError
-from zolite.common.paths import paths
 from zolite.data import rows as tables
 from zolite.data.encode import Example, answer_of, encode, prompt_of
 from zolite.data.lengths import counter
@@ -81,9 +80,8 @@ class _Read:
     shown: Shown | None
 
 
-def report(path: Path, template: str, model: str = "") -> Report:
-    """Everything about the rows at `path`; their problems are in it, not raised."""
-    coder = _tokenizer(model) if model else None
+def report(path: Path, template: str, model: str = "", coder: "PreTrainedTokenizerBase | None" = None) -> Report:
+    """Everything about the rows at `path`; their problems are in it, not raised. `coder`: the tokenizer of `model`."""
     try:
         dataset = tables.load(path, template)
         read = list(_by_tokens(dataset, template, coder) if coder else _by_letters(dataset, template))
@@ -154,13 +152,6 @@ def _pieces(kind: str, row: Row, template: str) -> Iterator[Piece]:
 
 
 # ---- by a model's tokenizer
-
-
-def _tokenizer(model: str) -> "PreTrainedTokenizerBase":
-    from zolite.model.load import resolve, tokenizer
-
-    found: PreTrainedTokenizerBase = tokenizer(resolve(model), paths()["cache"])
-    return found
 
 
 def _by_tokens(dataset: Dataset, template: str, coder: "PreTrainedTokenizerBase") -> Iterator[_Read]:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from zolite.config.recipe import Recipe
-from zolite.engine.bases import Frames, frames
+from zolite.engine.bases import Bases, bases
 from zolite.engine.noise_kernels import writer
 from zolite.model.load import Loaded, select
-from zolite.model.lora import Active, SlotLinear
+from zolite.model.lora import Active, PerturbedLinear
 from zolite.model.quant import activations, replace_
 from zolite.zo import rng as noise
 from zolite.zo.rng import TILE, Key
@@ -22,19 +22,19 @@ TRAINED = {"lora": ("a", "b"), "lora-b": ("b",), "lora-core": ("c",)}  # which f
 
 @dataclass(frozen=True)
 class Adapter:
-    """A model whose linear layers read the space's slots."""
+    """A model whose linear layers read the space's copies."""
 
     space: Space
     active: Active
     frozen: dict[str, Tensor]  # float32 factors that are not trained, by block name
-    layers: dict[str, SlotLinear]  # by full name
+    layers: dict[str, PerturbedLinear]  # by full name
     moved: set[str]  # frozen factors that are no longer as the seed draws them
-    frames: Frames | None = None  # what cores stand between
+    bases: Bases | None = None  # what cores stand between
 
     def factors(self, theta: Tensor) -> dict[str, Tensor]:
         """Every factor by block name ("model.layers.0.….a"), float32, at the given theta (n,)."""
         trained = {b.name: b.of(theta) for b in self.space.blocks}
-        return self.frames.factors(trained) if self.frames else trained | self.frozen
+        return self.bases.factors(trained) if self.bases else trained | self.frozen
 
     @property
     def given(self) -> dict[str, Tensor]:
@@ -55,11 +55,11 @@ def attach(loaded: Loaded, recipe: Recipe) -> Adapter:
     """Wrap the chosen linear layers. A starts uniform in ±1/√in as LoRA's Kaiming start does, B and cores at zero."""
     model, part = loaded.model, recipe.adapter
     names = select(model, part.targets)
-    found = frames(loaded, names, recipe) if part.space == "lora-core" else None
+    found = bases(loaded, names, recipe) if part.space == "lora-core" else None
     every = {f"{n}.{f}": shape for n in names for f, shape in shapes(model.get_submodule(n), part.rank).items()}
     trained = {name: shape for name, shape in every.items() if name[-1] in TRAINED[part.space]}
     dtype = activations(recipe.model.quant, loaded.device)
-    space = make_space(trained, recipe.train.slots, dtype, loaded.device, writer=writer(loaded.device))
+    space = make_space(trained, recipe.train.copies, dtype, loaded.device, writer=writer(loaded.device))
     drawn = [name for name in every if name.endswith(".a")] if found is None else []
     starts = {name: start(recipe.train.seed, name, every[name], loaded.device) for name in drawn}
     blocks = {b.name: b for b in space.blocks}
@@ -82,15 +82,17 @@ def watch(model: Any, places: dict[str, Tensor]) -> None:
 def _wrap(model: Any, name: str, adapter: Adapter, blocks: dict[str, Block], scale: float, dtype: torch.dtype) -> None:
     def factor(which: str) -> Tensor:
         full = f"{name}.{which}"
-        return blocks[full].of(adapter.space.slots) if full in blocks else adapter.frozen[full].to(dtype)
+        return blocks[full].of(adapter.space.copies) if full in blocks else adapter.frozen[full].to(dtype)
 
-    base, active, slots = model.get_submodule(name), adapter.active, adapter.space.slots
-    if adapter.frames is None:
-        layer = SlotLinear(base, factor("a"), factor("b"), scale, active)
+    base, active, copies = model.get_submodule(name), adapter.active, adapter.space.copies
+    if adapter.bases is None:
+        layer = PerturbedLinear(base, factor("a"), factor("b"), scale, active)
     else:
-        frame = adapter.frames.layers[name]
-        u, v = (t.to(slots.device, dtype) for t in (frame.u, frame.v))
-        layer = SlotLinear(base, v, u.expand(len(slots), *u.shape), scale * float(frame.unit), active, factor("c"))
+        basis = adapter.bases.layers[name]
+        u, v = (t.to(copies.device, dtype) for t in (basis.u, basis.v))
+        layer = PerturbedLinear(
+            base, v, u.expand(len(copies), *u.shape), scale * float(basis.unit), active, factor("c")
+        )
     adapter.layers[name] = layer
     replace_(model, name, layer)
 

@@ -1,6 +1,6 @@
-"""The frames of space lora-core: the main directions of every adapted weight, found once and kept in the cache.
+"""The frozen bases of space lora-core: the main directions of every adapted weight, found once and kept in the cache.
 
-    found = frames(loaded, names, recipe)      of a model that is there
+    found = bases(loaded, names, recipe)      of a model that is there
     found = recorded(session, names)           of a session, as a rule without its model
 
 ΔW = scale · unit · U C V. C (r, r) is what a run trains; all points share U (out, r) and V (r, in), orthonormal:
@@ -9,9 +9,9 @@ over √r: C = 1 then adds as much as the weight itself has, whatever a layer's 
 the same relative change everywhere. No spectrum is spread over C: its r² coordinates are to be equally long, for
 isotropic directions would hardly look along the short ones.
 
-A gradient is made of inputs and of what flows back through the outputs, so frames of activations hold much of it; the
-weight's own first singular vectors, the obvious choice, hold less of it than random frames do (docs/log.md). The tokens
-are TOKENS random ones: frames then belong to the model alone, not to anybody's rows, and are found again without them.
+A gradient is made of inputs and of what flows back through the outputs, so bases of activations hold much of it; the
+weight's own first singular vectors, the obvious choice, hold less of it than random bases do (docs/log.md). The tokens
+are TOKENS random ones: bases then belong to the model alone, not to anybody's rows, and are found again without them.
 A sequence's first token is left out, since attention parks there what means nothing (arXiv 2309.17453).
 
 Directions come from a randomised SVD (Halko, Martinsson and Tropp 2011, arXiv 0909.4061) of each layer's activations as
@@ -52,7 +52,7 @@ OVERSAMPLED, ROUNDS = 8, 2  # columns more than asked for, and power iterations
 
 
 @dataclass(frozen=True)
-class Frame:
+class Basis:
     """Of one layer, on the CPU."""
 
     u: Tensor  # (out, r) float16, orthonormal columns
@@ -61,8 +61,8 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Frames:
-    layers: dict[str, Frame]  # by the layer's full name
+class Bases:
+    layers: dict[str, Basis]  # by the layer's full name
     rank: int
     device: str  # that they were found on
     digest: str  # sha256 of all their bytes
@@ -80,67 +80,67 @@ class Frames:
         made = {}
         for name, core in cores.items():
             layer = name.rpartition(".")[0]
-            frame, missing = self.layers[layer], self.rank - len(core)
-            a, b = frame.v.to(core), frame.u.to(core) @ core * float(frame.unit)
+            basis, missing = self.layers[layer], self.rank - len(core)
+            a, b = basis.v.to(core), basis.u.to(core) @ core * float(basis.unit)
             made[f"{layer}.a"], made[f"{layer}.b"] = pad(a, (0, 0, 0, missing)), pad(b, (0, missing))
         return made
 
 
-def frames(loaded: models.Loaded, names: Iterable[str], recipe: Recipe) -> Frames:
+def bases(loaded: models.Loaded, names: Iterable[str], recipe: Recipe) -> Bases:
     """From the cache, or found now and put there. The model must not carry adapters yet."""
     ordered, rank = sorted(names), recipe.adapter.rank
     file = place(loaded.fingerprint, recipe, ordered)
     if (kept := read(file)) is not None:
         return kept
     layers = find(loaded, ordered, rank)
-    made = Frames(layers, rank, device_memory.device_name(loaded.device), digest(layers))
+    made = Bases(layers, rank, device_memory.device_name(loaded.device), digest(layers))
     data = save(_tensors(layers), {"about": json.dumps({**made.facts, "rank": rank})})
-    with files.saving("the frames", file, len(data)):
+    with files.saving("the frozen bases", file, len(data)):
         file.parent.mkdir(parents=True, exist_ok=True)
         files.replace(file, data)
     return made
 
 
-def recorded(session: Session, names: Iterable[str]) -> Frames:
+def recorded(session: Session, names: Iterable[str]) -> Bases:
     """Those that a session was trained with: from the cache, or found again in its model's weights."""
     recipe, known, ordered = session.recipe, session.facts["model"], sorted(names)
     found = read(place(known, recipe, ordered))
     if found is None:
         source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
-        found = frames(models.load(source, recipe.model.quant, device, paths()["cache"]), ordered, recipe)
+        found = bases(models.load(source, recipe.model.quant, device, paths()["cache"]), ordered, recipe)
     ensure_same(session, found)
     return found
 
 
-def ensure_same(session: Session, found: Frames | None) -> None:
-    """A session's cores mean nothing between other frames."""
+def ensure_same(session: Session, found: Bases | None) -> None:
+    """A session's cores mean nothing between other frozen bases."""
     noted = session.facts.get("frames")
     if found is None or noted == found.facts or (noted or {}).get("digest") == found.digest:
         return
     was = f"{noted['digest'][:16]}, found on {noted['device']}" if noted else "none"
     raise ZoliteError(
-        f"session {session.name} was trained between other frames: they were {was}; "
+        f"session {session.name} was trained between other frozen bases: they were {was}; "
         f"now they are {found.digest[:16]}, found on {found.device}",
-        f"go on where it was trained, or copy {paths()['cache'] / 'frames'} from there: another device, or another "
+        f"go on where it was trained, or copy {paths()['cache'] / 'bases'} from there: another device, or another "
         "version of torch, rounds them differently",
     )
 
 
 def place(fingerprint: str, recipe: Recipe, names: list[str]) -> Path:
-    """The file of the cache that such frames are in."""
+    """The file of the cache that such frozen bases are in."""
     key = json.dumps([FORMAT, fingerprint, recipe.model.quant, recipe.adapter.rank, names])
     return paths()["cache"] / "frames" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 
 
 @torch.no_grad()
-def find(loaded: models.Loaded, names: Sequence[str], rank: int) -> dict[str, Frame]:
+def find(loaded: models.Loaded, names: Sequence[str], rank: int) -> dict[str, Basis]:
     """Of every layer, in one forward; where that says too little of one, between its weight's own directions."""
-    layers: dict[str, Frame] = {}
+    layers: dict[str, Basis] = {}
 
     def hook(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         x, y = varying(inputs[0]), varying(output)
         if len(x) >= rank and bool(x.isfinite().all() & y.isfinite().all()):
-            layers[name] = frame(weight_of(module), x, y, rank)
+            layers[name] = basis(weight_of(module), x, y, rank)
 
     modules = {name: loaded.model.get_submodule(name) for name in names}
     handles = [module.register_forward_hook(partial(hook, name)) for name, module in modules.items()]
@@ -153,7 +153,7 @@ def find(loaded: models.Loaded, names: Sequence[str], rank: int) -> dict[str, Fr
             handle.remove()
     for name in modules.keys() - layers.keys():
         weight = weight_of(modules[name])
-        layers[name] = frame(weight, weight, weight.mT, rank)
+        layers[name] = basis(weight, weight, weight.mT, rank)
     return layers
 
 
@@ -167,11 +167,11 @@ def varying(x: Tensor) -> Tensor:
     return rows - rows.mean(dim=0)
 
 
-def frame(weight: Tensor, inputs: Tensor, outputs: Tensor, rank: int) -> Frame:
+def basis(weight: Tensor, inputs: Tensor, outputs: Tensor, rank: int) -> Basis:
     """Between the main directions of a layer's outputs (rows, out) and inputs (rows, in); weight (out, in)."""
     r = min(rank, *weight.shape)
     u, v = (main(x, r).to(torch.float16).cpu() for x in (outputs, inputs))
-    return Frame(u.contiguous(), v.mT.contiguous(), (weight.norm() / r**0.5).cpu())
+    return Basis(u.contiguous(), v.mT.contiguous(), (weight.norm() / r**0.5).cpu())
 
 
 def main(x: Tensor, r: int) -> Tensor:
@@ -181,22 +181,22 @@ def main(x: Tensor, r: int) -> Tensor:
         return torch.svd_lowrank(x, min(r + OVERSAMPLED, *x.shape), ROUNDS)[2][:, :r]
 
 
-def read(file: Path) -> Frames | None:
+def read(file: Path) -> Bases | None:
     """A file of the cache; None where there is none, or not all that was written."""
     try:
         with safe_open(file, "pt") as opened:
             about: dict[str, Any] = json.loads(opened.metadata()["about"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
         names = {name.rpartition(".")[0] for name in tensors}
-        layers = {name: Frame(*(tensors[f"{name}.{part}"] for part in PARTS)) for name in names}
+        layers = {name: Basis(*(tensors[f"{name}.{part}"] for part in PARTS)) for name in names}
         if digest(layers) != about["digest"]:
             return None
-        return Frames(layers, about["rank"], about["device"], about["digest"])
+        return Bases(layers, about["rank"], about["device"], about["digest"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
 
 
-def digest(layers: Mapping[str, Frame]) -> str:
+def digest(layers: Mapping[str, Basis]) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(_tensors(layers).items()):
         found.update(f"{name} {tuple(tensor.shape)} ".encode())
@@ -204,5 +204,5 @@ def digest(layers: Mapping[str, Frame]) -> str:
     return found.hexdigest()
 
 
-def _tensors(layers: Mapping[str, Frame]) -> dict[str, Tensor]:
-    return {f"{name}.{part}": getattr(frame, part) for name, frame in layers.items() for part in PARTS}
+def _tensors(layers: Mapping[str, Basis]) -> dict[str, Tensor]:
+    return {f"{name}.{part}": getattr(basis, part) for name, basis in layers.items() for part in PARTS}

@@ -22,7 +22,7 @@ ORIGIN = (Combo(),)
 
 @dataclass(frozen=True)
 class Engine:
-    """Points are measured in waves of as many as there are slots, rows in microbatches; neither changes the result."""
+    """Points are measured in waves of as many as there are copies, rows in microbatches; neither changes the result."""
 
     loaded: Loaded
     adapter: Adapter
@@ -37,9 +37,9 @@ class Engine:
         decode = fused(loaded.model, adapter.active, longest)
         return cls(loaded, adapter, recipe.train.microbatch, decode)
 
-    def narrowed(self, microbatch: int, slots: int) -> "Engine":
+    def narrowed(self, microbatch: int, copies: int) -> "Engine":
         """The same engine with so many rows a forward, and no more points than it has room for."""
-        space = replace(self.adapter.space, slots=self.adapter.space.slots[:slots])
+        space = replace(self.adapter.space, copies=self.adapter.space.copies[:copies])
         return replace(self, microbatch=microbatch, adapter=replace(self.adapter, space=space))
 
     def bind(self, rows: Sequence[Example], step: int = 0, tokens: int | None = None) -> Objective:
@@ -75,14 +75,14 @@ class Engine:
         def objective(points: Sequence[Combo], groups: int = 1) -> Tensor:
             if groups != batches[0].layout.groups:
                 raise ValueError(f"a batch of {batches[0].layout.groups} groups was asked for {groups}")
-            cuts = waves(len(points), groups, len(self.adapter.space.slots))
+            cuts = waves(len(points), groups, len(self.adapter.space.copies))
             pairs = mirrored(points)  # all points of a call or none: losses that are compared are rounded alike
             return torch.cat([self.wave([b.part(some) for b in batches], points[cut], pairs) for some, cut in cuts])
 
         return objective
 
     def wave(self, batches: Sequence[Tokens], points: Sequence[Combo], pairs: bool) -> Tensor:
-        """The losses at no more points than there are slots, as many a group: (K,) float32."""
+        """The losses at no more points than there are copies, as many a group: (K,) float32."""
         self._fill(points)
         self.adapter.active.mirrored = pairs and mirrored(points)
         self.adapter.active.clean = len(points) == 1 and not points[0].terms
@@ -104,7 +104,7 @@ class Engine:
     def _fill(self, points: Sequence[Combo]) -> None:
         self.adapter.space.fill_(points)
         active = self.adapter.active
-        active.slots, active.mirrored, active.clean = len(points), False, False
+        active.copies, active.mirrored, active.clean = len(points), False, False
 
     @property
     def _decode(self) -> Decode:
@@ -115,18 +115,18 @@ class Engine:
         return Head.of(self.loaded.model)
 
 
-def waves(points: int, groups: int, slots: int) -> Iterator[tuple[slice, slice]]:
+def waves(points: int, groups: int, copies: int) -> Iterator[tuple[slice, slice]]:
     """(groups, points) of each forward: whole groups' points where those of one fit, else parts of one group's."""
     each, rest = divmod(points, groups)
     if rest or not each:
         raise ValueError(f"{points} points do not divide into {groups} groups")
-    if slots > 1 and each % 2 == 0:
-        slots -= slots % 2  # mirrored points stay together, whatever the plan's number of slots
-    whole = max(1, slots // each)
+    if copies > 1 and each % 2 == 0:
+        copies -= copies % 2  # mirrored points stay together, whatever the plan's number of copies
+    whole = max(1, copies // each)
     for first in range(0, groups, whole):
         last = min(first + whole, groups)
-        for start in range(first * each, last * each, slots):
-            yield slice(first, last), slice(start, min(start + slots, last * each))
+        for start in range(first * each, last * each, copies):
+            yield slice(first, last), slice(start, min(start + copies, last * each))
 
 
 def own_stream(device: torch.device) -> None:

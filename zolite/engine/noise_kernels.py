@@ -118,7 +118,7 @@ class TritonWriter:
     """
 
     def fill_(self, space: Space, points: Sequence[Combo]) -> bool:
-        return len(points) <= len(space.slots) and _write_(space.slots, space.theta, points)
+        return len(points) <= len(space.copies) and _write_(space.copies, space.theta, points)
 
     def add_(self, space: Space, update: Combo) -> bool:
         return _write_(space.theta[None], space.theta, [update])

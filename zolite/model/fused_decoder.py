@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zolite.model.lora import Active, SlotLinear
+from zolite.model.lora import Active, PerturbedLinear
 from zolite.model.quant import Int8Linear, is_linear, triton_kernels, weight16
 
 # The MLP's middle, at most. Weights that must be expanded once more for each piece get larger ones.
@@ -65,7 +65,7 @@ class Decoder:
     def __call__(self, ids: Tensor, where: Tensor) -> Tensor:
         paired = self.pairs and self.active.mirrored
         arithmetic: Arithmetic = Paired(self.kernels, self.stacks) if paired else Dense(self.kernels)
-        h = self.model.embed_tokens(ids).view(self.active.slots, -1, self.model.config.hidden_size)
+        h = self.model.embed_tokens(ids).view(self.active.copies, -1, self.model.config.hidden_size)
         for layer in self.model.layers:
             self._attend(h, layer, arithmetic, ids.shape[1])
             self._transform(h, layer, arithmetic)
@@ -190,7 +190,7 @@ class Paired:
 
     def _lows(self, x: Tensor | None, users: Sequence[nn.Module]) -> dict[nn.Module, Tensor]:
         """x Aᵀ for each user's adapter, in one product where their A's are stacked."""
-        adapted = [user for user in users if isinstance(user, SlotLinear)]
+        adapted = [user for user in users if isinstance(user, PerturbedLinear)]
         if x is None or not adapted:
             return {}
         if adapted[0] not in self.stacks:
@@ -211,9 +211,9 @@ class Paired:
         return out
 
 
-def parts(user: nn.Module) -> tuple[Any, SlotLinear | None]:
+def parts(user: nn.Module) -> tuple[Any, PerturbedLinear | None]:
     """A linear layer's frozen weights, and its adapter if it has one."""
-    return (user.base, user) if isinstance(user, SlotLinear) else (user, None)
+    return (user.base, user) if isinstance(user, PerturbedLinear) else (user, None)
 
 
 def even(total: int, count: int, unit: int) -> Iterator[slice]:
@@ -224,7 +224,7 @@ def even(total: int, count: int, unit: int) -> Iterator[slice]:
 
 
 def _adapted(users: Sequence[nn.Module]) -> bool:
-    return any(isinstance(user, SlotLinear) for user in users)
+    return any(isinstance(user, PerturbedLinear) for user in users)
 
 
 def _heads(user: nn.Module, attention: Any) -> tuple[int, int]:
@@ -265,7 +265,7 @@ def _stacks(decoder: Any) -> dict[nn.Module, Tensor]:
     for layer in decoder.layers:
         attention, mlp = layer.self_attn, layer.mlp
         for users in ((attention.q_proj, attention.k_proj, attention.v_proj), (mlp.gate_proj, mlp.up_proj)):
-            adapted = [user for user in users if isinstance(user, SlotLinear) and user.a.dim() == 2]
+            adapted = [user for user in users if isinstance(user, PerturbedLinear) and user.a.dim() == 2]
             if len(adapted) > 1:
                 stack = stacks[adapted[0]] = torch.cat([user.a for user in adapted])
                 for user, a in zip(adapted, torch.split(stack, [user.a.shape[0] for user in adapted]), strict=True):
@@ -333,14 +333,14 @@ def _agrees(made: Decoder, decoder: Any) -> bool:
 @torch.inference_mode()
 def _pairs_hold(made: Decoder) -> bool:
     """Can this model's activations be rounded to int8? A tenth off is usual; some have outliers that drown the rest."""
-    slots = [m.b.shape[0] for m in made.model.modules() if isinstance(m, SlotLinear)]
-    if min(slots, default=1) < 2:
+    copies = [m.b.shape[0] for m in made.model.modules() if isinstance(m, PerturbedLinear)]
+    if min(copies, default=1) < 2:
         return False  # two points never run together
     ids, where = _some_tokens(made)
     exact = made(ids, where)
-    made.active.slots, made.active.mirrored = 2, True
+    made.active.copies, made.active.mirrored = 2, True
     rounded = made(ids.repeat(2, 1), where)
-    made.active.slots, made.active.mirrored = 1, False
+    made.active.copies, made.active.mirrored = 1, False
     return _error(rounded, exact) < MOST_ROUNDED
 
 

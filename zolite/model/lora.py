@@ -1,4 +1,4 @@
-"""SlotLinear: the frozen base once for all points, one adapter a point.
+"""PerturbedLinear: the frozen base once for all points, one adapter a point.
 
 K points, B rows, T tokens, r rank, n trainable numbers.
 """
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 @dataclass
 class Active:
-    """What the next forward carries. One object, shared by every SlotLinear of a model."""
+    """What the next forward carries. One object, shared by every PerturbedLinear of a model."""
 
-    slots: int = 1
-    mirrored: bool = False  # slots 2i and 2i + 1 are θ + cd and θ − cd: what is measured is how they differ
-    clean: bool = False  # slot 0 is θ itself, and layers that are watched note their inputs
+    copies: int = 1
+    mirrored: bool = False  # copies 2i and 2i + 1 are θ + cd and θ − cd: what is measured is how they differ
+    clean: bool = False  # copy 0 is θ itself, and layers that are watched note their inputs
 
 
-class SlotLinear(nn.Module):
+class PerturbedLinear(nn.Module):
     """y_k = base(x)_k + s · (x_k Aₖᵀ) Bₖᵀ for K points in one batch (LoRA, arXiv 2106.09685).
 
     `a` is (K, r, in), or (r, in) where it is frozen; `b` is (K, out, r). With a core `c` (K, r, r) between them it is
-    (x_k Aᵀ) Cₖᵀ Bᵀ, and `b` one matrix seen K times. What is trained is a view of the slots' buffer, so filling the
-    slots is all it takes to move every layer.
+    (x_k Aᵀ) Cₖᵀ Bᵀ, and `b` one matrix seen K times. What is trained is a view of the copies' buffer, so filling the
+    copies is all it takes to move every layer.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class SlotLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (K·B, T, in) → (K·B, T, out)."""
-        k = self.active.slots
+        k = self.active.copies
         y: Tensor = self.base(x)
         low = self.low(x.reshape(k, -1, x.shape[-1]), 0)
         return torch.baddbmm(y.view(k, -1, y.shape[-1]), low, self.b[:k].mT, alpha=self.scale).view(y.shape)

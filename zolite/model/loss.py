@@ -3,7 +3,7 @@
 A batch is one packed buffer of integers, cut by a layout that says nothing of the rows but how much room they take: one
 copy to the device, and the same operations on the same addresses for every batch of a layout.
 
-K points, G groups of rows, m = K/G points a group (slot g·m + j holds point j of group g), and in every group S
+K points, G groups of rows, m = K/G points a group (copy g·m + j holds point j of group g), and in every group S
 sequences of T tokens, P positions that predict something, Q queries (one token of one candidate answer), R rows of C
 candidates, of at most W tokens; D width, V vocabulary.
 """

@@ -18,7 +18,7 @@ PIECE_BYTES, PIECE_BYTES_EXPANDED = 128 << 20, 256 << 20  # model/fused.py
 TILE_ROWS = 128  # STEP there
 CHUNK_NUMBERS, COLUMNS = 2**21, 256  # model/loss.py
 EVAL_TOKENS = 4096  # evaluate.py
-FRAME_TOKENS = (17, 64)  # engine/frames.py
+BASIS_TOKENS = (17, 64)  # engine/bases.py
 FLOAT = 4
 
 

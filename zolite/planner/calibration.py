@@ -16,10 +16,11 @@ import filelock
 from zolite.common import files
 from zolite.common.paths import paths
 from zolite.config.recipe import Recipe
+from zolite.data.lengths import Rows
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import Rows, allocated, ledger, mapped, ours
+from zolite.planner.memory import allocated, ledger, mapped, ours
 from zolite.planner.step_time import step_seconds
 
 FILE = "runs.json"

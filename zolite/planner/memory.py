@@ -16,7 +16,8 @@ from zolite.config import methods
 from zolite.config.architectures import Linear
 from zolite.config.composition import chain_of
 from zolite.config.recipe import Recipe
-from zolite.planner.activations import EVAL_TOKENS, FLOAT, FRAME_TOKENS, Forward, Model, Working, working
+from zolite.data.lengths import Rows
+from zolite.planner.activations import BASIS_TOKENS, EVAL_TOKENS, FLOAT, Forward, Model, Working, working
 from zolite.planner.hardware import Hardware
 from zolite.planner.model_spec import ModelSpec
 
@@ -67,18 +68,6 @@ class Line:
 
 
 Ledger = tuple[Line, ...]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What is known of the data: tokens of the longest row, and how many of a row's positions predict something."""
-
-    tokens: int
-    positions: int
-    sequences: int = 1  # of a row: more where the labels of a row are texts that go different ways
-    lengths: int = 8  # how many different lengths batches are padded to, at most (data/batch.py: edges)
-    evaluated: bool = True
-    labels: int = 0  # where rows have labels, how many there are
 
 
 def peak(lines: Iterable[Line]) -> int:
@@ -153,7 +142,7 @@ def weights(model: Model) -> list[Line]:
 
 
 def adapter(hardware: Hardware, model: Model, recipe: Recipe) -> list[Line]:
-    factors, slots, a = SPACES[recipe.adapter.space], recipe.train.slots, model.activation
+    factors, copies, a = SPACES[recipe.adapter.space], recipe.train.copies, model.activation
     trained = blocks(model.spec, recipe, factors.trained)
     n, frozen = _count(trained), _count(blocks(model.spec, recipe, factors.frozen))
     held = methods.state_bytes(recipe.method, trained)
@@ -161,7 +150,7 @@ def adapter(hardware: Hardware, model: Model, recipe: Recipe) -> list[Line]:
     still = f"{frozen:,} numbers in {8 * a} bits to multiply" + (f", in {8 * aside} to export" if aside else "")
     return [
         Line("theta", FLOAT * n, f"{n:,} trained numbers in float32"),
-        Line("slots", slots * n * a, f"{slots} copies of them in {8 * a} bits, one a point of a forward"),
+        Line("copies", copies * n * a, f"{copies} copies of them in {8 * a} bits, one a point of a forward"),
         Line("frozen factors", (a + aside) * frozen, still),
         Line("method", held, f"{recipe.method.name} keeps {methods.state_formula(recipe.method)} bytes"),
         Line("directions", _written_out(recipe) * n, "noise is made inside a kernel" if not _written_out(recipe) else
@@ -193,7 +182,7 @@ def _count(shapes: Mapping[str, Shape]) -> int:
 
 
 def _written_out(recipe: Recipe) -> int:
-    """Bytes a trained number while slots are filled, where engine/kernels.py cannot draw the directions itself."""
+    """Bytes a trained number while copies are filled, where engine/kernels.py cannot draw the directions itself."""
     inside = chain_of(recipe.method.sampler)[-1] in ("normal", "signs") and recipe.method.estimator != "curvature"
     return 0 if inside and "learned" not in recipe.method.sampler else 2 * FLOAT
 
@@ -226,7 +215,7 @@ def forwards(model: Model, recipe: Recipe, rows: Rows) -> tuple[Working, Working
 
 def step_forwards(recipe: Recipe, rows: Rows) -> list[Forward]:
     """A step's forwards of most points: pairs of points go together, candidates that a pool ranks do not."""
-    m, points = recipe.method, recipe.train.slots
+    m, points = recipe.method, recipe.train.copies
     at_once = 1 if m.estimator == "per-example" else recipe.train.microbatch
     mirrored = m.estimator in ("two-sided", "per-example") and points > 1
     sequences, positions = at_once * rows.sequences, at_once * rows.positions
@@ -250,22 +239,22 @@ def busy(step: Working, evaluation: Working) -> list[Line]:
 def load(hardware: Hardware, model: Model, fixed: Sequence[Line], step: Working, evaluation: Working) -> Line:
     """How far a load exceeds the run: it reads tensor by tensor, and quantizes each from a copy or two in 16 bits.
 
-    Frames are found in a forward of some tokens, layer by layer in float32.
+    Frozen bases are found in a forward of some tokens, layer by layer in float32.
     """
     largest = max(linear.inputs * linear.outputs for linear in model.spec.linears)
     copies = {"int8": 2 * model.activation + 1, "nf4": model.activation}.get(model.quant, 0) * largest
     if model.core:
-        copies = max(copies, framing(model))
+        copies = max(copies, basis_memory(model))
     if hardware.device == "cpu":
         copies += 2 * model.activation * model.spec.embedding  # a load of SmolLM2-135M took about so much
     more = max(0, copies - peak(fixed[4:]) - max(step.peak, evaluation.peak))
     return Line("load", more, f"before they are quantized layers take {human_bytes(copies)}, while nothing runs yet")
 
 
-def framing(model: Model) -> int:
-    """What it takes to find frames: a forward without adapters, a weight, and a layer's rows twice, for their mean."""
-    bare = working(replace(model, fused=False, adapted=frozenset()), Forward(1, *FRAME_TOKENS, 1))
-    rows = FRAME_TOKENS[0] * FRAME_TOKENS[1]
+def basis_memory(model: Model) -> int:
+    """What it takes to find bases: a forward without adapters, a weight, and a layer's rows twice, for their mean."""
+    bare = working(replace(model, fused=False, adapted=frozenset()), Forward(1, *BASIS_TOKENS, 1))
+    rows = BASIS_TOKENS[0] * BASIS_TOKENS[1]
     most = max(each.inputs * each.outputs + 2 * rows * (each.inputs + each.outputs) for each in model.spec.linears)
     return bare.peak + FLOAT * most
 

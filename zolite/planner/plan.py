@@ -20,12 +20,12 @@ from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.methods import METHODS
 from zolite.config.recipe import QUANTS, SPACES, DataPart, Recipe
-from zolite.data.lengths import survey
+from zolite.data.lengths import Rows, survey
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
 from zolite.planner.calibration import Correction, so_far
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import Ledger, Line, Rows, ledger, ours, peak
+from zolite.planner.memory import Ledger, Line, ledger, ours, peak
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.qlora import Backprop, compared, needed
 from zolite.planner.step_time import beside_seconds, step_seconds
@@ -152,7 +152,7 @@ def smaller(recipe: Recipe) -> Recipe | None:
     t = recipe.train
     if t.microbatch > 1 and recipe.method.estimator != "per-example":  # which has one row a point as it is
         return replace(recipe, train=replace(t, microbatch=-(-t.microbatch // 2)))
-    return replace(recipe, train=replace(t, slots=t.slots // 2)) if t.slots > 1 else None
+    return replace(recipe, train=replace(t, copies=t.copies // 2)) if t.copies > 1 else None
 
 
 def corrected(lines: Ledger, correction: Correction) -> Ledger:
@@ -303,5 +303,5 @@ def choice(spec: ModelSpec, recipe: Recipe) -> dict[str, Any]:
         "batch": t.batch,
         "microbatch": t.microbatch,
         "context": recipe.data.context,
-        "slots": t.slots,
+        "copies": t.copies,
     }

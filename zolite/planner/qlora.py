@@ -7,8 +7,9 @@ The 12 bytes a logit (float32 logits, their log-softmax and its gradient) are wh
 
 from dataclasses import dataclass
 
+from zolite.data.lengths import Rows
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import CODES, Rows
+from zolite.planner.memory import CODES
 from zolite.planner.model_spec import ModelSpec
 
 LOGIT_BYTES = 12

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from zolite.config import methods
 from zolite.config.architectures import Linear
-from zolite.config.recipe import Recipe, looks_at, reads_out
+from zolite.config.recipe import Recipe, looks_at, starts_with_probe
+from zolite.data.lengths import Rows
 from zolite.planner.activations import EVAL_TOKENS, Forward, Model, paired, pieces
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import Rows, laid_out, step_forwards, trained_numbers
+from zolite.planner.memory import laid_out, step_forwards, trained_numbers
 from zolite.planner.model_spec import ModelSpec
 
 PRODUCT = 0.92  # of the rate of a large product alone: power limit, and tiles that the last wave leaves idle
@@ -28,7 +29,7 @@ LAUNCH_CPU = 20e-6  # an operation of torch on a CPU
 ONCE = 40  # small kernels of a step outside its layers
 GENERIC = 26  # bytes a number that transformers' norms move, through float32; also what turning queries takes
 
-READOUT_SHARE = 0.4  # of a run's forwards that a start in closed form may take, if it takes more than one site
+PROBE_SHARE = 0.4  # of a run's forwards that a start in closed form may take, if it takes more than one site
 EAGER_KERNELS = 24  # small ones of a layer of transformers' decoder
 
 
@@ -58,20 +59,20 @@ def beside_seconds(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Ro
     each = max(1, EVAL_TOKENS // (rows.sequences * rows.tokens))
     once = _forward(hardware, model, Forward(1, each * rows.sequences, rows.tokens, each * rows.positions))
     looks = looks_at(t.steps, t.eval_every) * -(-t.eval_rows // each) if rows.evaluated else 0
-    start = readout_rows(recipe) if rows.labels and reads_out(recipe.adapter) else 0
+    start = linear_probe_rows(recipe) if rows.labels and starts_with_probe(recipe.adapter) else 0
     return (looks + start / each) * once
 
 
-def readout_rows(recipe: Recipe) -> int:
+def linear_probe_rows(recipe: Recipe) -> int:
     """As many rows as a start in closed form may read, if it takes more than one site: a share of the run's."""
     t = recipe.train
-    return int(READOUT_SHARE * t.steps * t.batch * methods.forwards_per_step(recipe.method, t))
+    return int(PROBE_SHARE * t.steps * t.batch * methods.forwards_per_step(recipe.method, t))
 
 
 def _around(hardware: Hardware, spec: ModelSpec, recipe: Recipe) -> float:
-    """Slots are filled, theta is moved."""
+    """Copies are filled, theta is moved."""
     n = trained_numbers(spec, recipe)
-    fill = Kernel(traffic=n * (4 + 2 * recipe.train.slots), share=ELEMENTWISE)
+    fill = Kernel(traffic=n * (4 + 2 * recipe.train.copies), share=ELEMENTWISE)
     move = Kernel(traffic=8 * n, share=ELEMENTWISE)
     return seconds(hardware, fill) + seconds(hardware, move) + ONCE * seconds(hardware, Kernel())
 

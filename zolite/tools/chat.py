@@ -4,7 +4,7 @@
         for said in talk.reply("Where is my parcel?"):
             ...                                  # Piece, Piece, …, and at last Answer
 
-The base model and the tuned one are two slots of one batch, so a token of both costs one forward. Of a session on rows
+The base model and the tuned one are two copies of one batch, so a token of both costs one forward. Of a session on rows
 with labels the answer is how likely the labels are.
 """
 
@@ -85,7 +85,7 @@ class _Side:
 
 @dataclass
 class Talk:
-    """A session's model with two slots: no adapter, and the adapter after `step`."""
+    """A session's model with two copies: no adapter, and the adapter after `step`."""
 
     session: Session
     recipe: Recipe
@@ -125,12 +125,12 @@ class Talk:
             yield Piece(side.name, side.text)
 
     def _continued(self, text: str, tokens: int, sides: tuple[_Side, _Side]) -> Iterator[Piece]:
-        """Both sides at once, in two slots of one batch."""
+        """Both sides at once, in two copies of one batch."""
         ids, ends, past = self._start(text), self._ends(), None
-        base, tuned = self.space.slots
+        base, tuned = self.space.copies
         base.zero_()  # with B at zero an adapter adds nothing
         tuned.copy_(self.space.theta)
-        self.engine.adapter.active.slots = 2
+        self.engine.adapter.active.copies = 2
         model = self.engine.loaded.model
         for _ in range(min(tokens, self._context() - ids.shape[1])):
             with _room(self.engine.loaded):
@@ -169,7 +169,7 @@ def open_(name: str, which: str = "last") -> Iterator[Talk]:
     """A session's model, loaded for talking."""
     with sessions.open_(name) as session:
         chosen(session, which)  # before a model is loaded in vain
-        changes = {"adapter.space": "lora", "adapter.start": "", "train.slots": 2}  # every factor is given, A's too
+        changes = {"adapter.space": "lora", "adapter.start": "", "train.copies": 2}  # every factor is given, A's too
         recipe = recipes.override(session.recipe, changes)
         source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
         tokenizer = models.tokenizer(source, paths()["cache"])

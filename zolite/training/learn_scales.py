@@ -178,7 +178,7 @@ def needs(model: Any, recipe: Recipe, device: torch.device, rows: Sequence[Examp
         "weights": int(numbers * form.bits / 8) + rest * item,
         "activations": layers * tokens * hidden * item + 2 * tokens * widths * item // layers + expanded,
         "logits": FLOAT * (logits + 3 * CHUNK_NUMBERS + 3 * layout.queries * hidden),
-        "adapter": n * (VECTORS * FLOAT + 2 * recipe.train.slots * item),
+        "adapter": n * (VECTORS * FLOAT + 2 * recipe.train.copies * item),
     }
 
 
@@ -218,7 +218,7 @@ class Gradients:
     """Losses and gradients of a model's adapter, by transformers' own decoder, which autograd follows."""
 
     engine: Engine
-    leaves: tuple[Tensor, ...]  # (K, …) each block's views of the slots, which its layer reads
+    leaves: tuple[Tensor, ...]  # (K, …) each block's views of the copies, which its layer reads
 
     @classmethod
     def of(cls, engine: Engine) -> "Gradients":
@@ -235,8 +235,8 @@ class Gradients:
     def __call__(self, batches: Sequence[Tokens], theta: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss and its gradient (n,) float32 over the microbatches of one batch."""
         adapter = self.engine.adapter
-        adapter.space.slots[0].copy_(theta)
-        adapter.active.slots, adapter.active.mirrored, adapter.active.clean = 1, False, False
+        adapter.space.copies[0].copy_(theta)
+        adapter.active.copies, adapter.active.mirrored, adapter.active.clean = 1, False, False
         total, gradient = theta.new_zeros(()), torch.zeros_like(theta)
         for batch in batches:
             loss, part = self._part(batch)
@@ -246,7 +246,7 @@ class Gradients:
 
     def _part(self, batch: Tokens) -> tuple[Tensor, Tensor]:
         model = self.engine.loaded.model
-        scale = LOSS_SCALE if self.engine.adapter.space.slots.dtype == torch.float16 else 1.0
+        scale = LOSS_SCALE if self.engine.adapter.space.copies.dtype == torch.float16 else 1.0
         with torch.enable_grad():
             loss = (loss_sums(generic(model), Logits.of(model), batch, 1) / batch.weight).sum()
             parts = torch.autograd.grad(loss * scale, self.leaves, materialize_grads=True)

@@ -1,6 +1,6 @@
-"""A start in closed form: what linear readouts of the layers' features already know, as adapter numbers.
+"""A start in closed form: what linear probes of the layers' features already know, as adapter numbers.
 
-    note, rows = readout_(engine, examples, most)     before the first step; "" where rows or model have no readout
+    note, rows = probe_start_(engine, examples, most)     before the first step; "" where there is none
 
 A layer's adapter adds ΔW x to what the layer says of its inputs x. How the labels' scores, mean log-probabilities of
 their tokens, move with what a layer says where the label begins is measured: each row is pushed there in a random
@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from zolite.data.encode import Example
 from zolite.engine.batch import by_length, collate, length, sample
 from zolite.engine.engine import Engine
-from zolite.model.lora import SlotLinear
+from zolite.model.lora import PerturbedLinear
 from zolite.model.loss import Head, Tokens, candidate_scores, generic
 
 DEPTH = 0.6  # of the model's blocks, counted from the last: those before say little that is linear in the label
 MISSES = 3  # sites, one after the other, that promised more than they kept, until it ends
 LEAST = 0.002  # of dev's loss that a site must be worth
-MOST_ROWS = 4096  # more teach a readout little
+MOST_ROWS = 4096  # more teach a linear probe little
 ROOM = 2**31  # bytes of features, in the host's memory
 TOKENS = 4096  # a forward
 PUSHED = 512  # rows at most that a derivative is measured on
@@ -53,7 +53,7 @@ class Site:
     """A layer that writes into the stream, and the block that it is part of."""
 
     name: str
-    layer: SlotLinear
+    layer: PerturbedLinear
     block: nn.Module
 
 
@@ -91,8 +91,8 @@ class Seen:
         return float(F.cross_entropy(self.scores, self.answers))
 
 
-def readout_(engine: Engine, examples: dict[str, Sequence[Example]], most: int) -> tuple[str, int]:
-    """Put a readout into the adapter. What came of it, in words, and how many rows went through the model.
+def probe_start_(engine: Engine, examples: dict[str, Sequence[Example]], most: int) -> tuple[str, int]:
+    """Put a linear probe into the adapter. What came of it, in words, and how many rows went through the model.
 
     After the first site another is tried only while those are fewer than `most`.
     """
@@ -130,13 +130,13 @@ def _site_by_site(
         elif count < most:
             train, count = _seen(engine, rows, sites), count + len(rows)
     layers = "1 layer" if kept == 1 else f"{kept} layers"
-    text = f"a readout of {len(rows)} rows in {layers}: loss on dev {first:.3f} → {dev.loss:.3f}"
+    text = f"a linear probe of {len(rows)} rows in {layers}: loss on dev {first:.3f} → {dev.loss:.3f}"
     return (f"{text} before the first step" if kept else ""), count
 
 
 def find(engine: Engine) -> list[Site]:
     """Layers with an adapter that write into the stream: the last of each part of a block that is as wide as it."""
-    if engine.adapter.frames:
+    if engine.adapter.bases:
         return []
     width = engine.loaded.model.get_output_embeddings().weight.shape[1]
     stacks = [m for m in engine.loaded.model.get_decoder().children() if isinstance(m, nn.ModuleList) and len(m)]

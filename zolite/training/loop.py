@@ -40,14 +40,14 @@ from zolite.engine.cuda_graph import Steps
 from zolite.engine.engine import Engine
 from zolite.model import load as models
 from zolite.model.loss import Tokens
-from zolite.planner.step_time import readout_rows
+from zolite.planner.step_time import linear_probe_rows
 from zolite.sessions import session as sessions
 from zolite.sessions.control import Orders
 from zolite.sessions.session import Session
 from zolite.sessions.steps import base, kept, replayable, settled
 from zolite.training import memory_budget, out_of_memory, step_size, warm_start
 from zolite.training.journal_writer import MOST_SKIPPED, Writer
-from zolite.training.linear_probe import readout_
+from zolite.training.linear_probe import probe_start_
 from zolite.training.replay import catch_up_, given_of, held, intact, read_, rebuild
 from zolite.training.scale_nets import fitted, networks
 from zolite.zo.build import Nets, blank, build
@@ -123,12 +123,12 @@ def begun(run: Run) -> Run:
     part, source = run.recipe.adapter, run.engine.loaded.source
     if part.start:
         return dataclasses.replace(run, notes=run.notes + warm_start.put_(run.engine.adapter, part, source.base))
-    if not recipes.reads_out(part):
+    if not recipes.starts_with_probe(part):
         return run
-    found = out_of_memory.attempt(partial(readout_, run.engine, run.examples, readout_rows(run.recipe)))
+    found = out_of_memory.attempt(partial(probe_start_, run.engine, run.examples, linear_probe_rows(run.recipe)))
     device_memory.tidy()
     if found is None:
-        return dataclasses.replace(run, notes=(*run.notes, "out of memory in the readout: it ended there"))
+        return dataclasses.replace(run, notes=(*run.notes, "out of memory in the linear probe: it ended there"))
     return dataclasses.replace(run, choices=(*run.choices, found[0])) if found[0] else run
 
 
@@ -174,7 +174,7 @@ def assemble(
     """A run of a resolved recipe on a model and rows that are there; puts adapters into the model."""
     engine = Engine.of(loaded, attach(loaded, recipe), recipe)
     estimator, rule = build(recipe.method, recipe.train, nets)
-    space, frames = engine.adapter.space, engine.adapter.frames
+    space, bases = engine.adapter.space, engine.adapter.bases
     state = {"estimator": estimator.init(space), "rule": rule.init(space)}
     watch(loaded.model, estimator.sampler.inputs(state["estimator"], space))
     order = Order(tuple(length(e) for e in examples["train"]), recipe.train.batch, recipe.train.seed)
@@ -187,7 +187,7 @@ def assemble(
         examples=examples,
         order=order,
         lengths=buckets(order, examples["train"]) if loaded.device.type == "cuda" else (),
-        facts=facts | ({"frames": frames.facts} if frames else {}),
+        facts=facts | ({"frames": bases.facts} if bases else {}),
         notes=notes,
         budget_bytes=budget_bytes,
     )
@@ -420,7 +420,7 @@ def resume(name: str, changes: dict[str, Any], force: bool, stop: Callable[[], b
         if serious:
             turn(session, run)
         else:
-            ensure_same(session, run.engine.adapter.frames)
+            ensure_same(session, run.engine.adapter.bases)
         text = "; ".join(serious + mild)
         notes = (f"{text}: the steps from here on may not be those of an uninterrupted run",) if text else ()
         yield from train(dataclasses.replace(run, notes=run.notes + notes), session, stop)
@@ -452,7 +452,7 @@ def turn(session: Session, run: Run) -> None:
             "first values (seed) is another adapter",
             "start a new session with `zolite train`",
         )
-    ensure_same(session, adapter.frames)
+    ensure_same(session, adapter.bases)
     if layout(now.state) != layout(run.state):
         raise UsageError(
             f"what {session.recipe.method.name} holds from step to step does not serve {run.recipe.method.name} with "

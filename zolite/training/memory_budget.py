@@ -17,12 +17,13 @@ from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe, TrainPart
 from zolite.data.encode import Example
+from zolite.data.lengths import Rows
 from zolite.engine import device_memory
 from zolite.engine.batch import longest
 from zolite.planner import calibration, model_spec
 from zolite.planner import hardware as machine
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import Rows, ledger, peak
+from zolite.planner.memory import ledger, peak
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import FORMATS, layouts
 
@@ -46,7 +47,7 @@ def within(recipe: Recipe, asked: TrainPart, examples: Mapping[str, Sequence[Exa
     limit = int(limit_bytes(recipe))
     hardware = machine.pretended(machine.here(device.type), limit)
     rows, spec = rows_of(examples, recipe), model_spec.spec(recipe.model.name)
-    fitting = _fitting(hardware, spec, recipe, rows, bool(asked.microbatch or asked.slots))
+    fitting = _fitting(hardware, spec, recipe, rows, bool(asked.microbatch or asked.copies))
     if fitting is None:
         raise _too_much(hardware, spec, recipe, rows)
     device_memory.hold_to(device, limit, hardware.context_bytes)
@@ -67,7 +68,7 @@ def _too_much(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -
     for other in others:
         if found := _fitting(hardware, spec, other, rows, fixed=False):
             t = found.train
-            how = f"--quant {other.model.quant} --set train.microbatch={t.microbatch} --set train.slots={t.slots}"
+            how = f"--quant {other.model.quant} --set train.microbatch={t.microbatch} --set train.copies={t.copies}"
             return DoesNotFit(what, f"this would fit: {how}")
     sizes = {peak(ledger(hardware, spec, last, rows)): last for other in others for last in [[*layouts(other)][-1]]}
     least = min(sizes)

@@ -116,9 +116,9 @@ def shrunk(run: "Run", step: int, watch: Watch) -> tuple["Run", Noted]:
     if recipe is None:
         return run, Noted("warning", f"{why} after step {step}, and no forward is smaller than this: going on, slowly")
     t = recipe.train
-    left = f"{_count(t.microbatch, 'row')} and {_count(t.slots, 'point')} a forward"
+    left = f"{_count(t.microbatch, 'row')} and {_count(t.copies, 'point')} a forward"
     text = f"{why} after step {step}: going on with {left}; the steps stay the same but for rounding"
-    return replace(run, recipe=recipe, engine=run.engine.narrowed(t.microbatch, t.slots)), Noted("warning", text)
+    return replace(run, recipe=recipe, engine=run.engine.narrowed(t.microbatch, t.copies)), Noted("warning", text)
 
 
 def _count(n: int, what: str) -> str:

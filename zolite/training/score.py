@@ -61,5 +61,5 @@ def _scored(
 
 
 def _fill(session: Session, now: Rebuilt, adapter: Adapter) -> None:
-    ensure_same(session, adapter.frames)
+    ensure_same(session, adapter.bases)
     adapter.put_(now.tensors() | now.given)

@@ -6,8 +6,8 @@ which grows as ε². How far apart slopes at neighbouring radii are says both: D
 
 Learning rate. Of a run's motion only a trace is learning, the rest is a random walk: T steps of length ρ that falls
 evenly to 0 walk R = ρ √(T/3) a coordinate. The radii say what a random step costs, (L(θ + Rz) + L(θ − Rz)) / 2 − L(θ);
-R is where that is WALK nats, and ρ = R √(3/T). What begins with a readout is near an optimum already, where walks that
-long lose more than they find: there it is AFTER_READOUT nats, so much nearer as a parabola says. Rules that take the
+R is where that is WALK nats, and ρ = R √(3/T). What begins with a probe is near an optimum already, where walks that
+long lose more than they find: there it is AFTER_PROBE nats, so much nearer as a parabola says. Rules that take the
 slope's size away step by ρ, others by ρ / slope. Everything is measured in pairs, as training measures it: L(θ) is
 what the smallest radii say.
 """
@@ -29,7 +29,7 @@ FLAT = 3  # of the first radii: there the loss is that at θ, but for rounding
 DIRECTIONS, BATCHES = 4, 2  # at most
 SHARE = 5  # of a run's steps, one in so many may be spent on it
 WALK = 0.05  # nats that a run's random walk may cost
-AFTER_READOUT = 0.0005  # the same of a run that begins with a readout
+AFTER_PROBE = 0.0005  # the same of a run that begins with a linear probe
 WEAK = 2.0  # signal over noise below which a run learns little
 EVENLY = 3.0  # √(T / EVENLY): a walk of T steps that fall evenly to 0, over its first step
 CONSTANT = 1.0
@@ -52,8 +52,8 @@ class Found:
         return self.reach * math.sqrt({"linear": EVENLY, "constant": CONSTANT}[schedule] / steps)
 
     def careful(self) -> "Found":
-        """For a run that begins with a readout."""
-        return replace(self, reach=self.reach * math.sqrt(AFTER_READOUT / WALK), walk=AFTER_READOUT)
+        """For a run that begins with a linear probe."""
+        return replace(self, reach=self.reach * math.sqrt(AFTER_PROBE / WALK), walk=AFTER_PROBE)
 
 
 def effort(steps: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The trained numbers: one flat float32 buffer with named blocks, and the slots that forwards read.
+"""The trained numbers: one flat float32 buffer with named blocks, and the copies that forwards read.
 
 K points, n trainable numbers.
 """
@@ -47,15 +47,15 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class Space:
-    """`theta` (n,) float32 is the truth; `slots` (K, n) in the model's dtype are what its forwards read.
+    """`theta` (n,) float32 is the truth; `copies` (K, n) in the model's dtype are what its forwards read.
 
-    Both keep their address for life. Slots are always rewritten whole from theta, never walked to and fro, so nothing
+    Both keep their address for life. Copies are always rewritten whole from theta, never walked to and fro, so nothing
     drifts.
     """
 
     blocks: tuple[Block, ...]
     theta: Tensor
-    slots: Tensor
+    copies: Tensor
     writer: Writer | None = None
 
     @property
@@ -63,15 +63,15 @@ class Space:
         return self.theta.numel()
 
     def fill_(self, points: Sequence["Combo"]) -> None:
-        """slots[k] = theta + points[k], summed in float32 and rounded once."""
+        """copies[k] = theta + points[k], summed in float32 and rounded once."""
         if self.writer and self.writer.fill_(self, points):
             return
-        for slot, point in zip(self.slots[: len(points)], points, strict=True):
-            target = slot if slot.dtype == torch.float32 else torch.empty_like(self.theta)
+        for copy, point in zip(self.copies[: len(points)], points, strict=True):
+            target = copy if copy.dtype == torch.float32 else torch.empty_like(self.theta)
             target.copy_(self.theta)
             point.add_to(target, 1.0, self)
-            if target is not slot:
-                slot.copy_(target)
+            if target is not copy:
+                copy.copy_(target)
 
     def add_(self, update: "Combo") -> None:
         """theta += update."""
@@ -81,7 +81,7 @@ class Space:
 
 def make_space(
     shapes: Mapping[str, tuple[int, ...]],
-    slots: int,
+    copies: int,
     dtype: torch.dtype,
     device: torch.device,
     writer: Writer | None = None,
@@ -90,4 +90,4 @@ def make_space(
     blocks = layout(shapes)
     n = sum(math.prod(shape) for shape in shapes.values())
     theta = torch.zeros(n, dtype=torch.float32, device=device)
-    return Space(blocks, theta, torch.zeros(slots, n, dtype=dtype, device=device), writer)
+    return Space(blocks, theta, torch.zeros(copies, n, dtype=dtype, device=device), writer)
