@@ -24,7 +24,7 @@ from zolite.config.methods import METHODS
 from zolite.sessions import session as sessions
 from zolite.training.replay import factors_at
 
-ENTRY = [sys.executable, "-c", "from zolite.cli import main; main()"]
+ENTRY = [sys.executable, "-c", "from zolite.cli.main import main; main()"]
 
 
 @dataclass(frozen=True)

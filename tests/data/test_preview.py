@@ -68,8 +68,8 @@ def test_problems_have_their_lines(folder: Folder) -> None:
 
 def test_a_model_that_is_not_there_is_no_fault_of_the_rows(folder: Folder) -> None:
     """Without a tokenizer it is an error, not a problem of the data."""
-    with pytest.raises(ZoliteError):
-        report(folder(), DataPart.template, "./nowhere")
+    result = CliRunner().invoke(app, ["data", "check", str(folder()), "--model", "./nowhere"])
+    assert isinstance(result.exception, ZoliteError) and "nowhere" in result.exception.message
 
 
 @pytest.mark.parametrize("longest", [1, 7, 8, 95, 96, 97, 5000])

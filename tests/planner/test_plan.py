@@ -401,7 +401,7 @@ def test_no_torch() -> None:
     """Planning everything in the catalogue loads neither torch nor transformers nor textual."""
     code = (
         "import sys; sys.argv = ['zolite', 'plan', '--hardware', 'rtx-4060', '--json']\n"
-        "from zolite.cli import app\n"
+        "from zolite.cli.main import app\n"
         "try: app()\nexcept SystemExit: pass\n"
         "print([m for m in ('torch', 'transformers', 'textual') if m in sys.modules], file=sys.stderr)"
     )
