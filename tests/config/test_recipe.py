@@ -1,6 +1,7 @@
 """Claims about the recipe: one place for defaults and checks, told in full, the same through every form."""
 
 import dataclasses
+import json
 import math
 import tomllib
 from pathlib import Path
@@ -252,6 +253,7 @@ def test_round_trip(recipe: Recipe) -> None:
     tables = recipes.to_dict(recipe)
     assert recipes.from_dict(tables) == recipe
     assert recipes.from_dict(tomllib.loads(tomli_w.dumps(tables))) == recipe
+    assert recipes.from_dict(json.loads(json.dumps(recipes.to_json(recipe), allow_nan=False))) == recipe
     assert (
         recipes.override(Recipe(), {path: each.spelled(at(recipe, path)) for path, each in SETTINGS.items()}) == recipe
     )

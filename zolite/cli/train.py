@@ -119,7 +119,7 @@ def _dry_run(recipe: Recipe, as_json: bool) -> None:
 
     dataset = tables.load(Path(recipe.data.path).expanduser(), recipe.data.template)
     counts = {split: len(rows) for split, rows in dataset.splits.items()}
-    resolved = recipes.to_dict(recipes.resolve(recipe, len(dataset.labels), counts["train"]))
+    resolved = recipes.to_json(recipes.resolve(recipe, len(dataset.labels), counts["train"]))
     about = {"recipe": resolved, "rows": counts, "kind": dataset.kind, "labels": list(dataset.labels)}
     report(about, "\n".join(outline(about)), as_json)
 
