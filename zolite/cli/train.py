@@ -80,12 +80,12 @@ def train(
     if detach:
         _detached(as_json)
         return
-    from zolite.training.loop import begin
+    from zolite.training.resume import begin
 
     follow(lambda stop: begin(chosen, name, stop), plain, as_json, verbose)
 
 
-@takes("train.steps", "train.epochs", "train.lr", "model.device", "data.path", "train.vram_gib")
+@takes("train.steps", "train.lr", "model.device", "data.path", "train.vram_gib")
 def resume(
     name: Name,
     given: Given,
@@ -100,7 +100,7 @@ def resume(
     if detach:
         _detached(as_json)
         return
-    from zolite.training.loop import resume
+    from zolite.training.resume import resume
 
     asked = changes(given, sets)
     follow(lambda stop: resume(name, asked, force, stop), plain, as_json, verbose)
