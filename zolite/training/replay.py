@@ -38,8 +38,8 @@ def catch_up_(session: Session, after: int, upto: int, space: Space, state: dict
                 measured, key = Playback(_losses(row, space)), Key(recipe.train.seed, row.step - 1)
                 refreshed(estimator, measured, key, state["estimator"], space)
                 estimate = estimator.estimate(measured, key, state["estimator"], space)
-                if measured.said != len(measured.losses):
-                    raise ValueError(f"{len(measured.losses)} losses where {measured.said} are measured")
+                if measured.used != len(measured.losses):
+                    raise ValueError(f"{len(measured.losses)} losses where {measured.used} are measured")
                 space.add_(rule.update(estimate, row.step - 1, state["rule"], space).grad)
 
 
