@@ -23,11 +23,11 @@ from zolite.common.paths import paths as all_paths
 from zolite.common.text import human_bytes
 from zolite.config import catalog
 from zolite.config import recipe as recipes
-from zolite.config.composition import deterministic
 from zolite.config.recipe import Recipe
 from zolite.sessions import session as sessions
 
 if TYPE_CHECKING:
+    from zolite.config.methods import Method
     from zolite.tools.bench import Report
     from zolite.training.learn_scales import Progress, Task
 
@@ -402,9 +402,9 @@ def bench(
 @app.command()
 def methods(as_json: Json = False) -> None:
     """The estimators zolite has, and what each costs."""
-    from zolite.config import methods as table
+    from zolite.config.methods import METHODS
 
-    rows = [_method_row(m, table) for m in table.METHODS.values()]
+    rows = [_method_row(m) for m in METHODS.values()]
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
         return
@@ -413,12 +413,11 @@ def methods(as_json: Json = False) -> None:
         print(f"{'':14} {row['forwards_per_step']:g} forwards a step; bytes held: {row['state_bytes']}")
 
 
-def _method_row(m: Any, table: Any) -> dict[str, Any]:
-    given = {"optimizer": "FILE"} if m.name == "zo-finetuner" else {}
-    recipe = recipes.resolve(
-        recipes.override(recipes.Recipe(), {f"method.{k}": v for k, v in ({"name": m.name} | given).items()})
-    )
-    part = recipe.method
+def _method_row(m: "Method") -> dict[str, Any]:
+    from zolite.config import composition
+    from zolite.config.methods import MethodPart
+
+    part, batch = composition.resolved(MethodPart(m.name)), recipes.TrainPart().batch
     return {
         "name": m.name,
         "paper": m.paper,
@@ -426,10 +425,12 @@ def _method_row(m: Any, table: Any) -> dict[str, Any]:
         "sampler": part.sampler,
         "estimator": part.estimator,
         "rule": list(part.rule),
-        "forwards_per_step": table.forwards_per_step(part, recipe.train),
-        "state_bytes": table.state_formula(part),
+        "forwards_per_step": composition.forwards_per_step(
+            part, composition.queries_of(part), recipes.TrainPart().batch
+        ),
+        "state_bytes": composition.state_formula(part),
         "spaces": list(m.spaces),
-        "deterministic": deterministic(part),
+        "deterministic": composition.replays(part),
     }
 
 

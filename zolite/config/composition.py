@@ -1,4 +1,4 @@
-"""What follows from a method's parts, by the rows in methods.py: what is left open, what goes together, what it costs."""
+"""What follows from a method's parts, by the rows in methods.py: what is left open, what goes together, the costs."""
 
 import dataclasses
 import math
@@ -37,8 +37,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "clip": (0, math.inf),
 }
 BELOW_ONE = ("beta", "beta2", "decay")
-OPEN = {f.name for f in dataclasses.fields(MethodPart) if f.default is None}
-NUMBERS = OPEN - {"sampler", "estimator", "rule", "optimizer"}
+PARTS = {"sampler", "estimator", "rule"}
+NUMBERS = {f.name for f in dataclasses.fields(MethodPart) if f.default is None} - PARTS
 
 
 # --- what is left open -----------------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ def resolved(m: MethodPart) -> ResolvedMethod:
     row = METHODS[m.name]
     sampler, estimator = m.sampler or row.sampler, m.estimator or row.estimator
     rule = row.rule if m.rule is None else m.rule
-    own = defaults(pieces_of(sampler, estimator, rule)) | row.numbers
+    own = defaults(pieces_of(sampler, estimator, rule)) | dict(row.numbers)
     given = {name: value for name in NUMBERS if (value := getattr(m, name)) is not None}
     numbers = {name: value for name, value in (own | given).items() if name in NUMBERS}
     return ResolvedMethod(
@@ -82,18 +82,18 @@ def current(m: MethodPart) -> MethodPart:
     renamed = {path.partition(".")[2]: names for path, names in RENAMED_VALUES.items()}
     rule = m.rule and tuple(renamed["rule"].get(name, name) for name in m.rule)
     sampler = m.sampler and re.sub(r"[\w-]+", lambda word: renamed["sampler"].get(word[0], word[0]), m.sampler)
-    m = dataclasses.replace(m, rule=rule, sampler=sampler or None)
-    m = dataclasses.replace(m, estimator=m.estimator or None, optimizer=m.optimizer or None)
+    m = dataclasses.replace(m, rule=rule, sampler=sampler or None, estimator=m.estimator or None)
     if isinstance(m, ResolvedMethod) or _unknown(m):
         return m
     read = defaults(pieces(resolved(m)))
     zero = {name for name in NUMBERS if getattr(m, name) == 0}
-    return dataclasses.replace(m, **{n: None for n in zero if n not in read or RANGES.get(n, (0,))[0] > 0})
+    opened: dict[str, Any] = {n: None for n in zero if n not in read or RANGES.get(n, (0,))[0] > 0}
+    return dataclasses.replace(m, **opened)
 
 
 def queries_of(m: MethodPart) -> int:
     """Directions a step where the recipe leaves them open."""
-    return int((defaults(pieces(m)) | METHODS[m.name].numbers).get("queries", 1))
+    return int((defaults(pieces(m)) | dict(METHODS[m.name].numbers)).get("queries", 1))
 
 
 def defaults(used: Iterable[Piece]) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def pieces_of(sampler: str, estimator: str, rule: tuple[str, ...]) -> list[Piece
 
 
 def check(m: MethodPart, queries: int | None, batch: int) -> list[str]:
-    """Everything wrong with a method: what does not exist, what does not go together, and why. `queries`: None if open."""
+    """Everything wrong with a method: what does not exist, what does not go together, and why."""
     problems = _unknown(m) or [*_out_of_range(written(m))]
     if problems:
         return problems
@@ -187,6 +187,21 @@ def replays(m: MethodPart) -> bool:
     return all(piece.replays for piece in pieces(m))
 
 
+def mirrored(m: MethodPart) -> bool:
+    """Are a step's points pairs θ ± εd, measured together?"""
+    return any(piece.mirrored for piece in pieces(m))
+
+
+def ranks(m: MethodPart) -> bool:
+    """Are candidates measured before a direction is chosen, one point each?"""
+    return any(piece.ranks for piece in pieces(m))
+
+
+def per_example(m: MethodPart) -> bool:
+    """Has every row of a batch points of its own?"""
+    return any(piece.per_example for piece in pieces(m))
+
+
 def forwards_per_step(m: MethodPart, queries: int, batch: int) -> float:
     """Points measured in a step, each one forward of the batch: the mean over steps."""
     return sum(piece.points(Whole(resolved(m), queries, batch)) for piece in pieces(m))
@@ -215,7 +230,7 @@ def direction_bytes(m: MethodPart) -> int:
 def step_sizes(m: MethodPart, space: str, measured: tuple[float, float, float] | None = None) -> tuple[float, float]:
     """(learning rate, ε) where the recipe leaves them open: MeZO's, by the length of the method's directions.
 
-    A direction c times as long takes ε / c and η / c². Of pieces that take the gradient's size away the last one decides
+    A direction c times as long takes ε / c and η / c². Of pieces that take the gradient's size away, the last one says
     how long a step is. `measured`: MeZO's learning rate and ε, and mezo-rms's, in the place of the space's own.
     """
     m, used = resolved(m), pieces(m)

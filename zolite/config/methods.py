@@ -1,7 +1,7 @@
-"""The table of methods: each a sampler × estimator × rule. Plain data; zo/build.py makes them, composition.py reads it.
+"""The table of methods, each a sampler × estimator × rule. Plain data: composition.py reads it, zo/build.py makes them.
 
-A row (`Piece`) says everything that is known of a sampler, an estimator or a rule without torch, so that a new one costs
-its class and its row. Another package adds one by `ESTIMATORS["mine"] = Piece(…)`, or to SAMPLERS, WRAPPERS or RULES.
+A row (`Piece`) says everything that is known of a sampler, an estimator or a rule without torch: a new one costs its
+class and its row. Another package adds one by `ESTIMATORS["mine"] = Piece(…)`, or to SAMPLERS, WRAPPERS or RULES.
 
 Shapes are those of a space's blocks by name: matrices (m, n) and vectors; n numbers in all. State is what is held from
 step to step beside theta and the copies, in bytes.
@@ -76,7 +76,7 @@ class Piece:
     replays: bool = True  # a journal's losses say all that it did; else it needs the model again
 
     # What it does to the learning rate and ε (composition.step_sizes).
-    length: Callable[["ResolvedMethod"], float] = lambda m: 1.0  # root mean square length of its directions, over MeZO's
+    length: Callable[["ResolvedMethod"], float] = lambda m: 1.0  # of its directions, root mean square, over MeZO's
     damping: Callable[["ResolvedMethod"], float] = lambda m: 1.0  # what the learning rate is multiplied by
     step: Callable[[float], float] | None = None  # of what takes the gradient's size away: ε to step length over rms's
 
@@ -443,7 +443,10 @@ METHODS = {
             rule=("factor-momentum",),
         ),
         Method(
-            "pgap", "Mi et al. 2025, arXiv 2510.18228", "directions in the space of a probed gradient", sampler="aligned"
+            "pgap",
+            "Mi et al. 2025, arXiv 2510.18228",
+            "directions in the space of a probed gradient",
+            sampler="aligned",
         ),
         Method(
             "mezo-gv",
@@ -457,7 +460,9 @@ METHODS = {
             "along the best of a pool",
             sampler="greedy(normal)",
         ),
-        Method("zo-finetuner", "arXiv 2510.00419", "mezo with a learned scale for every block", sampler="learned(normal)"),
+        Method(
+            "zo-finetuner", "arXiv 2510.00419", "mezo with a learned scale for every block", sampler="learned(normal)"
+        ),
         Method(
             "hizoo",
             "Zhao et al. 2024, arXiv 2402.15173",
@@ -492,7 +497,9 @@ METHODS = {
             "a direction for every example, modulated from a shared one",
             estimator="per-example",
         ),
-        Method("qzo", "Shang et al. 2025, arXiv 2505.13430", "mezo with the projected gradient clipped", rule=("clip",)),
+        Method(
+            "qzo", "Shang et al. 2025, arXiv 2505.13430", "mezo with the projected gradient clipped", rule=("clip",)
+        ),
     )
 }
 
@@ -511,7 +518,12 @@ def method(name: str) -> Method:
 class MethodPart:
     """What was asked for: None leaves a choice to the method's row and to its parts' rows."""
 
-    name: str = setting("mezo-rms", "a row of `zolite methods`; it decides what is left open below", flags=("--method",))
+    name: str = setting(
+        "mezo-rms",
+        "a row of `zolite methods`; it decides what is left open below",
+        flags=("--method",),
+        choices=tuple(METHODS),
+    )
     sampler: str | None = setting(
         None, f"where directions come from: {', '.join(SAMPLERS)}; {', '.join(f'{w}(…)' for w in WRAPPERS)} of these"
     )
@@ -531,16 +543,16 @@ class MethodPart:
     beta: float | None = setting(None, "what momentum keeps of itself each step; adam's first moment too")
     beta2: float | None = setting(None, "what the second moment of rms and adam keeps of itself")
     decay: float = setting(0.0, "weight decay of matrices")
-    optimizer: str | None = setting(None, "file of `zolite learn-optimizer`, for learned")
+    optimizer: str = setting("", "file of `zolite learn-optimizer`, for learned")
 
 
 @dataclass(frozen=True)
 class ResolvedMethod(MethodPart):
     """A method with nothing open, as composition.resolved makes it. Numbers that none of its parts reads are 0."""
 
-    sampler: str = ""
-    estimator: str = ""
-    rule: tuple[str, ...] = ()
+    sampler: str = field(kw_only=True)
+    estimator: str = field(kw_only=True)
+    rule: tuple[str, ...] = field(kw_only=True)
     rank: int = 0
     every: int = 0
     probes: int = 0

@@ -26,9 +26,9 @@ class SpaceRow:
 
 
 # step_sizes: MeZO's learning rate and ε, and how far a step moves a number under rules that take the gradient's size
-# away, where nothing was measured. MeZO's published LoRA values (ε 1e-2, 1e-4) are for 13B; these were measured on small
-# models (docs/log.md). lora-core's first are lora-b's by the curvature along its coordinates, which is a hundred times as
-# large: it then takes the same share of a step.
+# away, where nothing was measured. MeZO's published LoRA values (ε 1e-2, 1e-4) are for 13B; these were measured on
+# small models (docs/log.md). lora-core's first are lora-b's by the curvature along its coordinates, which is a hundred
+# times as large: it then takes the same share of a step.
 SPACES = {
     "lora": SpaceRow(
         "A and B of every chosen layer",

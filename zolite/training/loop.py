@@ -29,7 +29,7 @@ from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.composition import step_sizes
 from zolite.config.methods import method
-from zolite.config.recipe import Recipe, TrainPart
+from zolite.config.recipe import Recipe, ResolvedRecipe, TrainPart
 from zolite.data import rows as tables
 from zolite.data.encode import Example, encode
 from zolite.engine import device_memory
@@ -70,7 +70,7 @@ LAYOUT = (("data", "path"), ("model", "device"), ("train", "vram_gib"), ("train"
 class Run:
     """Everything a run is made of, on its device."""
 
-    recipe: Recipe  # resolved: nothing left open
+    recipe: ResolvedRecipe
     engine: Engine
     estimator: Estimator
     rule: Rule
@@ -98,7 +98,7 @@ def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     source = models.resolve(recipe.model.name)
     path = Path(recipe.data.path).expanduser().resolve()
     dataset = tables.load(path, recipe.data.template)
-    recipe = recipes.resolve(recipe, len(dataset.labels))
+    recipe = recipes.resolve(recipe, len(dataset.labels), len(dataset.splits["train"]))
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=str(path)))
     examples, notes = encode_all(dataset, models.tokenizer(source, paths()["cache"]), recipe)
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(recipe)))
@@ -163,7 +163,7 @@ def tuned(run: Run, given: TrainPart) -> Run:
 
 
 def assemble(
-    recipe: Recipe,
+    recipe: ResolvedRecipe,
     loaded: models.Loaded,
     examples: Examples,
     facts: dict[str, Any],
@@ -437,7 +437,7 @@ def refuse_done(session: Session, t: TrainPart) -> None:
     if session.ending() == "done" and settled(session.journal.evaluations(), t.patience):
         raise UsageError(
             f"session {name} is done: dev was no better {t.patience} times in a row",
-            f"`zolite resume {name} --set train.patience=0` goes on",
+            f"`zolite resume {name} --set train.patience=never` goes on",
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zolite.config.composition import resolved
 from zolite.config.methods import ESTIMATORS, RULES, SAMPLERS, WRAPPERS, MethodPart, Piece, chain_of
-from zolite.config.recipe import TrainPart
+from zolite.config.recipe import ResolvedTrain
 from zolite.zo.estimators import Estimator
 from zolite.zo.samplers import WEIGHTS, Sampler
 from zolite.zo.space import Space
@@ -26,8 +26,8 @@ def blank(space: Space) -> Tensor:
     return torch.zeros(len(space.blocks), WEIGHTS)
 
 
-def build(m: MethodPart, t: TrainPart, nets: Nets = blank) -> tuple[Estimator, Rule]:
-    """The estimator, and the rule that ends with the learning rate. `t` must be resolved."""
+def build(m: MethodPart, t: ResolvedTrain, nets: Nets = blank) -> tuple[Estimator, Rule]:
+    """The estimator, and the rule that ends with the learning rate."""
     m = resolved(m)
     values = {f.name: getattr(m, f.name) for f in dataclasses.fields(m)}
     values |= {"eps": t.eps, "queries": t.queries, "batch": t.batch, "steps": t.steps, "nets": nets}
@@ -44,5 +44,5 @@ def build(m: MethodPart, t: TrainPart, nets: Nets = blank) -> tuple[Estimator, R
 def made(piece: Piece, values: Mapping[str, Any]) -> Any:
     """A piece's object, with every field that a setting, or the row's `fixed`, has by name."""
     make = cast(Callable[..., Any], pkgutil.resolve_name(piece.make) if isinstance(piece.make, str) else piece.make)
-    known = values | piece.fixed
+    known = {**values, **piece.fixed}
     return make(**{name: known[name] for name in inspect.signature(make).parameters if name in known})

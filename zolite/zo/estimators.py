@@ -41,9 +41,9 @@ class Estimator(Protocol):
         """What it and its sampler hold before the first step."""
 
     def estimate(self, objective: Objective, key: Key, state: State, space: Space) -> Estimate:
-        """A step's estimate, a pure function of the key, the state and the losses. Changes the state's tensors in place.
+        """A step's estimate, a pure function of the key, the state and the losses.
 
-        It must not wait for the device: a captured graph replays it.
+        Changes the state's tensors in place. It must not wait for the device: a captured graph replays it.
         """
 
 
@@ -134,11 +134,11 @@ class OneSided:
 class Curvature:
     """A running diagonal H of the Hessian: measured along z / √H, applied along z / √H_new.
 
-    HiZOO, Zhao et al., arXiv 2402.15173, algorithm 1: Ĥ = |L₊ + L₋ − 2 L₀| / 2ε² · H z², H ← (1 − α) H + α Ĥ. Departures: H is
-    float32, whatever the weights (in 16 bits the published α leaves it as it was); it is kept above a floor; the loss
-    at θ is measured once, where the authors' code measures it again, only to log it; several directions share L₀ and
-    average their Ĥ. It holds h (n,) float32. α (`smooth`) is 1e-6 by default, which an older README of the authors gave
-    for LoRA; it now says 1e-8 for full weights, and their script has 0.
+    HiZOO, Zhao et al., arXiv 2402.15173, algorithm 1: Ĥ = |L₊ + L₋ − 2 L₀| / 2ε² · H z², H ← (1 − α) H + α Ĥ.
+    Departures: H is float32, whatever the weights (in 16 bits the published α leaves it as it was); it is kept above a
+    floor; the loss at θ is measured once, where the authors' code measures it again, only to log it; several directions
+    share L₀ and average their Ĥ. It holds h (n,) float32. α (`smooth`) is 1e-6 by default, which an older README of the
+    authors gave for LoRA; it now says 1e-8 for full weights, and their script has 0.
     """
 
     sampler: Sampler

@@ -71,10 +71,10 @@ class Independent(Sampler):
 class LowRank(Sampler):
     """U Vᵀ with a new U each step and a V that stays for a while; Gaussians for vectors.
 
-    LOZO, Chen et al., arXiv 2410.07698, algorithm 1. E‖U Vᵀ‖² = r m n: learning rates are MeZO's over r, ε over √r. V is drawn from
-    an address of its own, the window's first step, whenever it is needed: the seed fault of the released code (V and U
-    from one stream, so that a refresh step applies what it did not measure) cannot arise, and nothing is held. The
-    update is η c U Vᵀ as in the authors' code; the paper has a further 1 / r.
+    LOZO, Chen et al., arXiv 2410.07698, algorithm 1. E‖U Vᵀ‖² = r m n: learning rates are MeZO's over r, ε over √r. V
+    is drawn from an address of its own, the window's first step, whenever it is needed: the seed fault of the released
+    code (V and U from one stream, so that a refresh step applies what it did not measure) cannot arise, and nothing is
+    held. The update is η c U Vᵀ as in the authors' code; the paper has a further 1 / r.
     """
 
     rank: int
@@ -95,9 +95,9 @@ class LowRank(Sampler):
 class Subspace(Sampler):
     """√(m n) / r · U Z Vᵀ: Z Gaussian each step, U and V orthonormal and new every so often; Gaussians for vectors.
 
-    SubZero, Yu et al., arXiv 2410.08989, algorithms 1 and 2. Thin matrices are folded to near squares first, as the authors do for
-    LoRA. Q R has a positive diagonal here, which makes Q uniform; the authors take what the library returns (SubZero+,
-    arXiv 2608.15665, adds the same). It holds U and V of every matrix, folded.
+    SubZero, Yu et al., arXiv 2410.08989, algorithms 1 and 2. Thin matrices are folded to near squares first, as the
+    authors do for LoRA. Q R has a positive diagonal here, which makes Q uniform; the authors take what the library
+    returns (SubZero+, arXiv 2608.15665, adds the same). It holds U and V of every matrix, folded.
     """
 
     rank: int
@@ -137,15 +137,16 @@ class Subspace(Sampler):
 class Aligned(Sampler):
     """Directions in the space of a probed gradient, with a set component along it; Gaussians for vectors.
 
-    P-GAP, Mi et al., arXiv 2510.18228. Every so often, before the step: G = 1/h Σ ρⱼ Qⱼ from h two-sided probes of the step's own
-    batch, and its truncated singular value decomposition U S Vᵀ. Each step, for each matrix: Z₀ Gaussian (r, r),
-    ξ = ±1, Z = Z₀ − (⟨S, Z₀⟩ − ξ √δ ‖S‖) / ‖S‖² · S, so that ⟨S, Z⟩ = ξ √δ ‖S‖: S is diagonal, and only the diagonal
-    changes. δ falls evenly to 0 over the run. The paper applies U Z Vᵀ, whose norm² is r² − 1 + δ. Here it is scaled by
-    √(m n) / r, as SubZero's is, which is to raise ε by that factor and η by its square: MeZO's defaults carry over (the
-    paper's LoRA settings, ε 0.1 and η 1e-2 to 5e-2, are ε 0.0056 and η 3e-5 to 1.6e-4 here for a factor of 8 × 2560,
-    about MeZO's for LoRA). ξ is drawn for each matrix, and vectors are Gaussian; of both the paper does not say. A singular vector's sign is
-    such that its largest number is positive: libraries differ in it, and the noise between the two would turn with it.
-    It holds U, S and V of every matrix. There is no public code; of the paper, abstract and introduction were read.
+    P-GAP, Mi et al., arXiv 2510.18228. Every so often, before the step: G = 1/h Σ ρⱼ Qⱼ from h two-sided probes of the
+    step's own batch, and its truncated singular value decomposition U S Vᵀ. Each step, for each matrix: Z₀ Gaussian (r,
+    r), ξ = ±1, Z = Z₀ − (⟨S, Z₀⟩ − ξ √δ ‖S‖) / ‖S‖² · S, so that ⟨S, Z⟩ = ξ √δ ‖S‖: S is diagonal, and only the
+    diagonal changes. δ falls evenly to 0 over the run. The paper applies U Z Vᵀ, whose norm² is r² − 1 + δ. Here it is
+    scaled by √(m n) / r, as SubZero's is, which is to raise ε by that factor and η by its square: MeZO's defaults carry
+    over (the paper's LoRA settings, ε 0.1 and η 1e-2 to 5e-2, are ε 0.0056 and η 3e-5 to 1.6e-4 here for a factor of 8
+    × 2560, about MeZO's for LoRA). ξ is drawn for each matrix, and vectors are Gaussian; of both the paper does not
+    say. A singular vector's sign is such that its largest number is positive: libraries differ in it, and the noise
+    between the two would turn with it. It holds U, S and V of every matrix. There is no public code; of the paper,
+    abstract and introduction were read.
     """
 
     rank: int
@@ -254,11 +255,12 @@ class Guided(Sampler):
     """v = mean of the candidates with the lower losses − mean of the others, of any sampler's candidates.
 
     MeZO-GV, Jin et al., arXiv 2601.04710, equation 5 and algorithm 1; with `greedy` the candidate of the lowest loss
-    alone (algorithm 3), whose loss is measured again at both sides. Candidates are measured at θ + ε zᵢ on the step's own batch. v is a weighted sum of keys, so what was
-    ranked is what is used; the released code starts another stream for each tensor. The vector is as long as the paper
-    has it, ‖v‖² = n (1/n₁ + 1/n₂), n for a pool of 4; `unit` divides by that root. The estimate is even in v, so a pool
-    of 2 is MeZO with other step sizes and twice the cost, and is refused (config/methods.py). No released code runs a
-    pool of 4: the variant that it imports has two candidates.
+    alone (algorithm 3), whose loss is measured again at both sides. Candidates are measured at θ + ε zᵢ on the step's
+    own batch. v is a weighted sum of keys, so what was ranked is what is used; the released code starts another stream
+    for each tensor. The vector is as long as the paper has it, ‖v‖² = n (1/n₁ + 1/n₂), n for a pool of 4; `unit`
+    divides by that root. The estimate is even in v, so a pool of 2 is MeZO with other step sizes and twice the cost,
+    and is refused (config/methods.py). No released code runs a pool of 4: the variant that it imports has two
+    candidates.
     """
 
     inner: Sampler

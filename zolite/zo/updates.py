@@ -36,7 +36,10 @@ class Rule(Protocol):
         return {}
 
     def update(self, estimate: Estimate, step: Step, state: State, space: Space) -> Estimate:
-        """The estimate whose `grad` is what to add to theta, or to hand to the next rule. Must not wait for the device."""
+        """The estimate whose `grad` is what to add to theta, or to hand to the next rule.
+
+        Must not wait for the device: a captured graph replays it.
+        """
         raise NotImplementedError
 
 
