@@ -425,9 +425,7 @@ def _method_row(m: "Method") -> dict[str, Any]:
         "sampler": part.sampler,
         "estimator": part.estimator,
         "rule": list(part.rule),
-        "forwards_per_step": composition.forwards_per_step(
-            part, composition.queries_of(part), recipes.TrainPart().batch
-        ),
+        "forwards_per_step": composition.forwards_per_step(part, composition.queries_of(part), batch),
         "state_bytes": composition.state_formula(part),
         "spaces": list(m.spaces),
         "deterministic": composition.replays(part),
