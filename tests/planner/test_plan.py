@@ -21,8 +21,8 @@ from zolite.common.text import human_bytes, human_seconds, parsed_bytes
 from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
+from zolite.config.spaces import SPACES
 from zolite.data.lengths import Rows
-from zolite.engine import adapter
 from zolite.model import quant
 from zolite.planner import calibration, model_spec
 from zolite.planner import hardware as machine
@@ -30,7 +30,7 @@ from zolite.planner import plan as planner
 from zolite.planner.activations import Forward, Model, working
 from zolite.planner.calibration import Correction, Seen
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import CODES, SPACES, activation, allocated, blocks, ledger, peak, segments
+from zolite.planner.memory import CODES, activation, allocated, blocks, ledger, peak, segments
 from zolite.planner.plan import Planning, Wish, plan, wish
 from zolite.planner.qlora import needed
 from zolite.planner.step_time import step_seconds
@@ -117,8 +117,7 @@ def test_measured_backprop() -> None:
 
 
 def test_copies() -> None:
-    """What the planner knows of formats and spaces without torch is what the code that loads torch does."""
-    assert {name: factors.trained for name, factors in SPACES.items()} == adapter.TRAINED
+    """What the planner knows of formats without torch is what the code that loads torch does."""
     for name, form in quant.FORMATS.items():
         assert CODES[name] == pytest.approx(form.bits / 8)
         for device, dtype in (("cpu", form.cpu), ("cuda", form.cuda)):
@@ -131,7 +130,7 @@ def test_adapter_numbers(tiny: Path) -> None:
     from zolite.model.load import load, pick_device, resolve
 
     loaded = load(resolve(str(tiny)), "float32", pick_device("cpu"), tiny)
-    for space in recipes.SPACES:
+    for space in SPACES:
         recipe = recipes.resolve(recipes.override(Recipe(), {"model.quant": "float32", "adapter.space": space}))
         made = attach(load(resolve(str(tiny)), "float32", loaded.device, tiny), recipe)
         known, factors = model_spec.spec(str(tiny)), SPACES[space]

@@ -9,13 +9,13 @@ K points in a forward, n trained numbers, a bytes of an activation.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from zolite.common.text import human_bytes
-from zolite.config import methods
+from zolite.config import composition
 from zolite.config.architectures import Linear
-from zolite.config.composition import chain_of
 from zolite.config.recipe import ResolvedRecipe
+from zolite.config.spaces import SPACES
 from zolite.data.lengths import Rows
 from zolite.planner.activations import BASIS_TOKENS, EVAL_TOKENS, FLOAT, Forward, Model, Working, working
 from zolite.planner.hardware import Hardware
@@ -37,23 +37,6 @@ FACTORS: dict[str, Callable[[int, Linear], Shape]] = {
     "a": lambda rank, layer: (rank, layer.inputs),
     "b": lambda rank, layer: (layer.outputs, rank),
     "c": lambda rank, layer: (rank, rank),
-}
-
-
-@dataclass(frozen=True)
-class Factors:
-    """What a space makes of a layer's factors."""
-
-    trained: tuple[str, ...]  # as engine/adapter.py has it; a test holds it equal
-    frozen: tuple[str, ...] = ()
-    aside: Mapping[str, int] = field(default_factory=dict)  # bytes of a frozen number to export from, by device
-    thin: bool = False  # a rank is at most a layer's smaller side
-
-
-SPACES = {
-    "lora": Factors(("a", "b")),
-    "lora-b": Factors(("b",), ("a",), {"cuda": FLOAT, "cpu": FLOAT}),
-    "lora-core": Factors(("c",), ("a", "b"), {"cuda": 0, "cpu": 2}, thin=True),  # exports take the host's copy
 }
 
 
@@ -115,7 +98,7 @@ def laid_out(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe) -> Mod
         fused=fused and (not spec.window or spec.window >= seen),
         triton=hardware.device == "cuda" and hardware.fused,
         rank=recipe.adapter.rank,
-        core=recipe.adapter.space == "lora-core",
+        core=SPACES[recipe.adapter.space].bases,
         adapted=frozenset(names & set(recipe.adapter.targets) if recipe.adapter.targets else names),
     )
 
@@ -145,14 +128,14 @@ def adapter(hardware: Hardware, model: Model, recipe: ResolvedRecipe) -> list[Li
     factors, copies, a = SPACES[recipe.adapter.space], recipe.train.copies, model.activation
     trained = blocks(model.spec, recipe, factors.trained)
     n, frozen = _count(trained), _count(blocks(model.spec, recipe, factors.frozen))
-    held = methods.state_bytes(recipe.method, trained)
-    aside = factors.aside.get(hardware.device, 0)
+    held = composition.state_bytes(recipe.method, trained)
+    aside = factors.export_bytes.get(hardware.device, 0)
     still = f"{frozen:,} numbers in {8 * a} bits to multiply" + (f", in {8 * aside} to export" if aside else "")
     return [
         Line("theta", FLOAT * n, f"{n:,} trained numbers in float32"),
         Line("copies", copies * n * a, f"{copies} copies of them in {8 * a} bits, one a point of a forward"),
         Line("frozen factors", (a + aside) * frozen, still),
-        Line("method", held, f"{recipe.method.name} keeps {methods.state_formula(recipe.method)} bytes"),
+        Line("method", held, f"{recipe.method.name} keeps {composition.state_formula(recipe.method)} bytes"),
         Line("directions", _written_out(recipe) * n, "noise is made inside a kernel" if not _written_out(recipe) else
              "a direction is written out in float32 before it is added"),
     ]  # fmt: skip
@@ -160,7 +143,7 @@ def adapter(hardware: Hardware, model: Model, recipe: ResolvedRecipe) -> list[Li
 
 def blocks(spec: ModelSpec, recipe: ResolvedRecipe, factors: Iterable[str]) -> dict[str, Shape]:
     """These factors of every layer with an adapter."""
-    targets, thin = set(recipe.adapter.targets), SPACES[recipe.adapter.space].thin
+    targets, thin = set(recipe.adapter.targets), SPACES[recipe.adapter.space].bases
     return {
         f"{linear.name}.{linear.inputs}.{linear.outputs}.{i}.{factor}": FACTORS[factor](
             min(recipe.adapter.rank, linear.inputs, linear.outputs) if thin else recipe.adapter.rank, linear
@@ -182,9 +165,8 @@ def _count(shapes: Mapping[str, Shape]) -> int:
 
 
 def _written_out(recipe: ResolvedRecipe) -> int:
-    """Bytes a trained number while copies are filled, where engine/kernels.py cannot draw the directions itself."""
-    inside = chain_of(recipe.method.sampler)[-1] in ("normal", "signs") and recipe.method.estimator != "curvature"
-    return 0 if inside and "learned" not in recipe.method.sampler else 2 * FLOAT
+    """Bytes a trained number while copies are filled."""
+    return composition.direction_bytes(recipe.method)
 
 
 def tools(hardware: Hardware, model: Model, recipe: ResolvedRecipe, rows: Rows) -> list[Line]:
@@ -216,11 +198,11 @@ def forwards(model: Model, recipe: ResolvedRecipe, rows: Rows) -> tuple[Working,
 def step_forwards(recipe: ResolvedRecipe, rows: Rows) -> list[Forward]:
     """A step's forwards of most points: pairs of points go together, candidates that a pool ranks do not."""
     m, points = recipe.method, recipe.train.copies
-    at_once = 1 if m.estimator == "per-example" else recipe.train.microbatch
-    mirrored = m.estimator in ("two-sided", "per-example") and points > 1
+    at_once = 1 if composition.per_example(m) else recipe.train.microbatch
+    mirrored = composition.mirrored(m) and points > 1
     sequences, positions = at_once * rows.sequences, at_once * rows.positions
     found = [Forward(points, sequences, rows.tokens, positions, mirrored)]
-    if mirrored and {"guided", "greedy"} & set(chain_of(m.sampler)):
+    if mirrored and composition.ranks(m):
         found.append(Forward(points, sequences, rows.tokens, positions))
     return found
 

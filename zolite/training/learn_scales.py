@@ -40,12 +40,13 @@ from zolite.common.errors import DoesNotFit, UsageError, ZoliteError, listed
 from zolite.common.paths import paths
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
-from zolite.config.composition import MethodPart
+from zolite.config.methods import MethodPart
 from zolite.config.recipe import Recipe, ResolvedRecipe, ResolvedTrain, TrainPart
+from zolite.config.spaces import SPACES
 from zolite.data import rows as tables
 from zolite.data.encode import Example
 from zolite.engine import device_memory
-from zolite.engine.adapter import TRAINED, attach, shapes
+from zolite.engine.adapter import attach, shapes
 from zolite.engine.batch import Order, collate, length
 from zolite.engine.engine import Engine
 from zolite.model import load as models
@@ -188,7 +189,7 @@ def trained(model: Any, recipe: ResolvedRecipe) -> int:
     """n, without the adapter."""
     part = recipe.adapter
     chosen = [shapes(model.get_submodule(name), part.rank) for name in models.select(model, part.targets)]
-    return sum(math.prod(each[factor]) for each in chosen for factor in TRAINED[part.space])
+    return sum(math.prod(each[factor]) for each in chosen for factor in SPACES[part.space].trained)
 
 
 # ---- the model: θ to loss and gradient
