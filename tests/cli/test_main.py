@@ -423,7 +423,7 @@ BAD_SETTINGS = {
     "unknown key": (["--set", "train.stepz=3"], "train.stepz: no such setting (did you mean train.steps?)"),
     "no part": (["--set", "lr=3"], "lr: no such setting (did you mean train.lr?)"),
     "no number": (["--set", "train.lr=fast"], "train.lr: 'fast' is not a number"),
-    "out of range": (["--set", "train.copies=65"], "train.copies is 65, not 0 to 64"),
+    "out of range": (["--set", "train.copies=65"], "train.copies is 65, not 1 to 64"),
     "unknown method": (["--method", "sgd"], "method.name is 'sgd', not one of mezo"),
     "unknown quant": (["--quant", "int3"], "model.quant is 'int3'"),
     "unusable name": (["--name", "../up"], "'../up' cannot be a session's name"),
