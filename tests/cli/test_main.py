@@ -512,7 +512,7 @@ def rest(child: subprocess.Popen[str]) -> tuple[list[Event], str]:
     # communicate() would read past what the iteration has buffered; stderr is too short to fill its pipe.
     assert child.stdout is not None and child.stderr is not None
     out, err = child.stdout.read(), child.stderr.read()
-    child.wait(timeout=60)
+    child.wait(timeout=600)
     return [events.from_json(line) for line in out.splitlines()], err  # stdout is events and nothing else
 
 
@@ -577,12 +577,12 @@ def test_two_ctrl_cs_leave_at_once(zolite: Zolite, words: Words) -> None:
 def test_a_process_ends_with_the_code_of_its_error(words: Words, tmp_path: Path) -> None:
     """What main() decides is the exit status of the program, and nothing goes to stdout."""
     child = started(*words(data=tmp_path / "nowhere"))
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=600)
     blames(Ended(child.returncode, out, err))
     assert out == ""
 
 
-def waited(name: str, seconds: float = 120) -> str:
+def waited(name: str, seconds: float = 600) -> str:
     """How a run that nobody holds on to ends."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -603,7 +603,7 @@ def test_a_closed_terminal_leaves_the_run_going(words: Words) -> None:
     child.stdout.close()
     child.stderr.close()
     assert waited("alone") == "done"
-    assert child.wait(timeout=60) == 0
+    assert child.wait(timeout=600) == 0
 
 
 def test_a_reader_that_goes_away_leaves_the_run_going(words: Words) -> None:
@@ -613,14 +613,14 @@ def test_a_reader_that_goes_away_leaves_the_run_going(words: Words) -> None:
     assert child.stdout is not None
     child.stdout.close()
     assert waited("alone") == "done"
-    child.communicate(timeout=60)
+    child.communicate(timeout=600)
     assert child.returncode == 0
 
 
 def test_a_detached_run_is_watched_and_told(zolite: Zolite, words: Words, home: Path) -> None:
     """It says its name and leaves; the run can be watched, paused, let go on and stopped; its log is its owner's."""
     child = started(*words(steps=100_000, name="far", quant="float32"), "--detach", "--json")
-    out, err = child.communicate(timeout=120)
+    out, err = child.communicate(timeout=600)
     assert child.returncode == 0 and json.loads(out) == {"session": "far"}, err
     assert zolite("sessions", "list", "--json").document[0]["status"] == "running"
     for verb, kind in (("pause", Paused), ("continue", Continued), ("stop", Finished)):
@@ -640,7 +640,7 @@ def test_a_detached_run_is_watched_and_told(zolite: Zolite, words: Words, home: 
 def test_a_detached_run_that_cannot_start_says_why(words: Words, home: Path, tmp_path: Path) -> None:
     """The error of the process behind is this one's, with its code, and nothing stays."""
     child = started(*words(data=tmp_path / "nowhere"), "--detach")
-    out, err = child.communicate(timeout=120)
+    out, err = child.communicate(timeout=600)
     message, _ = blames(Ended(child.returncode, out, err))
     assert "nowhere" in message and out == ""
     assert os.listdir(home / "sessions") == []
