@@ -9,8 +9,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from zolite.common.errors import UsageError
-from zolite.data.encode import Encoded, Example, answer_of, encode, prompt_of
-from zolite.data.rows import Row
+from zolite.data.encode import Encoded, encode
+from zolite.data.examples import Example
+from zolite.data.kinds.kind import Row
+from zolite.data.kinds.label import answer_of, prompt_of
 
 TEMPLATE = "{text}\nCategory: {label}"
 CHATML = (

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zolite.common.errors import UsageError
-from zolite.data.rows import columns_of, load, load_for_eval, pieces
+from zolite.data.kinds.label import KIND, pieces
+from zolite.data.rows import load, load_for_eval
 
 TEMPLATE = "{text}\nCategory: {label}"
 
@@ -178,7 +179,7 @@ def test_the_fingerprint_is_the_same_for_every_format(tmp_path: Path) -> None:
         ("d.jsonl", b'{"text": "a", "label": "x"}\n[1]\n', "line 2: not a JSON object but a list"),
         ("d.jsonl", b'{"text": "a", "label": "x"}\n{"text": \n', "line 2: not JSON"),
         ("d.jsonl", b'{"text": "\\ud800", "label": "x"}\n', "line 1: not usable JSON"),
-        ("d.jsonl", b"{}\n", "line 1: fits no kind (it has no columns)"),
+        ("d.jsonl", b"{}\n", "line 1: fits no kind of rows (it has no columns)"),
         ("d.jsonl", b'{"text": "a", "label": "x"}\n{}\n', "line 2: no column 'text' and 'label' (it has no columns)"),
         ("d.csv", b"text,label\na,x\nb\n", "line 3: 1 cells where the header has 2"),
         ("d.csv", b'text,label\na,x\n"b,y\n', "line 3: not CSV from here on"),
@@ -216,7 +217,7 @@ def test_unknown_columns_lead_to_the_template(tmp_path: Path) -> None:
     """Where no kind fits, the columns found and expected are named and the hint is the template's setting."""
     error = refusal(jsonl(tmp_path / "d.jsonl", [{"sentence": "a", "label": "b"}]))
     assert "it has: sentence, label); expected are text + label, or prompt + completion, or messages" in error.message
-    assert '--set data.template="' in error.hint
+    assert '--template "' in error.hint
 
 
 def test_all_problems_of_all_files_come_at_once(tmp_path: Path) -> None:
@@ -283,7 +284,7 @@ def test_templates_are_checked(tmp_path: Path, template: str) -> None:
 def test_templates_are_read() -> None:
     """Doubled braces are braces, and whitespace after the label is nothing."""
     assert pieces("{{{a b}}} {text}\n{{x}}: {label}\n") == (("{", "a b"), ("} ", "text"), ("\n{x}: ", "label"))
-    assert columns_of("{a} {b} {a} {label}") == ("a", "b", "label")
+    assert KIND.columns("{a} {b} {a} {label}") == ("a", "b", "label")
 
 
 # ---- evaluation
@@ -294,9 +295,11 @@ def test_evaluation_takes_test_then_dev_then_train(tmp_path: Path) -> None:
     for count, name in ((10, "train"), (3, "dev"), (2, "test")):
         jsonl(tmp_path / f"{name}.jsonl", label_rows(count))
     for name, count in (("test", 2), ("dev", 3), ("train", 10)):
-        kind, rows, file = load_for_eval(tmp_path, TEMPLATE, ("billing", "returns"))
-        assert (kind, len(rows), file) == ("label", count, f"{name}.jsonl")
-        assert load_for_eval(tmp_path / file, TEMPLATE, ()) == (kind, rows, file)
+        data = load_for_eval(tmp_path, TEMPLATE, ("billing", "returns"))
+        assert (data.kind, data.labels) == ("label", ("billing", "returns"))
+        assert data.files == {name: f"{name}.jsonl"} and len(data.splits[name]) == count
+        alone = load_for_eval(tmp_path / f"{name}.jsonl", TEMPLATE, ())
+        assert alone.splits["train"] == data.splits[name] and alone.labels == data.labels
         (tmp_path / f"{name}.jsonl").unlink()
     with pytest.raises(UsageError, match="has no test file"):
         load_for_eval(tmp_path, TEMPLATE, ())

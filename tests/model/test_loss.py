@@ -23,7 +23,9 @@ from transformers import (
 )
 
 from zolite.data import rows as tables
-from zolite.data.encode import Example, answer_of, encode, prompt_of
+from zolite.data.encode import encode
+from zolite.data.examples import Example
+from zolite.data.kinds.label import answer_of, prompt_of
 from zolite.engine.batch import Batch, collate
 from zolite.model import load as models
 from zolite.model import loss

@@ -32,7 +32,7 @@ from ..paint import cell
 from ..planning import Offer, Priced
 from ..widgets.form import Form
 from ..widgets.models import Models
-from ..widgets.report import told
+from ..widgets.report import described
 from ..widgets.slider import Slider
 from ..widgets.stack import Stack
 from .dialogs import Confirm
@@ -313,9 +313,9 @@ class NewScreen(Screen[None]):
     def examined(self, report: dict[str, Any]) -> None:
         self.report = report
         sound = not report["problems"]
-        self.query_one("#report", Static).update(told(report, 0))
+        self.query_one("#report", Static).update(described(report, 0))
         self.query_one("#to-plan", Button).disabled = not sound
-        self.query_one("#template-row").display = not sound or report["kind"] == "label"
+        self.query_one("#template-row").display = not sound or bool(report["labels"])
         if sound:
             self.form.put({"data.context": str(planning.context_for(report))})
             if self.query_one(TabbedContent).active == "plan":

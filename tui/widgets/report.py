@@ -8,7 +8,7 @@ from textual.content import Content
 BARS = 24  # cells of the longest
 
 
-def told(report: Mapping[str, Any], context: int) -> Content:
+def described(report: Mapping[str, Any], context: int) -> Content:
     """Everything, or what is wrong."""
     return Content("\n").join(list(wrong(report) if report["problems"] else right(report, context)))
 
@@ -21,15 +21,8 @@ def wrong(report: Mapping[str, Any]) -> Iterator[Content]:
         yield Content(f"→ {report['hint']}")
 
 
-KINDS = {
-    "label": "rows with labels: it learns to choose one",
-    "completion": "prompts and completions: it learns to complete",
-    "messages": "conversations: it learns what the assistant says",
-}
-
-
 def right(report: Mapping[str, Any], context: int) -> Iterator[Content]:
-    yield Content.assemble(("✓ ", "$text-success"), (KINDS[report["kind"]], "bold"))
+    yield Content.assemble(("✓ ", "$text-success"), (report["title"], "bold"))
     held = report["files"].get("dev") == report["files"]["train"]
     counts = " · ".join(f"{split} {count:,}" for split, count in report["rows"].items())
     yield Content(f"  {counts}{', dev held out of train' if held else ''}")

@@ -14,7 +14,7 @@ from zolite.common.paths import paths
 from zolite.common.text import human_bytes, human_seconds
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.export import formats, parity
 from zolite.model import load as models
 from zolite.sessions import session as sessions

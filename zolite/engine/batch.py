@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zolite.data.encode import Arrays, Example
+from zolite.data.examples import Arrays, Example
 from zolite.model.loss import Layout
 
 Ints = NDArray[np.int64]

@@ -51,7 +51,7 @@ WORDS = {
 
 
 def card(trained: Trained, format_: str) -> str:
-    r, facts, base = trained.recipe, trained.facts, trained.source.base
+    r, facts, base, shown = trained.recipe, trained.facts, trained.source.base, trained.prompt.template
     what, library, use = (text.format(base=base) if "{base}" in text else text for text in WORDS[format_])
     *others, last = [str(step) for step in trained.steps]
     measured = [
@@ -75,6 +75,6 @@ def card(trained: Trained, format_: str) -> str:
         quant=r.model.quant,
         model=r.model.name,
         score="".join(measured[-1:]),
-        prompt=PROMPT.format(template=r.data.template.replace("\n", "⏎")) if facts["labels"] else "",
+        prompt=PROMPT.format(template=shown.replace("\n", "⏎")) if shown else "",
         use=use,
     )

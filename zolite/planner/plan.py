@@ -20,7 +20,7 @@ from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.methods import METHODS
 from zolite.config.recipe import QUANTS, SPACES, DataPart, Recipe
-from zolite.data.lengths import Rows, survey
+from zolite.data.lengths import Rows, estimate
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
 from zolite.planner.calibration import Correction, so_far
@@ -230,7 +230,7 @@ def asked(
     longest = context or CONTEXT
     rows = Rows(longest, -(-longest // ANSWERED))
     if data:
-        rows = survey(Path(data).expanduser(), template or DataPart.template, model_spec.place(model or ""), longest)
+        rows = estimate(Path(data).expanduser(), template or DataPart.template, model_spec.place(model or ""), longest)
     wanted = wish(specs, rows, **choices)
     return plan(machine.pretended(card, budget) if budget else card, wanted, _known(card, hardware))
 

@@ -43,7 +43,7 @@ from zolite.config import recipe as recipes
 from zolite.config.composition import MethodPart
 from zolite.config.recipe import Recipe, TrainPart
 from zolite.data import rows as tables
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.engine import device_memory
 from zolite.engine.adapter import TRAINED, attach, shapes
 from zolite.engine.batch import Order, collate, length

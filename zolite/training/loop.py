@@ -31,7 +31,8 @@ from zolite.config.composition import step_sizes
 from zolite.config.methods import method
 from zolite.config.recipe import Recipe, TrainPart
 from zolite.data import rows as tables
-from zolite.data.encode import Example, encode
+from zolite.data.encode import encode
+from zolite.data.examples import Example
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach, watch
 from zolite.engine.bases import ensure_same

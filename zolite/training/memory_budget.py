@@ -16,7 +16,7 @@ from zolite.common.errors import DoesNotFit, ZoliteError
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe, TrainPart
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.data.lengths import Rows
 from zolite.engine import device_memory
 from zolite.engine.batch import longest
