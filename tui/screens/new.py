@@ -32,7 +32,7 @@ from ..paint import cell
 from ..planning import Offer, Priced
 from ..widgets.form import Form
 from ..widgets.models import Models
-from ..widgets.report import described
+from ..widgets.report import described, shapes
 from ..widgets.slider import Slider
 from ..widgets.stack import Stack
 from .dialogs import Confirm
@@ -492,14 +492,16 @@ class NewScreen(Screen[None]):
         return self.cost.problem, "plan"
 
 
-DATA_HELP = Content.from_markup(
-    "Choose a file or a folder on the left, type a path above, or take the demo's rows.\n\n"
-    "Rows have one of three shapes:\n"
-    "  [bold]text, label[/bold]           it learns to choose among the labels\n"
-    "  [bold]prompt, completion[/bold]    it learns to complete\n"
-    "  [bold]messages[/bold]              it learns what the assistant says (JSONL)\n\n"
-    "A folder has train, and if you like dev and test; of one file a tenth is held out as dev.\n"
-    "Backspace goes to the folder above."
+DATA_HELP = Content("\n").join(
+    [
+        Content("Choose a file or a folder on the left, type a path above, or take the demo's rows.\n"),
+        Content("Rows have these columns:"),
+        *shapes(),
+        Content(
+            "\nA folder has train, and if you like dev and test; without dev, a tenth of train is held out as dev.\n"
+            "Backspace goes to the folder above."
+        ),
+    ]
 )
 
 

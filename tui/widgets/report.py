@@ -5,7 +5,16 @@ from typing import Any
 
 from textual.content import Content
 
+from zolite.config.recipe import DataPart
+from zolite.data.kinds.registry import KINDS
+
 BARS = 24  # cells of the longest
+
+
+def shapes() -> Iterator[Content]:
+    """Which columns rows may have, and what is learned of them."""
+    for kind in reversed(KINDS.values()):
+        yield Content.assemble("  ", (f"{', '.join(kind.columns(DataPart.template)):<18}", "bold"), f" {kind.title}")
 
 
 def described(report: Mapping[str, Any], context: int) -> Content:
