@@ -13,7 +13,7 @@ from torch import Tensor
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated
 from zolite.common.paths import paths
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.data import rows as tables
 from zolite.data.kinds import completion, label
 from zolite.data.kinds.kind import Kind, Prompt
@@ -27,7 +27,7 @@ from zolite.training.replay import factors_at
 @dataclass(frozen=True)
 class Trained:
     name: str  # the session's
-    recipe: Recipe
+    recipe: ResolvedRecipe
     facts: dict[str, Any]
     scores: list[Evaluated]  # of that step
     steps: tuple[int, ...]  # several: the factors are their mean
@@ -54,7 +54,7 @@ class Trained:
 
     @functools.cached_property
     def prompt(self) -> Prompt:
-        """How the model is asked, as it was in training."""
+        """How the model is prompted, as it was in training."""
         return kind_of(self.recipe, self.facts["labels"]).prompt(self.recipe.data.template)
 
     @property
@@ -68,7 +68,7 @@ class Trained:
         return path if path and path.suffix == ".gguf" else None
 
 
-def kind_of(recipe: Recipe, labels: Sequence[str]) -> Kind:
+def kind_of(recipe: ResolvedRecipe, labels: Sequence[str]) -> Kind:
     """Of the rows that a session was trained on, as they lie there now; `labels` are those that it recorded."""
     try:
         found = tables.load(Path(recipe.data.path), recipe.data.template)

@@ -19,7 +19,7 @@ import torch
 from zolite.common.errors import DoesNotFit, UsageError
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.data.encode import encode
 from zolite.data.examples import tokenized
 from zolite.data.kinds.kind import Row
@@ -91,7 +91,7 @@ class Talk:
     """A session's model with two copies: no adapter, and the adapter after `step`."""
 
     session: Session
-    recipe: Recipe
+    recipe: ResolvedRecipe
     engine: Engine
     tokenizer: Any
     prompt: Prompt
@@ -173,7 +173,7 @@ def open_(name: str, which: str = "last") -> Iterator[Talk]:
     with sessions.open_(name) as session:
         chosen(session, which)  # before a model is loaded in vain
         changes = {"adapter.space": "lora", "adapter.start": "", "train.copies": 2}  # every factor is given, A's too
-        recipe = recipes.override(session.recipe, changes)
+        recipe = recipes.resolve(recipes.override(session.recipe, changes))
         source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
         tokenizer = models.tokenizer(source, paths()["cache"])
         prompt = prompt_of(session, tokenizer)

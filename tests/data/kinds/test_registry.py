@@ -21,8 +21,9 @@ from zolite.data.records import Record
 from zolite.export import formats
 from zolite.sessions import session as sessions
 from zolite.tools.chat import Answer, open_
-from zolite.training import loop as training
 from zolite.training.evaluate import METRICS
+from zolite.training.loop import train
+from zolite.training.prepare import prepare
 from zolite.training.score import score
 
 Folder = Callable[..., Path]
@@ -140,9 +141,9 @@ def test_a_shape_from_outside_is_trained_and_exported(
 ) -> None:
     """Two steps, its metric on dev and test, an export that reads back with its prompt, and an answer in a chat."""
     kind, folder = outside
-    run = training.prepare(recipe(data__path=str(folder), train__steps=2, train__eval_every=1))
+    run = prepare(recipe(data__path=str(folder), train__steps=2, train__eval_every=1))
     with sessions.create("outside", run.recipe, run.facts) as session:
-        list(training.train(run, session))
+        list(train(run, session))
         assert session.journal.last_step() == 2
         assert {e.metric for e in session.journal.evaluations()} == {kind.metric}
         formats.export(session, tmp_path / "out", "merged", verify=True)

@@ -24,7 +24,7 @@ class Row:
     messages: tuple[dict[str, str], ...] = ()
 
     def content(self) -> bytes:
-        """What it says, without where it stands: one line, the same for every order of keys."""
+        """Its columns and messages without its line: one line of JSON, the same for every order of keys."""
         return json.dumps([self.columns, self.messages], sort_keys=True).encode()
 
 
@@ -38,7 +38,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Prompt:
-    """How a text that somebody types is put to the model, so that it is asked as it was in training."""
+    """What stands around a text that somebody types, so that the model is prompted as it was in training."""
 
     before: str = ""
     after: str = ""
@@ -91,4 +91,4 @@ class Kind(Protocol):
         """About how many tokens of a row are predicted; `count` gives a text's tokens."""
 
     def prompt(self, template: str) -> Prompt:
-        """How the model is asked after training; what exports and `zolite chat` show and use."""
+        """How the model is prompted after training, by exports and by `zolite chat`."""

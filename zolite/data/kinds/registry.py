@@ -5,4 +5,6 @@ from zolite.data.kinds.kind import Kind
 
 # A record is of the first kind whose columns it has, so what needs more columns comes before what needs fewer of them.
 _ALL: tuple[Kind, ...] = (messages.KIND, completion.KIND, label.KIND)
+
 KINDS = {kind.name: kind for kind in _ALL}
+"""name to kind"""
