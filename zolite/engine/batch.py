@@ -122,7 +122,7 @@ def collate(
 
 
 def weigh(examples: Sequence[Example], groups: int = 1) -> tuple[int, ...]:
-    """What each group's sum of losses is divided by: its rows where candidates are compared, else its answers' tokens."""
+    """By what each group's sum of losses is divided: rows where candidates are compared, else its answers' tokens."""
     each, rest = divmod(len(examples), groups)
     if rest:
         raise ValueError(f"{len(examples)} rows do not divide into {groups} groups")
