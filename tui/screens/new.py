@@ -21,11 +21,11 @@ from zolite.common.text import human_bytes, human_seconds
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.data.lengths import Rows as Lengths
+from zolite.planner.backprop import needed
 from zolite.planner.calibration import Correction, so_far
 from zolite.planner.hardware import Hardware
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import Plan, Planning, Rejected, layouts
-from zolite.planner.qlora import needed
 
 from .. import planning
 from ..paint import cell

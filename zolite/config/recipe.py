@@ -17,13 +17,14 @@ from typing import Any, get_type_hints
 from zolite.common.errors import UsageError, listed
 from zolite.config import composition
 from zolite.config.composition import MOST_COPIES, ROWS, MethodPart, at_once, composed, queries_of, step_sizes
+from zolite.config.weights import WEIGHT_FORMATS
 
 SPACES = ("lora", "lora-b", "lora-core")
 RANKS = {"lora": 8, "lora-b": 8, "lora-core": 32}  # where the recipe leaves it open; a core costs r², not r (in + out)
 MOST_RANK = 64  # that a run chooses by itself
 LOOKS = ((11, 200), (41, 500))  # at dev in a run, its ends included, and the rows of one that these many need
 LEAST_ROWS, MOST_ROWS = 50, 500
-QUANTS = ("int8", "nf4", "bf16", "float32")
+QUANTS = tuple(WEIGHT_FORMATS)
 SCHEDULES = ("linear", "constant")
 
 
