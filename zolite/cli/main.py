@@ -198,7 +198,7 @@ def train(
     if detach:
         _detached(as_json)
         return
-    from zolite.training.loop import begin
+    from zolite.training.resume import begin
 
     follow(lambda stop: begin(chosen, name, stop), plain, as_json)
 
@@ -216,7 +216,7 @@ def resume(
     if detach:
         _detached(as_json)
         return
-    from zolite.training.loop import resume
+    from zolite.training.resume import resume
 
     follow(lambda stop: resume(name, _settings(sets), force, stop), plain, as_json)
 
