@@ -14,7 +14,7 @@ from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated
 from zolite.common.paths import paths
 from zolite.config.architectures import ARCHITECTURES, LlamaCpp
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.data import rows as tables
 from zolite.model import load as models
 from zolite.sessions.session import Chapter, Session
@@ -25,7 +25,7 @@ from zolite.training.replay import factors_at
 @dataclass(frozen=True)
 class Trained:
     name: str  # the session's
-    recipe: Recipe
+    recipe: ResolvedRecipe
     facts: dict[str, Any]
     scores: list[Evaluated]  # of that step
     steps: tuple[int, ...]  # several: the factors are their mean
@@ -77,7 +77,7 @@ class Trained:
         return path if path and path.suffix == ".gguf" else None
 
 
-def kind_of(recipe: Recipe, labels: Sequence[str]) -> str:
+def kind_of(recipe: ResolvedRecipe, labels: Sequence[str]) -> str:
     """label, completion or messages; the rows are asked where the session's labels do not say."""
     if labels:
         return "label"

@@ -12,7 +12,7 @@ float32. The 12 bytes a logit (float32 logits, their log-softmax and its gradien
 from dataclasses import dataclass
 
 from zolite.config import sizes
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.config.weights import WEIGHT_FORMATS
 from zolite.data.lengths import Rows
 from zolite.planner.activations import FLOAT, Model
@@ -71,7 +71,7 @@ class Batch:
     queries: int  # tokens that are scored
 
 
-def learning(spec: ModelSpec, recipe: Recipe, device: str, batch: Batch) -> dict[str, int]:
+def learning(spec: ModelSpec, recipe: ResolvedRecipe, device: str, batch: Batch) -> dict[str, int]:
     """Bytes of learn-optimizer by what for: first-order LoRA of a resolved recipe, each layer's activations made again.
 
     `device` is "cuda" or "cpu". The weights are the ledger's.

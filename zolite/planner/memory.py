@@ -16,7 +16,7 @@ from zolite.common.text import human_bytes
 from zolite.config import methods, sizes
 from zolite.config.architectures import Linear
 from zolite.config.composition import chain_of
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.config.weights import WEIGHT_FORMATS
 from zolite.data.lengths import Rows
 from zolite.planner.activations import FLOAT, ActivationMemory, Forward, Model, activation_memory
@@ -93,7 +93,7 @@ def by_group(lines: Iterable[Line]) -> dict[str, int]:
     return sums
 
 
-def ledger(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> Ledger:
+def ledger(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows) -> Ledger:
     """Of a resolved recipe. Lines of no bytes stay: they say why there are none."""
     model = laid_out(hardware, spec, recipe)
     step, evaluation = forwards(model, recipe, rows)
@@ -111,7 +111,7 @@ CONTEXT = {
 }
 
 
-def laid_out(hardware: Hardware, spec: ModelSpec, recipe: Recipe) -> Model:
+def laid_out(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe) -> Model:
     """The model as it would lie on that device."""
     quant = recipe.model.quant
     fused = hardware.device == "cuda" and hardware.fused and spec.fast and quant != "float32"
@@ -144,7 +144,7 @@ def weights(model: Model) -> list[Line]:
     ]
 
 
-def adapter(hardware: Hardware, model: Model, recipe: Recipe) -> list[Line]:
+def adapter(hardware: Hardware, model: Model, recipe: ResolvedRecipe) -> list[Line]:
     factors, copies, a = SPACES[recipe.adapter.space], recipe.train.copies, model.activation
     trained = blocks(model.spec, recipe, factors.trained)
     n, frozen = _count(trained), _count(blocks(model.spec, recipe, factors.frozen))
@@ -163,7 +163,7 @@ def adapter(hardware: Hardware, model: Model, recipe: Recipe) -> list[Line]:
     return [Line(what, size, why, "adapter") for what, size, why in lines]
 
 
-def blocks(spec: ModelSpec, recipe: Recipe, factors: Iterable[str]) -> dict[str, Shape]:
+def blocks(spec: ModelSpec, recipe: ResolvedRecipe, factors: Iterable[str]) -> dict[str, Shape]:
     """These factors of every layer with an adapter."""
     thin = SPACES[recipe.adapter.space].thin
     return {
@@ -186,7 +186,7 @@ def targeted(linears: Iterable[Linear], targets: Sequence[str]) -> list[Linear]:
     return [replace(each, count=count(each)) for each in linears]
 
 
-def trained_numbers(spec: ModelSpec, recipe: Recipe) -> int:
+def trained_numbers(spec: ModelSpec, recipe: ResolvedRecipe) -> int:
     """n."""
     return _count(blocks(spec, recipe, SPACES[recipe.adapter.space].trained))
 
@@ -195,13 +195,13 @@ def _count(shapes: Mapping[str, Shape]) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
 
 
-def _written_out(recipe: Recipe) -> int:
+def _written_out(recipe: ResolvedRecipe) -> int:
     """Bytes a trained number while copies are filled, where engine/kernels.py cannot draw the directions itself."""
     inside = chain_of(recipe.method.sampler)[-1] in ("normal", "signs") and recipe.method.estimator != "curvature"
     return 0 if inside and "learned" not in recipe.method.sampler else 2 * FLOAT
 
 
-def tools(hardware: Hardware, model: Model, recipe: Recipe, rows: Rows) -> list[Line]:
+def tools(hardware: Hardware, model: Model, recipe: ResolvedRecipe, rows: Rows) -> list[Line]:
     """What libraries keep, and zolite's own decoder."""
     if hardware.device != "cuda":
         return []
@@ -218,7 +218,7 @@ def tools(hardware: Hardware, model: Model, recipe: Recipe, rows: Rows) -> list[
 # --- what comes and goes ---------------------------------------------------------------------------------------------
 
 
-def forwards(model: Model, recipe: Recipe, rows: Rows) -> tuple[ActivationMemory, ActivationMemory]:
+def forwards(model: Model, recipe: ResolvedRecipe, rows: Rows) -> tuple[ActivationMemory, ActivationMemory]:
     """The largest activations of a step, and those of an evaluation."""
     kinds = [activation_memory(model, forward) for forward in step_forwards(recipe, rows)]
     step = max(kinds, key=lambda each: each.peak)
@@ -228,7 +228,7 @@ def forwards(model: Model, recipe: Recipe, rows: Rows) -> tuple[ActivationMemory
     return step, activation_memory(model, Forward(1, count * rows.sequences, rows.tokens, count * rows.positions))
 
 
-def step_forwards(recipe: Recipe, rows: Rows) -> list[Forward]:
+def step_forwards(recipe: ResolvedRecipe, rows: Rows) -> list[Forward]:
     """A step's largest forwards: mirrored pairs of copies go together, candidates that a pool ranks do not."""
     m, points = recipe.method, recipe.train.copies
     at_once = 1 if m.estimator == "per-example" else recipe.train.microbatch

@@ -41,7 +41,7 @@ from zolite.common.paths import paths
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.composition import MethodPart
-from zolite.config.recipe import Recipe, TrainPart
+from zolite.config.recipe import Recipe, ResolvedRecipe, ResolvedTrain, TrainPart
 from zolite.data import rows as tables
 from zolite.data.encode import Example
 from zolite.engine import device_memory
@@ -109,7 +109,7 @@ class Progress:
 class Task:
     """What was checked before loading."""
 
-    recipe: Recipe  # resolved
+    recipe: ResolvedRecipe
     settings: Settings
     device: torch.device
     source: models.Source
@@ -126,7 +126,9 @@ def prepare(recipe: Recipe, settings: Settings) -> Task:
     """Check what can be checked without the weights. Raises UsageError, or DoesNotFit with the numbers."""
     settings.check()
     dataset = tables.load(Path(recipe.data.path).expanduser().resolve(), recipe.data.template)
-    recipe = recipes.resolve(replace(recipe, method=MethodPart("mezo")), len(dataset.labels))
+    recipe = recipes.resolve(
+        replace(recipe, method=MethodPart("mezo")), len(dataset.labels), len(dataset.splits["train"])
+    )
     device, source = models.pick_device(recipe.model.device), models.resolve(recipe.model.name)
     tokenizer = models.tokenizer(source, paths()["cache"])
     examples, _ = encode_all(dataset, tokenizer, recipe)
@@ -149,7 +151,7 @@ def explained(task: Task) -> str:
     )
 
 
-def needs(recipe: Recipe, device: torch.device, rows: Sequence[Example]) -> dict[str, int]:
+def needs(recipe: ResolvedRecipe, device: torch.device, rows: Sequence[Example]) -> dict[str, int]:
     """Bytes by what for, of the longest rows; no weight is read."""
     layout = collate(sorted(rows, key=length)[-recipe.train.microbatch :]).layout
     positions = 0 if layout.single else layout.positions
@@ -294,7 +296,7 @@ def meta_gradient(space: Space, nets: Tensor, trial: Trial, gradient: Tensor, lr
 
 
 @torch.no_grad()
-def step_(space: Space, state: State, oracle: Oracle, step: int, t: TrainPart, s: Settings) -> Progress:
+def step_(space: Space, state: State, oracle: Oracle, step: int, t: ResolvedTrain, s: Settings) -> Progress:
     """Step number `step`, counted from 0: θ, the networks and what they see of the past are changed in place."""
     began, rate = time.monotonic(), s.lr_llm * (1 - step % s.restart_every / s.restart_every)
     if step % s.restart_every == 0:
