@@ -18,6 +18,7 @@ from zolite.common.errors import UsageError, listed
 from zolite.config import composition
 from zolite.config.composition import MOST_COPIES, MethodPart, at_once, composed, queries_of, step_sizes
 from zolite.config.fields import setting, settings_of
+from zolite.config.weights import WEIGHT_FORMATS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -30,7 +31,7 @@ MOST_RANK = 64  # that a run chooses by itself
 # (most evaluations of a run, its ends included; rows of each that so many need)
 EVALUATIONS = ((11, 200), (41, 500))
 LEAST_ROWS, MOST_ROWS = 50, 500
-QUANTS = ("int8", "nf4", "bf16", "float32")
+QUANTS = tuple(WEIGHT_FORMATS)
 SCHEDULES = ("linear", "constant")
 
 
