@@ -38,6 +38,7 @@ from zolite.common.paths import paths
 from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
+from zolite.config.spaces import SPACES
 from zolite.data.lengths import Rows
 from zolite.engine import device_memory
 from zolite.engine.bases import bases
@@ -85,7 +86,7 @@ class Case:
 def cases(hardware: Hardware) -> list[Case]:
     """Model by model, since making one takes longest."""
     found = [Case(s, q, "lora", b, t) for s in SIZES for q in FORMATS for b, t in ((16, 64), (16, 256), (2, 2048))]
-    if "lora-core" in recipes.SPACES:
+    if "lora-core" in SPACES:
         found += [Case(s, q, "lora-core", 16, 256) for s in SIZES for q in FORMATS]
     found += [tightest(hardware, gib * GIB) for gib in BUDGETS]
     return sorted(found, key=lambda case: (SIZES.index(case.shape), FORMATS.index(case.weights)))

@@ -40,7 +40,7 @@ from zolite.common.errors import DoesNotFit, UsageError, ZoliteError, listed
 from zolite.common.paths import paths
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
-from zolite.config.composition import MethodPart
+from zolite.config.methods import MethodPart
 from zolite.config.recipe import Recipe, ResolvedRecipe, ResolvedTrain, TrainPart
 from zolite.data import rows as tables
 from zolite.data.examples import Example
