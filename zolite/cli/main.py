@@ -280,7 +280,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Accuracy on rows with labels, token loss on others."""
-    from zolite.monitor.run_state import metric_text
+    from zolite.monitor.log import metric_text
     from zolite.training.score import score
 
     flags = {FLAGS[k]: v for k, v in {"quant": quant, "device": device, "template": template}.items() if v is not None}
