@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.25
 LETTERS = "ABCDEF"
-COLUMNS = ("", "session", "state", "step", "loss", "best validation", "method", "batch")
+COLUMNS = ("", "session", "state", "step", "loss", "best validation", "lr", "ε", "method", "batch")
 DETAILS = ("lr", "ε")  # columns for experts
 
 
@@ -136,8 +136,10 @@ class CompareScreen(Screen[None]):
 
     def table(self, width: int) -> Content:
         """A line a session, columns as wide as they have to be."""
-        rows = [tuple(map(Content, (*COLUMNS, *(DETAILS if self.details else ()))))]
+        rows = [tuple(map(Content, COLUMNS))]
         rows += [self.cells(self.states[place], self.recipes[place], place) for place in sorted(self.recipes)]
+        shown = [i for i, name in enumerate(COLUMNS) if self.details or name not in DETAILS]
+        rows = [tuple(row[i] for i in shown) for row in rows]
         widths = [max(cell.cell_length for cell in column) for column in zip(*rows, strict=True)]
         lines = [
             Content("  ").join(cell.pad_right(size - cell.cell_length) for cell, size in zip(row, widths, strict=True))
@@ -148,17 +150,18 @@ class CompareScreen(Screen[None]):
 
     def cells(self, state: RunState, recipe: Recipe, place: int) -> tuple[Content, ...]:
         best, t = state.best(), recipe.train
-        cells = (
+        return (
             Content.styled(LETTERS[place], "bold"),
             Content(state.about.name),
             content([summary.status(state)]),
             Content(f"{state.step:,} of {state.steps:,}"),
             Content(human_number(state.moving.loss)),
             Content(f"{metric_text(best)} at {best.step:,}" if best else "–"),
+            Content(f"{t.lr:.3g}"),
+            Content(f"{t.eps:.3g}"),
             Content(recipe.method.name),
             Content(str(t.batch)),
         )
-        return (*cells, Content(f"{t.lr:.3g}"), Content(f"{t.eps:.3g}")) if self.details else cells
 
     # the chart
 

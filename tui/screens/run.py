@@ -94,7 +94,7 @@ class RunScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield RunView(self.state.about, self.app.config.chart)
-        yield Footer()
+        yield Footer(show_command_palette=False)  # the keys of a run take a narrow terminal's whole line
 
     def on_mount(self) -> None:
         self.follow()
@@ -194,7 +194,7 @@ class RunScreen(Screen[None]):
     @work
     async def action_stop(self) -> None:
         best = self.state.best()
-        kept = f" The best step so far by validation, {best.step:,}, is kept too." if best else ""
+        kept = f" The best by validation so far, step {best.step:,}, is kept too." if best else ""
         detail = f"It saves and ends; Resume continues from there, bit for bit.{kept}"
         if await self.app.push_screen_wait(Confirm(f"Stop {self.session}?", detail, yes="Stop", no="Let it run")):
             self.command("stop", "stopping after this step")

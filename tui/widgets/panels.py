@@ -36,7 +36,7 @@ class Panel(Widget):
 
     def redraw(self) -> None:
         """Only where it says something else now; a layout only where it takes more lines or fewer."""
-        if not self.display:
+        if not self.display or not self.content_size.width:  # not seen, or not laid out yet
             return
         drawn = self.draw(*self.content_size)
         if (drawn.plain, drawn.spans) != (self._shown.plain, self._shown.spans):
