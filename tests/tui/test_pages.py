@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import Select
 from zolite.tui import config as configs
@@ -18,7 +19,7 @@ from zolite.tui.screens.new import NewScreen
 from zolite.common.errors import ZoliteError
 from zolite.tools.doctor import Check
 
-from .conftest import SIZES, FakeClient, drive, settled, shown
+from .conftest import SIZES, FakeClient, drive, settled, shown, until
 
 Make = Callable[..., Any]
 CHECKS = [
@@ -148,12 +149,11 @@ def test_palette(pages: Make) -> None:
 
     async def script(pilot: Pilot[None]) -> None:
         await pilot.press("ctrl+p")
-        await pilot.pause(0.3)
+        await until(pilot, lambda: isinstance(pilot.app.screen, CommandPalette))
         await pilot.press(*"help")
-        await pilot.pause(0.5)
+        await until(pilot, lambda: "Keys of this screen" in shown(pilot.app))
         await pilot.press("enter")
-        await pilot.pause(0.3)
-        assert isinstance(pilot.app.screen, HelpScreen)
+        await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
 
     drive(pages(), (80, 24), script)
 

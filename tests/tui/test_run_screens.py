@@ -171,7 +171,7 @@ def play(app: Callable[..., ZoliteApp]) -> Play:
 
 async def until(pilot: Pilot[None], holds: Callable[[], object]) -> None:
     """Wait for something that other threads do."""
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + 240
     while not holds():
         assert time.monotonic() < ends, shown(pilot)
         await pilot.pause(0.02)

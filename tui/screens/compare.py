@@ -27,7 +27,7 @@ from ..widgets.chart import Chart
 from ..widgets.panels import MUTED, Panel, status_of
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 LOOK_SECONDS = 1.0
 LETTERS = "ABCDEF"
@@ -49,7 +49,7 @@ class CompareScreen(Screen[None]):
         Binding("v", "view", "Loss/dev", id="compare-view"),
         Binding("l", "log", "Log scale", id="compare-log"),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     class Arrived(Message):
         """One of the sessions has more; at first, its recipe."""

@@ -19,7 +19,7 @@ from zolite.common.errors import ZoliteError
 from ..paint import cell
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 STATES = {"fail": ("✗", "mend", "error"), "warn": ("▲", "look", "warning"), "ok": ("✓", "ok", "success")}
 VERDICTS = ("something must be mended first", "some things could be better", "all is well")
@@ -37,7 +37,7 @@ class DoctorScreen(Screen[None]):
         Binding("r", "again", "Look again", id="doctor-again"),
         Binding("p", "profile", "Measure this machine", id="profile"),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="checks"):

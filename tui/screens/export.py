@@ -18,7 +18,7 @@ from zolite.common.errors import UsageError, ZoliteError
 from ..sessions import choices
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 # Formats with their number types, the first being what is meant where none is chosen, and who reads them. A test holds
 # them equal to those of `zolite export`, which loads torch.
@@ -48,7 +48,7 @@ class ExportScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f5", "export", "Export", id="export-go"),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     def __init__(self, session: str) -> None:
         super().__init__()

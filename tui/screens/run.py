@@ -26,7 +26,7 @@ from ..widgets.run_view import Beside, RunView
 from .dialogs import Ask, Confirm
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 LOOK_SECONDS = {True: 0.25, False: 1.0}  # between two looks, by whether a process writes
 OTHERS_SECONDS = 5.0
@@ -61,7 +61,7 @@ class RunScreen(Screen[None]):
         Binding("e", "export", "Export", id="run-export"),
         Binding("m", "larger", "Larger", id="run-larger", show=False),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     class Arrived(Message):
         """The journal has more."""
@@ -243,7 +243,7 @@ class RunScreen(Screen[None]):
         self.view.larger()
 
     def tell(self, verb: str, said: str) -> None:
-        self.do(partial(manage.tell, self.session, verb), said)
+        self.do(partial(manage.send, self.session, verb), said)
 
     @work(thread=True, group="do")
     def do(self, change: Callable[[], object], done: str) -> None:

@@ -17,7 +17,7 @@ from ..client import Talk
 from ..sessions import choices
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 SIDES = {"base": "base model, without the adapter", "tuned": "tuned"}
 
@@ -70,7 +70,7 @@ class TryScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+l", "clear", "Clear", id="try-clear"),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     class Heard(Message):
         """A line of the process that answers; None once it has ended."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from zolite.cli import live
-from zolite.common.errors import told
+from zolite.common.errors import process_error
 from zolite.common.events import Event, Finished, Started, from_json
 from zolite.common.paths import paths
 
@@ -103,7 +103,7 @@ def detached(arguments: list[str]) -> str:
     if name is None:
         code, said = child.wait(), log.read_text(errors="replace")
         log.unlink()
-        raise told(code, said)
+        raise process_error(code, said)
     log.replace(root / name / "trainer.log")
     return name
 

@@ -146,7 +146,7 @@ def record(
 
 def _telling(verb: str) -> Callable[[str], None]:
     def command(name: Name) -> None:
-        manage.tell(name, verb)
+        manage.send(name, verb)
         print(f"{name}: {verb}")
 
     command.__doc__ = f"Of a session that is running: {VERBS[verb]}."
