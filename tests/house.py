@@ -1,4 +1,4 @@
-"""The house in numbers: `uv run python tests/house.py` prints them, and what breaks a bound; test_house.py asserts them.
+"""The house in numbers. `uv run python tests/house.py` prints them and what breaks a bound; test_house.py asserts them.
 
 Imports are those of the layout that a wheel has, where the app is zolite.tui: all of them, in functions and for types
 too. Functions are counted from `def` to their last line.

@@ -58,8 +58,8 @@ def test_doctor(pages: Make, size: tuple[int, int]) -> None:
         await pilot.press("1")
         await settled(pilot)
         text = shown(pilot.app)
-        assert text.index("✗ mend") < text.index("▲ look") < text.index("✓ ok")
-        assert "→ install the CUDA build" in text and "something must be mended first" in text
+        assert text.index("✗ fix") < text.index("▲ check") < text.index("✓ ok")
+        assert "→ install the CUDA build" in text and "something must be fixed first" in text
         await pilot.press("p")
         await settled(pilot)
         assert "✓ measured" in shown(pilot.app) and "copy: 3e+09" in shown(pilot.app)
@@ -203,6 +203,6 @@ def test_no_colour(pages: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         await pilot.press("1")
         await settled(pilot)
         assert pilot.app.no_color
-        assert "✗ mend" in shown(pilot.app)
+        assert "✗ fix" in shown(pilot.app)
 
     drive(made, (80, 24), script)

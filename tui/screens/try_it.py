@@ -193,16 +193,16 @@ class TryScreen(Screen[None]):
         box = self.query_one("#talk", VerticalScroll)
         await box.mount(Exchange(prompt, self.step or 0))
         box.scroll_end(animate=False)
-        self.tell({"prompt": prompt})
+        self.send({"prompt": prompt})
         self.say()
 
     @on(Select.Changed, "#step")
     def turn(self, event: Select.Changed) -> None:
         """Another step's adapter, for what is asked from here on."""
         if self.step is not None:
-            self.tell({"step": str(event.value)})
+            self.send({"step": str(event.value)})
 
-    def tell(self, document: dict[str, Any]) -> None:
+    def send(self, document: dict[str, Any]) -> None:
         if self.talk is None:
             return
         try:
