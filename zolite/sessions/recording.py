@@ -72,7 +72,7 @@ def _lines(recording: Recording) -> Iterator[str]:
         "session": recording.session,
         "created": recording.created,
         "device": recording.device,
-        "recipe": recipes.to_dict(_unplaced_recipe(recording.recipe)),
+        "recipe": recipes.to_json(_unplaced_recipe(recording.recipe)),
     }
     yield json.dumps(head, ensure_ascii=False)
     for row in recording.rows:
