@@ -47,11 +47,11 @@ from zolite.model.lora import PerturbedLinear
 from zolite.model.quant import replace_
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
+from zolite.planner.backprop import needed
 from zolite.planner.hardware import Hardware
 from zolite.planner.memory import Ledger, allocated, laid_out, ledger, ours, peak, weights
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import layouts, plan, wish
-from zolite.planner.qlora import needed
 from zolite.planner.step_time import step_seconds
 from zolite.tools import bench
 from zolite.tools import profile as profiles

@@ -6,7 +6,7 @@ from pathlib import Path
 from zolite.common.errors import ZoliteError
 from zolite.config import catalog
 from zolite.config.recipe import ResolvedRecipe
-from zolite.data.lengths import Rows, mean_tokens, survey
+from zolite.data.lengths import Rows, estimate, mean_tokens
 from zolite.monitor.run_state import About, News
 from zolite.planner import model_spec
 from zolite.planner.hardware import Hardware
@@ -77,7 +77,7 @@ def _rows(recipe: ResolvedRecipe) -> Rows:
     path, longest = Path(recipe.data.path), recipe.data.context
     if not _small(path):
         return Rows(longest, -(-longest // 8))
-    return survey(path, recipe.data.template, None, longest)
+    return estimate(path, recipe.data.template, None, longest)
 
 
 def tokens_per_step(recipe: ResolvedRecipe, points: int) -> float:

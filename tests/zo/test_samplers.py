@@ -394,7 +394,7 @@ def test_guided_length(pool: int, share: float, unit: bool) -> None:
 
 
 def test_guided_is_even() -> None:
-    """With halves, a ranking the other way round turns v and its projected gradient, and so changes the estimate by nothing."""
+    """With halves, a ranking the other way round turns v and its projected gradient: the estimate is the same."""
     bench = Bench(ROWS["mezo-gv"])
     ranked = torch.tensor([3.0, 1.0, 2.0, 4.0])
     grads = []

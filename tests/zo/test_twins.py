@@ -90,8 +90,8 @@ def ones(bench: Bench, key: Key) -> Blocks:
 def agree(bench: Bench, theta: Blocks | Array, start: Blocks | Array, amplified: float = 1.0) -> None:
     """The product's theta is the twin's within float32 rounding, which is far less than both have moved.
 
-    A loss of about 5 is rounded by 2⁻²² and so its projected gradient, with ε = 0.1, by 2e-6 of some 1; where more is made of losses
-    than projected gradients, so much more.
+    A loss of about 5 is rounded by 2⁻²² and so its projected gradient, with ε = 0.1, by 2e-6 of some 1; where more is
+    made of losses than projected gradients, so much more.
     """
     theirs = whole(theta) if isinstance(theta, dict) else theta
     first = whole(start) if isinstance(start, dict) else start

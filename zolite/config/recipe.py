@@ -20,6 +20,7 @@ from zolite.config.composition import MOST_COPIES, current, points_at_once, quer
 from zolite.config.fields import setting, settings_of
 from zolite.config.methods import MethodPart, ResolvedMethod
 from zolite.config.spaces import SPACES
+from zolite.config.weights import WEIGHT_FORMATS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -30,7 +31,7 @@ MOST_RANK = 64  # that a run chooses by itself
 # (most evaluations of a run, its ends included; rows of each that so many need)
 EVALUATIONS = ((11, 200), (41, 500))
 LEAST_ROWS, MOST_ROWS = 50, 500
-QUANTS = ("int8", "nf4", "bf16", "float32")
+QUANTS = tuple(WEIGHT_FORMATS)
 SCHEDULES = ("linear", "constant")
 
 
