@@ -13,6 +13,7 @@ from torch import Tensor
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated
 from zolite.common.paths import paths
+from zolite.config.architectures import ARCHITECTURES, LlamaCpp
 from zolite.config.recipe import ResolvedRecipe
 from zolite.data import rows as tables
 from zolite.data.kinds import completion, label
@@ -59,7 +60,19 @@ class Trained:
 
     @property
     def architecture(self) -> str:
+        """As transformers calls its class."""
         return str((self.config.get("architectures") or ["an architecture without a name"])[0])
+
+    @property
+    def llama_cpp(self) -> LlamaCpp | None:
+        """What llama.cpp knows of the architecture; None where zolite cannot say."""
+        known = ARCHITECTURES.get(str(self.config.get("model_type")))
+        return known.llama_cpp if known else None
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Of all factors in float32."""
+        return sum(4 * t.numel() for t in self.factors.values())
 
     @property
     def gguf(self) -> Path | None:

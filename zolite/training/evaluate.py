@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 import torch
 
 from zolite.common.events import Evaluated
+from zolite.config.sizes import EVAL_TOKENS
 from zolite.data.examples import Example
 from zolite.engine.batch import by_length, length
 from zolite.engine.engine import Engine
-
-EVAL_TOKENS = 4096  # a forward's size: large enough to keep a device busy, small beside the weights
 
 
 @torch.inference_mode()
