@@ -14,7 +14,7 @@ from torch import Tensor
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
-from zolite.config.composition import ROWS
+from zolite.config.methods import METHODS
 from zolite.config.recipe import Recipe
 from zolite.engine import bases as module
 from zolite.engine.adapter import attach
@@ -258,7 +258,7 @@ def test_two_points_at_once_are_one_at_a_time(core: Make, quant: str) -> None:
     assert losses[0].max() - losses[0].min() > 1e-3
 
 
-@pytest.mark.parametrize("method", sorted(set(ROWS) - {"zo-finetuner"}))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"zo-finetuner"}))
 def test_every_method_trains_cores(core: Make, method: str) -> None:
     """Three steps of any method, of larger ranks than a core's too, move it; a replay has the same bits."""
     recipe = core(method__name=method, method__every=2, train__steps=3, adapter__rank=2)

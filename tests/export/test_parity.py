@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from zolite.common.errors import UsageError, ZoliteError
-from zolite.config.recipe import SPACES, Recipe
+from zolite.config.recipe import Recipe
+from zolite.config.spaces import SPACES
 from zolite.export import export as exports
 from zolite.export import parity, peft
 from zolite.sessions import session as sessions

@@ -24,7 +24,9 @@ from transformers import (
 
 from zolite.config import sizes
 from zolite.data import rows as tables
-from zolite.data.encode import Example, answer_of, encode, prompt_of
+from zolite.data.encode import encode
+from zolite.data.examples import Example
+from zolite.data.kinds.label import answer_of, prompt_of
 from zolite.engine.batch import Batch, collate
 from zolite.model import load as models
 from zolite.model.loss import Head, Tokens, candidate_scores, generic, loss_sums

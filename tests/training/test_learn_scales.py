@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from zolite.cli import main, process
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config import sizes
-from zolite.config.composition import MethodPart, composed
+from zolite.config.composition import resolved
+from zolite.config.methods import MethodPart
 from zolite.config.recipe import Recipe, TrainPart
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
@@ -220,7 +221,7 @@ def test_a_step_that_is_not_finite_leaves_everything() -> None:
 def descended(nets: Nets, steps: int) -> float:
     """The toy's loss after so many two-sided steps with those networks."""
     space, oracle, _ = toy()
-    part = composed(MethodPart("zo-finetuner", optimizer="given"))
+    part = resolved(MethodPart("zo-finetuner", optimizer="given"))
     t = TrainPart(lr=2e-3, eps=1e-3, steps=steps, queries=1, seed=9)
     estimator, rule = build(part, t, nets)
     state, rules = estimator.init(space), rule.init(space)

@@ -32,13 +32,13 @@ from ..paint import cell
 from ..planning import Offer, Priced
 from ..widgets.form import Form
 from ..widgets.models import Models
-from ..widgets.report import told
+from ..widgets.report import described, shapes
 from ..widgets.slider import Slider
 from ..widgets.stack import Stack
 from .dialogs import Confirm
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 GIB = 2**30
 DEMO_TEMPLATE = "{text}\n\nTopic: {label}"
@@ -146,7 +146,7 @@ class NewScreen(Screen[None]):
         Binding("d", "details", "Memory line by line", id="plan-details", show=False),
         Binding("backspace", "up", "Folder above", id="folder-up", show=False),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     def __init__(self, where: Path | None = None) -> None:
         super().__init__()
@@ -319,9 +319,9 @@ class NewScreen(Screen[None]):
     def examined(self, report: dict[str, Any]) -> None:
         self.report = report
         sound = not report["problems"]
-        self.query_one("#report", Static).update(told(report, 0))
+        self.query_one("#report", Static).update(described(report, 0))
         self.query_one("#to-plan", Button).disabled = not sound
-        self.query_one("#template-row").display = not sound or report["kind"] == "label"
+        self.query_one("#template-row").display = not sound or bool(report["labels"])
         if sound:
             self.form.put({"data.context": str(planning.context_for(report))})
             if self.query_one(TabbedContent).active == "plan":
@@ -498,14 +498,16 @@ class NewScreen(Screen[None]):
         return self.cost.problem, "plan"
 
 
-DATA_HELP = Content.from_markup(
-    "Choose a file or a folder on the left, type a path above, or take the demo's rows.\n\n"
-    "Rows have one of three shapes:\n"
-    "  [bold]text, label[/bold]           it learns to choose among the labels\n"
-    "  [bold]prompt, completion[/bold]    it learns to complete\n"
-    "  [bold]messages[/bold]              it learns what the assistant says (JSONL)\n\n"
-    "A folder has train, and if you like dev and test; of one file a tenth is held out as dev.\n"
-    "Backspace goes to the folder above."
+DATA_HELP = Content("\n").join(
+    [
+        Content("Choose a file or a folder on the left, type a path above, or take the demo's rows.\n"),
+        Content("Rows have these columns:"),
+        *shapes(),
+        Content(
+            "\nA folder has train, and if you like dev and test; without dev, a tenth of train is held out as dev.\n"
+            "Backspace goes to the folder above."
+        ),
+    ]
 )
 
 

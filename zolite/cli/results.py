@@ -21,7 +21,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Accuracy on rows with labels, token loss on others."""
-    from zolite.monitor.run_state import metric_text
+    from zolite.monitor.log import metric_text
     from zolite.training.score import score
 
     event = score(target, Path(data), changes(given))

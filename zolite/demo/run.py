@@ -14,7 +14,7 @@ from zolite.common.paths import paths
 from zolite.common.text import human_bytes, human_seconds
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.export import parity
 from zolite.export.export import export
 from zolite.export.readers import reloaded

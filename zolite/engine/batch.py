@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zolite.config import sizes
-from zolite.data.encode import Arrays, Example
+from zolite.data.examples import Arrays, Example
 from zolite.model.loss import Layout
 
 Ints = NDArray[np.int64]
@@ -123,7 +123,7 @@ def collate(
 
 
 def weigh(examples: Sequence[Example], groups: int = 1) -> tuple[int, ...]:
-    """What each group's sum of losses is divided by: its rows where they have labels, else its answers' tokens."""
+    """What each group's sum of losses is divided by: its rows where candidates compete, else its answers' tokens."""
     each, rest = divmod(len(examples), groups)
     if rest:
         raise ValueError(f"{len(examples)} rows do not divide into {groups} groups")

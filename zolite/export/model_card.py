@@ -19,7 +19,7 @@ PROMPT = "Prompts looked like this, with the answer in place of the last braces:
 
 
 def card(trained: Trained, about: Card) -> str:
-    r, facts, base = trained.recipe, trained.facts, trained.source.base
+    r, facts, base, shown = trained.recipe, trained.facts, trained.source.base, trained.prompt.template
     what, use = (text.replace("{base}", base) for text in (about.what, about.use))
     *others, last = [str(step) for step in trained.steps]
     measured = [
@@ -43,6 +43,6 @@ def card(trained: Trained, about: Card) -> str:
         quant=r.model.quant,
         model=r.model.name,
         score="".join(measured[-1:]),
-        prompt=PROMPT.format(template=r.data.template.replace("\n", "⏎")) if facts["labels"] else "",
+        prompt=PROMPT.format(template=shown.replace("\n", "⏎")) if shown else "",
         use=use,
     )

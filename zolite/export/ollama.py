@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zolite.data.rows import pieces
 from zolite.export.source import Trained
 
 # What Ollama converts by itself (its convert.go): adapters by llama.cpp's name of the model, models by transformers'.
@@ -75,25 +74,14 @@ def _ends(trained: Trained, tokenizer: Any) -> list[str]:
 
 
 def _template(trained: Trained, tokenizer: Any) -> tuple[list[str], str]:
-    """The prompt as it was trained on, in Go's template language; and what is wrong where that cannot be said in it."""
-    if trained.facts["labels"]:
-        text = _of_label(trained.recipe.data.template)
-    elif trained.kind == "messages":
-        turns = turns_of(tokenizer)
-        if turns is None:
-            return [], "the chat template could not be put in Ollama's words: write a TEMPLATE by hand"
-        text = turns.go
-    else:
-        text = "{{ .Prompt }}"
-    return [f'TEMPLATE """{text}"""'], ""
-
-
-def _of_label(template: str) -> str:
-    """With one column the prompt is the column; with several it has to be typed as a whole."""
-    *before, (last, _) = pieces(template)
-    if len(before) != 1:
-        return "{{ .Prompt }}"
-    return f"{before[0][0]}{{{{ .Prompt }}}}{last.rstrip()}"
+    """The prompt as it was in training, as a Go template; and what is wrong where Go's templates cannot express it."""
+    prompt = trained.prompt
+    if not prompt.chat:
+        return [f'TEMPLATE """{prompt.before}{{{{ .Prompt }}}}{prompt.after}"""'], ""
+    turns = turns_of(tokenizer)
+    if turns is None:
+        return [], "the model's chat template could not be translated for Ollama: write a TEMPLATE by hand"
+    return [f'TEMPLATE """{turns.go}"""'], ""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from zolite.common.paths import paths
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.data import rows as tables
-from zolite.data.encode import Example, encode
+from zolite.data.encode import encode
+from zolite.data.examples import Example
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine

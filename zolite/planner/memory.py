@@ -10,13 +10,13 @@ K perturbed copies in a forward, n trained numbers, a bytes of an activation.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from zolite.common.text import human_bytes
-from zolite.config import methods, sizes
+from zolite.config import composition, sizes
 from zolite.config.architectures import Linear
-from zolite.config.composition import chain_of
 from zolite.config.recipe import ResolvedRecipe
+from zolite.config.spaces import SPACES
 from zolite.config.weights import WEIGHT_FORMATS
 from zolite.data.lengths import Rows
 from zolite.planner.activations import FLOAT, ActivationMemory, Forward, Model, activation_memory
@@ -34,23 +34,6 @@ FACTORS: dict[str, Callable[[int, Linear], Shape]] = {
     "a": lambda rank, layer: (rank, layer.inputs),
     "b": lambda rank, layer: (layer.outputs, rank),
     "c": lambda rank, layer: (rank, rank),
-}
-
-
-@dataclass(frozen=True)
-class Factors:
-    """What a space makes of a layer's factors."""
-
-    trained: tuple[str, ...]  # as engine/adapter.py has it; a test holds it equal
-    frozen: tuple[str, ...] = ()
-    aside: Mapping[str, int] = field(default_factory=dict)  # bytes of a frozen number to export from, by device
-    thin: bool = False  # a rank is at most a layer's smaller side
-
-
-SPACES = {
-    "lora": Factors(("a", "b")),
-    "lora-b": Factors(("b",), ("a",), {"cuda": FLOAT, "cpu": FLOAT}),
-    "lora-core": Factors(("c",), ("a", "b"), {"cuda": 0, "cpu": 2}, thin=True),  # exports take the host's copy
 }
 
 
@@ -123,7 +106,7 @@ def laid_out(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe) -> Mod
         fused=fused and (not spec.window or spec.window >= longest),
         triton=hardware.device == "cuda" and hardware.fused,
         rank=recipe.adapter.rank,
-        core=recipe.adapter.space == "lora-core",
+        core=SPACES[recipe.adapter.space].bases,
         adapted=frozenset(each.name for each in targeted(spec.linears, recipe.adapter.targets) if each.count),
     )
 
@@ -148,8 +131,8 @@ def adapter(hardware: Hardware, model: Model, recipe: ResolvedRecipe) -> list[Li
     factors, copies, a = SPACES[recipe.adapter.space], recipe.train.copies, model.activation
     trained = blocks(model.spec, recipe, factors.trained)
     n, frozen = _count(trained), _count(blocks(model.spec, recipe, factors.frozen))
-    held = methods.state_bytes(recipe.method, trained)
-    aside = factors.aside.get(hardware.device, 0)
+    held = composition.state_bytes(recipe.method, trained)
+    aside = factors.export_bytes.get(hardware.device, 0)
     still = f"{frozen:,} numbers in {8 * a} bits to multiply" + (f", in {8 * aside} to export" if aside else "")
     written = _written_out(recipe)
     noise = "a direction is written out in float32 before it is added" if written else "noise is made inside a kernel"
@@ -157,7 +140,7 @@ def adapter(hardware: Hardware, model: Model, recipe: ResolvedRecipe) -> list[Li
         ("trained numbers", FLOAT * n, f"{n:,} in float32"),
         ("perturbed copies", copies * n * a, f"{copies} of them in {8 * a} bits, each for one pass through the model"),
         ("frozen factors", (a + aside) * frozen, still),
-        ("optimizer state", held, f"{recipe.method.name} keeps {methods.state_formula(recipe.method)} bytes"),
+        ("optimizer state", held, f"{recipe.method.name} keeps {composition.state_formula(recipe.method)} bytes"),
         ("directions", written * n, noise),
     )
     return [Line(what, size, why, "adapter") for what, size, why in lines]
@@ -165,7 +148,7 @@ def adapter(hardware: Hardware, model: Model, recipe: ResolvedRecipe) -> list[Li
 
 def blocks(spec: ModelSpec, recipe: ResolvedRecipe, factors: Iterable[str]) -> dict[str, Shape]:
     """These factors of every layer with an adapter."""
-    thin = SPACES[recipe.adapter.space].thin
+    thin = SPACES[recipe.adapter.space].bases
     return {
         f"{linear.name}.{linear.inputs}.{linear.outputs}.{i}.{factor}": FACTORS[factor](
             min(recipe.adapter.rank, linear.inputs, linear.outputs) if thin else recipe.adapter.rank, linear
@@ -196,9 +179,8 @@ def _count(shapes: Mapping[str, Shape]) -> int:
 
 
 def _written_out(recipe: ResolvedRecipe) -> int:
-    """Bytes a trained number while copies are filled, where engine/kernels.py cannot draw the directions itself."""
-    inside = chain_of(recipe.method.sampler)[-1] in ("normal", "signs") and recipe.method.estimator != "curvature"
-    return 0 if inside and "learned" not in recipe.method.sampler else 2 * FLOAT
+    """Bytes a trained number while copies are filled."""
+    return composition.direction_bytes(recipe.method)
 
 
 def tools(hardware: Hardware, model: Model, recipe: ResolvedRecipe, rows: Rows) -> list[Line]:
@@ -231,11 +213,11 @@ def forwards(model: Model, recipe: ResolvedRecipe, rows: Rows) -> tuple[Activati
 def step_forwards(recipe: ResolvedRecipe, rows: Rows) -> list[Forward]:
     """A step's largest forwards: mirrored pairs of copies go together, candidates that a pool ranks do not."""
     m, points = recipe.method, recipe.train.copies
-    at_once = 1 if m.estimator == "per-example" else recipe.train.microbatch
-    mirrored = m.estimator in ("two-sided", "per-example") and points > 1
+    at_once = 1 if composition.per_example(m) else recipe.train.microbatch
+    mirrored = composition.mirrored(m) and points > 1
     sequences, positions = at_once * rows.sequences, at_once * rows.positions
     found = [Forward(points, sequences, rows.tokens, positions, mirrored)]
-    if mirrored and {"guided", "greedy"} & set(chain_of(m.sampler)):
+    if mirrored and composition.ranks(m):
         found.append(Forward(points, sequences, rows.tokens, positions))
     return found
 

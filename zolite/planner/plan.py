@@ -18,10 +18,12 @@ from zolite.common.errors import DoesNotFit, UsageError
 from zolite.common.text import human_bytes, human_seconds, parsed_bytes
 from zolite.config import catalog
 from zolite.config import recipe as recipes
+from zolite.config.composition import per_example
 from zolite.config.methods import METHODS
-from zolite.config.recipe import QUANTS, SPACES, DataPart, Recipe, ResolvedRecipe
+from zolite.config.recipe import QUANTS, DataPart, Recipe, ResolvedRecipe
+from zolite.config.spaces import SPACES
 from zolite.config.weights import WEIGHT_FORMATS
-from zolite.data.lengths import Rows, survey
+from zolite.data.lengths import Rows, estimate
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
 from zolite.planner.backprop import Backprop, compared, needed
@@ -149,7 +151,7 @@ def smaller(recipe: ResolvedRecipe) -> ResolvedRecipe | None:
     Mirrored pairs of copies stay together to the last, since int8 weights multiply pairs by another product.
     """
     t = recipe.train
-    if t.microbatch > 1 and recipe.method.estimator != "per-example":  # which has one row a copy as it is
+    if t.microbatch > 1 and not per_example(recipe.method):  # which has one row a copy as it is
         return replace(recipe, train=replace(t, microbatch=-(-t.microbatch // 2)))
     return replace(recipe, train=replace(t, copies=t.copies // 2)) if t.copies > 1 else None
 
@@ -243,7 +245,7 @@ def _rows(model: str | None, longest: int, data: str | None, template: str | Non
     """The lengths of somebody's rows, else of rows as long as they may be."""
     if not data:
         return Rows(longest, -(-longest // ANSWERED))
-    return survey(Path(data).expanduser(), template or DataPart.template, model_spec.place(model or ""), longest)
+    return estimate(Path(data).expanduser(), template or DataPart.template, model_spec.place(model or ""), longest)
 
 
 def _known(card: Hardware, named: str | None) -> Correction:

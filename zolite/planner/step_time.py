@@ -10,8 +10,9 @@ come out within 15%. K points, R rows of all points, D width, I the MLP's inner 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from zolite.config import methods, sizes
+from zolite.config import sizes
 from zolite.config.architectures import Linear
+from zolite.config.composition import forwards_per_step
 from zolite.config.recipe import ResolvedRecipe, evaluations_of, starts_with_probe
 from zolite.data.lengths import Rows
 from zolite.planner.activations import Forward, Model, paired, pieces
@@ -49,7 +50,7 @@ def step_seconds(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, ro
     model, t = laid_out(hardware, spec, recipe), recipe.train
     forward = step_forwards(recipe, rows)[0]
     at_once = forward.points * forward.sequences / rows.sequences
-    whole = methods.forwards_per_step(recipe.method, t) * t.batch / at_once
+    whole = forwards_per_step(recipe.method, t.queries, t.batch) * t.batch / at_once
     return max(1.0, whole) * _forward(hardware, model, forward) + _around(hardware, spec, recipe)
 
 
@@ -66,7 +67,7 @@ def beside_seconds(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, 
 def linear_probe_rows(recipe: ResolvedRecipe) -> int:
     """As many rows as a start in closed form may read, if it takes more than one site: a share of the run's."""
     t = recipe.train
-    return int(PROBE_SHARE * t.steps * t.batch * methods.forwards_per_step(recipe.method, t))
+    return int(PROBE_SHARE * t.steps * t.batch * forwards_per_step(recipe.method, t.queries, t.batch))
 
 
 def _around(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe) -> float:

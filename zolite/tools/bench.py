@@ -24,7 +24,7 @@ from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.config.weights import WEIGHT_FORMATS
-from zolite.data.encode import Example, Query
+from zolite.data.examples import Example, Query
 from zolite.engine import device_memory
 from zolite.model import quant
 from zolite.model.load import Loaded, Source, quiet

@@ -40,10 +40,10 @@ from zolite.common.errors import DoesNotFit, UsageError, ZoliteError, listed
 from zolite.common.paths import paths
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
-from zolite.config.composition import MethodPart
+from zolite.config.methods import MethodPart
 from zolite.config.recipe import Recipe, ResolvedRecipe, ResolvedTrain, TrainPart
 from zolite.data import rows as tables
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.batch import Order, collate, length

@@ -27,7 +27,7 @@ from zolite.common.errors import DoesNotFit
 from zolite.common.events import Event, Noted, StepDone
 from zolite.common.text import human_bytes
 from zolite.config.sizes import EVAL_TOKENS
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.engine import device_memory
 from zolite.engine.batch import Batch, length
 from zolite.engine.engine import Engine
