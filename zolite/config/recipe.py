@@ -10,6 +10,7 @@ import difflib
 import inspect
 import itertools
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -104,6 +105,14 @@ class Recipe:
     data: DataPart = field(default_factory=DataPart)
     method: MethodPart = field(default_factory=MethodPart)
     train: TrainPart = field(default_factory=TrainPart)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Recipe":
+        """A checked recipe from settings as the command line names them: Recipe.of({"train.steps": 400, …}).
+
+        What is left out keeps its default. Raises UsageError with everything that is wrong.
+        """
+        return override(cls(), dict(settings))
 
 
 RENAMED = {"train.slots": "train.copies", "adapter.readout": "adapter.linear_probe"}
