@@ -36,7 +36,8 @@ from zolite.config.methods import forwards_per_step
 from zolite.config.recipe import Recipe
 from zolite.model import load as models
 from zolite.training.learn_scales import Gradients
-from zolite.training.loop import Run, assemble
+from zolite.training.prepare import assemble
+from zolite.training.run import Run
 from zolite.training.scale_nets import networks
 from zolite.zo.build import build
 from zolite.zo.direction import dense

@@ -42,7 +42,8 @@ from zolite.engine import device_memory
 from zolite.model import load as models
 from zolite.training.evaluate import evaluate
 from zolite.training.learn_scales import Gradients
-from zolite.training.loop import Examples, Run, assemble, batches_of, encode_all, stepper
+from zolite.training.prepare import assemble, encode_all
+from zolite.training.run import Examples, Run, batches_of, stepper
 from zolite.training.scale_nets import networks
 
 MODEL, BATCH, FORWARDS, SEEDS = "builtin:smollm2-135m", 16, 4000, (0, 1)

@@ -20,7 +20,8 @@ from torch import Tensor
 from zolite.config import recipe as recipes
 from zolite.demo.run import demo_recipe
 from zolite.model import quant
-from zolite.training.loop import Run, prepare
+from zolite.training.prepare import prepare
+from zolite.training.run import Run
 from zolite.zo.direction import Combo, Noise
 from zolite.zo.rng import Key
 

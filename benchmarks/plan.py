@@ -56,7 +56,8 @@ from zolite.tools import bench
 from zolite.tools import profile as profiles
 from zolite.tools.bench import Shape, Step
 from zolite.training.evaluate import evaluate
-from zolite.training.loop import assemble, batches_of, stepper
+from zolite.training.prepare import assemble
+from zolite.training.run import batches_of, stepper
 
 GIB = 2**30
 BUDGETS = (4, 6, 8, 12, 16, 24)  # GiB

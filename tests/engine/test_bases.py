@@ -24,8 +24,11 @@ from zolite.export import formats
 from zolite.model import load as models
 from zolite.sessions import session as sessions
 from zolite.sessions.manage import fork
-from zolite.training import loop as training
+from zolite.training.loop import train
+from zolite.training.prepare import prepare
 from zolite.training.replay import factors_at
+from zolite.training.resume import resume
+from zolite.training.run import Run
 from zolite.training.verify import verify
 from zolite.zo.direction import Combo, Noise
 from zolite.zo.rng import Key
@@ -54,11 +57,11 @@ def found(recipe: Recipe) -> Bases:
     return bases(model, models.select(model.model, recipe.adapter.targets), recipe)
 
 
-def run_all(recipe: Recipe, name: str = "run", stop: Callable[[], bool] = lambda: False) -> training.Run:
+def run_all(recipe: Recipe, name: str = "run", stop: Callable[[], bool] = lambda: False) -> Run:
     """A session; its run, with theta where it ended."""
-    run = training.prepare(recipe)
+    run = prepare(recipe)
     with sessions.create(name, run.recipe, run.facts) as session:
-        list(training.train(run, session, stop))
+        list(train(run, session, stop))
     return run
 
 
@@ -196,7 +199,7 @@ def test_a_disk_that_refuses_leaves_nothing(core: Make, monkeypatch: pytest.Monk
 def test_a_core_of_zeros_is_the_base_model(core: Make, quant: str) -> None:
     """At the start every score is, bit for bit, that of the same adapter with its bases at zero: nothing is added."""
     recipe = core(model__quant=quant)
-    run = training.prepare(recipe)
+    run = prepare(recipe)
     assert not run.space.theta.any() and {b.shape for b in run.space.blocks} == {(4, 4)}
     rows = run.examples["test"]
     at_zero = run.engine.scores(rows).clone()
@@ -246,7 +249,7 @@ def test_two_points_at_once_are_one_at_a_time(core: Make, quant: str) -> None:
     """The losses at four points do not depend on how many of them a forward carries."""
     losses = []
     for copies in (4, 2, 1):
-        run = training.prepare(core(model__quant=quant, train__copies=copies, adapter__rank=5))
+        run = prepare(core(model__quant=quant, train__copies=copies, adapter__rank=5))
         run.space.add_(Combo(((0.2, Noise(Key(9, 0))),)))
         points = [Combo(((c, Noise(Key(9, i))),)) for i in (1, 2) for c in (0.1, -0.1)]
         losses.append(run.engine.bind(run.examples["train"][:6])(points))
@@ -290,7 +293,7 @@ def test_frames_are_found_again_where_the_cache_is_gone(core: Make, home: Path, 
     fork("stopped", "forked", 2)
     for name in ("stopped", "forked"):
         shutil.rmtree(paths()["cache"])
-        list(training.resume(name, {}, False, lambda: False))
+        list(resume(name, {}, False, lambda: False))
         shutil.rmtree(paths()["cache"])
         with sessions.open_(name) as session:
             assert same(factors_at(session)[1], wanted)
@@ -312,7 +315,7 @@ def test_other_frames_are_refused(core: Make, home: Path, monkeypatch: pytest.Mo
             assert "frames" in caught.value.hint
     for changes, force in (({}, False), ({}, True), ({"train.lr": "1e-3"}, True)):
         with pytest.raises(ZoliteError, match=was):
-            list(training.resume("run", changes, force, lambda: False))
+            list(resume("run", changes, force, lambda: False))
 
 
 def test_a_core_starts_from_no_adapter(recipe: Make) -> None:

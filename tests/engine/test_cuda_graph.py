@@ -13,7 +13,8 @@ from zolite.config.recipe import Recipe
 from zolite.engine import cuda_graph
 from zolite.engine.cuda_graph import Steps
 from zolite.model.fused_decoder import Decoder
-from zolite.training.loop import Run, batches_of, prepare, stepper
+from zolite.training.prepare import prepare
+from zolite.training.run import Run, batches_of, stepper
 from zolite.zo.direction import Combo, Noise, mirrored
 from zolite.zo.estimators import Estimate
 from zolite.zo.rng import Key

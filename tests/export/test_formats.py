@@ -18,7 +18,9 @@ from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config.recipe import Recipe
 from zolite.export import formats, gguf, merged
 from zolite.sessions import session as sessions
-from zolite.training import loop as training
+from zolite.training.loop import train
+from zolite.training.prepare import prepare
+from zolite.training.run import Run
 
 Make = Callable[..., Recipe]
 ModelFolder = Callable[[str, torch.dtype], Path]
@@ -26,11 +28,11 @@ KINDS = ("llama", "mistral", "qwen3", "gemma3_text", "phi", "opt", "gpt_neox")
 IN_LLAMA_CPP = tuple(kind for kind in KINDS if kind != "opt")
 
 
-def trained(recipe: Recipe, name: str = "run") -> training.Run:
+def trained(recipe: Recipe, name: str = "run") -> Run:
     """A session of a few bold steps; the run, with theta where it ended."""
-    run = training.prepare(recipe)
+    run = prepare(recipe)
     with sessions.create(name, run.recipe, run.facts) as session:
-        list(training.train(run, session))
+        list(train(run, session))
     return run
 
 
@@ -39,11 +41,11 @@ def export(folder: Path, *options: Any, name: str = "run", **more: Any) -> forma
         return formats.export(session, folder, *options, **more)
 
 
-def bold(recipe: Make, folder: Path, **changes: Any) -> training.Run:
+def bold(recipe: Make, folder: Path, **changes: Any) -> Run:
     return trained(recipe(**{"model__name": str(folder), "train__steps": 3, "train__lr": 0.15} | changes))
 
 
-def losses(run: training.Run) -> list[float]:
+def losses(run: Run) -> list[float]:
     """Of test rows' right answers, by the run's own engine."""
     rows = run.examples["test"]
     return [-float(s[row.answer]) for s, row in zip(run.engine.scores(rows), rows, strict=True)]

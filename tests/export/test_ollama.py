@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from zolite.config.recipe import Recipe
 from zolite.export import formats, ollama
 from zolite.sessions import session as sessions
-from zolite.training import loop as training
+from zolite.training.loop import train
+from zolite.training.prepare import prepare
 
 Make = Callable[..., Recipe]
 
@@ -78,9 +79,9 @@ def with_template(tokenizer: PreTrainedTokenizerFast, jinja: str | None) -> Any:
 
 
 def written(make: Make, where: Path, format_: str, **changes: Any) -> tuple[str, list[str]]:
-    run = training.prepare(make(train__steps=1, **changes))
+    run = prepare(make(train__steps=1, **changes))
     with sessions.create(None, run.recipe, run.facts) as session:
-        list(training.train(run, session))
+        list(train(run, session))
         done = formats.export(session, where / format_, format_, verify=False)
     file = where / format_ / "Modelfile"
     return file.read_text() if file.is_file() else "", done.notes

@@ -26,8 +26,10 @@ from zolite.sessions.follow import follow
 from zolite.sessions.session import StepRow
 from zolite.sessions.steps import chosen, end
 from zolite.training import journal_writer
-from zolite.training.loop import begin, prepare, resume, train
+from zolite.training.loop import train
+from zolite.training.prepare import prepare
 from zolite.training.replay import CPU, factors_at
+from zolite.training.resume import begin, resume
 from zolite.training.verify import verify
 
 Make = Callable[..., Recipe]
@@ -263,7 +265,7 @@ def test_a_watcher_sees_a_run_to_its_end(recipe: Make) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that look for orders after every step."""
     monkeypatch.setitem(journal_writer.FLUSH_SECONDS, "cpu", 0.0)
-    monkeypatch.setattr(control, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(control, "POLL_SECONDS", 0.0)
 
 
 def told(recipe: Recipe, name: str, verbs: dict[int, str]) -> Iterator[Event]:

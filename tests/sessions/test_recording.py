@@ -18,7 +18,7 @@ from zolite.sessions import recording
 from zolite.sessions import session as sessions
 from zolite.sessions.recording import Recording
 from zolite.sessions.session import MemoryRow, StepRow
-from zolite.training.loop import begin
+from zolite.training.resume import begin
 
 FLOATS = st.floats(width=32)
 

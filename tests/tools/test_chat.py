@@ -16,7 +16,7 @@ from zolite.export import formats
 from zolite.export.parity import reloaded
 from zolite.sessions import session as sessions
 from zolite.tools.chat import Answer, Piece, Talk, open_, prompt_of
-from zolite.training.loop import begin
+from zolite.training.resume import begin
 
 MakeRecipe = Callable[..., Recipe]
 

@@ -18,13 +18,17 @@ from zolite.common.events import Evaluated, Event, Finished, Noted, Saved, Start
 from zolite.config import recipe as recipes
 from zolite.config.composition import ROWS
 from zolite.config.recipe import SPACES, Recipe
+from zolite.engine.engine import Engine
 from zolite.model import load as models
 from zolite.sessions import session as sessions
 from zolite.training import journal_writer as writing
-from zolite.training import loop as training
+from zolite.training import run as run_module
 from zolite.training.evaluate import evaluate
-from zolite.training.loop import batches_of, begin, prepare, resume, stepper
+from zolite.training.loop import train
+from zolite.training.prepare import prepare
 from zolite.training.replay import factors_at
+from zolite.training.resume import begin, resume
+from zolite.training.run import batches_of, dev_sample, stepper
 from zolite.zo.direction import Combo, Noise
 from zolite.zo.rng import Key
 
@@ -208,7 +212,7 @@ def test_steps_are_said_and_journalled_in_time(
     recipe: Make, monkeypatch: pytest.MonkeyPatch, wait: float, taken: list[int]
 ) -> None:
     """Slow steps are said one by one, quick ones together, no later than a score; what was said is journalled."""
-    real, count = training.take_step, itertools.count(1)
+    real, count = run_module.take_step, itertools.count(1)
     latest = 0
 
     def counted(*given: Any) -> Any:
@@ -216,11 +220,11 @@ def test_steps_are_said_and_journalled_in_time(
         latest = next(count)
         return real(*given)
 
-    monkeypatch.setattr(training, "take_step", counted)
+    monkeypatch.setattr(run_module, "take_step", counted)
     monkeypatch.setitem(writing.FLUSH_SECONDS, "cpu", wait)
     run, found = prepare(recipe(train__steps=6, train__eval_every=4, train__save_every=4)), []
     with sessions.create("run", run.recipe, run.facts) as session:
-        for event in training.train(run, session):
+        for event in train(run, session):
             if isinstance(event, StepDone):
                 found.append(latest)
                 assert session.journal.last_step() >= event.step
@@ -252,7 +256,7 @@ def test_scores_follow_their_definition(
         scores = [naive.mean_logprob(plain, prompt, answer) for answer in answers]
         right += scores.index(max(scores)) == row.answer
         nats, tokens = nats - scores[0] * len(answers[0]), tokens + len(answers[0])
-    score = evaluate(run.engine, training.dev_sample(run), "dev", 0, at_once)  # the adapter adds nothing yet
+    score = evaluate(run.engine, dev_sample(run), "dev", 0, at_once)  # the adapter adds nothing yet
     assert score.rows == 12
     assert score.value == pytest.approx(right / 12 if kind == "label" else nats / tokens, rel=1e-5)
 
@@ -338,7 +342,7 @@ def test_theta_is_known_without_the_model(recipe: Make, home: Path, space: str) 
     chosen = recipe(train__steps=7, adapter__space=space, train__save_every=100)
     run = prepare(chosen)
     with sessions.create("run", run.recipe, run.facts) as session:
-        list(training.train(run, session))
+        list(train(run, session))
     own = {name: t.clone() for name, t in run.engine.adapter.factors(run.space.theta).items()}
     shutil.rmtree(home / "sessions" / "run" / "checkpoints" / "000007")
     with sessions.open_("run") as session:
@@ -466,7 +470,7 @@ def test_moving_the_data_and_the_device_is_no_change(recipe: Make, tmp_path: Pat
 
 def spoiled(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
     """Makes one of the losses of chosen steps (from 1) not a number."""
-    real = training.Engine.objective
+    real = Engine.objective
     calls = itertools.count(1)
 
     def spoilt(self: Any, batches: Any) -> Any:
@@ -480,7 +484,7 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None
 
         return measure
 
-    monkeypatch.setattr(training.Engine, "objective", spoilt)
+    monkeypatch.setattr(Engine, "objective", spoilt)
 
 
 def test_steps_without_a_loss_are_skipped(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,7 +494,7 @@ def test_steps_without_a_loss_are_skipped(recipe: Make, monkeypatch: pytest.Monk
     run = prepare(chosen)
     with sessions.create("run", run.recipe, run.facts) as session:
         events = []
-        for event in training.train(run, session):
+        for event in train(run, session):
             events.append(event)
             if isinstance(event, Saved):
                 thetas.append(run.space.theta.clone())

@@ -21,7 +21,8 @@ from zolite.planner import hardware as machine
 from zolite.planner.calibration import Correction
 from zolite.planner.memory import ledger, peak
 from zolite.training import memory_budget, out_of_memory
-from zolite.training.loop import begin, prepare, resume
+from zolite.training.prepare import prepare
+from zolite.training.resume import begin, resume
 
 Make = Callable[..., Recipe]
 GIB = 2**30

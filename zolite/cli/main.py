@@ -197,7 +197,7 @@ def train(
     if detach:
         _detached(as_json)
         return
-    from zolite.training.loop import begin
+    from zolite.training.resume import begin
 
     follow(lambda stop: begin(chosen, name, stop), plain, as_json)
 
@@ -215,7 +215,7 @@ def resume(
     if detach:
         _detached(as_json)
         return
-    from zolite.training.loop import resume
+    from zolite.training.resume import resume
 
     follow(lambda stop: resume(name, _settings(sets), force, stop), plain, as_json)
 

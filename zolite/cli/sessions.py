@@ -21,7 +21,7 @@ from zolite.config import recipe as recipes
 from zolite.monitor.run_state import metric_text
 from zolite.sessions import manage, recording
 from zolite.sessions import session as sessions
-from zolite.sessions.control import VERBS
+from zolite.sessions.control import COMMANDS
 from zolite.sessions.follow import follow, in_order
 from zolite.sessions.steps import chosen
 
@@ -149,11 +149,11 @@ def _telling(verb: str) -> Callable[[str], None]:
         manage.tell(name, verb)
         print(f"{name}: {verb}")
 
-    command.__doc__ = f"Of a session that is running: {VERBS[verb]}."
+    command.__doc__ = f"Of a session that is running: {COMMANDS[verb]}."
     return command
 
 
-for each in VERBS:
+for each in COMMANDS:
     app.command(each)(_telling(each))
 
 

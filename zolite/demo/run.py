@@ -19,7 +19,9 @@ from zolite.export import formats, parity
 from zolite.model import load as models
 from zolite.sessions import session as sessions
 from zolite.training.evaluate import evaluate
-from zolite.training.loop import Run, prepare, train
+from zolite.training.loop import train
+from zolite.training.prepare import prepare
+from zolite.training.run import Run
 
 AFTER = "test, by transformers + peft"
 

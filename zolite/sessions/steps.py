@@ -88,8 +88,8 @@ def _best_on_dev(evaluations: Sequence[Evaluated]) -> Evaluated | None:
     return best_of([e for e in evaluations if e.split == "dev"])
 
 
-def settled(evaluations: Sequence[Evaluated], patience: int) -> bool:
-    """Were so many evaluations on dev in a row no better than one before them? Never, where `patience` is 0."""
+def stopped_early(evaluations: Sequence[Evaluated], patience: float) -> bool:
+    """Were so many evaluations on dev in a row no better than one before? Never, if `patience` is 0 or infinite."""
     dev = [e for e in evaluations if e.split == "dev"]
     best = _best_on_dev(dev)
     return bool(patience) and best is not None and sum(e.step > best.step for e in dev) >= patience

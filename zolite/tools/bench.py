@@ -27,7 +27,8 @@ from zolite.data.encode import Example, Query
 from zolite.engine import device_memory
 from zolite.model import quant
 from zolite.model.load import Loaded, Source, quiet
-from zolite.training.loop import assemble, batches_of, stepper
+from zolite.training.prepare import assemble
+from zolite.training.run import batches_of, stepper
 
 Step = Callable[[int], object]
 """Takes step number n, counted from 0, without waiting for the device."""

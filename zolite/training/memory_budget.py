@@ -1,14 +1,13 @@
 """A run and the memory it may take: checked against the ledger before the model is loaded, held to, and remembered.
 
 within(recipe, asked, examples, device)     under train.vram_gib: the layout that fits, or DoesNotFit
-remember(run, watch)                        what it took, beside what was predicted, for the next plan
+remember(run, tracker)                       what it took, beside what was predicted, for the next plan
 """
 
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -26,10 +25,8 @@ from zolite.planner.hardware import Hardware
 from zolite.planner.memory import ledger, peak
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import FORMATS, layouts
-
-if TYPE_CHECKING:
-    from zolite.training.loop import Run
-    from zolite.training.out_of_memory import Watch
+from zolite.training.out_of_memory import StepTracker
+from zolite.training.run import Run
 
 GIB = 2**30
 WARM = 10  # steps in which kernels are compiled and graphs captured
@@ -37,7 +34,7 @@ LEAST = 10  # steps after those, for a median that says something
 
 
 def within(recipe: Recipe, asked: TrainPart, examples: Mapping[str, Sequence[Example]], device: torch.device) -> Recipe:
-    """A resolved recipe with as many rows and points a forward as fit, where `asked` leaves them open.
+    """A resolved recipe with as many rows and perturbed copies a forward as fit, where `asked` leaves them open.
 
     Torch takes no more of a card than the budget from here on; without one, as much as there is.
     """
@@ -74,7 +71,7 @@ def _too_much(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -
     least = min(sizes)
     return DoesNotFit(
         what,
-        f"the smallest that would is {sizes[least].model.quant}, one row and one point at a time, with "
+        f"the smallest that would is {sizes[least].model.quant}, one row and one perturbed copy at a time, with "
         f"{human_bytes(least)}; `zolite plan --vram {hardware.total_bytes >> 20}MiB` lists what fits",
     )
 
@@ -95,14 +92,14 @@ def rows_of(examples: Mapping[str, Sequence[Example]], recipe: Recipe, lengths: 
     )
 
 
-def remember(run: "Run", watch: "Watch") -> None:
+def remember(run: Run, tracker: StepTracker) -> None:
     """What a run took, by its steps after the first, for `zolite plan`; nothing where its layout had to change.
 
     A run is not to fail over this: what cannot be predicted or written down is not remembered.
     """
-    warm = [(seconds, tokens) for step, seconds, tokens in watch.steps if tokens][WARM:]
+    warm = [(seconds, tokens) for step, seconds, tokens in tracker.steps if tokens][WARM:]
     device = run.engine.loaded.device
-    if len(warm) < LEAST or watch.changed:
+    if len(warm) < LEAST or tracker.changed:
         return
     took, tokens = median(seconds for seconds, _ in warm), round(fmean(tokens for _, tokens in warm))
     rows = rows_of(run.examples, run.recipe, len(run.lengths) or 1)

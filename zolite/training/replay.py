@@ -13,7 +13,8 @@ from zolite.common.errors import ZoliteError
 from zolite.engine.adapter import start
 from zolite.engine.bases import recorded
 from zolite.sessions.session import Checkpoint, Session, StepRow
-from zolite.sessions.steps import end, reach
+from zolite.sessions.steps import base, end, reach, replayable
+from zolite.training.run import Run
 from zolite.zo.build import build
 from zolite.zo.estimators import Playback, refreshed
 from zolite.zo.rng import Key
@@ -142,3 +143,25 @@ def read_(tensors: dict[str, Tensor], plain: dict[str, object], space: Space, st
     for block in space.blocks:
         block.of(space.theta).copy_(tensors[block.name])
     restore_state(state, plain, tensors)
+
+
+@torch.inference_mode()
+def restore(run: Run, session: Session) -> int:
+    """Put theta and the method's state where the session's journal ends; returns the number of steps taken."""
+    checkpoint, step = base(session), 0
+    if checkpoint is not None:
+        step = checkpoint.step
+        with intact(session, f"checkpoint {step}"):
+            tensors, adapter = checkpoint.tensors(), run.engine.adapter
+            read_(tensors, checkpoint.state()["method"], run.space, run.state)
+            adapter.put_(given_of(tensors, shapes_of(adapter.frozen)))
+    end = session.journal.last_step()
+    if not replayable(session, step, end):
+        session.rewind(step)  # the journal cannot say what the steps since have done: they are taken again
+        return step
+    catch_up_(session, step, end, run.space, run.state)
+    return end
+
+
+def shapes_of(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(t.shape) for name, t in tensors.items()}

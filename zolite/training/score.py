@@ -55,7 +55,7 @@ def _scored(
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
     adapter = attach(loaded, recipe)
     fill(adapter)
-    *_, found = out_of_memory.scored(Engine.of(loaded, adapter, recipe), examples, Path(file).stem, step)
+    *_, found = out_of_memory.evaluate_in_parts(Engine.of(loaded, adapter, recipe), examples, Path(file).stem, step)
     assert isinstance(found, Evaluated)  # what comes before says that it took smaller forwards
     return found
 
