@@ -53,7 +53,7 @@ def drawn() -> str:
         imports = imports_of({name for row in layers for name in row})
         purposes = {name: purpose(Path(folder) / "zolite", name) for name in imports}
     boxes = placed(layers)
-    lines = [line for name, others in sorted(direct(imports).items()) for line in arrows(boxes, name, sorted(others))]
+    lines = arrows(boxes, direct(imports))
     return framed(boxes, lines + [text for box in boxes.values() for text in shown(box, purposes, imports, light)])
 
 
@@ -108,11 +108,23 @@ def placed(layers: list[list[str]]) -> dict[str, Box]:
     return boxes
 
 
-def arrows(boxes: dict[str, Box], name: str, others: list[str]) -> list[str]:
-    here = boxes[name]
-    x, y = here.x + BOX // 2, here.y + TALL
-    ends = [(boxes[other].x + BOX // 2, boxes[other].y - 3) for other in others]
-    return [f'<path d="M{x} {y} C{x} {y + 30} {a} {b - 30} {a} {b}" marker-end="url(#tip)"/>' for a, b in ends]
+def arrows(boxes: dict[str, Box], imports: Imports) -> list[str]:
+    """Each from a place of its own below one box to a place of its own above another, so that none hides another."""
+    ends = sorted((name, other) for name, others in imports.items() for other in others)
+    lines = []
+    for name, other in ends:
+        below = sorted((boxes[o].x, o) for n, o in ends if n == name)
+        above = sorted((boxes[n].x, n) for n, o in ends if o == other)
+        x = boxes[name].x + port(below.index((boxes[other].x, other)), len(below))
+        a = boxes[other].x + port(above.index((boxes[name].x, name)), len(above))
+        y, b = boxes[name].y + TALL, boxes[other].y - 3
+        lines.append(f'<path d="M{x} {y} C{x} {y + 30} {a} {b - 30} {a} {b}" marker-end="url(#tip)"/>')
+    return lines
+
+
+def port(number: int, count: int) -> int:
+    """The place of one of several, evenly along a box."""
+    return BOX * (number + 1) // (count + 1)
 
 
 def shown(box: Box, purposes: dict[str, str], imports: Imports, light: set[str]) -> list[str]:

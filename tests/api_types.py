@@ -14,7 +14,7 @@ from zolite.common.events import Evaluated, Event
 from zolite.export.formats import Done
 from zolite.planner.plan import Planning
 from zolite.sessions.session import Session
-from zolite.training.loop import Run
+from zolite.training.run import Run
 
 
 def used() -> None:

@@ -1,4 +1,4 @@
-"""Claims about the Python API: docs/api.md runs, and nothing is loaded before it is used (types: tests/api_types.py)."""
+"""Claims about the Python API: docs/api.md runs, and nothing loads before it is used. Types: tests/api_types.py."""
 
 import json
 import re

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from zolite.api import evaluate, open_session, plan, prepare, resume, train
     from zolite.config.recipe import Recipe
-    from zolite.export import export
+    from zolite.export import export_session as export
 
     __version__: str
 
@@ -35,5 +35,6 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that there i
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         if name == "__version__":  # reading the package's metadata takes as long as the rest of a start
             return metadata.version("zolite")
-        homes = {"Recipe": "zolite.config.recipe", "export": "zolite.export"}
-        return getattr(import_module(homes.get(name, "zolite.api")), name)
+        if name == "export":  # the package, which can be called as the function (zolite/export/__init__.py)
+            return import_module("zolite.export")
+        return getattr(import_module("zolite.config.recipe" if name == "Recipe" else "zolite.api"), name)

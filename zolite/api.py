@@ -16,7 +16,7 @@ from zolite.sessions.session import Session
 
 if TYPE_CHECKING:
     from zolite.planner.plan import Planning
-    from zolite.training.loop import Run
+    from zolite.training.run import Run
 
 Stop = Callable[[], bool]
 """Asked between two steps whether a run should end there, with everything saved."""
@@ -29,13 +29,13 @@ def never() -> bool:
 def prepare(recipe: Recipe) -> "Run":
     """Check everything that can be checked, cheapest first, then load the model and attach the adapter.
 
-    The run has the resolved recipe (`run.recipe`), what was measured and chosen with the reasons (`run.choices`), the
+    The run has the resolved recipe (`run.recipe`), what was measured and chosen with the reasons (`run.notes`), the
     rows as tokens by split (`run.examples`) and the trained numbers, float32 (n,) (`run.space.theta`). It is for one
     `train`. Raises UsageError for a recipe or rows that are wrong, DoesNotFit where the memory does not suffice.
     """
-    from zolite.training import loop
+    from zolite.training import prepare
 
-    return loop.prepare(recipe)
+    return prepare.prepare(recipe)
 
 
 def train(what: "Recipe | Run", name: str | None = None, stop: Stop = never) -> Iterator[Event]:
@@ -51,9 +51,9 @@ def train(what: "Recipe | Run", name: str | None = None, stop: Stop = never) -> 
 
 
 def _trained(what: "Recipe | Run", name: str | None, stop: Stop) -> Iterator[Event]:
-    from zolite.training import loop
+    from zolite.training import loop, prepare
 
-    run = loop.prepare(what) if isinstance(what, Recipe) else what
+    run = prepare.prepare(what) if isinstance(what, Recipe) else what
     with sessions.create(name, run.recipe, run.facts) as session:
         yield from loop.train(run, session, stop)
 
@@ -66,9 +66,9 @@ def resume(
     `settings` changes the recipe, {"train.steps": 4000} for example. What would make another run of it (other weights,
     rows or settings) is refused with a UsageError that lists it, unless `force` is given.
     """
-    from zolite.training import loop
+    from zolite.training import resume
 
-    return loop.resume(name, dict(settings or {}), force, stop)
+    return resume.resume(name, dict(settings or {}), force, stop)
 
 
 def evaluate(target: str, data: str | Path, settings: Mapping[str, Any] | None = None) -> Evaluated:

@@ -106,13 +106,13 @@ class Recipe:
     method: MethodPart = field(default_factory=MethodPart)
     train: TrainPart = field(default_factory=TrainPart)
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> "Recipe":
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> "Recipe":
         """A checked recipe from settings as the command line names them: Recipe.of({"train.steps": 400, …}).
 
         What is left out keeps its default. Raises UsageError with everything that is wrong.
         """
-        return override(cls(), dict(settings))
+        return override(Recipe(), dict(settings))
 
 
 RENAMED = {"train.slots": "train.copies", "adapter.readout": "adapter.linear_probe"}

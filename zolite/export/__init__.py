@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from zolite.export.formats import Done
 
 
-def export(
+def export_session(
     name: str,
     folder: str | Path,
     format: str = "peft",
@@ -39,7 +39,7 @@ class _Callable(ModuleType):
     one of its modules. So the package can be called as the function, and nobody has to know which of the two it is.
     """
 
-    __call__ = staticmethod(export)
+    __call__ = staticmethod(export_session)
 
 
 sys.modules[__name__].__class__ = _Callable
