@@ -5,7 +5,7 @@ from pathlib import Path
 
 from zolite.common.errors import ZoliteError
 from zolite.config import catalog
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.data.lengths import Rows, mean_tokens, survey
 from zolite.monitor.run_state import About, News
 from zolite.planner import model_spec
@@ -43,7 +43,7 @@ class Reader:
         self.session.close()
 
 
-def about(name: str, recipe: Recipe, device: str) -> About:
+def about(name: str, recipe: ResolvedRecipe, device: str) -> About:
     """What a recipe says of a run."""
     r = recipe
     return About(
@@ -56,7 +56,7 @@ def about_session(session: Session) -> About:
     return about(session.name, session.recipe, str(session.facts.get("device", "")))
 
 
-def planned(recipe: Recipe, machine: Callable[[], Hardware]) -> Ledger | None:
+def planned(recipe: ResolvedRecipe, machine: Callable[[], Hardware]) -> Ledger | None:
     """Where the planner would say that the memory goes; None where it cannot know without the network."""
     if not _here(recipe.model.name):
         return None
@@ -73,14 +73,14 @@ def _here(model: str) -> bool:
     return any(model.lower() in (short, known.hub.lower()) for short, known in catalog.models().items())
 
 
-def _rows(recipe: Recipe) -> Rows:
+def _rows(recipe: ResolvedRecipe) -> Rows:
     path, longest = Path(recipe.data.path), recipe.data.context
     if not _small(path):
         return Rows(longest, -(-longest // 8))
     return survey(path, recipe.data.template, None, longest)
 
 
-def tokens_per_step(recipe: Recipe, points: int) -> float:
+def tokens_per_step(recipe: ResolvedRecipe, points: int) -> float:
     """About how many tokens a step reads, of all its points; 0 where the rows cannot be looked at."""
     path = Path(recipe.data.path)
     try:

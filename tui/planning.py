@@ -229,7 +229,7 @@ def within(hardware: Hardware, budget_bytes: int) -> Hardware:
 
 def changed(recipe: Recipe, values: Mapping[str, str]) -> tuple[Recipe, str]:
     """The recipe with settings as they were typed, and what is wrong with them; an empty one means its default."""
-    defaults = {path: default for path, _, default, _ in recipes.settings()}
+    defaults = {path: each.default for path, each in recipes.SETTINGS.items()}
     given = {path: value if value.strip() else defaults[path] for path, value in values.items()}
     try:
         return recipes.override(recipe, given), ""
@@ -246,6 +246,6 @@ def command(recipe: Recipe, name: str = "") -> list[str]:
         arguments += ["--name", name]
     for part, values in now.items():
         for key, value in values.items():
-            if (part, key) not in (("model", "name"), ("data", "path")) and value != defaults[part][key]:
+            if (part, key) not in (("model", "name"), ("data", "path")) and value != defaults[part].get(key):
                 arguments += ["--set", f"{part}.{key}={','.join(value) if isinstance(value, list) else value}"]
     return arguments

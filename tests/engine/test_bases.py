@@ -153,7 +153,7 @@ def test_the_cache_has_the_same_bits(core: Make, monkeypatch: pytest.MonkeyPatch
     for other in (core(adapter__rank=3), core(model__quant="int8"), core(adapter__targets="q_proj")):
         assert found(other).digest != first.digest
     assert len(cached()) == 4
-    monkeypatch.setattr(module, "frozen basis", forbidden)
+    monkeypatch.setattr(module, "basis", forbidden)
     again = found(core(adapter__targets="q_proj,k_proj,v_proj,o_proj,up_proj,gate_proj,down_proj"))
     assert again.digest == first.digest and again.device == first.device and again.rank == 4
     for name, one in again.layers.items():
@@ -185,7 +185,7 @@ def test_a_disk_that_refuses_leaves_nothing(core: Make, monkeypatch: pytest.Monk
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.disk, "write_new", full)
+    monkeypatch.setattr(module.files, "write_new", full)
     with pytest.raises(ZoliteError, match="frames"):
         found(core())
     assert not cached()
@@ -306,7 +306,7 @@ def test_other_frames_are_refused(core: Make, home: Path, monkeypatch: pytest.Mo
     run_all(recipe, stop=after(3))
     shutil.rmtree(paths()["cache"])
     real = module.basis
-    monkeypatch.setattr(module, "frozen basis", lambda *given: dataclasses.replace(real(*given), u=-real(*given).u))
+    monkeypatch.setattr(module, "basis", lambda *given: dataclasses.replace(real(*given), u=-real(*given).u))
     with sessions.open_("run") as session:
         was = session.facts["frames"]["digest"][:16]
         for attempt in (lambda: factors_at(session), lambda: formats.export(session, tmp_path / "out")):

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from zolite.cli import main
+from zolite.cli.train import base
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.config import catalog
 from zolite.config import recipe as recipes
@@ -166,7 +166,7 @@ def test_catalogue_recipes(name: str) -> None:
     """Each model's recipe is one that training takes, and fits a card of the catalogue, but for what none holds."""
     known = catalog.models()[name]
     assert known.recipe
-    recipe = recipes.resolve(main._base(name))
+    recipe = recipes.resolve(base(name))
     assert recipe == recipes.resolve(recipes.from_dict({**known.recipe}))
     assert recipe.adapter.space in METHODS[recipe.method.name].spaces
     largest, spec = machine.published("rtx-5090"), model_spec.spec(name)

@@ -197,14 +197,17 @@ def test_patience(recipe: Make) -> None:
     ]
     with pytest.raises(UsageError, match="no better 2 times") as refused:
         list(resume("run", {}, False, lambda: False))
-    assert "train.patience=0" in refused.value.hint
+    assert "train.patience=never" in refused.value.hint
     broken_off = begin(still, "killed", lambda: False)
     list(itertools.takewhile(lambda e: not (isinstance(e, Evaluated) and e.step == 4), broken_off))
     broken_off.close()  # type: ignore[attr-defined]
     (*_, last) = events = list(resume("killed", {}, False, lambda: False))
     assert (last.step, last.reason) == (4, "done") and not [e.step for e in only(events, StepDone) if e.step > 4]
-    assert list(resume("run", {"train.patience": 0}, False, lambda: False))[-1].step == 9
-    assert run_all(recipe(train__steps=9, train__eval_every=2, train__lr=1e-12, train__patience=0), "on")[-1].step == 9
+    assert list(resume("run", {"train.patience": "never"}, False, lambda: False))[-1].step == 9
+    assert (
+        run_all(recipe(train__steps=9, train__eval_every=2, train__lr=1e-12, train__patience="never"), "on")[-1].step
+        == 9
+    )
 
 
 @pytest.mark.parametrize(("wait", "taken"), [(0.0, [1, 2, 3, 4, 5, 6]), (1e9, [4, 4, 4, 4, 6, 6])])
@@ -490,7 +493,10 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None
 def test_steps_without_a_loss_are_skipped(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step one of whose losses is not finite moves nothing, is flagged and counted, and the run goes on."""
     spoiled(monkeypatch, lambda step: step in (2, 5, 6, 7))
-    chosen, thetas = recipe(train__steps=8, train__eval_every=1, train__save_every=1, train__patience=0), list[Tensor]()
+    chosen, thetas = (
+        recipe(train__steps=8, train__eval_every=1, train__save_every=1, train__patience="never"),
+        list[Tensor](),
+    )
     run = prepare(chosen)
     with sessions.create("run", run.recipe, run.facts) as session:
         events = []
@@ -508,7 +514,7 @@ def test_steps_without_a_loss_are_skipped(recipe: Make, monkeypatch: pytest.Monk
 
 def test_ten_bad_steps_in_a_row_end_the_run(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nine are endured; ten end it with the step and a smaller lr in the error, and the session can be resumed."""
-    chosen = recipe(train__steps=40, train__eval_every=1, train__lr=0.003, train__patience=0)
+    chosen = recipe(train__steps=40, train__eval_every=1, train__lr=0.003, train__patience="never")
     with monkeypatch.context() as patch:
         spoiled(patch, lambda step: step in range(3, 12) or step >= 20)
         events: list[Event] = []

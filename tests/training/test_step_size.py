@@ -86,13 +86,13 @@ def test_what_is_given_is_not_measured(recipe: Callable[..., Recipe], monkeypatc
     from dataclasses import replace
 
     open_ = recipe(method__name="mezo-rms")
-    one = prepare(replace(open_, train=replace(open_.train, lr=0.0, eps=1e-2)))
+    one = prepare(replace(open_, train=replace(open_.train, lr=None, eps=1e-2)))
     assert one.recipe.train.eps == 1e-2 and one.recipe.train.lr > 0
     assert kinds(one) == ["step", "learning"]
-    none = prepare(replace(open_, train=replace(open_.train, lr=0.0, eps=0.0)))
+    none = prepare(replace(open_, train=replace(open_.train, lr=None, eps=None)))
     assert kinds(none) == ["step", "ε", "learning"]
     assert [note.level for note in none.notes] == ["info", "detail", "detail"]
-    again = prepare(replace(open_, train=replace(open_.train, lr=0.0, eps=0.0)))
+    again = prepare(replace(open_, train=replace(open_.train, lr=None, eps=None)))
     assert (none.recipe, none.notes) == (again.recipe, again.notes)
 
 
@@ -116,6 +116,6 @@ def test_a_run_that_starts_from_a_probe_takes_smaller_steps(recipe: Callable[...
     found = Measured(1e-2, 1.0, 0.1, 0.03)
     assert found.after_probe().first_step(100, "linear") == pytest.approx(found.first_step(100, "linear") / 10)
     made = recipe(data__path=separable, method__name="mezo-rms")
-    made = replace(made, adapter=replace(made.adapter, linear_probe=True), train=replace(made.train, lr=0.0))
+    made = replace(made, adapter=replace(made.adapter, linear_probe=True), train=replace(made.train, lr=None))
     assert "0.0005 nats" in prepare(made).notes[-1].message
     assert "0.05 nats" in prepare(replace(made, adapter=replace(made.adapter, linear_probe=False))).notes[-1].message

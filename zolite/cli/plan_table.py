@@ -14,9 +14,10 @@ from zolite.planner.qlora import needed
 SHOWN = 12
 
 
-def render(planning: Planning) -> Group:
+def render(planning: Planning, verbose: bool = False) -> Group:
+    """`verbose`: with the rule that the plans are sorted by."""
     best = planning.plans[0]
-    parts = [heading(planning), plans(planning), ledger(best), *remarks(planning)]
+    parts = [heading(planning), plans(planning), ledger(best), *remarks(planning, verbose)]
     return Group(*(piece for part in parts for piece in (part, Text())))
 
 
@@ -66,11 +67,12 @@ def ledger(best: Plan) -> Table:
     return table
 
 
-def remarks(planning: Planning) -> Iterator[RenderableType]:
+def remarks(planning: Planning, verbose: bool) -> Iterator[RenderableType]:
     b, c = planning.backprop, planning.correction
     hidden = len(planning.plans) - SHOWN
     yield Text("at once: rows × points of a forward; QLoRA: what backpropagation would need, no: more than there is")
-    yield Text(f"{RULE}" + (f"; {hidden} more plans with --json" if hidden > 0 else ""))
+    order = RULE if verbose else "best first: large models and fast steps (--verbose: by what rule)"
+    yield Text(order + (f"; {hidden} more plans with --json" if hidden > 0 else ""))
     if planning.rejected:
         r = planning.rejected[0]
         many = f"{len(planning.rejected)} rejected, such as"

@@ -19,6 +19,9 @@ from zolite.common.paths import paths
 
 INTERRUPTED = 130
 
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="what an expert asks for too: step sizes, gradients, skipped steps")
+]
 Json = Annotated[bool, typer.Option("--json", help="one JSON document, or one event a line, on stdout")]
 Plain = Annotated[bool, typer.Option("--plain", help="lines of text instead of live panels")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="a session")]
@@ -52,7 +55,7 @@ def interrupt(promise: str = "finishing this step and saving; once more to leave
     return asked
 
 
-def follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bool) -> None:
+def follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bool, verbose: bool = False) -> None:
     """Show a run's events, and leave with what they mean. Without anybody to show them to, it goes on."""
     asked, name, last = interrupt(), "", None
     if hasattr(signal, "SIGHUP"):

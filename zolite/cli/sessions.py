@@ -54,7 +54,7 @@ def show_session(name: Name, as_json: Json = False) -> None:
             "name": session.name,
             "path": str(session.path),
             "step": session.journal.last_step(),
-            "recipe": recipes.to_dict(session.recipe),
+            "recipe": recipes.to_json(session.recipe),
             "facts": session.facts,
             "evaluations": [json.loads(to_json(e)) for e in session.journal.evaluations()],
             "checkpoints": session.steps(),

@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from zolite.config.fields import setting
+
 # (learning rate, ε) of mezo where the recipe leaves them open. MeZO's published LoRA values (ε 1e-2, 1e-4) are for 13B;
 # these were measured on small models (docs/log.md). lora-core's are lora-b's by the curvature along its coordinates,
 # which is a hundred times as large: it then takes the same share of a step.
@@ -68,40 +70,35 @@ NUMBERS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class MethodPart:
-    name: str = "mezo-rms"
-    """a row of `zolite methods`; it decides what is left open below"""
-    sampler: str = ""
-    """where directions come from: normal, signs, low-rank, subspace, aligned, activation; guided(…) and the like"""
-    estimator: str = ""
-    """what is measured: two-sided, one-sided, curvature or per-example"""
-    rule: tuple[str, ...] = ()
-    """what is made of it: sign, rms, clip, spread, momentum, adam, factor-momentum, in order; none for the row's own"""
-    rank: int = 0
-    """rank of low-rank, subspace and aligned directions"""
-    every: int = 0
-    """steps until their basis is new"""
-    probes: int = 0
-    """directions that aligned looks along for a new basis"""
-    delta: float = 0.0
-    """squared part along the probed gradient that aligned starts with; falls to 0 over the run"""
-    pool: int = 0
-    """candidates that guided and greedy rank"""
-    share: float = 0.0
-    """share of them that guided takes for the better ones"""
-    unit: bool = False
-    """guided's direction as long as a candidate's"""
-    smooth: float = 0.0
-    """weight of a step in curvature's running diagonal"""
-    clip: float = 0.0
-    """largest slope that clip lets through"""
-    beta: float = 0.0
-    """what momentum keeps of itself each step; adam's first moment too"""
-    beta2: float = 0.0
-    """what adam's second moment keeps of itself"""
-    decay: float = 0.0
-    """weight decay of matrices"""
-    optimizer: str = ""
-    """file of `zolite learn-optimizer`, for learned"""
+    name: str = setting(
+        "mezo-rms",
+        "a row of `zolite methods`; it decides what is left open below",
+        flags=("--method",),
+        choices=tuple(ROWS),
+    )
+    sampler: str = setting(
+        "", "where directions come from: normal, signs, low-rank, subspace, aligned, activation; guided(…) and the like"
+    )
+    estimator: str = setting("", "what is measured: two-sided, one-sided, curvature or per-example")
+    rule: tuple[str, ...] = setting(
+        (),
+        "what is made of it, in order: sign, rms, clip, spread, momentum, adam, factor-momentum",
+    )
+    rank: int = setting(0, "rank of low-rank, subspace and aligned directions")
+    every: int = setting(0, "steps until their basis is new")
+    probes: int = setting(0, "directions that aligned looks along for a new basis")
+    delta: float = setting(
+        0.0, "squared part along the probed gradient that aligned starts with; falls to 0 over the run"
+    )
+    pool: int = setting(0, "candidates that guided and greedy rank")
+    share: float = setting(0.0, "share of them that guided takes for the better ones")
+    unit: bool = setting(False, "guided's direction as long as a candidate's")
+    smooth: float = setting(0.0, "weight of a step in curvature's running diagonal")
+    clip: float = setting(0.0, "largest slope that clip lets through")
+    beta: float = setting(0.0, "what momentum keeps of itself each step; adam's first moment too")
+    beta2: float = setting(0.0, "what adam's second moment keeps of itself")
+    decay: float = setting(0.0, "weight decay of matrices")
+    optimizer: str = setting("", "file of `zolite learn-optimizer`, for learned")
 
 
 def chain_of(sampler: str) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from zolite.common.errors import UsageError
 from zolite.config.composition import MethodPart, chain_of
-from zolite.config.recipe import SPACES, TrainPart
+from zolite.config.recipe import SPACES, ResolvedTrain
 
 Shapes = Mapping[str, tuple[int, ...]]
 FLOAT = 4  # bytes
@@ -161,7 +161,7 @@ def pieces(m: MethodPart) -> list[Piece]:
     return [*samplers, ESTIMATORS[m.estimator], *(RULES[name] for name in m.rule)]
 
 
-def forwards_per_step(m: MethodPart, train: TrainPart) -> float:
+def forwards_per_step(m: MethodPart, train: ResolvedTrain) -> float:
     """Points measured in a step, each one forward of the batch: the mean over steps."""
     return sum(piece.points(m, train.queries) for piece in pieces(m))
 

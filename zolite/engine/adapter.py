@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.engine.bases import Bases, bases
 from zolite.engine.noise_kernels import writer
 from zolite.model.load import Loaded, select
@@ -51,7 +51,7 @@ class Adapter:
                 self.moved.add(name)
 
 
-def attach(loaded: Loaded, recipe: Recipe) -> Adapter:
+def attach(loaded: Loaded, recipe: ResolvedRecipe) -> Adapter:
     """Wrap the chosen linear layers. A starts uniform in ±1/√in as LoRA's Kaiming start does, B and cores at zero."""
     model, part = loaded.model, recipe.adapter
     names = select(model, part.targets)

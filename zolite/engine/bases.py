@@ -39,7 +39,7 @@ from torch.nn.functional import pad
 from zolite.common import files
 from zolite.common.errors import ZoliteError
 from zolite.common.paths import paths
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.engine import device_memory
 from zolite.model import load as models
 from zolite.model.loss import generic
@@ -86,7 +86,7 @@ class Bases:
         return made
 
 
-def bases(loaded: models.Loaded, names: Iterable[str], recipe: Recipe) -> Bases:
+def bases(loaded: models.Loaded, names: Iterable[str], recipe: ResolvedRecipe) -> Bases:
     """From the cache, or found now and put there. The model must not carry adapters yet."""
     ordered, rank = sorted(names), recipe.adapter.rank
     file = place(loaded.fingerprint, recipe, ordered)
@@ -126,7 +126,7 @@ def ensure_same(session: Session, found: Bases | None) -> None:
     )
 
 
-def place(fingerprint: str, recipe: Recipe, names: list[str]) -> Path:
+def place(fingerprint: str, recipe: ResolvedRecipe, names: list[str]) -> Path:
     """The file of the cache that such frozen bases are in."""
     key = json.dumps([FORMAT, fingerprint, recipe.model.quant, recipe.adapter.rank, names])
     return paths()["cache"] / "frames" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"

@@ -142,7 +142,7 @@ def place(trained: Trained) -> torch.device:
 def by_zolite(trained: Trained, quant: str, device: torch.device, rows: Sequence[Example]) -> tuple[Seen, list[float]]:
     """The session's adapter in zolite's own forward, and the losses without it."""
     changes = {"model.quant": quant, "adapter.space": "lora", "train.copies": 1}  # every factor is given, A's too
-    recipe = recipes.override(trained.recipe, changes)
+    recipe = recipes.resolve(recipes.override(trained.recipe, changes))
     loaded = models.load(trained.source, quant, device, paths()["cache"])
     adapter = attach(loaded, recipe)
     engine = Engine.of(loaded, adapter, recipe)

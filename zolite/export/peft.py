@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.export.source import Trained
 from zolite.model.load import quiet
 
@@ -34,7 +34,7 @@ def _peft_name(block: str) -> str:
     return f"base_model.model.{layer}.lora_{factor.upper()}.weight"
 
 
-def _targets(factors: dict[str, Tensor], recipe: Recipe) -> list[str]:
+def _targets(factors: dict[str, Tensor], recipe: ResolvedRecipe) -> list[str]:
     """Last parts of names, as peft's own configs have them, unless single layers were chosen by full name."""
     layers = {name.rpartition(".")[0] for name in factors}
     single = any("." in target for target in recipe.adapter.targets)

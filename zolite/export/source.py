@@ -13,7 +13,7 @@ from torch import Tensor
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated
 from zolite.common.paths import paths
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.data import rows as tables
 from zolite.model import load as models
 from zolite.sessions.session import Chapter, Session
@@ -24,7 +24,7 @@ from zolite.training.replay import factors_at
 @dataclass(frozen=True)
 class Trained:
     name: str  # the session's
-    recipe: Recipe
+    recipe: ResolvedRecipe
     facts: dict[str, Any]
     scores: list[Evaluated]  # of that step
     steps: tuple[int, ...]  # several: the factors are their mean
@@ -64,7 +64,7 @@ class Trained:
         return path if path and path.suffix == ".gguf" else None
 
 
-def kind_of(recipe: Recipe, labels: Sequence[str]) -> str:
+def kind_of(recipe: ResolvedRecipe, labels: Sequence[str]) -> str:
     """label, completion or messages; the rows are asked where the session's labels do not say."""
     if labels:
         return "label"

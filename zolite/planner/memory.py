@@ -15,7 +15,7 @@ from zolite.common.text import human_bytes
 from zolite.config import methods
 from zolite.config.architectures import Linear
 from zolite.config.composition import chain_of
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.data.lengths import Rows
 from zolite.planner.activations import BASIS_TOKENS, EVAL_TOKENS, FLOAT, Forward, Model, Working, working
 from zolite.planner.hardware import Hardware
@@ -84,7 +84,7 @@ def ours(lines: Iterable[Line]) -> int:
     return sum(line.bytes for line in lines if line.where != "outside")
 
 
-def ledger(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> Ledger:
+def ledger(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows) -> Ledger:
     """Of a resolved recipe. Lines of no bytes stay: they say why there are none."""
     model = laid_out(hardware, spec, recipe)
     step, evaluation = forwards(model, recipe, rows)
@@ -102,7 +102,7 @@ CONTEXT = {
 }
 
 
-def laid_out(hardware: Hardware, spec: ModelSpec, recipe: Recipe) -> Model:
+def laid_out(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe) -> Model:
     """The model as it would lie on that device."""
     quant = recipe.model.quant
     names = {linear.name for linear in spec.linears}
@@ -141,7 +141,7 @@ def weights(model: Model) -> list[Line]:
     ]
 
 
-def adapter(hardware: Hardware, model: Model, recipe: Recipe) -> list[Line]:
+def adapter(hardware: Hardware, model: Model, recipe: ResolvedRecipe) -> list[Line]:
     factors, copies, a = SPACES[recipe.adapter.space], recipe.train.copies, model.activation
     trained = blocks(model.spec, recipe, factors.trained)
     n, frozen = _count(trained), _count(blocks(model.spec, recipe, factors.frozen))
@@ -158,7 +158,7 @@ def adapter(hardware: Hardware, model: Model, recipe: Recipe) -> list[Line]:
     ]  # fmt: skip
 
 
-def blocks(spec: ModelSpec, recipe: Recipe, factors: Iterable[str]) -> dict[str, Shape]:
+def blocks(spec: ModelSpec, recipe: ResolvedRecipe, factors: Iterable[str]) -> dict[str, Shape]:
     """These factors of every layer with an adapter."""
     targets, thin = set(recipe.adapter.targets), SPACES[recipe.adapter.space].thin
     return {
@@ -172,7 +172,7 @@ def blocks(spec: ModelSpec, recipe: Recipe, factors: Iterable[str]) -> dict[str,
     }
 
 
-def trained_numbers(spec: ModelSpec, recipe: Recipe) -> int:
+def trained_numbers(spec: ModelSpec, recipe: ResolvedRecipe) -> int:
     """n."""
     return _count(blocks(spec, recipe, SPACES[recipe.adapter.space].trained))
 
@@ -181,13 +181,13 @@ def _count(shapes: Mapping[str, Shape]) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
 
 
-def _written_out(recipe: Recipe) -> int:
+def _written_out(recipe: ResolvedRecipe) -> int:
     """Bytes a trained number while copies are filled, where engine/kernels.py cannot draw the directions itself."""
     inside = chain_of(recipe.method.sampler)[-1] in ("normal", "signs") and recipe.method.estimator != "curvature"
     return 0 if inside and "learned" not in recipe.method.sampler else 2 * FLOAT
 
 
-def tools(hardware: Hardware, model: Model, recipe: Recipe, rows: Rows) -> list[Line]:
+def tools(hardware: Hardware, model: Model, recipe: ResolvedRecipe, rows: Rows) -> list[Line]:
     """What libraries keep."""
     if hardware.device != "cuda":
         return []
@@ -203,7 +203,7 @@ def tools(hardware: Hardware, model: Model, recipe: Recipe, rows: Rows) -> list[
 # --- what comes and goes ---------------------------------------------------------------------------------------------
 
 
-def forwards(model: Model, recipe: Recipe, rows: Rows) -> tuple[Working, Working]:
+def forwards(model: Model, recipe: ResolvedRecipe, rows: Rows) -> tuple[Working, Working]:
     """The largest working memory of a step, and that of an evaluation."""
     kinds = [working(model, forward) for forward in step_forwards(recipe, rows)]
     step = max(kinds, key=lambda each: each.peak)
@@ -213,7 +213,7 @@ def forwards(model: Model, recipe: Recipe, rows: Rows) -> tuple[Working, Working
     return step, working(model, Forward(1, count * rows.sequences, rows.tokens, count * rows.positions))
 
 
-def step_forwards(recipe: Recipe, rows: Rows) -> list[Forward]:
+def step_forwards(recipe: ResolvedRecipe, rows: Rows) -> list[Forward]:
     """A step's forwards of most points: pairs of points go together, candidates that a pool ranks do not."""
     m, points = recipe.method, recipe.train.copies
     at_once = 1 if m.estimator == "per-example" else recipe.train.microbatch

@@ -19,7 +19,7 @@ from zolite.common.text import human_bytes, human_seconds, parsed_bytes
 from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.methods import METHODS
-from zolite.config.recipe import QUANTS, SPACES, DataPart, Recipe
+from zolite.config.recipe import QUANTS, SPACES, DataPart, Recipe, ResolvedRecipe
 from zolite.data.lengths import Rows, survey
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
@@ -50,7 +50,7 @@ class Wish:
     recipe: Recipe  # everything else
     rows: Rows
     quants: tuple[str, ...] = FORMATS
-    spaces: tuple[str, ...] = ("",)  # what the rows suggest
+    spaces: tuple[str, ...] = ("auto",)  # what the rows suggest
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Plan:
     """A choice that fits: a resolved recipe, what it holds and how long it takes."""
 
     spec: ModelSpec
-    recipe: Recipe
+    recipe: ResolvedRecipe
     ledger: Ledger
     seconds_per_step: float
     total_seconds: float
@@ -74,7 +74,7 @@ class Rejected:
     """A choice that is not one, and why. `peak_bytes` are of its smallest layout, 0 where that was not asked."""
 
     spec: ModelSpec
-    recipe: Recipe
+    recipe: ResolvedRecipe
     reason: str
     peak_bytes: int = 0
 
@@ -101,7 +101,7 @@ def plan(hardware: Hardware, wish: Wish, correction: Correction | None = None) -
     return Planning(hardware, tuple(plans), rejected, beside, correction)
 
 
-def choices(wish: Wish) -> Iterator[tuple[ModelSpec, Recipe]]:
+def choices(wish: Wish) -> Iterator[tuple[ModelSpec, ResolvedRecipe]]:
     """Models × formats × spaces, with everything else as it was asked."""
     for spec in wish.models:
         for quant in wish.quants:
@@ -111,7 +111,7 @@ def choices(wish: Wish) -> Iterator[tuple[ModelSpec, Recipe]]:
 
 
 def _tried(
-    hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows, correction: Correction
+    hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows, correction: Correction
 ) -> Plan | Rejected:  # fmt: skip
     if reason := refusal(hardware, spec, recipe, rows):
         return Rejected(spec, recipe, reason)
@@ -124,7 +124,7 @@ def _tried(
     return Rejected(spec, recipe, f"needs {needs} of {has} even a row and a point at a time", peak(lines))
 
 
-def refusal(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> str:
+def refusal(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows) -> str:
     """Why a choice is none, whatever the memory."""
     method = METHODS[recipe.method.name]
     if rows.tokens > spec.context:
@@ -136,15 +136,15 @@ def refusal(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> 
     return ""
 
 
-def layouts(recipe: Recipe) -> Iterator[Recipe]:
+def layouts(recipe: ResolvedRecipe) -> Iterator[ResolvedRecipe]:
     """The same steps in ever less memory."""
-    each: Recipe | None = recipe
+    each: ResolvedRecipe | None = recipe
     while each is not None:
         yield each
         each = smaller(each)
 
 
-def smaller(recipe: Recipe) -> Recipe | None:
+def smaller(recipe: ResolvedRecipe) -> ResolvedRecipe | None:
     """Half the rows of a forward, or half its points where it has one row; None where it has one of each.
 
     Pairs of points stay together to the last, since int8 weights multiply pairs by another product.
@@ -165,7 +165,7 @@ def corrected(lines: Ledger, correction: Correction) -> Ledger:
 
 
 def _timed(
-    hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows, lines: Ledger, correction: Correction
+    hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows, lines: Ledger, correction: Correction
 ) -> Plan | Rejected:
     by = correction.seconds_of(recipe.model.quant, recipe.model.name)
     step = by * step_seconds(hardware, spec, recipe, rows)
@@ -292,7 +292,7 @@ def planned(each: Plan, hardware: Hardware) -> dict[str, Any]:
     }
 
 
-def choice(spec: ModelSpec, recipe: Recipe) -> dict[str, Any]:
+def choice(spec: ModelSpec, recipe: ResolvedRecipe) -> dict[str, Any]:
     t = recipe.train
     return {
         "model": spec.name,

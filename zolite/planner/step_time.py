@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from zolite.config import methods
 from zolite.config.architectures import Linear
-from zolite.config.recipe import Recipe, looks_at, starts_with_probe
+from zolite.config.recipe import ResolvedRecipe, evaluations_of, starts_with_probe
 from zolite.data.lengths import Rows
 from zolite.planner.activations import EVAL_TOKENS, Forward, Model, paired, pieces
 from zolite.planner.hardware import Hardware
@@ -44,7 +44,7 @@ class Kernel:
     product: bool = False
 
 
-def step_seconds(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> float:
+def step_seconds(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows) -> float:
     """One step, data and journal apart: they are made while the device works."""
     model, t = laid_out(hardware, spec, recipe), recipe.train
     forward = step_forwards(recipe, rows)[0]
@@ -53,23 +53,23 @@ def step_seconds(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows
     return max(1.0, whole) * _forward(hardware, model, forward) + _around(hardware, spec, recipe)
 
 
-def beside_seconds(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> float:
+def beside_seconds(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows) -> float:
     """What a run does beside its steps: all evaluations, and a start in closed form that takes as long as it may."""
     model, t = laid_out(hardware, spec, recipe), recipe.train
     each = max(1, EVAL_TOKENS // (rows.sequences * rows.tokens))
     once = _forward(hardware, model, Forward(1, each * rows.sequences, rows.tokens, each * rows.positions))
-    looks = looks_at(t.steps, t.eval_every) * -(-t.eval_rows // each) if rows.evaluated else 0
+    looks = evaluations_of(t.steps, t.eval_every) * -(-t.eval_rows // each) if rows.evaluated else 0
     start = linear_probe_rows(recipe) if rows.labels and starts_with_probe(recipe.adapter) else 0
     return (looks + start / each) * once
 
 
-def linear_probe_rows(recipe: Recipe) -> int:
+def linear_probe_rows(recipe: ResolvedRecipe) -> int:
     """As many rows as a start in closed form may read, if it takes more than one site: a share of the run's."""
     t = recipe.train
     return int(PROBE_SHARE * t.steps * t.batch * methods.forwards_per_step(recipe.method, t))
 
 
-def _around(hardware: Hardware, spec: ModelSpec, recipe: Recipe) -> float:
+def _around(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe) -> float:
     """Copies are filled, theta is moved."""
     n = trained_numbers(spec, recipe)
     fill = Kernel(traffic=n * (4 + 2 * recipe.train.copies), share=ELEMENTWISE)

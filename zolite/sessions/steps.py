@@ -89,7 +89,7 @@ def _best_on_dev(evaluations: Sequence[Evaluated]) -> Evaluated | None:
 
 
 def stopped_early(evaluations: Sequence[Evaluated], patience: float) -> bool:
-    """Were so many evaluations on dev in a row no better than one before? Never, if `patience` is 0 or infinite."""
+    """Were so many evaluations on dev in a row no better than one before? Never, if `patience` is inf."""
     dev = [e for e in evaluations if e.split == "dev"]
     best = _best_on_dev(dev)
-    return bool(patience) and best is not None and sum(e.step > best.step for e in dev) >= patience
+    return best is not None and sum(e.step > best.step for e in dev) >= patience

@@ -19,7 +19,7 @@ import torch
 from zolite.common.errors import DoesNotFit, UsageError
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.data.encode import encode, tokenized
 from zolite.data.rows import Row, pieces
 from zolite.engine.adapter import attach
@@ -88,7 +88,7 @@ class Talk:
     """A session's model with two copies: no adapter, and the adapter after `step`."""
 
     session: Session
-    recipe: Recipe
+    recipe: ResolvedRecipe
     engine: Engine
     tokenizer: Any
     prompt: Prompt
@@ -170,7 +170,7 @@ def open_(name: str, which: str = "last") -> Iterator[Talk]:
     with sessions.open_(name) as session:
         chosen(session, which)  # before a model is loaded in vain
         changes = {"adapter.space": "lora", "adapter.start": "", "train.copies": 2}  # every factor is given, A's too
-        recipe = recipes.override(session.recipe, changes)
+        recipe = recipes.resolve(recipes.override(session.recipe, changes))
         source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
         tokenizer = models.tokenizer(source, paths()["cache"])
         prompt = prompt_of(session, tokenizer)

@@ -41,7 +41,7 @@ from zolite.common.paths import paths
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.composition import MethodPart
-from zolite.config.recipe import Recipe, TrainPart
+from zolite.config.recipe import Recipe, ResolvedRecipe, ResolvedTrain, TrainPart
 from zolite.data import rows as tables
 from zolite.data.encode import Example
 from zolite.engine import device_memory
@@ -111,7 +111,7 @@ class Progress:
 class Task:
     """What was checked before loading."""
 
-    recipe: Recipe  # resolved
+    recipe: ResolvedRecipe
     settings: Settings
     device: torch.device
     source: models.Source
@@ -128,7 +128,9 @@ def prepare(recipe: Recipe, settings: Settings) -> Task:
     """Check what can be checked without the weights. Raises UsageError, or DoesNotFit with the numbers."""
     settings.check()
     dataset = tables.load(Path(recipe.data.path).expanduser().resolve(), recipe.data.template)
-    recipe = recipes.resolve(replace(recipe, method=MethodPart("mezo")), len(dataset.labels))
+    recipe = recipes.resolve(
+        replace(recipe, method=MethodPart("mezo")), len(dataset.labels), len(dataset.splits["train"])
+    )
     device, source = models.pick_device(recipe.model.device), models.resolve(recipe.model.name)
     tokenizer = models.tokenizer(source, paths()["cache"])
     examples, _ = encode_all(dataset, tokenizer, recipe)
@@ -162,7 +164,7 @@ def skeleton(where: str) -> Any:
         raise ZoliteError(f"{where} does not load: {error}", "check that it is a language model") from error
 
 
-def needs(model: Any, recipe: Recipe, device: torch.device, rows: Sequence[Example]) -> dict[str, int]:
+def needs(model: Any, recipe: ResolvedRecipe, device: torch.device, rows: Sequence[Example]) -> dict[str, int]:
     """Bytes by what for: arithmetic on shapes, of first-order LoRA with each layer's activations made again."""
     form, item = quant.FORMATS[recipe.model.quant], quant.activations(recipe.model.quant, device).itemsize
     config, names = model.config.get_text_config(), quant.linear_names(model)
@@ -182,7 +184,7 @@ def needs(model: Any, recipe: Recipe, device: torch.device, rows: Sequence[Examp
     }
 
 
-def trained(model: Any, recipe: Recipe) -> int:
+def trained(model: Any, recipe: ResolvedRecipe) -> int:
     """n, without the adapter."""
     part = recipe.adapter
     chosen = [shapes(model.get_submodule(name), part.rank) for name in models.select(model, part.targets)]
@@ -326,7 +328,7 @@ def meta_gradient(space: Space, nets: Tensor, trial: Trial, gradient: Tensor, lr
 
 
 @torch.no_grad()
-def step_(space: Space, state: State, oracle: Oracle, step: int, t: TrainPart, s: Settings) -> Progress:
+def step_(space: Space, state: State, oracle: Oracle, step: int, t: ResolvedTrain, s: Settings) -> Progress:
     """Step number `step`, counted from 0: θ, the networks and what they see of the past are changed in place."""
     began, rate = time.monotonic(), s.lr_llm * (1 - step % s.restart_every / s.restart_every)
     if step % s.restart_every == 0:

@@ -7,14 +7,14 @@ remember(run, tracker)                       what it took, beside what was predi
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, median
 
 import torch
 
 from zolite.common.errors import DoesNotFit, ZoliteError
 from zolite.common.text import human_bytes
-from zolite.config import recipe as recipes
-from zolite.config.recipe import Recipe, TrainPart
+from zolite.config.recipe import ResolvedRecipe, TrainPart
 from zolite.data.encode import Example
 from zolite.data.lengths import Rows
 from zolite.engine import device_memory
@@ -33,12 +33,14 @@ WARM = 10  # steps in which kernels are compiled and graphs captured
 LEAST = 10  # steps after those, for a median that says something
 
 
-def within(recipe: Recipe, asked: TrainPart, examples: Mapping[str, Sequence[Example]], device: torch.device) -> Recipe:
+def within(
+    recipe: ResolvedRecipe, asked: TrainPart, examples: Mapping[str, Sequence[Example]], device: torch.device
+) -> ResolvedRecipe:
     """A resolved recipe with as many rows and perturbed copies a forward as fit, where `asked` leaves them open.
 
     Torch takes no more of a card than the budget from here on; without one, as much as there is.
     """
-    if not recipe.train.vram_gib:
+    if recipe.train.vram_gib == math.inf:
         device_memory.hold_to(device, None)
         return recipe
     limit = int(limit_bytes(recipe))
@@ -51,17 +53,19 @@ def within(recipe: Recipe, asked: TrainPart, examples: Mapping[str, Sequence[Exa
     return fitting
 
 
-def _fitting(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows, fixed: bool) -> Recipe | None:
+def _fitting(
+    hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows, fixed: bool
+) -> ResolvedRecipe | None:
     """Its first layout that fits, or it alone."""
     tried = [recipe] if fixed else layouts(recipe)
     return next((r for r in tried if peak(ledger(hardware, spec, r, rows)) <= hardware.total_bytes), None)
 
 
-def _too_much(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> DoesNotFit:
+def _too_much(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows) -> DoesNotFit:
     """With the format that would fit, or else the smallest need there is."""
     needs = human_bytes(peak(ledger(hardware, spec, recipe, rows)))
     what = f"{spec.name} in {recipe.model.quant} needs {needs} of {human_bytes(hardware.total_bytes)}"
-    others = [recipes.override(recipe, {"model.quant": quant}) for quant in (recipe.model.quant, *FORMATS)]
+    others = [replace(recipe, model=replace(recipe.model, quant=q)) for q in (recipe.model.quant, *FORMATS)]
     for other in others:
         if found := _fitting(hardware, spec, other, rows, fixed=False):
             t = found.train
@@ -76,11 +80,11 @@ def _too_much(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -
     )
 
 
-def limit_bytes(recipe: Recipe) -> float:
-    return recipe.train.vram_gib * GIB or math.inf
+def limit_bytes(recipe: ResolvedRecipe) -> float:
+    return recipe.train.vram_gib * GIB
 
 
-def rows_of(examples: Mapping[str, Sequence[Example]], recipe: Recipe, lengths: int = 8) -> Rows:
+def rows_of(examples: Mapping[str, Sequence[Example]], recipe: ResolvedRecipe, lengths: int = 8) -> Rows:
     """What a ledger wants to know of rows that are there."""
     trained = examples["train"]
     return Rows(

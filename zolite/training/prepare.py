@@ -13,7 +13,7 @@ from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.composition import step_sizes
 from zolite.config.methods import method
-from zolite.config.recipe import Recipe, TrainPart
+from zolite.config.recipe import Recipe, ResolvedRecipe, TrainPart
 from zolite.data import rows as tables
 from zolite.data.encode import encode
 from zolite.engine import device_memory
@@ -41,7 +41,7 @@ def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     check_space(asked)
     device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
     dataset = tables.load(Path(asked.data.path).expanduser().resolve(), asked.data.template)
-    resolved = placed(recipes.resolve(asked, len(dataset.labels)))
+    resolved = placed(recipes.resolve(asked, len(dataset.labels), len(dataset.splits["train"])))
     examples, notes = encode_all(dataset, models.tokenizer(source, paths()["cache"]), resolved)
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
@@ -67,7 +67,7 @@ def check_space(recipe: Recipe) -> None:
         raise UsageError(f"{row.name} does not train {space}", f"it trains: {', '.join(row.spaces)}")
 
 
-def placed(recipe: Recipe) -> Recipe:
+def placed(recipe: ResolvedRecipe) -> ResolvedRecipe:
     """With the rows' whole path, so that a session finds them from anywhere."""
     path = Path(recipe.data.path).expanduser().resolve()
     return replace(recipe, data=replace(recipe.data, path=str(path)))
@@ -114,7 +114,7 @@ def with_step_sizes(run: Run, asked: TrainPart) -> Run:
 
 
 def assemble(
-    recipe: Recipe,
+    recipe: ResolvedRecipe,
     loaded: models.Loaded,
     examples: Examples,
     facts: dict[str, Any],

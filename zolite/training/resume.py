@@ -84,7 +84,7 @@ def refuse_done(session: Session, t: TrainPart) -> None:
     if session.ending() == "done" and stopped_early(session.journal.evaluations(), t.patience):
         raise UsageError(
             f"session {name} is done: it stopped early, as dev was no better {t.patience:g} evaluations in a row",
-            f"`zolite resume {name} --set train.patience=0` goes on",
+            f"`zolite resume {name} --set train.patience=never` goes on",
         )
 
 

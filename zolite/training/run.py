@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zolite.common.events import Noted
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.data.encode import Example
 from zolite.engine.batch import Batch, Order, bucket, longest, sample
 from zolite.engine.cuda_graph import Steps
@@ -29,7 +29,7 @@ Examples = dict[str, Sequence[Example]]
 class Run:
     """Everything a run is made of, on its device. `state` and the engine's adapter change in place, nothing else."""
 
-    recipe: Recipe  # resolved: nothing left open
+    recipe: ResolvedRecipe
     engine: Engine
     estimator: Estimator
     rule: Rule

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from zolite.config.composition import MethodPart, chain_of
-from zolite.config.recipe import TrainPart
+from zolite.config.recipe import ResolvedTrain
 from zolite.zo import rng as noise
 from zolite.zo.estimators import Curvature, Estimator, OneSided, PerExample, TwoSided
 from zolite.zo.samplers import WEIGHTS, Activation, Aligned, Guided, Independent, Learned, LowRank, Sampler, Subspace
@@ -26,7 +26,7 @@ from zolite.zo.updates import (
     schedule,
 )
 
-SAMPLERS: dict[str, Callable[[MethodPart, TrainPart], Sampler]] = {
+SAMPLERS: dict[str, Callable[[MethodPart, ResolvedTrain], Sampler]] = {
     "normal": lambda m, t: Independent(noise.normal),
     "signs": lambda m, t: Independent(noise.rademacher),
     "low-rank": lambda m, t: LowRank(m.rank, m.every),
@@ -38,13 +38,13 @@ SAMPLERS: dict[str, Callable[[MethodPart, TrainPart], Sampler]] = {
 Nets = Callable[[Space], Tensor]
 """A space to its blocks' learned networks, (blocks, WEIGHTS)."""
 
-AROUND: dict[str, Callable[[MethodPart, TrainPart, Sampler, Nets], Sampler]] = {
+AROUND: dict[str, Callable[[MethodPart, ResolvedTrain, Sampler, Nets], Sampler]] = {
     "guided": lambda m, t, inner, nets: Guided(inner, m.pool, m.share, False, m.unit, t.eps),
     "greedy": lambda m, t, inner, nets: Guided(inner, m.pool, m.share, True, m.unit, t.eps),
     "learned": lambda m, t, inner, nets: Learned(inner, nets),
 }
 
-ESTIMATORS: dict[str, Callable[[MethodPart, TrainPart, Sampler], Estimator]] = {
+ESTIMATORS: dict[str, Callable[[MethodPart, ResolvedTrain, Sampler], Estimator]] = {
     "two-sided": lambda m, t, s: TwoSided(s, t.eps, t.queries),
     "one-sided": lambda m, t, s: OneSided(s, t.eps, t.queries),
     "curvature": lambda m, t, s: Curvature(s, t.eps, m.smooth, t.queries),
@@ -67,7 +67,7 @@ def blank(space: Space) -> Tensor:
     return torch.zeros(len(space.blocks), WEIGHTS)
 
 
-def build(m: MethodPart, t: TrainPart, nets: Nets = blank) -> tuple[Estimator, Rule]:
+def build(m: MethodPart, t: ResolvedTrain, nets: Nets = blank) -> tuple[Estimator, Rule]:
     """The estimator, and the rule that ends with the learning rate. Both parts must be resolved."""
     *around, innermost = chain_of(m.sampler)
     sampler = SAMPLERS[innermost](m, t)
