@@ -189,7 +189,7 @@ def _grid(task: str, known: dict[Job, Row]) -> Iterator[Job]:
     search = [Job(task, "grid", 0, space, lr) for space, rates in GRID.items() for lr in rates]
     yield from search
     if all(job in known for job in search):
-        best = max(search, key=lambda job: known[job]["dev"])
+        best = Job.of(best_on_dev([known[job] for job in search]))
         yield from (replace(best, seed=seed) for seed in (1, 2))
 
 
@@ -216,9 +216,14 @@ def summary(rows: list[Row]) -> Iterator[str]:
         yield f"| {task} | " + " | ".join(cells) + f" | {diverged} |"
 
 
+def best_on_dev(rows: list[Row]) -> Row:
+    """That of the highest accuracy, or of the lowest loss where rows have no labels."""
+    return max(rows, key=lambda row: row["dev"] if "accuracy" in row else -row["dev"])
+
+
 def _cell(rows: list[Row], what: str) -> str:
     if rows and what in ("grid", "first_order"):
-        best = max((row for row in rows if row["seed"] == 0), key=lambda row: row["dev"])
+        best = best_on_dev([row for row in rows if row["seed"] == 0])
         rows = [row for row in rows if (row["space"], row["lr"]) == (best["space"], best["lr"])]
     if rows and what == "space":
         return ", ".join(f"{row['space']} {row.get('accuracy', row.get('loss'))}" for row in rows)
