@@ -11,7 +11,7 @@ from typing import assert_type
 import zolite
 from zolite import Recipe, evaluate, export, open_session, plan, prepare, resume, train
 from zolite.common.events import Evaluated, Event
-from zolite.export.formats import Done
+from zolite.export.export import Done
 from zolite.planner.plan import Planning
 from zolite.sessions.session import Session
 from zolite.training.run import Run

@@ -56,9 +56,9 @@ def test_export_is_the_function_and_the_package() -> None:
     """Python binds the package to the function's name; both orders of import serve both uses."""
     from zolite import export
     from zolite.common.errors import UsageError
-    from zolite.export import formats
+    from zolite.export import registry
 
-    assert callable(export) and zolite.export.formats is formats  # type: ignore[attr-defined]
+    assert callable(export) and zolite.export.registry is registry  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="there is no session nothing"):
         export("nothing", "folder")
 

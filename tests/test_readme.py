@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from typer.exceptions import TyperException
 
-from zolite.cli.main import app
+from zolite.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/api.md", "docs/architecture.md", "docs/glossary.md", "docs/store.md")
@@ -30,21 +29,23 @@ FOUND = sorted({(name, command) for name in DOCUMENTS for command in commands((R
 
 def parsed(command: str) -> None:
     """Raises where a command, or one of its options, is not there; runs nothing."""
-    found, words = typer.main.get_command(app), shlex.split(command)
+    found, words = typer.main.get_command(main.app), shlex.split(command)
     while words and words[0] in getattr(found, "commands", {}):
         found = found.commands[words.pop(0)]  # type: ignore[attr-defined]
-    if not hasattr(found, "commands"):
-        found.make_context(found.name, words)
-    elif words and not words[0].startswith("-"):
+    if hasattr(found, "commands") and words and not words[0].startswith("-"):
         raise LookupError(f"no command {words[0]}")
+    if words:
+        found.make_context(found.name, words)
 
 
 @pytest.mark.parametrize(("document", "command"), FOUND)
-def test_commands_are_as_written(document: str, command: str) -> None:
+def test_commands_are_as_written(document: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "_serve", lambda wanted: None)  # which acts while it is parsed
     try:
         parsed(command)
-    except TyperException as error:
-        assert "Missing" in str(error), error  # `zolite resume` is a name in a sentence
+    except typer.BadParameter as error:  # `zolite resume` is a name in a sentence
+        if "Missing" not in str(error):
+            raise
 
 
 def test_the_guides_name_files_that_are_there() -> None:
@@ -61,7 +62,7 @@ def test_more_than_a_few_commands_are_seen() -> None:
 
 
 def test_a_command_that_is_not_there_is_noticed() -> None:
-    with pytest.raises(TyperException, match="No such option: --stepps"):
+    with pytest.raises(typer.TyperException, match="No such option: --stepps"):
         parsed("train MODEL --data rows --stepps 3")
     with pytest.raises(LookupError, match="no command explode"):
         parsed("sessions explode first")

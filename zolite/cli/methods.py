@@ -4,14 +4,14 @@ import json
 from typing import Any
 
 from zolite.cli.process import Json
-from zolite.config import methods as table
-from zolite.config import recipe as recipes
-from zolite.config.composition import deterministic
+from zolite.config import composition
+from zolite.config.methods import METHODS, Method, MethodPart
+from zolite.config.recipe import TrainPart
 
 
 def methods(as_json: Json = False) -> None:
     """The estimators zolite has, and what each costs."""
-    rows = [_row(m) for m in table.METHODS.values()]
+    rows = [_row(m) for m in METHODS.values()]
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
         return
@@ -20,12 +20,8 @@ def methods(as_json: Json = False) -> None:
         print(f"{'':14} {row['forwards_per_step']:g} forwards a step; bytes held: {row['state_bytes']}")
 
 
-def _row(m: table.Method) -> dict[str, Any]:
-    given = {"optimizer": "FILE"} if m.name == "zo-finetuner" else {}
-    recipe = recipes.resolve(
-        recipes.override(recipes.Recipe(), {f"method.{k}": v for k, v in ({"name": m.name} | given).items()})
-    )
-    part = recipe.method
+def _row(m: Method) -> dict[str, Any]:
+    part, batch = composition.resolved(MethodPart(m.name)), TrainPart().batch
     return {
         "name": m.name,
         "paper": m.paper,
@@ -33,8 +29,8 @@ def _row(m: table.Method) -> dict[str, Any]:
         "sampler": part.sampler,
         "estimator": part.estimator,
         "rule": list(part.rule),
-        "forwards_per_step": table.forwards_per_step(part, recipe.train),
-        "state_bytes": table.state_formula(part),
+        "forwards_per_step": composition.forwards_per_step(part, composition.queries_of(part), batch),
+        "state_bytes": composition.state_formula(part),
         "spaces": list(m.spaces),
-        "deterministic": deterministic(part),
+        "deterministic": composition.replays(part),
     }

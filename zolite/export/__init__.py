@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from zolite.sessions import session as sessions
 
 if TYPE_CHECKING:
-    from zolite.export.formats import Done
+    from zolite.export.export import Done
 
 
 def export_session(
@@ -28,10 +28,10 @@ def export_session(
     `replace` lets it replace what an earlier export left in `folder`. The result has the comparison with the session
     on held-out rows (`reports`). Raises UsageError for what cannot be written, ZoliteError where the comparison fails.
     """
-    from zolite.export import formats
+    from zolite.export import export
 
     with sessions.open_(name) as session:
-        return formats.export(session, Path(folder).expanduser(), format, str(step), dtype, replace, verify)
+        return export.export(session, Path(folder).expanduser(), format, str(step), dtype, replace, verify)
 
 
 class _Callable(ModuleType):
