@@ -357,10 +357,10 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 
 def renewed(path: str, value: Any) -> tuple[str, Any]:
-    """A setting as it is written now, where it was written as zolite 0.1 did: another name, or 0 for an open value."""
+    """A setting as it is written now, where it was written as zolite 0.1 did: other names, or 0 for an open value."""
     path = RENAMED.get(path, path)
     if path.startswith("method.") and value != "":
-        return path, value  # composition.current knows of which of its numbers 0 is a value
+        return path, composition.renamed(path, value)  # `current` knows of which of its numbers 0 is a value
     return path, SETTINGS[path].renewed(value) if path in SETTINGS else value
 
 
