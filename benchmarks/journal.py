@@ -26,8 +26,9 @@ from zolite.config.recipe import Recipe
 from zolite.model import load as models
 from zolite.sessions import session as sessions
 from zolite.sessions.session import MemoryRow, StepRow
-from zolite.training import loop as training
+from zolite.training import run as run_module
 from zolite.training.journal_writer import FLUSH_SECONDS
+from zolite.training.resume import begin
 
 RATE, SECONDS, KILLS = 100, 60, 30
 
@@ -90,15 +91,15 @@ def killed(recipe: Recipe, name: str, seconds: float) -> dict[str, Any]:
     reader, said = os.pipe()
     child = os.fork()
     if not child:
-        real = training.take_step
+        real = run_module.take_step
 
         def told(run: Any, batches: Any, step: Any) -> Any:
             estimate = real(run, batches, step)
             os.write(said, struct.pack("<qd", int(step) + 1, time.monotonic()))
             return estimate
 
-        training.take_step = told
-        for _ in training.begin(recipe, name, lambda: False):
+        run_module.take_step = told
+        for _ in begin(recipe, name, lambda: False):
             pass
         os._exit(0)
     os.close(said)

@@ -33,16 +33,17 @@ from spread import Row, cards, spread
 from textbook import restored
 
 from zolite.common.paths import paths
+from zolite.config import methods
 from zolite.config import recipe as recipes
-from zolite.config.composition import ROWS
-from zolite.config.methods import forwards_per_step
+from zolite.config.composition import forwards_per_step
 from zolite.config.recipe import Recipe
 from zolite.data import rows as tables
 from zolite.engine import device_memory
 from zolite.model import load as models
 from zolite.training.evaluate import evaluate
 from zolite.training.learn_scales import Gradients
-from zolite.training.loop import Examples, Run, assemble, batches_of, encode_all, stepper
+from zolite.training.prepare import assemble, encode_all
+from zolite.training.run import Examples, Run, batches_of, stepper
 from zolite.training.scale_nets import networks
 
 MODEL, BATCH, FORWARDS, SEEDS = "builtin:smollm2-135m", 16, 4000, (0, 1)
@@ -60,7 +61,12 @@ TASKS = {
 }
 OTHERS = ("zero-shot", "first-order")
 FEW = ("mezo", "lozo", "lozo-m", "pgap", "mezo-gv", "mezo-greedy", "zo-finetuner", *OTHERS)  # on the longer tasks
-METHODS = {"sst2": (*FEW, *(set(ROWS) - set(FEW))), "trec": (*FEW, *(set(ROWS) - set(FEW))), "rte": FEW, "boolq": FEW}
+METHODS = {
+    "sst2": (*FEW, *(set(methods.METHODS) - set(FEW))),
+    "trec": (*FEW, *(set(methods.METHODS) - set(FEW))),
+    "rte": FEW,
+    "boolq": FEW,
+}
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,11 @@ def recipe_of(job: Job, data: Path, optimizer: Path = Path()) -> Recipe:
         "train.seed": job.seed,
     }
     recipe = recipes.resolve(recipes.override(recipes.Recipe(), given))
-    t, lr, cost = recipe.train, recipe.train.lr, forwards_per_step(recipe.method, recipe.train)
+    t, lr, cost = (
+        recipe.train,
+        recipe.train.lr,
+        forwards_per_step(recipe.method, recipe.train.queries, recipe.train.batch),
+    )
     if job.method == "first-order":
         lr, cost = RATE_FIRST_ORDER, FORWARDS / STEPS_FIRST_ORDER
     return replace(recipe, train=replace(t, steps=max(1, round(job.forwards / cost)), lr=lr * job.factor))

@@ -12,7 +12,7 @@ first_order   AdamW on lora, rank 8, 300 steps of 16, at each of RATES; the best
 auto          nothing given but the data: three seeds, at the checkpoint that is best on dev
 auto_long     the same with five times as many forwards
 grid          lr given: GRID rates in each space; seed 0 to choose on dev, two more of the best
-steady        auto for 600 steps with ten seeds: `left` counts how often the loss left its band
+steady        auto for 600 steps with ten seeds: `diverged` counts how often the loss diverged
 space         auto in each space in turn, whatever auto itself would take
 
 A row is written when it is done, to OUT/quality.jsonl, and not run again; quality-<gpu>.json is made of all rows.
@@ -36,8 +36,8 @@ from textbook import restored
 from zolite.common.events import Evaluated, Noted
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
-from zolite.config.composition import STEP_SIZES
-from zolite.config.recipe import SPACES, Recipe
+from zolite.config.recipe import Recipe
+from zolite.config.spaces import SPACES
 from zolite.data import rows as tables
 from zolite.model import load as models
 from zolite.planner.step_time import linear_probe_rows
@@ -45,9 +45,11 @@ from zolite.sessions import session as sessions
 from zolite.sessions.steps import best_step
 from zolite.training import step_size
 from zolite.training.evaluate import evaluate
-from zolite.training.linear_probe import probe_start_
-from zolite.training.loop import Examples, Run, assemble, encode_all, facts_of, train, tuned
+from zolite.training.linear_probe import start_from_probe_
+from zolite.training.loop import train
+from zolite.training.prepare import assemble, encode_all, facts_of, with_step_sizes
 from zolite.training.replay import read_
+from zolite.training.run import Examples, Run
 
 FORWARDS, LONG = 4000, 20_000
 STEADY_STEPS = 600
@@ -97,7 +99,7 @@ def recipe_of(job: Job, data: Path) -> Recipe:
         "train.batch": BATCH,
         "train.seed": job.seed,
         "train.lr": job.lr,
-        "train.eps": STEP_SIZES[job.space][1] if job.lr else 0.0,
+        "train.eps": SPACES[job.space].step_sizes[1] if job.lr else 0.0,
         "train.steps": STEPS_FIRST_ORDER if job.what == "first_order" else max(1, job.forwards // 2),
     }
     return recipes.override(recipes.Recipe(), given)
@@ -150,14 +152,14 @@ def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
     """Through a session; ends at the checkpoint that is best on dev."""
     spent = 0
     if given.adapter.space == "lora-b":
-        _, rows = probe_start_(run.engine, run.examples, linear_probe_rows(run.recipe))
-        spent += math.ceil(rows / BATCH)
+        probe = start_from_probe_(run.engine, run.examples, linear_probe_rows(run.recipe))
+        spent += math.ceil(probe.rows / BATCH)
     run = replace(run, recipe=replace(run.recipe, adapter=replace(run.recipe.adapter, linear_probe=False)))
     directions, batches = step_size.effort(job.forwards // 2)
     spent += 0 if job.lr else 2 * directions * len(step_size.RADII) * batches
     steps = STEADY_STEPS if job.what == "steady" else max(1, (job.forwards - spent) // 2)
     sized = recipes.resolve(replace(given, train=replace(given.train, steps=steps)))
-    run = tuned(replace(run, recipe=replace(run.recipe, train=sized.train)), given.train)
+    run = with_step_sizes(replace(run, recipe=replace(run.recipe, train=sized.train)), given.train)
     events, curve = [], []
     with sessions.create(None, run.recipe, run.facts) as session:
         for event in train(run, session):
@@ -168,11 +170,11 @@ def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
         assert saved is not None
         read_(saved.tensors(), saved.state()["method"], run.space, run.state)
     said = [event.message for event in events if event.level == "warning"]
-    left = sum("out of its band" in text for text in said)
+    diverged = sum("the loss diverged" in text for text in said)
     t = run.recipe.train
     return {
         "dev": scored(run, "dev")[1], "spent": spent, "steps": steps, "used_lr": t.lr, "eps": t.eps, "best": best,
-        "left": left, "curve": curve, "said": [*run.choices, *said],
+        "diverged": diverged, "curve": curve, "said": [*(note.message for note in run.notes), *said],
     }  # fmt: skip
 
 
@@ -204,12 +206,14 @@ TURNS = {
 
 def summary(rows: list[Row]) -> Iterator[str]:
     """Test accuracy by task: what counts of each kind of run."""
-    yield "| task | " + " | ".join(WHATS) + " | left its band |"
+    yield "| task | " + " | ".join(WHATS) + " | diverged |"
     yield "| --- |" + " --- |" * (len(WHATS) + 1)
     for task in dict.fromkeys(row["task"] for row in rows):
         cells = [_cell([row for row in rows if (row["task"], row["what"]) == (task, what)], what) for what in WHATS]
-        left = sum(row.get("left", 0) for row in rows if row["task"] == task and row["lr"] == 0)
-        yield f"| {task} | " + " | ".join(cells) + f" | {left} |"
+        diverged = sum(
+            row.get("diverged", row.get("left", 0)) for row in rows if row["task"] == task and row["lr"] == 0
+        )
+        yield f"| {task} | " + " | ".join(cells) + f" | {diverged} |"
 
 
 def _cell(rows: list[Row], what: str) -> str:

@@ -14,7 +14,8 @@ from common import RESULTS, write
 
 from zolite.config import recipe as recipes
 from zolite.demo.run import demo_recipe
-from zolite.training.loop import Run, batches_of, prepare, stepper
+from zolite.training.prepare import prepare
+from zolite.training.run import Run, batches_of, stepper
 from zolite.zo.direction import Combo, Noise
 from zolite.zo.rng import Key
 

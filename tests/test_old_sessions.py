@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from zolite.export import formats
+from zolite.export import export as exports
 from zolite.sessions import session as sessions
 from zolite.sessions.checkpoint import digest, packed
 from zolite.sessions.session import Session
-from zolite.training import loop as training
 from zolite.training.replay import CPU, held, rebuild
+from zolite.training.resume import resume
 from zolite.training.verify import verify
 
 DATA = Path(__file__).parent / "data" / "sessions-e99ef94"
@@ -131,7 +131,7 @@ def test_an_old_session_goes_on_and_is_exported(old: tuple[str, dict[str, Any]],
     """To the numbers, the scores and the files that it came to when it was new."""
     name, expected = old
     there = expected["finished"]
-    for _ in training.resume(name, {}, False, lambda: False):
+    for _ in resume(name, {}, False, lambda: False):
         pass
     with sessions.open_(name) as session:
         assert session.journal.last_step() == there["step"] and session.ending() == "done"
@@ -152,6 +152,6 @@ def test_an_old_session_goes_on_and_is_exported(old: tuple[str, dict[str, Any]],
 
         for path, sha256 in there["exports"].items():
             format_, _, file = path.partition("/")
-            formats.export(session, tmp_path / format_, format_, verify=False)
+            exports.export(session, tmp_path / format_, format_, verify=False)
             written = (tmp_path / format_ / file).read_bytes()
             assert not alike or hashlib.sha256(written).hexdigest() == sha256

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from zolite.common.errors import ZoliteError
 from zolite.config import catalog
-from zolite.config.recipe import Recipe
-from zolite.data.lengths import Rows, mean_tokens, survey
+from zolite.config.recipe import ResolvedRecipe
+from zolite.data.lengths import Rows, estimate, mean_tokens
 from zolite.planner import model_spec
 from zolite.planner.hardware import Hardware
 from zolite.planner.memory import Ledger, ledger
@@ -14,7 +14,7 @@ from zolite.planner.memory import Ledger, ledger
 LARGEST = 16 << 20  # bytes of a data file whose rows are counted
 
 
-def planned(recipe: Recipe, machine: Callable[[], Hardware]) -> Ledger | None:
+def planned(recipe: ResolvedRecipe, machine: Callable[[], Hardware]) -> Ledger | None:
     """Where the planner would say that the memory goes; None where it cannot know without the network."""
     if not _here(recipe.model.name):
         return None
@@ -31,14 +31,14 @@ def _here(model: str) -> bool:
     return any(model.lower() in (short, known.hub.lower()) for short, known in catalog.models().items())
 
 
-def _rows(recipe: Recipe) -> Rows:
+def _rows(recipe: ResolvedRecipe) -> Rows:
     path, longest = Path(recipe.data.path), recipe.data.context
     if not _small(path):
         return Rows(longest, -(-longest // 8))
-    return survey(path, recipe.data.template, None, longest)
+    return estimate(path, recipe.data.template, None, longest)
 
 
-def tokens_per_step(recipe: Recipe, copies: int) -> float:
+def tokens_per_step(recipe: ResolvedRecipe, copies: int) -> float:
     """About how many tokens a step reads, all perturbed copies; 0 where the rows cannot be read."""
     path = Path(recipe.data.path)
     try:

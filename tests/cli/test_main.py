@@ -21,6 +21,7 @@ from zolite.cli import main, process
 from zolite.common import events
 from zolite.common.events import Continued, Evaluated, Event, Finished, Noted, Paused, Saved, Started, StepDone
 from zolite.config.methods import METHODS
+from zolite.config.recipe import SETTINGS
 from zolite.sessions import session as sessions
 from zolite.training.replay import factors_at
 
@@ -218,6 +219,87 @@ def test_a_dry_run_loads_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("option", [("--template",), ("--set", "data.template=")])
+def dry(zolite: Zolite, *arguments: object) -> Any:
+    """The recipe of a dry run."""
+    ended = zolite(*arguments, "--dry-run", "--json")
+    assert ended.code == 0, ended.err
+    return ended.document["recipe"]
+
+
+def test_every_setting_with_a_flag_is_set_by_each_of_its_names(zolite: Zolite, words: Words, tiny: Path) -> None:
+    """`zolite train` takes every flag that a setting has, and what it sets is that setting."""
+    data = words()[3]
+    values = {
+        "model.name": tiny, "model.quant": "nf4", "model.device": "cpu", "adapter.space": "lora", "adapter.rank": 5,
+        "adapter.targets": "q_proj", "data.path": data, "data.template": "{text}: {label}", "data.context": 99,
+        "method.name": "lozo", "train.steps": 11, "train.epochs": 2, "train.batch": 7, "train.copies": 3,
+        "train.lr": 0.25, "train.eps": 0.5, "train.seed": 9, "train.vram_gib": "2GiB",
+    }  # fmt: skip
+    flags = {path: each.meaning.flags for path, each in SETTINGS.items() if each.meaning.flags}
+    assert values.keys() == flags.keys()
+    shown = {"adapter.targets": ["q_proj"], "train.vram_gib": 2.0, "model.name": str(tiny)}
+    for path, names in flags.items():
+        for name in names:
+            given = {"--model": tiny, "--data": data} | {name: values[path]}
+            recipe = dry(zolite, "train", *(word for pair in given.items() for word in pair))
+            part, _, key = path.partition(".")
+            wanted = shown.get(path, values[path])
+            assert path == "train.epochs" or recipe[part][key] == wanted, name
+    assert dry(zolite, "train", tiny, "--data", data, "--epochs", 2, "--batch", 8)["train"]["steps"] == 6  # 24 rows
+
+
+def test_names_that_other_tools_have(zolite: Zolite, words: Words) -> None:
+    """Commands by other names do the same, and help does not list them twice."""
+    _, *rest = words()
+    for alias in ("run", "finetune"):
+        assert dry(zolite, alias, *rest) == dry(zolite, "train", *rest)
+    assert zolite("list", "--json").document == zolite("sessions", "list", "--json").document == []
+    blames(zolite("generate", "nobody"))
+    ended = zolite("--help")
+    assert not any(line[1:].split()[:1] == [alias] for alias in main.ALIASES for line in ended.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        (["--slots", "2"], "train.slots=2 is now train.copies=2"),
+        (["--set", "train.slots=2"], "train.slots=2 is now train.copies=2"),
+        (["--set", "train.vram_gib=0"], "train.vram_gib=0 is now train.vram_gib=none"),
+        (["--set", "train.patience=0"], "train.patience=0 is now train.patience=never"),
+        (["--lr", "0"], "train.lr=0 is now train.lr=auto"),
+        (["--set", "adapter.readout=false"], "adapter.readout=false is now adapter.linear_probe=false"),
+    ],
+)
+def test_what_was_written_before_is_taken_with_one_note(zolite: Zolite, words: Words, old: list[str], now: str) -> None:
+    """An old name or a 0 for an open value works; one line on stderr says how it is written now."""
+    command = [*words(), "--dry-run", "--json"]
+    ended = zolite(*command, *old)
+    assert ended.code == 0 and ended.err.startswith(f"note: {now}") and len(ended.err.splitlines()) == 1
+    again = zolite(*command, "--set", now.rpartition(" ")[2])
+    assert again.err == "" and again.document["recipe"] == ended.document["recipe"]
+
+
+def test_an_open_value_may_be_said(zolite: Zolite, words: Words) -> None:
+    """`auto` on the command line is what a flag that was left out means."""
+    recipe = dry(zolite, *words(), "--rank", "auto", "--lr", "auto", "--vram", "none")
+    assert (recipe["adapter"]["rank"], recipe["train"]["lr"], recipe["train"]["vram_gib"]) == (8, 0.003, "none")
+
+
+MISSING = {
+    "no model": (["train", "--data", "rows.jsonl"], "train needs MODEL"),
+    "no rows": (["train", "some/model"], "train needs MODEL and --data PATH"),
+    "two models": (["train", "a/b", "--model", "c/d", "--data", "rows.jsonl"], "two models: a/b and --model c/d"),
+    "two lengths": (["train", "a/b", "--data", "x", "--steps", "3", "--epochs", "1"], "both --steps and --epochs"),
+}
+
+
+@pytest.mark.parametrize("what", MISSING)
+def test_what_is_missing_or_twice_is_named(zolite: Zolite, what: str) -> None:
+    """Exit code 2, with what is missing or contradicts itself."""
+    arguments, text = MISSING[what]
+    assert text in blames(zolite(*arguments))[0]
+
+
 def test_backslash_n_in_a_template_is_a_new_line(zolite: Zolite, words: Words, option: tuple[str, ...]) -> None:
     """A shell passes \\n in quotes as two characters; nobody wants those in a prompt."""
     text = option[-1].removeprefix("--template") + r"{text}\nIt is {label}"
@@ -566,7 +648,9 @@ def test_sessions_are_managed(zolite: Zolite, words: Words) -> None:
     }
     assert zolite("sessions", "rewind", "first", "--to", "3", "--json").document["taken_back"] == 1
     assert zolite("sessions", "rename", "second", "third").code == 0
-    assert zolite("sessions", "prune", "first", "--json").document["freed_bytes"] >= 0
+    kept = zolite("sessions", "show", "first", "--json").document["checkpoints"]
+    assert zolite("sessions", "prune", "first", "--json").document["freed_bytes"] > 0
+    assert {0, 3} <= set(zolite("sessions", "show", "first", "--json").document["checkpoints"]) < set(kept)
     assert zolite("sessions", "rm", "third", "--yes").code == 0
     assert [row["name"] for row in zolite("sessions", "list", "--json").document] == ["first"]
     assert zolite("resume", "first").code == 0

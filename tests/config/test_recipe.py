@@ -1,6 +1,7 @@
 """Claims about the recipe: one place for defaults and checks, told in full, the same through every form."""
 
-import inspect
+import dataclasses
+import json
 import math
 import tomllib
 from pathlib import Path
@@ -11,55 +12,64 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zolite.cli import main
 from zolite.common.errors import UsageError
+from zolite.config import catalog
 from zolite.config import recipe as recipes
-from zolite.config.composition import ROWS, STEP_SIZES, MethodPart
-from zolite.config.recipe import QUANTS, SCHEDULES, SPACES, AdapterPart, DataPart, ModelPart, Recipe, TrainPart
+from zolite.config.methods import METHODS, MethodPart
+from zolite.config.recipe import (
+    QUANTS,
+    SCHEDULES,
+    SETTINGS,
+    AdapterPart,
+    DataPart,
+    ModelPart,
+    Recipe,
+    ResolvedRecipe,
+    TrainPart,
+    at,
+)
+from zolite.config.spaces import SPACES
 
-ROOT = Path(__file__).parents[2]
-FILES = [*sorted((ROOT / "profiles" / "recipes").glob("*.toml")), ROOT / "zolite" / "demo" / "recipe.toml"]
-SETTINGS = recipes.settings()
-PATHS = [path for path, *_ in SETTINGS]
+DEMO = Path(__file__).parents[2] / "zolite" / "demo" / "recipe.toml"
+PATHS = list(SETTINGS)
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=12)
 NAME = st.text("abcdefgh_.", min_size=1, max_size=8)
 PLAIN = ("mezo", "mezo-adam", "lozo-m", "pgap", "mezo-gv", "hizoo", "subzero")  # legal with any other setting
 COUNT = st.integers(1, 10**6)
+SIZE = st.floats(1e-9, 10)
+LIMIT = COUNT | st.just(math.inf)
 RECIPES = st.builds(
     Recipe,
     st.builds(ModelPart, TEXT, st.sampled_from(QUANTS), TEXT),
     st.builds(
         AdapterPart,
-        st.sampled_from(SPACES),
-        st.integers(1, 1024),
+        st.none() | st.sampled_from(SPACES),
+        st.none() | st.integers(1, 1024),
         st.floats(1e-6, 1e6),
-        st.lists(NAME, max_size=3).map(tuple),
+        st.none() | st.lists(NAME, min_size=1, max_size=3).map(tuple),
     ),
     st.builds(DataPart, TEXT, TEXT.map(lambda text: text + "{label}"), st.integers(8, 10**6)),
     st.builds(MethodPart, st.sampled_from(PLAIN), rank=st.integers(0, 8), pool=st.sampled_from((0, 4, 8))),
     st.builds(
         TrainPart,
         steps=COUNT,
+        epochs=st.none() | st.floats(1e-3, 100),
         batch=st.integers(64, 512),
-        microbatch=st.integers(0, 64),
-        copies=st.integers(0, 64),
-        queries=st.integers(1, 256),
-        lr=st.floats(0, 10),
-        eps=st.floats(0, 10),
+        microbatch=st.none() | st.integers(1, 64),
+        copies=st.none() | st.integers(1, 64),
+        queries=st.none() | st.integers(1, 256),
+        lr=st.none() | SIZE,
+        eps=st.none() | SIZE,
         schedule=st.sampled_from(SCHEDULES),
         seed=st.integers(0, 99) | st.sampled_from((2**62 + 1, 2**63 - 1)),  # also what no float holds
-        eval_every=st.integers(0, 10**6),
-        eval_rows=st.integers(0, 10**6),
-        patience=COUNT,
-        save_every=st.integers(0, 10**6),
+        eval_every=st.none() | COUNT,
+        eval_rows=st.none() | COUNT,
+        patience=LIMIT,
+        save_every=st.none() | COUNT,
+        vram_gib=SIZE | st.just(math.inf),
     ),
 )
-
-
-def at(recipe: Recipe, path: str) -> Any:
-    part, _, key = path.partition(".")
-    return getattr(getattr(recipe, part), key)
 
 
 def message(values: dict[str, Any]) -> str:
@@ -93,27 +103,31 @@ def test_all_problems_at_once() -> None:
 @pytest.mark.parametrize(
     ("path", "low", "high"),
     [
-        ("adapter.rank", 0, 1024),
+        ("adapter.rank", 1, 1024),
         ("data.context", 8, 10**9),
         ("train.steps", 1, 10**9),
         ("train.batch", 1, 10**9),
-        ("train.microbatch", 0, 16),
-        ("train.copies", 0, 64),
-        ("train.queries", 0, 256),
-        ("train.lr", 0, 1e9),
-        ("train.eps", 0, 1e9),
+        ("train.microbatch", 1, 16),
+        ("train.copies", 1, 64),
+        ("train.queries", 1, 256),
+        ("train.epochs", 1e-9, 1e9),
+        ("train.lr", 1e-9, 1e9),
+        ("train.eps", 1e-9, 1e9),
+        ("train.disk_gib", 1e-9, 1e9),
+        ("train.vram_gib", 1e-9, 1e9),
         ("train.seed", 0, 2**63 - 1),
-        ("train.eval_every", 0, 10**9),
-        ("train.eval_rows", 0, 10**9),
-        ("train.patience", 0, 10**9),
-        ("train.save_every", 0, 10**9),
+        ("train.eval_every", 1, 10**9),
+        ("train.eval_rows", 1, 10**9),
+        ("train.patience", 1, 10**9),
+        ("train.save_every", 1, 10**9),
     ],
 )
 def test_ranges(path: str, low: float, high: float) -> None:
     """Each number is taken at both ends of its range and refused below, and above where the range ends."""
     for value in (low, high):
         assert at(recipes.override(Recipe(), {path: value}), path) == value
-    for value in (low - 1, high + 1) if high not in (10**9, 1e9) else (low - 1,):
+    below = -1 if low in (0, 1) else low - 1  # 0 is how an open value was written before
+    for value in (below, high + 1) if high not in (10**9, 1e9) else (below,):
         with pytest.raises(UsageError, match=f"{path} is"):
             recipes.override(Recipe(), {path: value})
 
@@ -175,8 +189,17 @@ def test_outside_a_table() -> None:
         ("train.lr", 1, 1.0),
         ("adapter.targets", "q_proj, v_proj,", ("q_proj", "v_proj")),
         ("adapter.targets", ["q_proj"], ("q_proj",)),
-        ("adapter.targets", "", ()),
+        ("adapter.targets", "auto", None),
+        ("train.lr", "Auto", None),
+        ("train.epochs", "0.5", 0.5),
+        ("train.patience", "never", math.inf),
+        ("train.patience", "7", 7),
+        ("train.vram_gib", "none", math.inf),
+        ("train.vram_gib", "off", math.inf),
+        ("train.vram_gib", math.inf, math.inf),
+        ("train.vram_gib", "inf", math.inf),
         ("model.name", "a/b", "a/b"),
+        ("model.device", "auto", "auto"),
     ],
 )
 def test_conversion(path: str, text: Any, value: Any) -> None:
@@ -198,6 +221,10 @@ def test_conversion(path: str, text: Any, value: Any) -> None:
         ("train.lr", "small"),
         ("train.lr", False),
         ("train.lr", [1.0]),
+        ("train.lr", "never"),
+        ("train.steps", "auto"),
+        ("train.patience", 2.5),
+        ("train.patience", "auto"),
         ("model.name", 3),
         ("model.quant", True),
     ],
@@ -222,27 +249,28 @@ def test_wrong_types_of_a_file(path: str, value: Any) -> None:
 @settings(deadline=None)
 @given(RECIPES)
 def test_round_trip(recipe: Recipe) -> None:
-    """A recipe comes back the same from its tables, from TOML, and from each setting's text."""
+    """A recipe comes back the same from its tables, from TOML, and from each setting as a person types it."""
     tables = recipes.to_dict(recipe)
     assert recipes.from_dict(tables) == recipe
     assert recipes.from_dict(tomllib.loads(tomli_w.dumps(tables))) == recipe
-    texts = {path: at(recipe, path) for path in PATHS}
-    texts = {path: ",".join(v) if isinstance(v, tuple) else str(v) for path, v in texts.items()}
-    assert recipes.override(Recipe(), texts) == recipe
+    assert recipes.from_dict(json.loads(json.dumps(recipes.to_json(recipe), allow_nan=False))) == recipe
+    assert (
+        recipes.override(Recipe(), {path: each.spelled(at(recipe, path)) for path, each in SETTINGS.items()}) == recipe
+    )
 
 
 @settings(deadline=None)
 @given(RECIPES)
 def test_resolve(recipe: Recipe) -> None:
     """Resolving fills what was left open, keeps what was given, passes the checks, and does nothing the second time."""
-    resolved = recipes.resolve(recipe)
+    resolved = recipes.resolve(recipe, rows=1000)
     assert recipes.resolve(resolved) == resolved and recipes.check(resolved) == []
-    for path, _, default, meaning in SETTINGS:
+    assert recipes.resolved_from_dict(tomllib.loads(tomli_w.dumps(recipes.to_dict(resolved)))) == resolved
+    by_epochs = {"train.epochs", "train.steps"} if recipe.train.epochs else {"train.epochs"}
+    for path in {*PATHS} - by_epochs:
         given_, got = at(recipe, path), at(resolved, path)
-        is_open = any(word in meaning for word in ("0 takes", "0 for", "0 measures"))
-        by_name = path.startswith("method.") and not given_ and not default
-        assert got == given_ or by_name or (is_open and given_ == 0 == default)
-        assert not is_open or got > 0
+        assert got is not None or path.startswith("method.")
+        assert got == given_ or given_ is None or (path.startswith("method.") and not given_), path
     assert 1 <= resolved.train.microbatch <= resolved.train.batch
 
 
@@ -272,6 +300,21 @@ def test_what_is_given_of_evaluations_stays(given_: dict[str, int], filled: tupl
     assert (t.eval_every, t.eval_rows) == filled
 
 
+@pytest.mark.parametrize(("epochs", "rows", "steps"), [(2, 800, 100), (0.5, 100, 4), (1, 1, 1), (3, 17, 4)])
+def test_epochs_are_steps_over_the_rows(epochs: float, rows: int, steps: int) -> None:
+    """Epochs become as many batches as that many passes fill; steps that are asked for later count again."""
+    asked = recipes.override(Recipe(), {"train.epochs": epochs})
+    assert recipes.resolve(asked, rows=rows).train.steps == steps
+    assert recipes.resolve(recipes.override(asked, {"train.steps": 7}), rows=rows).train.steps == 7
+    assert any(f"{steps} steps: {epochs:g} epochs" in text for text in reasons_of(asked, rows))
+    with pytest.raises(UsageError, match="how many rows there are is not known"):
+        recipes.resolve(asked)
+
+
+def reasons_of(asked: Recipe, rows: int) -> tuple[str, ...]:
+    return recipes.reasons(asked, recipes.resolve(asked, rows=rows), 0)
+
+
 def test_space_by_rows() -> None:
     """lora-b and its linear probe where rows have labels, lora where they have none; what is given stays."""
     assert {n: recipes.resolve(Recipe(), n).adapter.space for n in (0, 2, 50)} == {0: "lora", 2: "lora-b", 50: "lora-b"}
@@ -286,8 +329,8 @@ def test_rank_by_labels() -> None:
     assert ranks == {0: 8, 2: 8, 9: 8, 10: 9, 50: 49, 500: 64}
     assert recipes.resolve(recipes.override(Recipe(), {"adapter.space": "lora-core"}), 50).adapter.rank == 32
     assert recipes.resolve(recipes.override(Recipe(), {"adapter.rank": 4}), 50).adapter.rank == 4
-    said = recipes.reasons(Recipe(), recipes.resolve(Recipe(), 50), 50)
-    assert "lora-b" in said[0] and "50 labels" in said[1] and "12 times" in said[2] and "9%" in said[2]
+    space, rank, evaluations = recipes.reasons(Recipe(), recipes.resolve(Recipe(), 50), 50)
+    assert "lora-b" in space and "50 labels" in rank and "12 evaluations" in evaluations and "9%" in evaluations
     assert recipes.reasons(recipes.resolve(Recipe()), recipes.resolve(Recipe()), 0) == ()
 
 
@@ -301,37 +344,79 @@ def test_override_keeps_the_rest() -> None:
 
 def test_meanings() -> None:
     """Every setting has a meaning of its own and its default, and no setting is missing."""
-    assert [f"{part}.{key}" for part, keys in recipes.to_dict(Recipe()).items() for key in keys] == PATHS
-    assert all(len(meaning) > 5 and default == at(Recipe(), path) for path, _, default, meaning in SETTINGS)
-    assert len({meaning for *_, meaning in SETTINGS}) == len(SETTINGS)
+    parts = dataclasses.asdict(Recipe())
+    assert [f"{part}.{key}" for part, keys in parts.items() for key in keys] == PATHS
+    assert all(len(each.meaning.help) > 5 and each.default == at(Recipe(), path) for path, each in SETTINGS.items())
+    assert len({each.meaning.help for each in SETTINGS.values()}) == len(SETTINGS)
 
 
-def test_types_are_readable() -> None:
-    """A setting's type is told as a person would write it."""
-    assert {kind for _, kind, _, _ in SETTINGS} == {"str", "int", "float", "bool", "tuple[str, ...]"}
+def test_what_auto_means_is_explained() -> None:
+    """A setting that may be left open says what zolite then takes; one with a limit says the word for none."""
+    for each in SETTINGS.values():
+        if not each.path.startswith("method."):
+            assert each.open == ("auto: " in each.meaning.help), each.path
+            assert not each.meaning.unlimited or f"{each.meaning.unlimited}: " in each.meaning.help, each.path
+
+
+def test_flags_are_unique() -> None:
+    """No two settings share a flag, and each is spelled as one."""
+    flags = [flag for each in SETTINGS.values() for flag in each.meaning.flags]
+    assert len(set(flags)) == len(flags) and all(flag.startswith("--") for flag in flags)
+    assert {"--iters", "--epochs", "--model", "--batch-size", "--learning-rate"} <= set(flags)
+
+
+BEFORE: dict[str, tuple[Any, str, Any]] = {
+    "train.slots": (2, "train.copies", 2),
+    "adapter.readout": (False, "adapter.linear_probe", False),
+    "adapter.space": ("", "adapter.space", None),
+    "adapter.targets": ([], "adapter.targets", None),
+    "train.copies": ("0", "train.copies", None),
+    "train.lr": (0.0, "train.lr", None),
+    "train.eps": ("0.0", "train.eps", None),
+    "train.patience": (0, "train.patience", math.inf),
+    "train.vram_gib": (0.0, "train.vram_gib", math.inf),
+    "train.seed": (0, "train.seed", 0),
+    "adapter.start": ("", "adapter.start", ""),
+}
+
+
+@pytest.mark.parametrize("old", BEFORE)
+def test_what_was_written_before_is_read(old: str) -> None:
+    """Old names, and 0 or nothing for an open value or no limit; a 0 that always was one stays."""
+    value, path, now = BEFORE[old]
+    start = recipes.override(Recipe(), {"train.patience": 3, "train.vram_gib": 3, "train.seed": 3, "train.lr": 3})
+    assert at(recipes.override(start, {old: value}), path) == now
+    assert at(recipes.from_dict({old.partition(".")[0]: {old.partition(".")[2]: value}}), path) == now
+
+
+def test_a_resolved_recipe_cannot_be_open() -> None:
+    """What runs has no default for what is chosen, and what is asked of it again is a Recipe."""
+    with pytest.raises(TypeError, match="'lr'"):
+        recipes.ResolvedTrain()  # type: ignore[call-arg]
+    resolved = recipes.resolve(Recipe())
+    asked = recipes.override(resolved, {"train.lr": "auto"})
+    assert isinstance(resolved, ResolvedRecipe) and not isinstance(asked, ResolvedRecipe)
+    assert asked.train.lr is None and asked.train.eps == resolved.train.eps
+    assert type(asked.train) is TrainPart and type(asked.adapter) is AdapterPart
 
 
 def test_defaults() -> None:
-    """The empty recipe passes its own checks, and every space has step sizes."""
+    """The empty recipe passes its own checks."""
     assert recipes.check(Recipe()) == [] and recipes.from_dict({}) == Recipe()
-    assert set(STEP_SIZES) == set(SPACES)
-    assert all(value > 0 for pair in STEP_SIZES.values() for value in pair)
+    assert all(each.default is None for each in SETTINGS.values() if each.open)
 
 
-def test_flags() -> None:
-    """Every flag of the command line sets a setting that exists, one each, and `zolite train` has it."""
-    assert set(main.FLAGS.values()) <= set(PATHS) and len(set(main.FLAGS.values())) == len(main.FLAGS)
-    assert set(main.FLAGS) <= set(inspect.signature(main.train).parameters)
-    assert all(flag == path.partition(".")[2] for flag, path in main.FLAGS.items() if flag != "method")
-    assert main.FLAGS["method"] == "method.name"
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
-def test_files_load(file: Path) -> None:
-    """Every recipe that comes with zolite loads, says more than the defaults, and names first the command to use it."""
-    recipe = recipes.load(file)
+def test_the_demos_recipe_loads() -> None:
+    """It says more than the defaults, and names first the command to use it."""
+    recipe = recipes.load(DEMO)
     assert recipe != Recipe() and recipes.check(recipes.resolve(recipe)) == []
-    assert file.read_text(encoding="utf-8").startswith("# zolite ")
+    assert DEMO.read_text(encoding="utf-8").startswith("# zolite ")
+
+
+@pytest.mark.parametrize("name", catalog.models())
+def test_the_catalogues_recipes_load(name: str) -> None:
+    """Each is a recipe file's content, as `--recipe NAME` takes it."""
+    assert recipes.check(recipes.resolve(recipes.from_dict(dict(catalog.models()[name].recipe)))) == []
 
 
 @pytest.mark.parametrize(("content", "part"), [(b"[train\n", "not TOML"), (b"[train]\nstepz = 1\n", "train.steps")])
@@ -360,7 +445,7 @@ def test_file_in_another_encoding(tmp_path: Path) -> None:
 # Methods
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", METHODS)
 def test_rows_resolve(name: str) -> None:
     """A row's name decides parts and numbers; what is given stays; resolving again changes nothing."""
     given_ = {"method.name": name, "method.rank": 3, "method.optimizer": "file"}
@@ -369,13 +454,13 @@ def test_rows_resolve(name: str) -> None:
     assert (
         m.sampler and m.estimator and m.rank == 3 and t.queries >= 1 and t.lr > 0 and t.eps > 0 and 1 <= t.copies <= 8
     )
-    assert recipes.resolve(resolved) == resolved == recipes.from_dict(recipes.to_dict(resolved))
+    assert recipes.resolve(resolved) == resolved == recipes.resolved_from_dict(recipes.to_dict(resolved))
 
 
 def test_a_new_name_takes_its_own_parts() -> None:
     """Another name for a resolved recipe does not leave the first one's parts behind."""
     lozo = recipes.resolve(recipes.override(Recipe(), {"method.name": "lozo-m"}))
-    assert recipes.resolve(recipes.override(lozo, {"method.name": "fzoo"})).method.sampler == "signs"
+    assert recipes.resolve(recipes.override(lozo, {"method.name": "fzoo"})).method.sampler == "rademacher"
 
 
 def test_a_composition_from_toml(tmp_path: Path) -> None:
@@ -412,9 +497,9 @@ REFUSED = {
     "twice": ({"sampler": "guided(guided(normal))"}, "goes around itself"),
     "two momenta": ({"rule": ["momentum", "adam"]}, "one kind of momentum is enough"),
     "clip after": ({"rule": ["momentum", "clip"]}, "must come before momentum"),
-    "spread of one": ({"rule": ["spread"]}, "train.queries must be 2 or more"),
+    "normalize of one": ({"rule": ["std-normalize"]}, "train.queries must be 2 or more"),
     "U of nothing": ({"rule": ["factor-momentum"]}, "keeps the U of U Vᵀ"),
-    "curvature low-rank": ({"estimator": "curvature", "sampler": "low-rank"}, "take normal or signs"),
+    "curvature low-rank": ({"estimator": "curvature", "sampler": "low-rank"}, "take normal or rademacher"),
     "curvature guided": ({"estimator": "curvature", "sampler": "guided(normal)"}, "take normal"),
     "per-example low-rank": ({"estimator": "per-example", "sampler": "low-rank"}, "draws its own directions"),
     "activation two-sided": ({"sampler": "activation"}, "take activation with one-sided"),

@@ -14,18 +14,21 @@ from torch import Tensor
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
-from zolite.config.composition import ROWS
+from zolite.config.methods import METHODS
 from zolite.config.recipe import Recipe
 from zolite.engine import bases as module
 from zolite.engine.adapter import attach
 from zolite.engine.bases import PARTS, Bases, bases, basis, digest, varying
 from zolite.engine.engine import Engine
-from zolite.export import formats
+from zolite.export import export as exports
 from zolite.model import load as models
 from zolite.sessions import session as sessions
 from zolite.sessions.manage import fork
-from zolite.training import loop as training
+from zolite.training.loop import train
+from zolite.training.prepare import prepare
 from zolite.training.replay import factors_at
+from zolite.training.resume import resume
+from zolite.training.run import Run
 from zolite.training.verify import verify
 from zolite.zo.direction import Combo, Noise
 from zolite.zo.rng import Key
@@ -54,11 +57,11 @@ def found(recipe: Recipe) -> Bases:
     return bases(model, models.select(model.model, recipe.adapter.targets), recipe)
 
 
-def run_all(recipe: Recipe, name: str = "run", stop: Callable[[], bool] = lambda: False) -> training.Run:
+def run_all(recipe: Recipe, name: str = "run", stop: Callable[[], bool] = lambda: False) -> Run:
     """A session; its run, with theta where it ended."""
-    run = training.prepare(recipe)
+    run = prepare(recipe)
     with sessions.create(name, run.recipe, run.facts) as session:
-        list(training.train(run, session, stop))
+        list(train(run, session, stop))
     return run
 
 
@@ -150,7 +153,7 @@ def test_the_cache_has_the_same_bits(core: Make, monkeypatch: pytest.MonkeyPatch
     for other in (core(adapter__rank=3), core(model__quant="int8"), core(adapter__targets="q_proj")):
         assert found(other).digest != first.digest
     assert len(cached()) == 4
-    monkeypatch.setattr(module, "frozen basis", forbidden)
+    monkeypatch.setattr(module, "basis", forbidden)
     again = found(core(adapter__targets="q_proj,k_proj,v_proj,o_proj,up_proj,gate_proj,down_proj"))
     assert again.digest == first.digest and again.device == first.device and again.rank == 4
     for name, one in again.layers.items():
@@ -182,7 +185,7 @@ def test_a_disk_that_refuses_leaves_nothing(core: Make, monkeypatch: pytest.Monk
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.disk, "write_new", full)
+    monkeypatch.setattr(module.files, "write_new", full)
     with pytest.raises(ZoliteError, match="frames"):
         found(core())
     assert not cached()
@@ -196,7 +199,7 @@ def test_a_disk_that_refuses_leaves_nothing(core: Make, monkeypatch: pytest.Monk
 def test_a_core_of_zeros_is_the_base_model(core: Make, quant: str) -> None:
     """At the start every score is, bit for bit, that of the same adapter with its bases at zero: nothing is added."""
     recipe = core(model__quant=quant)
-    run = training.prepare(recipe)
+    run = prepare(recipe)
     assert not run.space.theta.any() and {b.shape for b in run.space.blocks} == {(4, 4)}
     rows = run.examples["test"]
     at_zero = run.engine.scores(rows).clone()
@@ -246,7 +249,7 @@ def test_two_points_at_once_are_one_at_a_time(core: Make, quant: str) -> None:
     """The losses at four points do not depend on how many of them a forward carries."""
     losses = []
     for copies in (4, 2, 1):
-        run = training.prepare(core(model__quant=quant, train__copies=copies, adapter__rank=5))
+        run = prepare(core(model__quant=quant, train__copies=copies, adapter__rank=5))
         run.space.add_(Combo(((0.2, Noise(Key(9, 0))),)))
         points = [Combo(((c, Noise(Key(9, i))),)) for i in (1, 2) for c in (0.1, -0.1)]
         losses.append(run.engine.bind(run.examples["train"][:6])(points))
@@ -255,7 +258,7 @@ def test_two_points_at_once_are_one_at_a_time(core: Make, quant: str) -> None:
     assert losses[0].max() - losses[0].min() > 1e-3
 
 
-@pytest.mark.parametrize("method", sorted(set(ROWS) - {"zo-finetuner"}))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"zo-finetuner"}))
 def test_every_method_trains_cores(core: Make, method: str) -> None:
     """Three steps of any method, of larger ranks than a core's too, move it; a replay has the same bits."""
     recipe = core(method__name=method, method__every=2, train__steps=3, adapter__rank=2)
@@ -290,11 +293,11 @@ def test_frames_are_found_again_where_the_cache_is_gone(core: Make, home: Path, 
     fork("stopped", "forked", 2)
     for name in ("stopped", "forked"):
         shutil.rmtree(paths()["cache"])
-        list(training.resume(name, {}, False, lambda: False))
+        list(resume(name, {}, False, lambda: False))
         shutil.rmtree(paths()["cache"])
         with sessions.open_(name) as session:
             assert same(factors_at(session)[1], wanted)
-            assert formats.export(session, tmp_path / name).steps == (6,)
+            assert exports.export(session, tmp_path / name).steps == (6,)
 
 
 def test_other_frames_are_refused(core: Make, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -303,16 +306,16 @@ def test_other_frames_are_refused(core: Make, home: Path, monkeypatch: pytest.Mo
     run_all(recipe, stop=after(3))
     shutil.rmtree(paths()["cache"])
     real = module.basis
-    monkeypatch.setattr(module, "frozen basis", lambda *given: dataclasses.replace(real(*given), u=-real(*given).u))
+    monkeypatch.setattr(module, "basis", lambda *given: dataclasses.replace(real(*given), u=-real(*given).u))
     with sessions.open_("run") as session:
         was = session.facts["frames"]["digest"][:16]
-        for attempt in (lambda: factors_at(session), lambda: formats.export(session, tmp_path / "out")):
+        for attempt in (lambda: factors_at(session), lambda: exports.export(session, tmp_path / "out")):
             with pytest.raises(ZoliteError, match=was) as caught:
                 attempt()
             assert "frames" in caught.value.hint
     for changes, force in (({}, False), ({}, True), ({"train.lr": "1e-3"}, True)):
         with pytest.raises(ZoliteError, match=was):
-            list(training.resume("run", changes, force, lambda: False))
+            list(resume("run", changes, force, lambda: False))
 
 
 def test_a_core_starts_from_no_adapter(recipe: Make) -> None:

@@ -10,9 +10,11 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from zolite.config.recipe import Recipe
-from zolite.export import formats, ollama
+from zolite.export import export as exports
+from zolite.export import ollama
 from zolite.sessions import session as sessions
-from zolite.training import loop as training
+from zolite.training.loop import train
+from zolite.training.prepare import prepare
 
 Make = Callable[..., Recipe]
 
@@ -78,10 +80,10 @@ def with_template(tokenizer: PreTrainedTokenizerFast, jinja: str | None) -> Any:
 
 
 def written(make: Make, where: Path, format_: str, **changes: Any) -> tuple[str, list[str]]:
-    run = training.prepare(make(train__steps=1, **changes))
+    run = prepare(make(train__steps=1, **changes))
     with sessions.create(None, run.recipe, run.facts) as session:
-        list(training.train(run, session))
-        done = formats.export(session, where / format_, format_, verify=False)
+        list(train(run, session))
+        done = exports.export(session, where / format_, format_, verify=False)
     file = where / format_ / "Modelfile"
     return file.read_text() if file.is_file() else "", done.notes
 

@@ -16,10 +16,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from zolite.common.errors import UsageError, ZoliteError
-from zolite.config.recipe import SPACES, Recipe
-from zolite.export import formats, parity, peft
+from zolite.config.recipe import Recipe
+from zolite.config.spaces import SPACES
+from zolite.export import export as exports
+from zolite.export import parity, peft
 from zolite.sessions import session as sessions
-from zolite.training import loop as training
+from zolite.training.loop import train
+from zolite.training.prepare import prepare
+from zolite.training.run import Run
 
 Make = Callable[..., Recipe]
 LAYERS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
@@ -30,11 +34,11 @@ TARGETS = {
 }
 
 
-def trained(recipe: Recipe, name: str = "run") -> training.Run:
+def trained(recipe: Recipe, name: str = "run") -> Run:
     """A session of a few bold steps; the run, with theta where it ended."""
-    run = training.prepare(recipe)
+    run = prepare(recipe)
     with sessions.create(name, run.recipe, run.facts) as session:
-        list(training.train(run, session))
+        list(train(run, session))
     assert run.space.theta.abs().max() > 0
     return run
 
@@ -42,7 +46,7 @@ def trained(recipe: Recipe, name: str = "run") -> training.Run:
 def export(folder: Path, name: str = "run") -> int:
     """Unchecked: the checks have tests of their own (tests/export)."""
     with sessions.open_(name) as session:
-        return formats.export(session, folder, verify=False).steps[0]
+        return exports.export(session, folder, verify=False).steps[0]
 
 
 def in_other_hands(tiny: Path, folder: Path) -> Any:

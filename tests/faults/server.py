@@ -25,7 +25,7 @@ from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.sessions import journal
 from zolite.training import journal_writer
-from zolite.training.loop import begin, resume
+from zolite.training.resume import begin, resume
 
 CALLS = ("fsync", "rename", "replace", "mkdir", "write", "unlink")
 

@@ -17,8 +17,8 @@ from zolite.sessions import session
 from zolite.sessions.journal import Journal
 from zolite.sessions.session import StepRow
 from zolite.training import journal_writer
-from zolite.training.loop import begin
 from zolite.training.replay import factors_at
+from zolite.training.resume import begin
 
 CALLS = ("open", "fsync", "rename", "replace", "mkdir")
 
@@ -132,7 +132,7 @@ def test_a_run_waits_for_room_and_goes_on(
     chosen = recipe(train__steps=6, train__save_every=1)
     monkeypatch.setitem(journal_writer.FLUSH_SECONDS, "cpu", 0.0)
     monkeypatch.setattr(journal_writer, "ROOM_SECONDS", 0.0)
-    monkeypatch.setattr("zolite.sessions.control.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("zolite.sessions.control.POLL_SECONDS", 0.0)
     list(begin(chosen, "straight", never))
     with monkeypatch.context() as patch:
         full_for(patch, kind, name, first, 3)

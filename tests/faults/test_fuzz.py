@@ -29,8 +29,8 @@ from zolite.sessions import session as sessions
 from zolite.sessions.follow import follow
 from zolite.sessions.steps import chosen, end
 from zolite.training import scale_nets, warm_start
-from zolite.training.loop import begin
 from zolite.training.replay import CPU, factors_at
+from zolite.training.resume import begin
 from zolite.training.verify import verify
 
 LONG = bool(os.environ.get("ZOLITE_LONG"))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Continued, Evaluated, Event, Finished, Paused, Saved, Started, StepDone
-from zolite.config.composition import ROWS
+from zolite.config.methods import METHODS
 from zolite.config.recipe import Recipe
 from zolite.sessions import control, journal, manage
 from zolite.sessions import session as sessions
@@ -26,8 +26,10 @@ from zolite.sessions.follow import follow
 from zolite.sessions.session import StepRow
 from zolite.sessions.steps import chosen, end
 from zolite.training import journal_writer
-from zolite.training.loop import begin, prepare, resume, train
+from zolite.training.loop import train
+from zolite.training.prepare import prepare
 from zolite.training.replay import CPU, factors_at
+from zolite.training.resume import begin, resume
 from zolite.training.verify import verify
 
 Make = Callable[..., Recipe]
@@ -63,7 +65,7 @@ def only(events: list[Event], kind: type[Any]) -> list[Any]:
 # Going back
 
 
-REPLAYED = sorted(set(ROWS) - {"agzo", "zo-finetuner"})  # one looks at activations, one needs a file
+REPLAYED = sorted(set(METHODS) - {"agzo", "zo-finetuner"})  # one looks at activations, one needs a file
 
 
 @pytest.mark.parametrize("method", REPLAYED)
@@ -263,7 +265,7 @@ def test_a_watcher_sees_a_run_to_its_end(recipe: Make) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that look for orders after every step."""
     monkeypatch.setitem(journal_writer.FLUSH_SECONDS, "cpu", 0.0)
-    monkeypatch.setattr(control, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(control, "POLL_SECONDS", 0.0)
 
 
 def told(recipe: Recipe, name: str, verbs: dict[int, str]) -> Iterator[Event]:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated, Exported, Finished, Noted, Saved, Started
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import Recipe, resolve
 from zolite.sessions import recording
 from zolite.sessions import session as sessions
 from zolite.sessions.recording import Recording
 from zolite.sessions.session import MemoryRow, StepRow
-from zolite.training.loop import begin
+from zolite.training.resume import begin
 
 FLOATS = st.floats(width=32)
 
@@ -30,7 +30,7 @@ def packed(*values: float) -> bytes:
 def made(losses: list[list[float]]) -> Recording:
     rows = [StepRow(i, packed(0.5), packed(*v), 1e-2, 3e-3, 0, 1e9 + i, 0.1, 5) for i, v in enumerate(losses, 1)]
     told = ((0, Started("a", 1, 9, "CPU", 5, 7)), (1, Evaluated(1, "dev", "accuracy", 0.5, 3, 0.1)))
-    return Recording("a", 1e9, Recipe(), "CPU", tuple(rows), told, (MemoryRow(1e9, 1, 5, 6),))
+    return Recording("a", 1e9, resolve(Recipe()), "CPU", tuple(rows), told, (MemoryRow(1e9, 1, 5, 6),))
 
 
 @given(losses=st.lists(st.lists(FLOATS, min_size=1, max_size=3), max_size=5))

@@ -156,6 +156,14 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return 0
 
 
+def test_plain(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`zolite bench --plain` is a line a format, and nothing that only a terminal can draw."""
+    assert run(monkeypatch, "--shape", "tiny", "--device", "cpu", "--plain") == 0
+    title, *lines, rates, _ = capsys.readouterr().out.splitlines()
+    assert title.startswith("tiny, ") and [line.partition(":")[0] for line in lines] == ["int8", "nf4", "bf16"]
+    assert all("ms a step" in line and "tokens/s" in line and "peak" in line for line in lines) and "TFLOP/s" in rates
+
+
 def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`zolite bench --json` is one document, and the table says the same of every format."""
     assert run(monkeypatch, "--shape", "tiny", "--device", "cpu", "--json") == 0

@@ -1,4 +1,4 @@
-"""Claims about bands: what leaves one, what does not, and where a run goes back to."""
+"""Claims about divergence: what counts as one, what does not, and where a run is rolled back to."""
 
 import math
 import random
@@ -13,9 +13,9 @@ from zolite.common.events import Finished, Noted
 from zolite.config.recipe import Recipe
 from zolite.sessions import session as sessions
 from zolite.training import divergence
-from zolite.training.divergence import BAD, SPAN, Band
-from zolite.training.loop import begin, resume
+from zolite.training.divergence import BAD, SPAN, Divergence
 from zolite.training.replay import CPU, factors_at
+from zolite.training.resume import begin, resume
 from zolite.training.verify import verify
 
 
@@ -24,8 +24,8 @@ def noisy(mean: float, spread: float, count: int, seed: int) -> list[float]:
     return [max(0.0, make.gauss(mean, spread)) for _ in range(count)]
 
 
-def fed(losses: list[float], start: int = 0) -> Band:
-    made = Band(start)
+def fed(losses: list[float], start: int = 0) -> Divergence:
+    made = Divergence(start)
     for step, loss in enumerate(losses, start + 1):
         made.add(step, loss)
     return made
@@ -33,48 +33,49 @@ def fed(losses: list[float], start: int = 0) -> Band:
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0.1, 5), st.integers(0, 1000))
-def test_noise_does_not_leave(mean: float, seed: int) -> None:
-    """A loss that scatters by a third around one value, or falls to half of it, stays in its band."""
-    assert fed(noisy(mean, mean / 3, 600, seed)).left is None
-    assert fed([loss * (1 - i / 1200) for i, loss in enumerate(noisy(mean, mean / 3, 600, seed))]).left is None
+def test_noise_is_no_divergence(mean: float, seed: int) -> None:
+    """A loss that scatters by a third around one value, or falls to half of it, has not diverged."""
+    assert not fed(noisy(mean, mean / 3, 600, seed)).found
+    assert not fed([loss * (1 - i / 1200) for i, loss in enumerate(noisy(mean, mean / 3, 600, seed))]).found
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0.1, 2), st.integers(0, 1000))
-def test_a_rise_leaves_and_goes_back_before_it(mean: float, seed: int) -> None:
-    """After 200 good steps a loss of three times as much leaves the band within 40, and the way back ends before it."""
+def test_a_rise_is_found_and_rolled_back_before_it(mean: float, seed: int) -> None:
+    """After 200 good steps a loss of three times as much is found within 40, and the last good step is before it."""
     after = fed(noisy(mean, mean / 5, 200, seed) + noisy(3 * mean, mean / 5, 40, seed + 1))
-    assert after.left is not None and 0 < after.left <= 205
+    assert after.found and 0 < after.last_good <= 205
 
 
-def test_what_is_no_number_leaves_soon() -> None:
+def test_losses_that_are_not_finite_are_found_soon() -> None:
     """A few losses in a row that are none are enough; one is not."""
     good = noisy(1.0, 0.1, 100, 0)
-    assert fed([*good, math.nan, *good]).left is None
-    assert fed([*good, *[math.nan] * BAD]).left is not None
+    assert not fed([*good, math.nan, *good]).found
+    assert fed([*good, *[math.nan] * BAD]).found
 
 
-def test_a_young_band_waits() -> None:
-    """Nothing leaves before there is a band, and then the way back is at most to where the run began."""
-    assert fed([math.inf] * (SPAN - 1)).left is None
+def test_a_young_run_waits() -> None:
+    """Nothing is found before SPAN losses are seen, and a run is rolled back to where it began at most."""
+    assert not fed([math.inf] * (SPAN - 1)).found
     young = fed([*noisy(1.0, 0.1, SPAN, 3), *[50.0] * 20], start=400)
-    assert young.left is not None and young.left >= 400
+    assert young.found and young.last_good >= 400
 
 
 @pytest.mark.parametrize("more", [1, 50])
-def test_after_it_was_left_nothing_changes(more: int) -> None:
-    """What comes behind does not move the step to go back to."""
+def test_once_found_nothing_changes(more: int) -> None:
+    """Later losses do not move the last good step."""
     losses = noisy(1.0, 0.1, 100, 5) + [9.0] * 30
-    assert fed(losses).left == fed(losses + [0.5] * more).left is not None
+    one, other = fed(losses), fed(losses + [0.5] * more)
+    assert one.found and other.found and one.last_good == other.last_good
 
 
-def test_a_run_goes_back_and_on(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run whose loss leaves a narrow band goes back by its journal, on in smaller steps, and resumes bit for bit."""
+def test_a_run_is_rolled_back_and_goes_on(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that diverges is rolled back by its journal, goes on in smaller steps, and resumes bit for bit."""
     monkeypatch.setattr(divergence, "SPAN", 5)
-    monkeypatch.setattr(divergence, "WIDE", 1.0)
+    monkeypatch.setattr(divergence, "SPREADS", 1.0)
     made = recipe(train__steps=60, train__lr=3.0, train__schedule="constant", train__save_every=7)
     events = list(begin(made, "whole", lambda: False))
-    warned = [e.message for e in events if isinstance(e, Noted) and "out of its band" in e.message]
+    warned = [e.message for e in events if isinstance(e, Noted) and "the loss diverged" in e.message]
     assert warned and isinstance(events[-1], Finished) and events[-1].step == 60
     with sessions.open_("whole") as session:
         rates = [chapter.recipe.train.lr for chapter in session.chapters]

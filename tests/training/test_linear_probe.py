@@ -17,9 +17,20 @@ from zolite.engine.batch import sample
 from zolite.sessions import session as sessions
 from zolite.training import linear_probe
 from zolite.training.evaluate import evaluate
-from zolite.training.linear_probe import QUIET, Measure, Part, Seen, Site, find, fit, probe_start_
-from zolite.training.loop import begin, prepare, resume
+from zolite.training.linear_probe import (
+    REGULARIZER,
+    Features,
+    FeatureScale,
+    ProbedLayer,
+    Result,
+    Sequences,
+    find,
+    fit,
+    start_from_probe_,
+)
+from zolite.training.prepare import prepare
 from zolite.training.replay import factors_at
+from zolite.training.resume import begin, resume
 from zolite.zo.direction import Combo
 
 Make = Callable[..., Recipe]
@@ -30,8 +41,8 @@ def test_it_learns_what_features_say(recipe: Make, separable: str) -> None:
     """Labels that the last word decides are all right before the first step, as the engine itself measures it."""
     run = prepare(recipe(data__path=separable))
     before = evaluate(run.engine, run.examples["test"], "test", 0).value
-    note, rows = probe_start_(run.engine, run.examples, MOST)
-    assert "linear_probe" in note and rows >= 60 + 2 * 30
+    found = start_from_probe_(run.engine, run.examples, MOST)
+    assert "linear probe" in found.text and found.rows >= 60 + 2 * 30
     assert before < 0.9 and evaluate(run.engine, run.examples["test"], "test", 0).value == 1.0
 
 
@@ -47,58 +58,60 @@ def test_scores_are_the_engines(recipe: Make, separable: str) -> None:
     run = prepare(recipe(data__path=of_several_tokens(separable)))
     rows = run.examples["dev"]
     with torch.inference_mode():
-        seen = linear_probe._seen(run.engine, rows, [])
+        seen = linear_probe.features_of(run.engine, rows, [])
         assert torch.allclose(seen.scores, run.engine.scores(rows).cpu(), atol=1e-5)
         assert seen.loss == pytest.approx(float(run.engine.bind(rows)([Combo()])), abs=1e-5)
 
 
 def test_labels_that_begin_alike(recipe: Make, separable: str) -> None:
-    """Labels whose first tokens say nothing are told apart by those behind, which a site reaches through attention."""
+    """Labels whose first tokens say nothing are told apart by those behind, which a layer reaches through attention."""
     run = prepare(recipe(data__path=of_several_tokens(separable)))
     with torch.inference_mode():
-        before = linear_probe._seen(run.engine, run.examples["test"], []).loss
-        assert probe_start_(run.engine, run.examples, MOST)[0]
-        assert linear_probe._seen(run.engine, run.examples["test"], []).loss < before - 0.05
+        before = linear_probe.features_of(run.engine, run.examples["test"], []).loss
+        assert start_from_probe_(run.engine, run.examples, MOST).text
+        assert linear_probe.features_of(run.engine, run.examples["test"], []).loss < before - 0.05
 
 
 def test_what_is_installed_is_what_was_meant(recipe: Make, separable: str) -> None:
-    """At every site: small weights move the labels' logits as they say, for all rows, as the model itself measures."""
+    """At every layer: small weights move the labels' logits as they say, for all rows, as the model itself measures."""
     run = prepare(recipe(data__path=separable))
-    rows, sites = sample(run.examples["train"], 60), find(run.engine)
-    assert [site.name.rpartition(".")[2] for site in sites[-2:]] == ["o_proj", "down_proj"]
-    for site in sites:
+    rows, layers = sample(run.examples["train"], 60), find(run.engine)
+    assert [layer.name.rpartition(".")[2] for layer in layers[-2:]] == ["o_proj", "down_proj"]
+    for layer in layers:
         with torch.inference_mode():
-            train, old = linear_probe._seen(run.engine, rows, [site]), linear_probe._factors(run.engine, site)
-            x = train.xs[site.name]
+            train, old = linear_probe.features_of(run.engine, rows, [layer]), linear_probe._factors(run.engine, layer)
+            x = train.xs[layer.name]
             weight = 1e-3 * torch.randn(2, x.shape[1], generator=torch.Generator().manual_seed(0)) / x.std()
             linear_probe.install_(
-                run.engine, site, x, linear_probe.outwards(run.engine, site, rows), weight - weight.mean(0)
+                run.engine, layer, x, linear_probe.output_directions(run.engine, layer, rows), weight - weight.mean(0)
             )
-            now = linear_probe._seen(run.engine, rows, [])
+            now = linear_probe.features_of(run.engine, rows, [])
             run.engine.adapter.put_(old)
         moved, expected = ((now.scores - train.scores).diff(dim=1), (x @ weight.mT).diff(dim=1))
-        assert F.cosine_similarity(moved.flatten(), expected.flatten(), dim=0) > 0.95, site.name
-        assert moved.norm() == pytest.approx(float(expected.norm()), rel=0.2), site.name
+        assert F.cosine_similarity(moved.flatten(), expected.flatten(), dim=0) > 0.95, layer.name
+        assert moved.norm() == pytest.approx(float(expected.norm()), rel=0.2), layer.name
 
 
 def test_derivative_by_autograd(recipe: Make, separable: str) -> None:
-    """Pushes measure the derivative that autograd has: along what is said outwards, each logit moves by one, alone."""
+    """Pushes measure the derivative that autograd has: along an output direction its own logit moves by one, alone."""
     run = prepare(recipe(data__path=separable))
-    rows, site = sample(run.examples["train"], 60), find(run.engine)[0]
+    rows, layer = sample(run.examples["train"], 60), find(run.engine)[0]
     with torch.inference_mode():
-        out = linear_probe.outwards(run.engine, site, rows)
-    slopes = []
-    for part in linear_probe._parts(run.engine, rows):
+        out = linear_probe.output_directions(run.engine, layer, rows)
+    derivatives = []
+    for part in linear_probe._sequences(run.engine, rows):
         push = torch.zeros(len(part.rows), out.shape[0], requires_grad=True)
 
-        def add(_: Any, __: Any, said: Tensor, push: Tensor = push, part: Part = part) -> Tensor:
-            return said.index_put(part.places, push.repeat_interleave(part.each, 0), accumulate=True)
+        def add(_: Any, __: Any, output: Tensor, push: Tensor = push, part: Sequences = part) -> Tensor:
+            return output.index_put(part.places, push.repeat_interleave(part.each, 0), accumulate=True)
 
-        handle = site.layer.register_forward_hook(add)
+        handle = layer.linear.register_forward_hook(add)
         scores = part.scores()
         handle.remove()
-        slopes.append([torch.autograd.grad(scores[:, c].sum(), push, retain_graph=True)[0].mean(0) for c in (0, 1)])
-    mean = torch.tensor([[float(v) for v in sum(part[c] for part in slopes) / len(slopes)] for c in (0, 1)])
+        derivatives.append(
+            [torch.autograd.grad(scores[:, c].sum(), push, retain_graph=True)[0].mean(0) for c in (0, 1)]
+        )
+    mean = torch.tensor([[float(v) for v in sum(part[c] for part in derivatives) / len(derivatives)] for c in (0, 1)])
     assert (mean @ out).diff(dim=0).flatten().tolist() == pytest.approx([-1.0, 1.0], rel=0.1)
 
 
@@ -106,15 +119,15 @@ def test_other_tokens_are_left_alone() -> None:
     """The measure is the inverse root of (unit² + the other tokens' second moment), which it never builds."""
     make = torch.Generator().manual_seed(0)
     x, others = torch.randn(50, 12, generator=make), 3 * torch.randn(7, 12, generator=make)
-    found = Measure.of(x, others)
-    said = found.inwards(x)
+    found = FeatureScale.of(x, others)
+    output = found.scaled(x)
     unit = x.square().mean(0).sqrt() * 12**0.5
     other = others / unit
-    dense = torch.eye(12).double() + QUIET * 12 / 7 * (other.mT @ other).double()
+    dense = torch.eye(12).double() + REGULARIZER * 12 / 7 * (other.mT @ other).double()
     values, turn = torch.linalg.eigh(dense)
-    assert torch.allclose(said.double(), (x / unit).double() @ (turn * values.rsqrt()) @ turn.mT, atol=1e-5)
+    assert torch.allclose(output.double(), (x / unit).double() @ (turn * values.rsqrt()) @ turn.mT, atol=1e-5)
     weight = torch.randn(3, 12, generator=make)
-    assert torch.allclose(said @ weight.mT, x @ found.back(weight).mT, atol=1e-5)
+    assert torch.allclose(output @ weight.mT, x @ found.back(weight).mT, atol=1e-5)
 
 
 def test_regression_is_the_best_there_is(recipe: Make) -> None:
@@ -132,8 +145,8 @@ def test_regression_is_the_best_there_is(recipe: Make) -> None:
         (gradient,) = torch.autograd.grad(loss(w), w)
         w = (w - 0.5 * gradient).detach().requires_grad_()
     assert float(loss(found)) <= float(loss(w.detach())) + 1e-5
-    rows, site = Seen({"a": x}, {"a": x}, logits, answers), Site("a", None, None)  # type: ignore[arg-type]
-    weight, expected = fit(rows, rows, site)
+    rows, layer = Features({"a": x}, {"a": x}, logits, answers), ProbedLayer("a", None, None)  # type: ignore[arg-type]
+    weight, expected = fit(rows, rows, layer)
     assert expected == pytest.approx(float(F.cross_entropy(logits + x @ weight.mT, answers)), abs=1e-5)
 
 
@@ -141,7 +154,7 @@ def test_nothing_is_left_where_nothing_helps(recipe: Make, folder: Callable[...,
     """Rows without labels have none, and labels that nothing says anything about leave the adapter as it was drawn."""
     for kind in ("completion", "messages"):
         run = prepare(recipe(data__path=str(folder(kind))))
-        assert probe_start_(run.engine, run.examples, MOST) == ("", 0)
+        assert start_from_probe_(run.engine, run.examples, MOST) == Result("", 0)
         assert not run.engine.adapter.moved and not run.space.theta.any()
 
 
@@ -149,8 +162,8 @@ def test_what_does_not_help_is_taken_back(recipe: Make, separable: str, monkeypa
     """Sites that made dev worse leave the adapter as it was drawn, and nothing of it to be saved."""
     run, install = prepare(recipe(data__path=separable)), linear_probe.install_
     drawn = {name: value.clone() for name, value in run.engine.adapter.frozen.items()}
-    monkeypatch.setattr(linear_probe, "install_", lambda e, site, x, out, w: install(e, site, x, out, -30 * w))
-    assert probe_start_(run.engine, run.examples, MOST)[0] == ""
+    monkeypatch.setattr(linear_probe, "install_", lambda e, layer, x, out, w: install(e, layer, x, out, -30 * w))
+    assert start_from_probe_(run.engine, run.examples, MOST).text == ""
     assert not run.engine.adapter.moved and not run.space.theta.any()
     assert all(torch.equal(value, drawn[name]) for name, value in run.engine.adapter.frozen.items())
 
@@ -175,7 +188,7 @@ def test_off_when_asked(recipe: Make, separable: str) -> None:
     """`adapter.linear_probe` = false, or a space that trains A too, begins at the model as it is."""
     off = recipe(data__path=separable)
     lora = recipes.override(off, {"adapter.space": "lora", "adapter.linear_probe": True})
-    assert not prepare(off).choices and not prepare(lora).choices
+    assert not prepare(off).notes and not prepare(lora).notes
 
 
 def test_numbers_that_are_none(recipe: Make) -> None:
@@ -184,6 +197,6 @@ def test_numbers_that_are_none(recipe: Make) -> None:
     x, answers = torch.randn(40, 6, generator=make), torch.randint(0, 2, (40,), generator=make)
     x[:, 0] = 2.0 * answers - 1
     x[3, 1], x[4, 2] = math.inf, math.nan
-    rows, site = Seen({"a": x}, {"a": x}, torch.zeros(40, 2), answers), Site("a", None, None)  # type: ignore[arg-type]
-    weight, loss = fit(rows, rows, site)
+    rows, layer = Features({"a": x}, {"a": x}, torch.zeros(40, 2), answers), ProbedLayer("a", None, None)  # type: ignore[arg-type]
+    weight, loss = fit(rows, rows, layer)
     assert torch.isfinite(weight).all() and loss < 0.1

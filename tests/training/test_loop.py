@@ -16,15 +16,20 @@ from torch import Tensor
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated, Event, Finished, Noted, Saved, Started, StepDone
 from zolite.config import recipe as recipes
-from zolite.config.composition import ROWS
-from zolite.config.recipe import SPACES, Recipe
+from zolite.config.methods import METHODS
+from zolite.config.recipe import Recipe
+from zolite.config.spaces import SPACES
+from zolite.engine.engine import Engine
 from zolite.model import load as models
 from zolite.sessions import session as sessions
 from zolite.training import journal_writer as writing
-from zolite.training import loop as training
+from zolite.training import run as run_module
 from zolite.training.evaluate import evaluate
-from zolite.training.loop import batches_of, begin, prepare, resume, stepper
+from zolite.training.loop import train
+from zolite.training.prepare import prepare
 from zolite.training.replay import factors_at
+from zolite.training.resume import begin, resume
+from zolite.training.run import batches_of, dev_sample, stepper
 from zolite.zo.direction import Combo, Noise
 from zolite.zo.rng import Key
 
@@ -193,14 +198,17 @@ def test_patience(recipe: Make) -> None:
     ]
     with pytest.raises(UsageError, match="no better 2 times") as refused:
         list(resume("run", {}, False, lambda: False))
-    assert "train.patience=0" in refused.value.hint
+    assert "train.patience=never" in refused.value.hint
     broken_off = begin(still, "killed", lambda: False)
     list(itertools.takewhile(lambda e: not (isinstance(e, Evaluated) and e.step == 4), broken_off))
     broken_off.close()  # type: ignore[attr-defined]
     (*_, last) = events = list(resume("killed", {}, False, lambda: False))
     assert (last.step, last.reason) == (4, "done") and not [e.step for e in only(events, StepDone) if e.step > 4]
-    assert list(resume("run", {"train.patience": 0}, False, lambda: False))[-1].step == 9
-    assert run_all(recipe(train__steps=9, train__eval_every=2, train__lr=1e-12, train__patience=0), "on")[-1].step == 9
+    assert list(resume("run", {"train.patience": "never"}, False, lambda: False))[-1].step == 9
+    assert (
+        run_all(recipe(train__steps=9, train__eval_every=2, train__lr=1e-12, train__patience="never"), "on")[-1].step
+        == 9
+    )
 
 
 @pytest.mark.parametrize(("wait", "taken"), [(0.0, [1, 2, 3, 4, 5, 6]), (1e9, [4, 4, 4, 4, 6, 6])])
@@ -208,7 +216,7 @@ def test_steps_are_said_and_journalled_in_time(
     recipe: Make, monkeypatch: pytest.MonkeyPatch, wait: float, taken: list[int]
 ) -> None:
     """Slow steps are said one by one, quick ones together, no later than a score; what was said is journalled."""
-    real, count = training.take_step, itertools.count(1)
+    real, count = run_module.take_step, itertools.count(1)
     latest = 0
 
     def counted(*given: Any) -> Any:
@@ -216,11 +224,11 @@ def test_steps_are_said_and_journalled_in_time(
         latest = next(count)
         return real(*given)
 
-    monkeypatch.setattr(training, "take_step", counted)
+    monkeypatch.setattr(run_module, "take_step", counted)
     monkeypatch.setitem(writing.FLUSH_SECONDS, "cpu", wait)
     run, found = prepare(recipe(train__steps=6, train__eval_every=4, train__save_every=4)), []
     with sessions.create("run", run.recipe, run.facts) as session:
-        for event in training.train(run, session):
+        for event in train(run, session):
             if isinstance(event, StepDone):
                 found.append(latest)
                 assert session.journal.last_step() >= event.step
@@ -252,7 +260,7 @@ def test_scores_follow_their_definition(
         scores = [naive.mean_logprob(plain, prompt, answer) for answer in answers]
         right += scores.index(max(scores)) == row.answer
         nats, tokens = nats - scores[0] * len(answers[0]), tokens + len(answers[0])
-    score = evaluate(run.engine, training.dev_sample(run), "dev", 0, at_once)  # the adapter adds nothing yet
+    score = evaluate(run.engine, dev_sample(run), "dev", 0, at_once)  # the adapter adds nothing yet
     assert score.rows == 12
     assert score.value == pytest.approx(right / 12 if kind == "label" else nats / tokens, rel=1e-5)
 
@@ -309,7 +317,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(recipe: Make, home: Path, method
     assert same(start, untouched) == (space != "lora")
 
 
-OTHERS = sorted(set(ROWS) - {"mezo", "spsa", "zo-finetuner"})  # the last needs a file: tests/test_learn.py
+OTHERS = sorted(set(METHODS) - {"mezo", "spsa", "zo-finetuner"})  # the last needs a file: tests/test_learn.py
 
 
 @pytest.mark.parametrize("method", OTHERS)
@@ -338,7 +346,7 @@ def test_theta_is_known_without_the_model(recipe: Make, home: Path, space: str) 
     chosen = recipe(train__steps=7, adapter__space=space, train__save_every=100)
     run = prepare(chosen)
     with sessions.create("run", run.recipe, run.facts) as session:
-        list(training.train(run, session))
+        list(train(run, session))
     own = {name: t.clone() for name, t in run.engine.adapter.factors(run.space.theta).items()}
     shutil.rmtree(home / "sessions" / "run" / "checkpoints" / "000007")
     with sessions.open_("run") as session:
@@ -466,7 +474,7 @@ def test_moving_the_data_and_the_device_is_no_change(recipe: Make, tmp_path: Pat
 
 def spoiled(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None:
     """Makes one of the losses of chosen steps (from 1) not a number."""
-    real = training.Engine.objective
+    real = Engine.objective
     calls = itertools.count(1)
 
     def spoilt(self: Any, batches: Any) -> Any:
@@ -480,17 +488,20 @@ def spoiled(monkeypatch: pytest.MonkeyPatch, bad: Callable[[int], bool]) -> None
 
         return measure
 
-    monkeypatch.setattr(training.Engine, "objective", spoilt)
+    monkeypatch.setattr(Engine, "objective", spoilt)
 
 
 def test_steps_without_a_loss_are_skipped(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step one of whose losses is not finite moves nothing, is flagged and counted, and the run goes on."""
     spoiled(monkeypatch, lambda step: step in (2, 5, 6, 7))
-    chosen, thetas = recipe(train__steps=8, train__eval_every=1, train__save_every=1, train__patience=0), list[Tensor]()
+    chosen, thetas = (
+        recipe(train__steps=8, train__eval_every=1, train__save_every=1, train__patience="never"),
+        list[Tensor](),
+    )
     run = prepare(chosen)
     with sessions.create("run", run.recipe, run.facts) as session:
         events = []
-        for event in training.train(run, session):
+        for event in train(run, session):
             events.append(event)
             if isinstance(event, Saved):
                 thetas.append(run.space.theta.clone())
@@ -504,7 +515,7 @@ def test_steps_without_a_loss_are_skipped(recipe: Make, monkeypatch: pytest.Monk
 
 def test_ten_bad_steps_in_a_row_end_the_run(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nine are endured; ten end it with the step and a smaller lr in the error, and the session can be resumed."""
-    chosen = recipe(train__steps=40, train__eval_every=1, train__lr=0.003, train__patience=0)
+    chosen = recipe(train__steps=40, train__eval_every=1, train__lr=0.003, train__patience="never")
     with monkeypatch.context() as patch:
         spoiled(patch, lambda step: step in range(3, 12) or step >= 20)
         events: list[Event] = []

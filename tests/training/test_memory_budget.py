@@ -21,7 +21,8 @@ from zolite.planner import hardware as machine
 from zolite.planner.calibration import Correction
 from zolite.planner.memory import ledger, peak
 from zolite.training import memory_budget, out_of_memory
-from zolite.training.loop import begin, prepare, resume
+from zolite.training.prepare import prepare
+from zolite.training.resume import begin, resume
 
 Make = Callable[..., Recipe]
 GIB = 2**30
@@ -160,8 +161,8 @@ def test_steps_before_the_kernels_are_warm_do_not_count(recipe: Make, monkeypatc
 @pytest.mark.parametrize("text", ["8GiB", "6 GB", "500M"])
 def test_vram_on_the_command_line(text: str) -> None:
     """--vram takes sizes as people write them."""
-    from zolite.cli.main import _gib
+    from zolite.cli.flags import gib
 
-    assert int(float(_gib(text) or 0) * GIB) == pytest.approx(parsed_bytes(text), abs=1)
+    assert int(float(gib(text) or 0) * GIB) == pytest.approx(parsed_bytes(text), abs=1)
     with pytest.raises(UsageError, match="not a size"):
-        _gib("lots")
+        gib("lots")

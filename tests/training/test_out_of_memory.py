@@ -14,17 +14,18 @@ from zolite.common.errors import DoesNotFit
 from zolite.common.events import Evaluated, Event, Finished, Noted, StepDone
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
-from zolite.data.encode import Example, Query
+from zolite.data.examples import Example, Query
 from zolite.engine import device_memory
 from zolite.engine import engine as engines
 from zolite.engine.batch import Batch, collate
 from zolite.model.loss import Tokens
 from zolite.planner.plan import layouts, smaller
 from zolite.sessions import session as sessions
-from zolite.training import loop as training
 from zolite.training import out_of_memory
-from zolite.training.loop import begin, resume
+from zolite.training import run as run_module
+from zolite.training.prepare import prepare
 from zolite.training.replay import CPU, factors_at
+from zolite.training.resume import begin, resume
 from zolite.training.verify import verify
 
 Make = Callable[..., Recipe]
@@ -113,7 +114,7 @@ def test_nothing_of_a_failed_step_is_left(recipe: Make, monkeypatch: pytest.Monk
     """Memory that runs out when theta has moved already moves it once: the step is taken again from the journal."""
     settings = recipe(method__name="mezo-momentum", train__steps=6, train__batch=1, train__save_every=100)
     list(begin(settings, "straight", never))
-    real, count = training.take_step, itertools.count()
+    real, count = run_module.take_step, itertools.count()
 
     def late(*given: Any) -> Any:
         estimate = real(*given)
@@ -121,7 +122,7 @@ def test_nothing_of_a_failed_step_is_left(recipe: Make, monkeypatch: pytest.Monk
             raise torch.OutOfMemoryError("CUDA out of memory")
         return estimate
 
-    monkeypatch.setattr(training, "take_step", late)
+    monkeypatch.setattr(run_module, "take_step", late)
     events = list(begin(settings, "run", never))
     assert "after step 3" in only(events, Noted)[0].message
     torch.testing.assert_close(theta("run"), theta("straight"), rtol=1e-4, atol=1e-6)
@@ -134,7 +135,7 @@ def test_a_device_without_any_room_ends_the_run(recipe: Make, monkeypatch: pytes
     list(begin(settings, "straight", never))
     with monkeypatch.context() as patch:
         Card(patch, room=0, after=5)
-        with pytest.raises(DoesNotFit, match="one row and one point a forward") as refused:
+        with pytest.raises(DoesNotFit, match="one row and one perturbed copy a forward") as refused:
             list(begin(settings, "run", never))
     assert "zolite resume" in refused.value.hint
     with sessions.open_("run") as session:
@@ -145,20 +146,20 @@ def test_a_device_without_any_room_ends_the_run(recipe: Make, monkeypatch: pytes
 
 def test_evaluations_shrink_too(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores are those of forwards with room, and a note says how many tokens go into one now."""
-    run = training.prepare(recipe())
+    run = prepare(recipe())
     rows = run.examples["dev"]
-    (whole,) = out_of_memory.scored(run.engine, rows, "dev", 0)
+    (whole,) = out_of_memory.evaluate_in_parts(run.engine, rows, "dev", 0)
     freed: list[int] = []
     with monkeypatch.context() as patch:
         card = Card(patch, room=2)
-        *notes, less = out_of_memory.scored(run.engine, rows, "dev", 0, free=lambda: freed.append(1))
+        *notes, less = out_of_memory.evaluate_in_parts(run.engine, rows, "dev", 0, free=lambda: freed.append(1))
     assert isinstance(whole, Evaluated) and isinstance(less, Evaluated)
     assert less.value == whole.value and card.largest <= 2 < len(rows)
     assert len(freed) == len(notes) > 0 and "tokens a forward" in notes[-1].message  # type: ignore[union-attr]
     with monkeypatch.context() as patch:
         Card(patch, room=0)
         with pytest.raises(DoesNotFit, match="in an evaluation after step 7"):
-            list(out_of_memory.scored(run.engine, rows, "dev", 7))
+            list(out_of_memory.evaluate_in_parts(run.engine, rows, "dev", 7))
 
 
 def test_what_a_failed_attempt_held_is_free() -> None:
@@ -201,7 +202,7 @@ def batch(tokens: int) -> list[Batch]:
     return [collate([Example((tuple(range(tokens)),), (Query(0, 1, 2, 0),), 0, 1)])]
 
 
-def flushed(watch: out_of_memory.Watch, seconds: float, first: int) -> None:
+def flushed(tracker: out_of_memory.StepTracker, seconds: float, first: int) -> None:
     """A journal batch of two steps goes by."""
 
     def events() -> Iterator[Event]:
@@ -209,8 +210,8 @@ def flushed(watch: out_of_memory.Watch, seconds: float, first: int) -> None:
             yield StepDone(step, 1.0, 0.1, seconds, 0, 0)
 
     for step in (first, first + 1):
-        watch.takes(step, batch(8 * step))
-    assert len(list(watch.over(events()))) == 2
+        tracker.begins(step, batch(8 * step))
+    assert len(list(tracker.observe(events()))) == 2
 
 
 def test_spilling_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,22 +219,22 @@ def test_spilling_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     full = {"now": True}
     monkeypatch.setattr(device_memory, "full", lambda _: full["now"])
 
-    def watched(can_spill: bool, jump: float, often: int) -> out_of_memory.Watch:
-        watch = out_of_memory.Watch(CPU, can_spill)
+    def tracked(can_spill: bool, jump: float, often: int) -> out_of_memory.StepTracker:
+        tracker = out_of_memory.StepTracker(CPU, can_spill)
         for i in range(20):
-            flushed(watch, 0.1 + 0.01 * (i % 3), 2 * i + 1)
+            flushed(tracker, 0.1 + 0.01 * (i % 3), 2 * i + 1)
         for i in range(often):
-            flushed(watch, jump, 2 * i + 41)
-        return watch
+            flushed(tracker, jump, 2 * i + 41)
+        return tracker
 
-    assert watched(True, 1.0, 3).spilled
+    assert tracked(True, 1.0, 3).spilled
     assert (
-        not watched(True, 1.0, 2).spilled and not watched(True, 0.3, 9).spilled and not watched(False, 1.0, 9).spilled
+        not tracked(True, 1.0, 2).spilled and not tracked(True, 0.3, 9).spilled and not tracked(False, 1.0, 9).spilled
     )
     full["now"] = False
-    assert not watched(True, 1.0, 9).spilled
-    watch = watched(True, 1.0, 2)
-    assert [tokens for *_, tokens in watch.steps] == [8 * step for step in range(1, 45)] and not watch.tokens
+    assert not tracked(True, 1.0, 9).spilled
+    tracker = tracked(True, 1.0, 2)
+    assert [tokens for *_, tokens in tracker.steps] == [8 * step for step in range(1, 45)] and not tracker.tokens
 
 
 def test_a_run_that_spills_shrinks(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +242,9 @@ def test_a_run_that_spills_shrinks(recipe: Make, monkeypatch: pytest.MonkeyPatch
     settings = recipe(train__steps=5, train__batch=2)
     list(begin(settings, "straight", never))
     spilled = itertools.count()
-    monkeypatch.setattr(out_of_memory.Watch, "spilled", property(lambda self: self.can_spill and next(spilled) < 9))
+    monkeypatch.setattr(
+        out_of_memory.StepTracker, "spilled", property(lambda self: self.can_spill and next(spilled) < 9)
+    )
     monkeypatch.setattr(out_of_memory.machine, "spills", lambda: True)
     events = list(begin(settings, "run", never))
     notes = [note.message for note in only(events, Noted)]

@@ -1,4 +1,4 @@
-"""Claims about what is measured before the first step: on losses whose best ε and reach are known."""
+"""Claims about what is measured before the first step: on losses whose best ε and displacement are known."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from zolite.config.recipe import Recipe
 from zolite.training import step_size
-from zolite.training.loop import prepare
-from zolite.training.step_size import RADII, WALK, Found, crossing, least_error, measure
+from zolite.training.prepare import prepare
+from zolite.training.run import Run
+from zolite.training.step_size import LOSS_BUDGET, RADII, Measured, crossing, least_error, measure
 from zolite.zo.direction import Combo, dense
 from zolite.zo.space import make_space
 
@@ -23,13 +24,13 @@ N = 64
 def objective(curvature: float, cubic: float, noise: float) -> Callable[[Sequence[Combo]], Tensor]:
     """A loss with that mean curvature along unit normal directions, a third derivative, and rounding noise."""
     space, make = make_space({"w": (N,)}, 0, torch.float32, torch.device("cpu")), torch.Generator().manual_seed(0)
-    slope = torch.randn(N, generator=make).double() / N**0.5
+    gradient = torch.randn(N, generator=make).double() / N**0.5
 
     def losses(points: Sequence[Combo], groups: int = 1) -> Tensor:
         found = []
         for point in points:
             at = dense(point, space).double()
-            along = at @ slope
+            along = at @ gradient
             found.append(1 + along + curvature * at.square().sum() / (2 * N) + cubic * along**3)
         return torch.stack(found) + noise * torch.randn(len(found), generator=make).double()
 
@@ -37,22 +38,22 @@ def objective(curvature: float, cubic: float, noise: float) -> Callable[[Sequenc
 
 
 @pytest.mark.parametrize("curvature", [0.5, 5.0, 50.0, 5000.0])
-def test_the_reach_is_where_a_random_step_costs_so_much(curvature: float) -> None:
-    """On a quadratic, R = √(2 · WALK / curvature), as far as the radii go."""
+def test_the_displacement_is_where_a_random_step_costs_so_much(curvature: float) -> None:
+    """On a quadratic, R = √(2 · LOSS_BUDGET / curvature), as far as the radii go."""
     found = measure([objective(curvature, 0.0, 1e-9)], 0)
-    assert found.reach == pytest.approx(min(RADII[-1], math.sqrt(2 * WALK / curvature)), rel=0.35)
+    assert found.displacement == pytest.approx(min(RADII[-1], math.sqrt(2 * LOSS_BUDGET / curvature)), rel=0.35)
 
 
 @settings(max_examples=20, deadline=None)
 @given(a=st.floats(-7, -3), b=st.floats(-1, 2))
 def test_epsilon_is_where_the_error_is_least(a: float, b: float) -> None:
-    """Slopes with an error a/ε and one b ε²: ε is within a factor of two of √[6]{a² / 2b²}, where that is a radius."""
+    """With errors a/ε and b ε², ε is within a factor of two of √[6]{a² / 2b²}, where that is a radius."""
     make, radii = torch.Generator().manual_seed(1), torch.tensor(RADII).double()
     noise, bend = 10**a, 10**b
     scatter = noise / radii * torch.randn(64, len(RADII), generator=make).double()
-    slopes = torch.randn(64, 1, generator=make).double() + scatter + bend * radii**2
+    gradients = torch.randn(64, 1, generator=make).double() + scatter + bend * radii**2
     best = min(max((noise**2 / (2 * bend**2)) ** (1 / 6), RADII[0]), RADII[-1])
-    assert 0.5 < least_error(slopes)[0] / best < 2.0
+    assert 0.5 < least_error(gradients)[0] / best < 2.0
 
 
 def test_a_crossing_is_between_its_radii() -> None:
@@ -63,36 +64,42 @@ def test_a_crossing_is_between_its_radii() -> None:
 
 
 def test_longer_runs_take_smaller_steps() -> None:
-    """So that all walk as far: √3 R / √T where steps fall evenly to 0, R / √T where they stay."""
-    found = Found(0.01, 1.0, 0.01, 0.1)
+    """So that all are displaced as far: √3 R / √T where steps fall evenly to 0, R / √T where they stay."""
+    found = Measured(0.01, 1.0, 0.01, 0.1)
     for kind in ("linear", "constant"):
-        lengths = [found.length(t, kind) for t in (100, 400)]
+        lengths = [found.first_step(t, kind) for t in (100, 400)]
         assert lengths[0] == pytest.approx(2 * lengths[1])
-    walked = sum((found.length(300, "linear") * (1 - t / 300)) ** 2 for t in range(300)) ** 0.5
-    assert walked == pytest.approx(0.1, rel=0.01)
-    assert found.length(300, "constant") * 300**0.5 == pytest.approx(0.1)
+    displaced = sum((found.first_step(300, "linear") * (1 - t / 300)) ** 2 for t in range(300)) ** 0.5
+    assert displaced == pytest.approx(0.1, rel=0.01)
+    assert found.first_step(300, "constant") * 300**0.5 == pytest.approx(0.1)
+
+
+def kinds(run: Run) -> list[str]:
+    """First words of what was chosen."""
+    return [note.message.partition(" ")[0] for note in run.notes]
 
 
 def test_what_is_given_is_not_measured(recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
     """A recipe with lr and eps measures nothing; one that lacks either keeps the other, and says what it chose."""
     both = prepare(recipe(train__lr=1e-3, train__eps=1e-2))
-    assert not both.choices and both.recipe.train.lr == 1e-3
+    assert not both.notes and both.recipe.train.lr == 1e-3
     from dataclasses import replace
 
     open_ = recipe(method__name="mezo-rms")
-    one = prepare(replace(open_, train=replace(open_.train, lr=0.0, eps=1e-2)))
+    one = prepare(replace(open_, train=replace(open_.train, lr=None, eps=1e-2)))
     assert one.recipe.train.eps == 1e-2 and one.recipe.train.lr > 0
-    assert [text.partition(" ")[0] for text in one.choices] == ["learning"]
-    none = prepare(replace(open_, train=replace(open_.train, lr=0.0, eps=0.0)))
-    assert [text.partition(" ")[0] for text in none.choices] == ["ε", "learning"]
-    again = prepare(replace(open_, train=replace(open_.train, lr=0.0, eps=0.0)))
-    assert (none.recipe, none.choices) == (again.recipe, again.choices)
+    assert kinds(one) == ["step", "learning"]
+    none = prepare(replace(open_, train=replace(open_.train, lr=None, eps=None)))
+    assert kinds(none) == ["step", "ε", "learning"]
+    assert [note.level for note in none.notes] == ["info", "detail", "detail"]
+    again = prepare(replace(open_, train=replace(open_.train, lr=None, eps=None)))
+    assert (none.recipe, none.notes) == (again.recipe, again.notes)
 
 
-def test_a_slope_below_its_error_is_said() -> None:
-    """Where rounding drowns the slope, the remedy is named."""
+def test_a_projected_gradient_below_its_error_is_reported() -> None:
+    """Where rounding drowns the projected gradient, the remedy is named."""
     drowned = measure([objective(1.0, 0.0, 10.0)], 0)
-    assert not drowned.clear and "bf16" in step_size.faint(drowned)
+    assert not drowned.clear and "bf16" in step_size.weak(drowned)
     assert measure([objective(1.0, 0.1, 1e-9)], 0).clear
 
 
@@ -104,11 +111,11 @@ def test_a_short_run_measures_less() -> None:
         assert 1 <= directions * batches * len(RADII) <= steps / step_size.SHARE
 
 
-def test_a_run_with_a_readout_is_careful(recipe: Callable[..., Recipe], separable: str) -> None:
-    """It walks as far as a parabola says for its fewer nats: of the same slope and reach, a tenth of the rate."""
-    found = Found(1e-2, 1.0, 0.1, 0.03)
-    assert found.careful().length(100, "linear") == pytest.approx(found.length(100, "linear") / 10)
+def test_a_run_that_starts_from_a_probe_takes_smaller_steps(recipe: Callable[..., Recipe], separable: str) -> None:
+    """As far as a parabola says for its smaller budget: with the same measurements, a tenth of the rate."""
+    found = Measured(1e-2, 1.0, 0.1, 0.03)
+    assert found.after_probe().first_step(100, "linear") == pytest.approx(found.first_step(100, "linear") / 10)
     made = recipe(data__path=separable, method__name="mezo-rms")
-    made = replace(made, adapter=replace(made.adapter, linear_probe=True), train=replace(made.train, lr=0.0))
-    assert "0.0005 nats" in prepare(made).choices[-1]
-    assert "0.05 nats" in prepare(replace(made, adapter=replace(made.adapter, linear_probe=False))).choices[-1]
+    made = replace(made, adapter=replace(made.adapter, linear_probe=True), train=replace(made.train, lr=None))
+    assert "0.0005 nats" in prepare(made).notes[-1].message
+    assert "0.05 nats" in prepare(replace(made, adapter=replace(made.adapter, linear_probe=False))).notes[-1].message

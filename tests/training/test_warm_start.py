@@ -16,10 +16,12 @@ from transformers import AutoModelForCausalLM
 from zolite.common.errors import UsageError
 from zolite.config import recipe as recipes
 from zolite.config.recipe import AdapterPart, Recipe
-from zolite.export import formats
+from zolite.export import export as exports
 from zolite.sessions import session as sessions
-from zolite.training import loop as training
 from zolite.training import warm_start
+from zolite.training.loop import train
+from zolite.training.prepare import prepare
+from zolite.training.resume import resume
 
 Make = Callable[..., Recipe]
 
@@ -70,10 +72,10 @@ def test_step_0_is_the_adapter(recipe: Make, lora: Callable[..., Path], tmp_path
         save_file({k: t.half() for k, t in tensors.items()}, folder / warm_start.WEIGHTS)
     chosen = adopted(recipe, folder, train__steps=1)
     assert (chosen.adapter.rank, chosen.adapter.space) == (6, "lora")
-    run = training.prepare(chosen)
+    run = prepare(chosen)
     with sessions.create("run", run.recipe, run.facts) as session:
-        list(training.train(run, session))
-        done = formats.export(session, tmp_path / "out", step="0")  # compares with the bare model, too
+        list(train(run, session))
+        done = exports.export(session, tmp_path / "out", step="0")  # compares with the bare model, too
     theirs, ours = load_file(folder / warm_start.WEIGHTS), load_file(tmp_path / "out" / warm_start.WEIGHTS)
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(theirs[name].float(), ours[name]) for name in theirs)
@@ -86,15 +88,15 @@ def test_step_0_is_the_adapter(recipe: Make, lora: Callable[..., Path], tmp_path
 def test_a_resumed_session_needs_the_folder_no_more(recipe: Make, lora: Callable[..., Path]) -> None:
     """With the adapter's folder gone a stopped session goes on, bit for bit as one that was never stopped."""
     folder = lora()
-    whole = training.prepare(adopted(recipe, folder, train__steps=4, train__save_every=4))
+    whole = prepare(adopted(recipe, folder, train__steps=4, train__save_every=4))
     with sessions.create("whole", whole.recipe, whole.facts) as session:
-        list(training.train(whole, session))
-    half = training.prepare(adopted(recipe, folder, train__steps=4, train__save_every=4))
+        list(train(whole, session))
+    half = prepare(adopted(recipe, folder, train__steps=4, train__save_every=4))
     taken = iter((False, False, True))
     with sessions.create("half", half.recipe, half.facts) as session:
-        list(training.train(half, session, lambda: next(taken)))
+        list(train(half, session, lambda: next(taken)))
     shutil.rmtree(folder)
-    list(training.resume("half", {"data.path": whole.recipe.data.path}, False, lambda: False))
+    list(resume("half", {"data.path": whole.recipe.data.path}, False, lambda: False))
     ends = []
     for name in ("whole", "half"):
         with sessions.open_(name) as session:
@@ -142,16 +144,16 @@ def test_another_model_and_another_space_are_refused(recipe: Make, lora: Callabl
     narrow = {k: t[:, :8].contiguous() if "lora_A" in k else t for k, t in tensors.items()}
     save_file(narrow, folder / warm_start.WEIGHTS)
     with pytest.raises(UsageError, match=r"q_proj.a is \(6, 8\), in this model \(6, 64\)"):
-        training.prepare(adopted(recipe, folder))
+        prepare(adopted(recipe, folder))
     save_file(tensors, folder / warm_start.WEIGHTS)
     with pytest.raises(UsageError, match="lora-b draws its A's from the seed") as caught:
-        training.prepare(recipes.override(adopted(recipe, folder), {"adapter.space": "lora-b"}))
+        prepare(recipes.override(adopted(recipe, folder), {"adapter.space": "lora-b"}))
     assert "--space lora" in caught.value.hint
-    run = training.prepare(recipe(adapter__targets="q_proj", train__lr=0.05))
+    run = prepare(recipe(adapter__targets="q_proj", train__lr=0.05))
     with sessions.create("own", run.recipe, run.facts) as session:
-        list(training.train(run, session))
-        formats.export(session, tmp_path / "own")
-    again = training.prepare(recipes.override(adopted(recipe, tmp_path / "own"), {"adapter.space": "lora-b"}))
+        list(train(run, session))
+        exports.export(session, tmp_path / "own")
+    again = prepare(recipes.override(adopted(recipe, tmp_path / "own"), {"adapter.space": "lora-b"}))
     assert torch.equal(again.space.theta, run.space.theta)
 
 

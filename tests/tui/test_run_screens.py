@@ -19,7 +19,6 @@ from textual.widgets import Input, Select
 from zolite.tui import config as configs
 from zolite.tui.app import Opened, ZoliteApp
 from zolite.tui.client import Client
-from zolite.tui.screens import export as export_screen
 from zolite.tui.screens.compare import CompareScreen
 from zolite.tui.screens.dialogs import Ask, Confirm, Trouble
 from zolite.tui.screens.export import ExportScreen
@@ -34,7 +33,7 @@ from zolite.tui.widgets.scrubber import Scrubber
 from zolite.common.events import Evaluated, Finished, Noted, Paused, Saved, Started
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
-from zolite.export import formats
+from zolite.export.registry import FORMATS, Format
 from zolite.planner import hardware as machine
 from zolite.sessions import session as sessions
 from zolite.sessions.session import MemoryRow, Session, StepRow
@@ -644,11 +643,19 @@ def test_picture(made: Make, app: Callable[..., ZoliteApp], snap_compare: Any, s
         assert snap_compare(made_app, terminal_size=size, run_before=settled)
 
 
-def test_formats_are_those_of_export() -> None:
-    """The form offers what `zolite export` writes, in its number types and their order."""
-    assert {name: types for name, (types, _) in export_screen.FORMATS.items()} == {
-        name: each.dtypes for name, each in formats.FORMATS.items()
-    }
+def test_formats_are_those_of_the_registry(made: Make, play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form offers every row of the registry, with its number types."""
+    monkeypatch.setitem(FORMATS, "mine", Format("mine", "a picture", "painters", ("x",), ("oil", "ink"), "nowhere"))
+
+    async def scenario(pilot: Pilot[None]) -> None:
+        screen = pilot.app.screen
+        screen.query_one("#format", Select).value = "mine"
+        await pilot.pause()
+        assert screen.query_one("#dtype", Select).value == "oil"
+        assert screen.query_one("#target", Input).value.endswith("first-mine")
+
+    made("first").close()
+    play(lambda: ExportScreen("first"), scenario)
 
 
 def test_every_binding_has_an_id() -> None:

@@ -6,7 +6,9 @@ from typing import Any, cast
 
 import pytest
 import torch
-from tests.core.bench import (
+from torch import Tensor
+
+from tests.zo.bench import (
     BIG,
     CPU,
     EVERY,
@@ -21,8 +23,6 @@ from tests.core.bench import (
     read,
     same_bits,
 )
-from torch import Tensor
-
 from zolite.config.methods import square as planned_square
 from zolite.zo import rng as noise
 from zolite.zo.direction import Combo, Noise, Product, Scaled, dense
@@ -44,7 +44,7 @@ from zolite.zo.samplers import (
 )
 from zolite.zo.space import Space, make_space
 from zolite.zo.state import State
-from zolite.zo.updates import FactorMomentum, Spread
+from zolite.zo.updates import FactorMomentum, StdNormalize
 
 
 @pytest.fixture(autouse=True)
@@ -338,7 +338,7 @@ def test_momentum_adds_slopes() -> None:
 
 INNER: dict[str, Changes] = {
     "normal": {},
-    "signs": {},
+    "rademacher": {},
     "low-rank": {},
     "subspace": {"method.rank": 3},
     "aligned": {"method.probes": 3},
@@ -589,13 +589,13 @@ def test_flat_to_an_offset() -> None:
     assert taken.estimate.coefs.all() and torch.equal(bench.space.theta, before)
 
 
-def test_spread() -> None:
+def test_std_normalize() -> None:
     """cᵢ / (N std c), in which any scale of the loss or of ε is lost."""
     coefs = torch.tensor([3.0, -1.0, 0.5, 7.0])
     space = make_space({"w": (3,)}, 0, torch.float32, CPU)
     for scale in (1.0, 1e-6, 1e6):
         terms = tuple((c * scale, Noise(Key(1, 0).fold(i))) for i, c in enumerate(coefs.unbind()))
-        grad = Spread().update(Estimate(Combo(terms), coefs, coefs), 0, {}, space).grad
+        grad = StdNormalize().update(Estimate(Combo(terms), coefs, coefs), 0, {}, space).grad
         std = (sum((float(c) - 2.375) ** 2 for c in coefs) / 3) ** 0.5
         assert [float(c) for c, _ in grad.terms] == pytest.approx([float(c) / (4 * std) for c in coefs], rel=1e-5)
         assert [d for _, d in grad.terms] == [d for _, d in terms]

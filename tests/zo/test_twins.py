@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.core.bench import CPU, SEED, Bench, Changes, networks, quartic, read, shifts
 from torch import Tensor
 
+from tests.zo.bench import CPU, SEED, Bench, Changes, networks, quartic, read, shifts
 from zolite.zo import rng as noise
 from zolite.zo.direction import Noise
 from zolite.zo.lowrank import Group, core, groups, left, lengths, right, size, split, vectors

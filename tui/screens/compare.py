@@ -17,7 +17,7 @@ from textual.worker import get_current_worker
 
 from zolite.common.errors import ZoliteError
 from zolite.common.text import human_number
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.monitor import summary
 from zolite.monitor.log import metric_text
 from zolite.monitor.plots import Curve
@@ -60,7 +60,7 @@ class CompareScreen(Screen[None]):
     class Arrived(Message):
         """One of the sessions has more; at first, its recipe."""
 
-        def __init__(self, place: int, news: News, recipe: Recipe) -> None:
+        def __init__(self, place: int, news: News, recipe: ResolvedRecipe) -> None:
             super().__init__()
             self.place, self.news, self.recipe = place, news, recipe
 
@@ -70,7 +70,7 @@ class CompareScreen(Screen[None]):
         self.names = tuple(names)[: len(LETTERS)]
         self.left_out = tuple(names)[len(LETTERS) :]
         self.states: dict[int, RunState] = {}
-        self.recipes: dict[int, Recipe] = {}
+        self.recipes: dict[int, ResolvedRecipe] = {}
         self.details = False
         self.scores = False  # of validation instead of the loss
 
@@ -148,7 +148,7 @@ class CompareScreen(Screen[None]):
         lines[0] = lines[0].stylize(MUTED)
         return Content("\n").join(line.truncate(max(1, width), ellipsis=True) for line in lines)
 
-    def cells(self, state: RunState, recipe: Recipe, place: int) -> tuple[Content, ...]:
+    def cells(self, state: RunState, recipe: ResolvedRecipe, place: int) -> tuple[Content, ...]:
         best, t = state.best(), recipe.train
         return (
             Content.styled(LETTERS[place], "bold"),

@@ -1,6 +1,6 @@
 """The settings of a recipe as fields, made from the recipe itself: a name, a value, what it means."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from textual import on
@@ -9,8 +9,8 @@ from textual.containers import Container, Horizontal
 from textual.message import Message
 from textual.widgets import Collapsible, Input, Label, Select
 
-from zolite.config import recipe as recipes
-from zolite.config.composition import ROWS
+from zolite.config.fields import Meaning, Setting
+from zolite.config.recipe import SETTINGS
 
 # What is always in sight: setting and its short name. The others are under "more settings".
 MAIN = {
@@ -25,33 +25,25 @@ MAIN = {
     "train.lr": "rate",
     "train.eps": "epsilon",
     "train.seed": "seed",
-    "train.copies": "points",
+    "train.copies": "copies",
 }
-ELSEWHERE = ("model.name", "data.path", "data.template")  # the other tabs have them
-CHOICES: Mapping[str, Sequence[str]] = {
-    "model.quant": recipes.QUANTS,
-    "adapter.space": ("", *recipes.SPACES),
-    "method.name": tuple(ROWS),
-    "train.schedule": recipes.SCHEDULES,
-    "method.unit": ("false", "true"),
-}
+# The other tabs have them; for epochs the number of rows would have to be known to price a run.
+ELSEWHERE = ("model.name", "data.path", "data.template", "train.epochs")
+NAME = Setting("name", str, True, None, Meaning("the session's name; dated if left out"))
 
 
 def ident(path: str) -> str:
     return f"set-{path.replace('.', '-')}"
 
 
-def spelled(value: Any) -> str:
-    """A value as one types it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return (
-        ",".join(value) if isinstance(value, list | tuple) else f"{value:g}" if isinstance(value, float) else str(value)
-    )
+def options_of(setting: Setting) -> list[tuple[str, str]]:
+    """(as it is shown, as a field's value) of what a setting may be; [] where it is typed."""
+    named = ("true", "false") if setting.kind is bool else setting.meaning.choices
+    return [("auto", "")] * setting.open + [(choice, choice) for choice in named] if named else []
 
 
 class Field(Horizontal):
-    """One setting. Empty means: left to zolite."""
+    """One setting. Empty means: left to zolite, which shows as auto."""
 
     DEFAULT_CSS = """
     Field { height: 1; width: 1fr; }
@@ -59,25 +51,21 @@ class Field(Horizontal):
     Field Input, Field Select { width: 1fr; }
     """
 
-    def __init__(self, path: str, label: str, default: Any, meaning: str) -> None:
+    def __init__(self, setting: Setting, label: str, about: str) -> None:
         super().__init__()
-        self.path, self.label, self.default, self.meaning = path, label, default, meaning
+        self.setting, self.path, self.label, self.about = setting, setting.path, label, about
 
     def compose(self) -> ComposeResult:
         label = Label(self.label, markup=False)
-        label.tooltip = self.meaning
+        label.tooltip = self.about
         yield label
-        if self.path in CHOICES:
-            options = [(choice or "auto", choice) for choice in CHOICES[self.path]]
-            yield Select(options, value=spelled(self.default), allow_blank=False, compact=True, id=ident(self.path))
+        default = self.setting.default
+        value = "" if default is None else self.setting.spelled(default)
+        if options := options_of(self.setting):
+            yield Select(options, value=value, allow_blank=False, compact=True, id=ident(self.path))
         else:
-            value = "" if self.open else spelled(self.default)
-            yield Input(value, placeholder="auto" if self.open else "", compact=True, id=ident(self.path))
-
-    @property
-    def open(self) -> bool:
-        """Is its default to leave it to zolite?"""
-        return self.default in (0, 0.0, "", ()) and self.path != "train.seed" and not isinstance(self.default, bool)
+            placeholder = "auto" if default is None else ""
+            yield Input(value, placeholder=placeholder, compact=True, id=ident(self.path))
 
 
 class Form(Container):
@@ -103,11 +91,10 @@ class Form(Container):
         self.quiet: dict[str, str] = {}  # what was put in by `put`, not by a person
 
     def compose(self) -> ComposeResult:
-        known = {path: (default, meaning) for path, _, default, meaning in recipes.settings()}
         with Container(id="main"):
             for path, label in MAIN.items():
-                yield Field(path, label, *known[path])
-            yield Field("name", "name", "", "the session's name; dated if left out")
+                yield Field(SETTINGS[path], label, SETTINGS[path].meaning.help)
+            yield Field(NAME, "name", NAME.meaning.help)
         with Collapsible(title="more settings", collapsed=True):
             yield Container(id="more")
 
@@ -116,10 +103,9 @@ class Form(Container):
         """The other settings, when they are first asked for: the screen opens at once without them."""
         more = self.query_one("#more")
         if not more.children:
-            known = [setting for setting in recipes.settings() if setting[0] not in (*MAIN, *ELSEWHERE)]
+            others = [each for path, each in SETTINGS.items() if path not in (*MAIN, *ELSEWHERE)]
             await more.mount_all(
-                Field(path, path.partition(".")[2], default, f"{path}: {meaning}")
-                for path, _, default, meaning in known
+                Field(each, each.path.partition(".")[2], f"{each.path}: {each.meaning.help}") for each in others
             )
 
     def values(self) -> dict[str, str]:

@@ -22,7 +22,7 @@ from zolite.monitor.log import metric_text, split_text
 from zolite.monitor.states import STATES
 from zolite.sessions import manage, recording
 from zolite.sessions import session as sessions
-from zolite.sessions.control import VERBS
+from zolite.sessions.control import COMMANDS
 from zolite.sessions.follow import News, follow, in_order
 from zolite.sessions.steps import chosen
 
@@ -55,7 +55,7 @@ def show_session(name: Name, as_json: Json = False) -> None:
             "name": session.name,
             "path": str(session.path),
             "step": session.journal.last_step(),
-            "recipe": recipes.to_dict(session.recipe),
+            "recipe": recipes.to_json(session.recipe),
             "facts": session.facts,
             "evaluations": [json.loads(to_json(e)) for e in session.journal.evaluations()],
             "checkpoints": session.steps(),
@@ -152,11 +152,11 @@ def _control(verb: str) -> Callable[[str], None]:
         manage.tell(name, verb)
         print(f"{name}: {verb}")
 
-    command.__doc__ = f"For a session that is running: {VERBS[verb]}."
+    command.__doc__ = f"For a session that is running: {COMMANDS[verb]}."
     return command
 
 
-for each in VERBS:
+for each in COMMANDS:
     app.command(each)(_control(each))
 
 

@@ -1,104 +1,139 @@
 """The recipe: what to train, on what, how. Every default and every check of it lives here.
 
-A recipe is frozen. Files (TOML) and command-line flags are turned into one by `from_dict` and `override`,
-which report all problems at once.
+`Recipe` is what was asked, with None for "zolite chooses"; `resolve` makes a `ResolvedRecipe` of it, which runs and is
+recorded: nothing in it is open. Both are frozen. Files (TOML) and command-line flags are turned into a recipe by
+`from_dict` and `override`, which report all problems at once.
 """
 
-import ast
 import dataclasses
 import difflib
-import inspect
-import itertools
+import math
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zolite.common.errors import UsageError, listed
 from zolite.config import composition
-from zolite.config.composition import MOST_COPIES, ROWS, MethodPart, at_once, composed, queries_of, step_sizes
+from zolite.config.composition import MOST_COPIES, current, points_at_once, queries_of, resolved, step_sizes, written
+from zolite.config.fields import setting, settings_of
+from zolite.config.methods import MethodPart, ResolvedMethod
+from zolite.config.spaces import SPACES
+from zolite.config.weights import WEIGHT_FORMATS
 
-SPACES = ("lora", "lora-b", "lora-core")
-RANKS = {"lora": 8, "lora-b": 8, "lora-core": 32}  # where the recipe leaves it open; a core costs r², not r (in + out)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Part = TypeVar("Part", bound="DataclassInstance")
+
 MOST_RANK = 64  # that a run chooses by itself
-LOOKS = ((11, 200), (41, 500))  # at dev in a run, its ends included, and the rows of one that these many need
+# (most evaluations of a run, its ends included; rows of each that so many need)
+EVALUATIONS = ((11, 200), (41, 500))
 LEAST_ROWS, MOST_ROWS = 50, 500
-QUANTS = ("int8", "nf4", "bf16", "float32")
+QUANTS = tuple(WEIGHT_FORMATS)
 SCHEDULES = ("linear", "constant")
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class ModelPart:
-    name: str = "builtin:smollm2-135m"
-    """hub id, local folder, .gguf file or builtin:NAME"""
-    quant: str = "int8"
-    """how the frozen weights are stored: int8, nf4, bf16 or float32"""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N"""
+    name: str = setting("builtin:smollm2-135m", "hub id, local folder, .gguf file or builtin:NAME", flags=("--model",))
+    quant: str = setting("int8", "how the frozen weights are stored", flags=("--quant",), choices=QUANTS)
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N", flags=("--device",))
 
 
 @dataclass(frozen=True)
 class AdapterPart:
-    space: str = ""
-    """what is trained: lora (A, B), lora-b (B) or lora-core (between bases); empty: lora-b for labels, else lora"""
-    rank: int = 0
-    """rank of the adapter; 0 takes the space's own: 8 or one less than there are labels, lora-core's is 32"""
-    alpha: float = 16.0
-    """the adapter's product is scaled by alpha / rank"""
-    targets: tuple[str, ...] = ()
-    """names of the linear layers that get an adapter; empty for all of them"""
-    linear_probe: bool = True
-    """where rows have labels, begin with what linear probes of the layers' features already know"""
-    start: str = ""
-    """folder of an adapter to go on from, as peft writes it; read once, when a session begins"""
+    space: str | None = setting(
+        None,
+        "what is trained: lora (A, B), lora-b (B alone) or lora-core (a matrix between frozen bases); "
+        "auto: lora-b for rows with labels, else lora",
+        flags=("--space",),
+        choices=tuple(SPACES),
+    )
+    rank: int | None = setting(
+        None, "rank of the adapter; auto: 8, or one less than there are labels; lora-core's is 32", flags=("--rank",)
+    )
+    alpha: float = setting(16.0, "the adapter's product is scaled by alpha / rank")
+    targets: tuple[str, ...] | None = setting(
+        None,
+        "names of the linear layers that get an adapter, with commas between; auto: all of them",
+        flags=("--targets",),
+    )
+    linear_probe: bool = setting(
+        True,
+        "where rows have labels, begin with what linear probes of the layers' features already know",
+        was="adapter.readout",
+    )
+    start: str = setting("", "folder of an adapter to go on from, as peft writes it; read once, when a session begins")
 
 
 @dataclass(frozen=True)
 class DataPart:
-    path: str = ""
-    """a folder with train, dev and test files, or one file of which a tenth is held out as dev"""
-    template: str = "{text}\nCategory: {label}"
-    """prompt of rows with a label: any column in braces, {label} last"""
-    context: int = 512
-    """longest row in tokens, answer included"""
+    path: str = setting(
+        "", "a folder with train, dev and test files, or one file of which a tenth is held out", flags=("--data",)
+    )
+    template: str = setting(
+        "{text}\nCategory: {label}",
+        "prompt of rows with a label: any column in braces, {label} last",
+        flags=("--template",),
+    )
+    context: int = setting(512, "longest row in tokens, answer included", flags=("--context",))
 
 
 @dataclass(frozen=True)
 class TrainPart:
-    steps: int = 2000
-    """optimisation steps"""
-    batch: int = 16
-    """rows a step"""
-    microbatch: int = 0
-    """rows a forward; 0 takes the whole batch at once"""
-    copies: int = 0
-    """points measured in one forward; 0 takes as many as the method wants, at most 8; 1 measures one after the other"""
-    queries: int = 0
-    """directions a step; 0 takes the method's own, mostly 1"""
-    lr: float = 0.0
-    """first learning rate; 0 measures what the model and the data bear"""
-    eps: float = 0.0
-    """perturbation scale ε; 0 measures where the slope is known best"""
-    schedule: str = "linear"
-    """linear (to zero at the last step) or constant"""
-    seed: int = 0
-    """decides directions, data order and the adapter's first values"""
-    eval_every: int = 0
-    """steps between evaluations on dev; 0 for ten in a run, fewer where they would cost more than a tenth of it"""
-    eval_rows: int = 0
-    """rows of dev that such an evaluation looks at; 0 for as many as a tenth of the run pays for, 50 to 500"""
-    patience: int = 5
-    """evaluations in a row without a better one, after which a run ends; with 0 it goes on to the last step"""
-    save_every: int = 0
-    """steps between checkpoints; 0 for ten in a run"""
-    disk_gib: float = 4.0
-    """disk for checkpoints; the first, the newest and the best on dev are kept whatever they take"""
-    vram_gib: float = 0.0
-    """memory that a run may take; the rest of a card is held back from it. 0 sets no limit"""
+    steps: int = setting(2000, "optimisation steps", flags=("--steps", "--iters"))
+    epochs: float | None = setting(
+        None, "passes over the training rows, in the place of steps; auto: by steps", flags=("--epochs",)
+    )
+    batch: int = setting(16, "rows a step", flags=("--batch", "--batch-size"))
+    microbatch: int | None = setting(None, "rows in one forward pass; auto: the whole batch")
+    copies: int | None = setting(
+        None,
+        "perturbed copies of the adapter measured in one forward pass; auto: as many as the method wants, at most 8",
+        flags=("--copies",),
+        was="train.slots",
+    )
+    queries: int | None = setting(None, "random directions a step; auto: the method's own, mostly 1")
+    lr: float | None = setting(
+        None, "first learning rate; auto: measured on the model and the rows", flags=("--lr", "--learning-rate")
+    )
+    eps: float | None = setting(
+        None, "perturbation scale ε; auto: measured, where the projected gradient is known best", flags=("--eps",)
+    )
+    schedule: str = setting("linear", "of the learning rate: linear (to zero at the last step)", choices=SCHEDULES)
+    seed: int = setting(0, "decides directions, data order and the adapter's first values", flags=("--seed",))
+    eval_every: int | None = setting(
+        None, "steps between evaluations on dev; auto: ten in a run, fewer where they would cost over a tenth of it"
+    )
+    eval_rows: int | None = setting(
+        None, "rows of dev in such an evaluation; auto: as many as a tenth of the run pays for, 50 to 500"
+    )
+    patience: int | float = setting(
+        5,
+        "evaluations in a row without a better one, after which a run ends; never: it goes on to the last step",
+        unlimited="never",
+    )
+    save_every: int | None = setting(None, "steps between checkpoints; auto: ten in a run")
+    disk_gib: float = setting(
+        4.0, "GiB of disk for checkpoints; the first, the newest and the best on dev are kept whatever they take"
+    )
+    vram_gib: float = setting(
+        math.inf,
+        "GiB of memory that a run may take; the rest of a card is held back from it; none: no limit",
+        flags=("--vram",),
+        unlimited="none",
+    )
 
 
 @dataclass(frozen=True)
 class Recipe:
+    """What was asked."""
+
     model: ModelPart = field(default_factory=ModelPart)
     adapter: AdapterPart = field(default_factory=AdapterPart)
     data: DataPart = field(default_factory=DataPart)
@@ -106,106 +141,86 @@ class Recipe:
     train: TrainPart = field(default_factory=TrainPart)
 
 
-RENAMED = {"train.slots": "train.copies", "adapter.readout": "adapter.linear_probe"}
-"""Settings by the names that they had before; sessions and recipe files of old may hold them."""
+PARTS: dict[str, type] = {
+    "model": ModelPart, "adapter": AdapterPart, "data": DataPart, "method": MethodPart, "train": TrainPart,
+}  # fmt: skip
+SETTINGS = {each.path: each for name, part in PARTS.items() for each in settings_of(name, part)}
+"""Every setting by its path, for checks, help texts, flags and forms."""
+
+RENAMED = {each.meaning.was: path for path, each in SETTINGS.items() if each.meaning.was}
 
 
-def from_dict(values: dict[str, Any]) -> Recipe:
-    """Nested tables, as in a recipe file, to a checked Recipe."""
-    return override(Recipe(), {f"{part}.{key}": value for part, key, value in _leaves(values)})
+# --- what runs --------------------------------------------------------------------------------------------------------
 
 
-def to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """The inverse of `from_dict`; tuples become lists."""
-    parts = dataclasses.asdict(recipe)
-    return {p: {k: list(v) if isinstance(v, tuple) else v for k, v in part.items()} for p, part in parts.items()}
+@dataclass(frozen=True)
+class ResolvedAdapter(AdapterPart):
+    space: str = field(kw_only=True)
+    rank: int = field(kw_only=True)
+    targets: tuple[str, ...] = field(kw_only=True)  # () for every linear layer
 
 
-def load(path: Path) -> Recipe:
-    """A recipe file."""
-    try:
-        return from_dict(tomllib.loads(path.read_text(encoding="utf-8-sig")))
-    except OSError as error:
-        raise UsageError(f"recipe {path} cannot be read: {error.strerror}", "check the path") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"recipe {path} is not UTF-8", "save it as UTF-8 text") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"recipe {path} is not TOML: {error}", "see profiles/recipes for examples") from error
+@dataclass(frozen=True)
+class ResolvedTrain(TrainPart):
+    epochs: None = field(default=None, kw_only=True)  # they have become steps
+    microbatch: int = field(kw_only=True)
+    copies: int = field(kw_only=True)
+    queries: int = field(kw_only=True)
+    lr: float = field(kw_only=True)
+    eps: float = field(kw_only=True)
+    eval_every: int = field(kw_only=True)
+    eval_rows: int = field(kw_only=True)
+    save_every: int = field(kw_only=True)
 
 
-def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with `part.key` set to each given value (text is converted), checked as a whole."""
-    problems: list[str] = []
-    parts = {part.name: getattr(recipe, part.name) for part in dataclasses.fields(Recipe)}
-    if "method.name" in changes and parts["method"].name in ROWS and composed(parts["method"]) == parts["method"]:
-        parts["method"] = MethodPart()  # what another name had decided, and what follows from it
-        parts["train"] = dataclasses.replace(parts["train"], queries=0, copies=0, lr=0.0, eps=0.0)
-    for path, value in ((RENAMED.get(path, path), value) for path, value in changes.items()):
-        part, _, key = path.partition(".")
-        if part not in parts or key not in _types(parts[part]):
-            problems.append(f"{path.rstrip('.')}: no such setting{_nearest(path.rstrip('.'), parts)}")
-            continue
-        try:
-            parts[part] = dataclasses.replace(parts[part], **{key: _convert(value, _types(parts[part])[key])})
-        except ValueError as error:
-            problems.append(f"{path}: {error}")
-    changed = Recipe(**parts)
-    problems += check(changed)
-    if problems:
-        raise UsageError("the recipe has problems:\n" + listed(problems), "`zolite train --help` lists the settings")
-    return changed
+@dataclass(frozen=True)
+class ResolvedRecipe(Recipe):
+    """What runs, and what a session records."""
+
+    adapter: ResolvedAdapter = field(kw_only=True)
+    method: ResolvedMethod = field(kw_only=True)
+    train: ResolvedTrain = field(kw_only=True)
 
 
-def check(recipe: Recipe) -> list[str]:
-    """Everything wrong with a recipe that can be seen without the model, the data or the machine."""
-    a, d, t = recipe.adapter, recipe.data, recipe.train
-    rules = (
-        (recipe.model.quant in QUANTS, f"model.quant is {recipe.model.quant!r}, not one of {', '.join(QUANTS)}"),
-        (a.space in ("", *SPACES), f"adapter.space is {a.space!r}, not one of {', '.join(SPACES)}"),
-        (0 <= a.rank <= 1024, f"adapter.rank is {a.rank}, not 0 to 1024"),
-        (a.alpha > 0, f"adapter.alpha is {a.alpha:g}, not above 0"),
-        (not a.start or a.space != "lora-core", "adapter.start: a core cannot hold any adapter; take space lora"),
-        (d.context >= 8, f"data.context is {d.context}, below 8 tokens"),
-        (d.template.rstrip().endswith("{label}"), "data.template does not end with {label}"),
-        (t.steps >= 1, f"train.steps is {t.steps}, below 1"),
-        (t.batch >= 1, f"train.batch is {t.batch}, below 1"),
-        (0 <= t.microbatch <= t.batch, f"train.microbatch is {t.microbatch}, not 0 to train.batch ({t.batch})"),
-        (0 <= t.copies <= 64, f"train.copies is {t.copies}, not 0 to 64"),
-        (0 <= t.queries <= 256, f"train.queries is {t.queries}, not 0 to 256"),
-        (t.lr >= 0, f"train.lr is {t.lr:g}, below 0"),
-        (t.eps >= 0, f"train.eps is {t.eps:g}, below 0"),
-        (t.schedule in SCHEDULES, f"train.schedule is {t.schedule!r}, not one of {', '.join(SCHEDULES)}"),
-        (0 <= t.seed < 2**63, f"train.seed is {t.seed}, not 0 to 2⁶³ − 1"),
-        (t.eval_every >= 0, f"train.eval_every is {t.eval_every}, below 0"),
-        (t.eval_rows >= 0, f"train.eval_rows is {t.eval_rows}, below 0"),
-        (t.patience >= 0, f"train.patience is {t.patience}, below 0"),
-        (t.save_every >= 0, f"train.save_every is {t.save_every}, below 0"),
-        (t.disk_gib > 0, f"train.disk_gib is {t.disk_gib:g}, not above 0"),
-        (t.vram_gib >= 0, f"train.vram_gib is {t.vram_gib:g}, below 0"),
-    )
-    problems = [message for holds, message in rules if not holds]
-    return problems + composition.check(recipe.method, t.queries, t.batch)
+def resolve(recipe: Recipe, labels: int = 0, rows: int = 0) -> ResolvedRecipe:
+    """The recipe with every open value filled in, for so many training rows of so many labels; `reasons` says why.
 
-
-def resolve(recipe: Recipe, labels: int = 0) -> Recipe:
-    """The recipe with every value that was left open filled in, as a session records it; for rows of so many labels."""
-    method, space = composed(recipe.method), recipe.adapter.space or space_for(labels)
-    t = dataclasses.replace(recipe.train, queries=recipe.train.queries or queries_of(method))
+    Raises UsageError where epochs were asked for and the number of rows is not known.
+    """
+    method, a = resolved(recipe.method), recipe.adapter
+    space = a.space or space_for(labels)
+    t = dataclasses.replace(recipe.train, steps=steps_of(recipe.train, rows), epochs=None)
+    queries = t.queries or queries_of(method)
     lr, eps = step_sizes(method, space)
-    tenth = max(1, -(-t.steps // 10))
-    every, rows = evaluations(t)
-    filled = dataclasses.replace(
+    every, eval_rows = evaluations(t)
+    train = _as(
+        ResolvedTrain,
         t,
+        microbatch=t.microbatch or t.batch,
+        copies=t.copies or min(MOST_COPIES, points_at_once(method, queries, t.batch)),
+        queries=queries,
         lr=t.lr or lr,
         eps=t.eps or eps,
-        microbatch=t.microbatch or t.batch,
-        copies=t.copies or min(MOST_COPIES, at_once(method, t.queries, t.batch)),
         eval_every=every,
-        eval_rows=rows,
-        save_every=t.save_every or tenth,
+        eval_rows=eval_rows,
+        save_every=t.save_every or max(1, -(-t.steps // 10)),
     )
-    adapter = dataclasses.replace(recipe.adapter, space=space, rank=recipe.adapter.rank or rank_for(space, labels))
-    return dataclasses.replace(recipe, adapter=adapter, method=method, train=filled)
+    adapter = _as(ResolvedAdapter, a, space=space, rank=a.rank or rank_for(space, labels), targets=a.targets or ())
+    return ResolvedRecipe(recipe.model, data=recipe.data, method=method, adapter=adapter, train=train)
+
+
+def _as(kind: type[Part], part: Any, **filled: Any) -> Part:
+    """A part of the recipe as one of another kind."""
+    return kind(**{f.name: getattr(part, f.name) for f in dataclasses.fields(kind)} | filled)
+
+
+def steps_of(t: TrainPart, rows: int) -> int:
+    """Steps of a run over so many training rows."""
+    if t.epochs is None:
+        return t.steps
+    if not rows:
+        raise UsageError(f"train.epochs is {t.epochs:g}, but how many rows there are is not known", "give train.steps")
+    return max(1, math.ceil(t.epochs * rows / t.batch))
 
 
 def space_for(labels: int) -> str:
@@ -215,25 +230,8 @@ def space_for(labels: int) -> str:
 
 def rank_for(space: str, labels: int) -> int:
     """The space's own, or what a linear probe of so many labels takes where that is more."""
-    return max(RANKS[space], min(labels - 1, MOST_RANK)) if space == "lora-b" else RANKS[space]
-
-
-def reasons(given: Recipe, filled: Recipe, labels: int) -> tuple[str, ...]:
-    """What was left open and is no measurement's to say, in words."""
-    space, rank, t = filled.adapter.space, filled.adapter.rank, filled.train
-    why = f"a linear probe of {labels} labels takes it" if rank > RANKS[space] else f"what {space} usually takes"
-    looks = looks_at(t.steps, t.eval_every)
-    share = looks * t.eval_rows / (t.steps * t.batch * 2)
-    rows = "labels, which it can begin with a linear probe of" if labels else "no labels, and it learns those fastest"
-    known = (
-        (given.adapter.space, f"space {space}: the rows have {rows}"),
-        (given.adapter.rank, f"rank {rank}: {why}"),
-        (
-            given.train.eval_every and given.train.eval_rows,
-            f"dev is looked at {looks} times, at most {t.eval_rows} rows of it: {share:.0%} of the forwards of a run",
-        ),
-    )
-    return tuple(text for asked, text in known if not asked)
+    row = SPACES[space]
+    return max(row.rank, min(labels - 1, MOST_RANK)) if row.probe else row.rank
 
 
 def evaluations(t: TrainPart) -> tuple[int, int]:
@@ -242,44 +240,184 @@ def evaluations(t: TrainPart) -> tuple[int, int]:
     That is the least that a method's steps read. Two evaluations of 50 rows there are always, or none would say much.
     """
     tenth = t.steps * t.batch * 2 // 10
-    looks = max(2, *(min(most, tenth // (t.eval_rows or rows)) for most, rows in LOOKS))
-    every = t.eval_every or -(-t.steps // (looks - 1))
-    return every, t.eval_rows or min(MOST_ROWS, max(LEAST_ROWS, tenth // looks_at(t.steps, every)))
+    count = max(2, *(min(most, tenth // (t.eval_rows or rows)) for most, rows in EVALUATIONS))
+    every = t.eval_every or -(-t.steps // (count - 1))
+    return every, t.eval_rows or min(MOST_ROWS, max(LEAST_ROWS, tenth // evaluations_of(t.steps, every)))
 
 
-def looks_at(steps: int, every: int) -> int:
+def evaluations_of(steps: int, every: int) -> int:
     """Evaluations of a run: before the first step, every so many, and after the last."""
     return 1 + -(-steps // every)
 
 
-def starts_with_probe(part: AdapterPart) -> bool:
+def starts_with_probe(part: ResolvedAdapter) -> bool:
     """Does a run on rows with labels begin with a linear probe? Where A is trained too, that makes it stiff."""
-    return part.linear_probe and part.space == "lora-b" and not part.start
+    return part.linear_probe and SPACES[part.space].probe and not part.start
 
 
-def settings() -> list[tuple[str, str, Any, str]]:
-    """(path, type, default, meaning) of every setting, for help texts and forms."""
-    parts = {part.name: getattr(Recipe(), part.name) for part in dataclasses.fields(Recipe)}
-    meanings = {name: _meanings(type(part)) for name, part in parts.items()}
-    return [
-        (f"{name}.{f.name}", _type_name(f.type), getattr(part, f.name), meanings[name][f.name])
-        for name, part in parts.items()
-        for f in dataclasses.fields(part)
-    ]
+def reasons(asked: Recipe, chosen: ResolvedRecipe, labels: int) -> tuple[str, ...]:
+    """What was left open and needed no measurement to be chosen: each choice with its reason."""
+    space, rank, t = chosen.adapter.space, chosen.adapter.rank, chosen.train
+    why = f"a linear probe of {labels} labels needs it" if rank > SPACES[space].rank else f"the usual one of {space}"
+    count = evaluations_of(t.steps, t.eval_every)
+    share = count * t.eval_rows / (t.steps * t.batch * 2)
+    rows = "labels, so training can start from a linear probe" if labels else "no labels, and it learns those fastest"
+    given = asked.train.eval_every is not None and asked.train.eval_rows is not None
+    known = (
+        (asked.adapter.space is not None, f"space {space}: the rows have {rows}"),
+        (asked.adapter.rank is not None, f"rank {rank}: {why}"),
+        (asked.train.epochs is None, f"{t.steps} steps: {asked.train.epochs or 0:g} epochs in batches of {t.batch}"),
+        (given, f"{count} evaluations on at most {t.eval_rows} rows of dev: {share:.0%} of the run's forward passes"),
+    )
+    return tuple(text for was_given, text in known if not was_given)
 
 
-def _type_name(kind: Any) -> str:
-    return kind.__name__ if type(kind) is type else str(kind)
+# --- files and flags --------------------------------------------------------------------------------------------------
 
 
-def _meanings(part: type) -> dict[str, str]:
-    """The string under each field of a part, which Python itself throws away."""
-    body: list[Any] = ast.parse(inspect.getsource(part)).body[0].body  # type: ignore[attr-defined]
+def from_dict(values: dict[str, Any]) -> Recipe:
+    """Nested tables, as in a recipe file, to a checked Recipe."""
+    return override(Recipe(), {f"{part}.{key}": value for part, key, value in _leaves(values)})
+
+
+def resolved_from_dict(values: dict[str, Any]) -> ResolvedRecipe:
+    """The tables of a resolved recipe, as a session holds them."""
+    return resolve(from_dict(values))
+
+
+def to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """The inverse of both; what is open is left out, and tuples become lists."""
+    parts = dataclasses.asdict(recipe) | {"method": dataclasses.asdict(written(recipe.method))}
     return {
-        field.target.id: text.value.value
-        for field, text in itertools.pairwise(body)
-        if (type(field).__name__, type(text).__name__) == ("AnnAssign", "Expr")
+        name: {k: list(v) if isinstance(v, tuple) else v for k, v in part.items() if v is not None}
+        for name, part in parts.items()
     }
+
+
+def to_json(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """The same for JSON, which has no infinity: no limit is said by its word, which `from_dict` reads as well."""
+    return {
+        name: {k: SETTINGS[f"{name}.{k}"].spelled(v) if v == math.inf else v for k, v in part.items()}
+        for name, part in to_dict(recipe).items()
+    }
+
+
+def load(path: Path) -> Recipe:
+    """A recipe file."""
+    try:
+        return from_dict(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+    except OSError as error:
+        raise UsageError(
+            f"recipe {path} cannot be read: {error.strerror}",
+            "check the path, or take the recipe of a model by its short name, such as --recipe qwen3-0.6b",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"recipe {path} is not UTF-8", "save it as UTF-8 text") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"recipe {path} is not TOML: {error}", "a recipe has tables of settings, such as train = { steps = 2000 }"
+        ) from error
+
+
+def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with `part.key` set to each given value (text is converted), checked as a whole.
+
+    Of a resolved recipe nothing is open again, unless another method or other steps make it so.
+    """
+    problems: list[str] = []
+    parts: dict[str, Any] = {name: _as(part, getattr(recipe, name)) for name, part in PARTS.items()}
+    parts["method"] = written(recipe.method)
+    if "method.name" in changes and isinstance(recipe, ResolvedRecipe):
+        parts["method"] = MethodPart()  # what another name had decided, and what follows from it
+        parts["train"] = dataclasses.replace(parts["train"], queries=None, copies=None, lr=None, eps=None)
+    if "train.steps" in changes:
+        parts["train"] = dataclasses.replace(parts["train"], epochs=None)
+    for path, value in (renewed(path, value) for path, value in changes.items()):
+        part, _, key = path.partition(".")
+        if path not in SETTINGS:
+            problems.append(f"{path.rstrip('.')}: no such setting{_nearest(path)}")
+            continue
+        try:
+            parts[part] = dataclasses.replace(parts[part], **{key: SETTINGS[path].read(value)})
+        except ValueError as error:
+            problems.append(f"{path}: {error}")
+    changed = Recipe(**parts | {"method": current(parts["method"])})
+    problems += check(changed)
+    if problems:
+        raise UsageError("the recipe has problems:\n" + listed(problems), "`zolite train --help` lists the settings")
+    return changed
+
+
+def renewed(path: str, value: Any) -> tuple[str, Any]:
+    """A setting as it is written now, where it was written as zolite 0.1 did: another name, or 0 for an open value."""
+    path = RENAMED.get(path, path)
+    if path.startswith("method.") and value != "":
+        return path, value  # composition.current knows of which of its numbers 0 is a value
+    return path, SETTINGS[path].renewed(value) if path in SETTINGS else value
+
+
+def check(recipe: Recipe) -> list[str]:
+    """Everything wrong with a recipe that can be seen without the model, the data or the machine."""
+    a, d, t = recipe.adapter, recipe.data, recipe.train
+    rules = (
+        *_chosen(recipe),
+        *_within(recipe),
+        (a.alpha > 0, f"adapter.alpha is {a.alpha:g}, not above 0"),
+        (
+            not (a.start and a.space in SPACES and SPACES[a.space].bases),
+            "adapter.start: a core cannot hold any adapter; take space lora",
+        ),
+        (d.template.rstrip().endswith("{label}"), "data.template does not end with {label}"),
+        (
+            t.microbatch is None or t.microbatch <= t.batch,
+            f"train.microbatch is {t.microbatch}, above train.batch ({t.batch})",
+        ),
+        (t.epochs is None or t.epochs > 0, f"train.epochs is {t.epochs}, not above 0"),
+        (t.lr is None or t.lr > 0, f"train.lr is {t.lr}, not above 0"),
+        (t.eps is None or t.eps > 0, f"train.eps is {t.eps}, not above 0"),
+        (t.disk_gib > 0, f"train.disk_gib is {t.disk_gib:g}, not above 0"),
+        (t.vram_gib > 0, f"train.vram_gib is {t.vram_gib:g}, not above 0"),
+    )
+    problems = [message for holds, message in rules if not holds]
+    return problems + composition.check(recipe.method, t.queries, t.batch)
+
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "adapter.rank": (1, 1024),
+    "data.context": (8, math.inf),
+    "train.steps": (1, math.inf),
+    "train.batch": (1, math.inf),
+    "train.microbatch": (1, math.inf),
+    "train.copies": (1, 64),
+    "train.queries": (1, 256),
+    "train.seed": (0, 2**63 - 1),
+    "train.eval_every": (1, math.inf),
+    "train.eval_rows": (1, math.inf),
+    "train.patience": (1, math.inf),
+    "train.save_every": (1, math.inf),
+}
+"""The least and the most of every whole number."""
+
+
+def _within(recipe: Recipe) -> Iterator[tuple[bool, str]]:
+    for path, (least, most) in LIMITS.items():
+        value = at(recipe, path)
+        allowed = f"below {least}" if most == math.inf else f"not {least} to {most}"
+        yield value is None or least <= value <= most, f"{path} is {value}, {allowed}"
+
+
+def _chosen(recipe: Recipe) -> Iterator[tuple[bool, str]]:
+    """Of the method's own, `composition.check` says more."""
+    for path, each in SETTINGS.items():
+        value, choices = at(recipe, path), each.meaning.choices
+        if choices and not path.startswith("method."):
+            yield value is None or value in choices, f"{path} is {value!r}, not one of {', '.join(choices)}"
+
+
+def at(recipe: Recipe, path: str) -> Any:
+    """The value of a setting."""
+    part, _, key = path.partition(".")
+    return getattr(getattr(recipe, part), key)
 
 
 def _leaves(values: dict[str, Any]) -> list[tuple[str, str, Any]]:
@@ -288,36 +426,7 @@ def _leaves(values: dict[str, Any]) -> list[tuple[str, str, Any]]:
     return [(part, key, value) for part, table in tables.items() for key, value in table.items()]
 
 
-def _types(part: Any) -> dict[str, Any]:
-    return get_type_hints(type(part))
-
-
-def _nearest(path: str, parts: dict[str, Any]) -> str:
-    known = {key: f"{name}.{key}" for name, part in reversed(parts.items()) for key in _types(part)}
-    close = difflib.get_close_matches(path.rpartition(".")[2], known, 1)
+def _nearest(path: str) -> str:
+    known = {each.rpartition(".")[2]: each for each in reversed(SETTINGS)}
+    close = difflib.get_close_matches(path.rstrip(".").rpartition(".")[2], known, 1)
     return f" (did you mean {known[close[0]]}?)" if close else ""
-
-
-KINDS = {str: "text", bool: "true or false"}
-
-
-def _convert(value: Any, kind: Any) -> Any:
-    """A value from TOML or text to the type of its field."""
-    if kind == tuple[str, ...]:
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, list | tuple):
-            raise ValueError(f"{value!r} is not a list of names")
-        return tuple(str(item).strip() for item in items if str(item).strip())
-    if kind is bool and isinstance(value, bool | str) and str(value).lower() in ("true", "false"):
-        return str(value).lower() == "true"
-    if kind is bool or isinstance(value, bool) or (kind is str and not isinstance(value, str)):
-        raise ValueError(f"{value!r} is not {KINDS.get(kind, 'a number')}")
-    if kind is int and isinstance(value, float) and not value.is_integer():
-        raise ValueError(f"{value!r} is not a whole number")
-    try:
-        number = kind(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{value!r} is not {'a whole number' if kind is int else 'a number'}") from None
-    if kind is float and not abs(number) < float("inf"):
-        raise ValueError(f"{value!r} is not a finite number")
-    return number

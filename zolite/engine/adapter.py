@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
+from zolite.config.spaces import SPACES
 from zolite.engine.bases import Bases, bases
 from zolite.engine.noise_kernels import writer
 from zolite.model.load import Loaded, select
@@ -16,8 +17,6 @@ from zolite.model.quant import activations, replace_
 from zolite.zo import rng as noise
 from zolite.zo.rng import TILE, Key
 from zolite.zo.space import Block, Space, make_space
-
-TRAINED = {"lora": ("a", "b"), "lora-b": ("b",), "lora-core": ("c",)}  # which factors each space trains
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,13 @@ class Adapter:
                 self.moved.add(name)
 
 
-def attach(loaded: Loaded, recipe: Recipe) -> Adapter:
+def attach(loaded: Loaded, recipe: ResolvedRecipe) -> Adapter:
     """Wrap the chosen linear layers. A starts uniform in ±1/√in as LoRA's Kaiming start does, B and cores at zero."""
     model, part = loaded.model, recipe.adapter
     names = select(model, part.targets)
-    found = bases(loaded, names, recipe) if part.space == "lora-core" else None
+    found = bases(loaded, names, recipe) if SPACES[part.space].bases else None
     every = {f"{n}.{f}": shape for n in names for f, shape in shapes(model.get_submodule(n), part.rank).items()}
-    trained = {name: shape for name, shape in every.items() if name[-1] in TRAINED[part.space]}
+    trained = {name: shape for name, shape in every.items() if name[-1] in SPACES[part.space].trained}
     dtype = activations(recipe.model.quant, loaded.device)
     space = make_space(trained, recipe.train.copies, dtype, loaded.device, writer=writer(loaded.device))
     drawn = [name for name in every if name.endswith(".a")] if found is None else []

@@ -39,7 +39,8 @@ from torch.nn.functional import pad
 from zolite.common import files
 from zolite.common.errors import ZoliteError
 from zolite.common.paths import paths
-from zolite.config.recipe import Recipe
+from zolite.config import sizes
+from zolite.config.recipe import ResolvedRecipe
 from zolite.engine import device_memory
 from zolite.model import load as models
 from zolite.model.loss import generic
@@ -47,7 +48,7 @@ from zolite.model.quant import weight16
 from zolite.sessions.session import Session
 
 FORMAT, PARTS = 1, ("u", "v", "unit")
-TOKENS = (17, 64)  # sequences and their length: more rows than any rank has columns
+TOKENS = sizes.BASIS_TOKENS  # sequences and their length: more rows than any rank has columns
 OVERSAMPLED, ROUNDS = 8, 2  # columns more than asked for, and power iterations
 
 
@@ -86,7 +87,7 @@ class Bases:
         return made
 
 
-def bases(loaded: models.Loaded, names: Iterable[str], recipe: Recipe) -> Bases:
+def bases(loaded: models.Loaded, names: Iterable[str], recipe: ResolvedRecipe) -> Bases:
     """From the cache, or found now and put there. The model must not carry adapters yet."""
     ordered, rank = sorted(names), recipe.adapter.rank
     file = place(loaded.fingerprint, recipe, ordered)
@@ -126,7 +127,7 @@ def ensure_same(session: Session, found: Bases | None) -> None:
     )
 
 
-def place(fingerprint: str, recipe: Recipe, names: list[str]) -> Path:
+def place(fingerprint: str, recipe: ResolvedRecipe, names: list[str]) -> Path:
     """The file of the cache that such frozen bases are in."""
     key = json.dumps([FORMAT, fingerprint, recipe.model.quant, recipe.adapter.rank, names])
     return paths()["cache"] / "frames" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from zolite.config.recipe import Recipe
-from zolite.data.encode import Example
+from zolite.config.recipe import ResolvedRecipe
+from zolite.data.examples import Example
 from zolite.engine.adapter import Adapter
 from zolite.engine.batch import STEP, Batch, collate, weigh
 from zolite.model.fused_decoder import fused
@@ -30,7 +30,7 @@ class Engine:
     decode: Decode | None = None  # None: as the model itself does
 
     @classmethod
-    def of(cls, loaded: Loaded, adapter: Adapter, recipe: Recipe) -> "Engine":
+    def of(cls, loaded: Loaded, adapter: Adapter, recipe: ResolvedRecipe) -> "Engine":
         """With the fast decoder where the model and the device have one."""
         own_stream(loaded.device)
         longest = recipe.data.context + STEP  # a bucket may end behind the longest text

@@ -23,7 +23,7 @@ from zolite.common.events import (
     StepDone,
 )
 from zolite.common.text import one_line
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.monitor.ema import Moving
 from zolite.monitor.log import LogLine, log_line
 from zolite.monitor.series import Series, usable
@@ -50,7 +50,7 @@ class About:
     device: str = ""
 
     @classmethod
-    def of(cls, name: str, recipe: Recipe, device: str) -> "About":
+    def of(cls, name: str, recipe: ResolvedRecipe, device: str) -> "About":
         r = recipe
         return cls(
             name, r.model.name, r.model.quant, r.method.name, r.adapter.space, r.adapter.rank, r.train.batch,

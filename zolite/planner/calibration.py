@@ -15,7 +15,7 @@ import filelock
 
 from zolite.common import files
 from zolite.common.paths import paths
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.data.lengths import Rows
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
@@ -61,7 +61,7 @@ class Correction:
         return dict(self.by_model).get((weights, model), general)
 
 
-def record(recipe: Recipe, rows: Rows, mean_tokens: int, peak_bytes: int, seconds: float, device: str) -> Seen:
+def record(recipe: ResolvedRecipe, rows: Rows, mean_tokens: int, peak_bytes: int, seconds: float, device: str) -> Seen:
     """Remember a finished run of a resolved recipe. `peak_bytes` as engine/probe.py has it, `seconds` a step's median.
 
     `rows` are those of the data; a step's time follows the mean length of its sequences, the peak the longest.

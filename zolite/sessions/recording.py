@@ -21,7 +21,7 @@ from zolite.common import files
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Event, Exported, Saved, from_json, to_json, typed
 from zolite.config import recipe as recipes
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.sessions.follow import Reader
 from zolite.sessions.journal import MemoryRow, StepRow
 from zolite.sessions.session import Session
@@ -35,7 +35,7 @@ NUMBERS = ("coefs", "losses")  # columns of a step that are float32, little endi
 class Recording:
     session: str
     created: float  # unix seconds
-    recipe: Recipe
+    recipe: ResolvedRecipe
     device: str
     rows: tuple[StepRow, ...]
     events: tuple[tuple[int, Event], ...]  # with the step that they belong to
@@ -74,7 +74,7 @@ def _lines(recording: Recording) -> Iterator[str]:
         "session": recording.session,
         "created": recording.created,
         "device": recording.device,
-        "recipe": recipes.to_dict(_unplaced_recipe(recording.recipe)),
+        "recipe": recipes.to_json(_unplaced_recipe(recording.recipe)),
     }
     yield json.dumps(head, ensure_ascii=False)
     for row in recording.rows:
@@ -85,7 +85,7 @@ def _lines(recording: Recording) -> Iterator[str]:
         yield json.dumps({"kind": "memory"} | asdict(point))
 
 
-def _unplaced_recipe(recipe: Recipe) -> Recipe:
+def _unplaced_recipe(recipe: ResolvedRecipe) -> ResolvedRecipe:
     """Without the folders of this machine."""
     model, adapter, data = recipe.model, recipe.adapter, recipe.data
     name = PurePath(model.name).name if model.name.startswith(("/", "~", ".")) else model.name
@@ -134,11 +134,16 @@ def read(path: Path) -> Recording:
     return Recording(*head, *(tuple(rows) for rows in found.values()))
 
 
-def _head(path: Path, line: str) -> tuple[str, float, Recipe, str]:
+def _head(path: Path, line: str) -> tuple[str, float, ResolvedRecipe, str]:
     try:
         head = json.loads(line)
         version = head["recording"]
-        known = str(head["session"]), float(head["created"]), recipes.from_dict(head["recipe"]), str(head["device"])
+        known = (
+            str(head["session"]),
+            float(head["created"]),
+            recipes.resolved_from_dict(head["recipe"]),
+            str(head["device"]),
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is no recording of a run", "`zolite sessions record NAME FILE` writes one") from error
     if version != VERSION:

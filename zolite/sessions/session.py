@@ -31,7 +31,7 @@ from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated, Finished, Started
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import ResolvedRecipe
 from zolite.sessions import checkpoint
 from zolite.sessions import journal as journals
 from zolite.sessions.checkpoint import Checkpoint
@@ -53,7 +53,7 @@ class Chapter:
     """The steps after `since`, which have one recipe; `zolite resume --force` begins another."""
 
     since: int
-    recipe: Recipe  # resolved
+    recipe: ResolvedRecipe
     facts: dict[str, Any]  # what else was true then: fingerprints of model and data, versions, the device
 
 
@@ -69,7 +69,7 @@ class Session:
         self._lock = lock
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> ResolvedRecipe:
         """The one that the next step has."""
         return self.chapters[-1].recipe
 
@@ -78,7 +78,7 @@ class Session:
         """What else is true of the next step."""
         return self.chapters[-1].facts
 
-    def stretches(self, after: int, upto: int) -> Iterator[tuple[Recipe, int, int]]:
+    def stretches(self, after: int, upto: int) -> Iterator[tuple[ResolvedRecipe, int, int]]:
         """(recipe, after, upto) of the steps after `after`, up to `upto`, one for each recipe that they had."""
         ends = [*(c.since for c in self.chapters[1:]), upto]
         for chapter, end in zip(self.chapters, ends, strict=True):
@@ -86,7 +86,7 @@ class Session:
             if first < last:
                 yield chapter.recipe, first, last
 
-    def amend(self, recipe: Recipe, facts: dict[str, Any]) -> None:
+    def amend(self, recipe: ResolvedRecipe, facts: dict[str, Any]) -> None:
         """From here on another recipe, model or data."""
         since = self.journal.last_step()
         kept = tuple(c for c in self.chapters if c.since < since)
@@ -192,7 +192,7 @@ class _About:
     created: float
 
 
-def create(name: str | None, recipe: Recipe, facts: dict[str, Any]) -> Session:
+def create(name: str | None, recipe: ResolvedRecipe, facts: dict[str, Any]) -> Session:
     """A new session, open for writing. Built under a hidden name and renamed, so that it appears whole."""
     ensure_free(name)
 
@@ -356,7 +356,7 @@ def _chapter(table: dict[str, Any]) -> Chapter:
     kinds = {"since": int, "recipe": dict, "facts": dict}
     if wrong := [key for key, kind in kinds.items() if not isinstance(table.get(key), kind)]:
         raise ValueError(f"{', '.join(wrong)} missing")
-    return Chapter(table["since"], recipes.from_dict(table["recipe"]), table["facts"])
+    return Chapter(table["since"], recipes.resolved_from_dict(table["recipe"]), table["facts"])
 
 
 def _renamed(built: Path, path: Path) -> bool:

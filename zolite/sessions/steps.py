@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated
-from zolite.config.composition import deterministic
+from zolite.config.composition import replays
 from zolite.sessions.session import Checkpoint, Session, best_of
 
 
@@ -21,7 +21,7 @@ def base(session: Session, step: int | None = None) -> Checkpoint | None:
 
 def replayable(session: Session, after: int, upto: int) -> bool:
     """Does the journal say what the steps after one up to another did?"""
-    return all(deterministic(recipe.method) for recipe, _, _ in session.stretches(after, upto))
+    return all(replays(recipe.method) for recipe, _, _ in session.stretches(after, upto))
 
 
 def reach(session: Session, step: int) -> Checkpoint:
@@ -88,8 +88,8 @@ def _best_on_dev(evaluations: Sequence[Evaluated]) -> Evaluated | None:
     return best_of([e for e in evaluations if e.split == "dev"])
 
 
-def settled(evaluations: Sequence[Evaluated], patience: int) -> bool:
-    """Were so many evaluations on dev in a row no better than one before them? Never, where `patience` is 0."""
+def stopped_early(evaluations: Sequence[Evaluated], patience: float) -> bool:
+    """Were so many evaluations on dev in a row no better than one before? Never, if `patience` is inf."""
     dev = [e for e in evaluations if e.split == "dev"]
     best = _best_on_dev(dev)
-    return bool(patience) and best is not None and sum(e.step > best.step for e in dev) >= patience
+    return best is not None and sum(e.step > best.step for e in dev) >= patience

@@ -23,11 +23,13 @@ from zolite.common.errors import DoesNotFit, UsageError
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
-from zolite.data.encode import Example, Query
+from zolite.config.weights import WEIGHT_FORMATS
+from zolite.data.examples import Example, Query
 from zolite.engine import device_memory
 from zolite.model import quant
 from zolite.model.load import Loaded, Source, quiet
-from zolite.training.loop import assemble, batches_of, stepper
+from zolite.training.prepare import assemble
+from zolite.training.run import batches_of, stepper
 
 Step = Callable[[int], object]
 """Takes step number n, counted from 0, without waiting for the device."""
@@ -62,7 +64,7 @@ class Shape:
     def weight_bytes(self, weights: str) -> int:
         """At rest, with tables of 16 bits."""
         tables = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return int(self.parameters * quant.FORMATS[weights].bits / 8) + 2 * tables
+        return int(self.parameters * WEIGHT_FORMATS[weights].bytes) + 2 * tables
 
 
 SHAPES = {

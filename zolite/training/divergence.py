@@ -1,45 +1,47 @@
-"""Has a run's loss left the band that it was in? From the losses that steps measure anyway. Without torch."""
+"""Has a run's loss diverged? Judged by the losses that steps measure anyway. Loads no torch."""
 
 import math
 
-SPAN = 20  # steps that the loss is smoothed over, and that a band is made of first
-WIDE = 4.0  # spreads of a single loss above the best smoothed one
-RISE = 0.25  # and that share of it
-BAD = 5  # losses in a row that are no numbers
+SPAN = 20  # steps that the loss is averaged over, and that are seen before anything is judged
+SPREADS = 4.0  # standard deviations of a single loss that the mean may rise above its best
+RISE = 0.25  # or this share of the best mean, whichever is more
+BAD = 5  # losses in a row that are not finite
 
 
-class Band:
-    """Fed with every step's loss; `left` is the step to go back to, once one is needed."""
+class Divergence:
+    """Is given every step's loss. `found`, once the mean has risen above `limit`; `last_good` is the step to return to.
+
+    Losses are in nats. After divergence is found, further losses change nothing.
+    """
 
     def __init__(self, step: int) -> None:
-        self.smooth = self.square = 0.0
-        self.best = math.inf  # of the smoothed losses
+        self.mean = self.variance = 0.0  # of the loss: a moving mean over about SPAN steps, and of single losses
+        self.best = math.inf  # least of the means
         self.steps = self.bad = 0
-        self.good = step  # the last one inside
-        self.left: int | None = None
+        self.last_good = step
+        self.found = False
 
     @property
     def limit(self) -> float:
-        return self.best + max(WIDE * math.sqrt(self.square), RISE * abs(self.best))
+        return self.best + max(SPREADS * math.sqrt(self.variance), RISE * abs(self.best))
 
     def add(self, step: int, loss: float) -> None:
-        """A step's loss; what comes after the band was left says no more."""
-        if self.left is not None:
+        """A step's loss."""
+        if self.found:
             return
         self.bad = 0 if math.isfinite(loss) else self.bad + 1
         if self.bad == 0:
-            self._take(step, loss)
-        if self.steps >= SPAN and (self.smooth > self.limit or self.bad >= BAD):
-            self.left = self.good
+            self._average(step, loss)
+        self.found = self.steps >= SPAN and (self.mean > self.limit or self.bad >= BAD)
 
-    def _take(self, step: int, loss: float) -> None:
+    def _average(self, step: int, loss: float) -> None:
         self.steps += 1
         weight = 1 / min(self.steps, SPAN)
-        apart = loss - self.smooth if self.steps > 1 else 0.0
-        self.smooth += weight * (loss - self.smooth)
+        difference = loss - self.mean if self.steps > 1 else 0.0
+        self.mean += weight * (loss - self.mean)
         if self.steps >= SPAN:
-            self.best = min(self.best, self.smooth)
-        if self.smooth <= self.best + math.sqrt(self.square) / 2:  # what is on its way out does not widen it
-            most = 4 * self.square if self.steps > SPAN else math.inf  # nor does one step
-            self.square += weight * (min(apart**2, most) - self.square)
-            self.good = step if self.steps >= SPAN else self.good
+            self.best = min(self.best, self.mean)
+        if self.mean <= self.best + math.sqrt(self.variance) / 2:  # a loss on its way out does not widen the limit
+            most = 4 * self.variance if self.steps > SPAN else math.inf  # nor does a single step
+            self.variance += weight * (min(difference**2, most) - self.variance)
+            self.last_good = step if self.steps >= SPAN else self.last_good

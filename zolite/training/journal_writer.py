@@ -1,4 +1,4 @@
-"""A run's writer: what has been measured and not yet written down, and the one owner of the journal while it trains."""
+"""What a run has measured and not yet written down, and the one writer of its journal while it trains."""
 
 import contextlib
 import struct
@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,27 +13,25 @@ from torch import Tensor
 from zolite.common.errors import DiskFull
 from zolite.common.events import Continued, Evaluated, Event, Finished, Noted, Paused, Saved, StepDone
 from zolite.engine import device_memory
-from zolite.sessions.control import LOOK_SECONDS, Orders
+from zolite.sessions.control import POLL_SECONDS, Control
 from zolite.sessions.journal import SKIPPED
 from zolite.sessions.session import MemoryRow, Session, StepRow
-from zolite.sessions.steps import kept, settled
-from zolite.training.divergence import Band
+from zolite.sessions.steps import kept, stopped_early
+from zolite.training.divergence import Divergence
 from zolite.training.replay import held
+from zolite.training.run import Run
 from zolite.zo.estimators import Estimate
 from zolite.zo.updates import schedule
-
-if TYPE_CHECKING:
-    from zolite.training.loop import Run
 
 # Between two commits. Steps on a GPU wait that long on the device and as long again on their way, so that no more than
 # half a second is ever lost; on a CPU each commit is waited for.
 FLUSH_SECONDS = {"cuda": 0.25, "cpu": 0.4}
 MOST_SKIPPED = 10  # steps in a row without a finite loss before a run gives up
-ROOM_SECONDS = 1.0  # between two looks whether a full disk has room again
+ROOM_SECONDS = 1.0  # between two tries whether a full disk has room again
 
 
 @dataclass(frozen=True)
-class Moving:
+class InFlight:
     """Scalars of some steps on their way from the device."""
 
     steps: list[tuple[int, float]]  # number, share of padding
@@ -43,60 +40,60 @@ class Moving:
     arrived: torch.cuda.Event | None  # None where they never left the host
 
 
-class Writer:
-    """Everything it does is an iterator of events, since a full disk may come between: then it says so and waits."""
+class JournalWriter:
+    """All that it does is an iterator of events, since a full disk may come between: it reports that and waits."""
 
-    def __init__(self, run: "Run", session: Session, orders: Orders) -> None:
-        self.session, self.orders = session, orders
+    def __init__(self, run: Run, session: Session, control: Control) -> None:
+        self.session, self.control = session, control
         self.pending: list[tuple[int, float, Estimate]] = []
-        self.moving: deque[Moving] = deque()
-        self.patience = FLUSH_SECONDS[run.engine.loaded.device.type]
+        self.in_flight: deque[InFlight] = deque()
+        self.interval = FLUSH_SECONDS[run.engine.loaded.device.type]
         self.began = self.flushed = self.written = time.monotonic()
         self.skipped = self.bad_steps = 0
-        self.take(run, session.journal.last_step())
+        self.go_on_with(run, session.journal.last_step())
 
-    def take(self, run: "Run", step: int) -> None:
-        """Go on from a step with this run; its band is what the journal's losses under this recipe have made it."""
+    def go_on_with(self, run: Run, step: int) -> None:
+        """From that step, with this run; divergence is judged by the journal's losses under this recipe."""
         t, since = run.recipe.train, self.session.chapters[-1].since
-        self.run, self.lr, self.band = run, schedule(t.schedule, t.lr, t.steps), Band(min(since, step))
+        self.run, self.lr, self.divergence = run, schedule(t.schedule, t.lr, t.steps), Divergence(min(since, step))
         for row in self.session.journal.steps(since, step) if since < step else ():
-            self.band.add(row.step, row.loss)
+            self.divergence.add(row.step, row.loss)
         self.scores = self.session.journal.evaluations()  # kept here: to read a journal is to commit it, and may wait
 
     def add(self, step: int, estimate: Estimate, padding: float) -> None:
         self.pending.append((step, padding, estimate))
 
-    def scored(self, step: int) -> bool:
-        """Has dev been looked at after that step?"""
+    def evaluated(self, step: int) -> bool:
+        """Was dev evaluated after that step?"""
         return any(e.step == step and e.split == "dev" for e in self.scores)
 
     @property
-    def settled(self) -> bool:
-        """Has dev not been better for as long as the recipe has patience?"""
-        return settled(self.scores, self.run.recipe.train.patience)
+    def stopped_early(self) -> bool:
+        """Has dev not improved for as many evaluations as the recipe's patience?"""
+        return stopped_early(self.scores, self.run.recipe.train.patience)
 
     def due(self) -> bool:
-        return time.monotonic() - self.flushed >= self.patience
+        return time.monotonic() - self.flushed >= self.interval
 
     def flush(self, wait: bool) -> Iterator[Event]:
-        """Start the pending steps' scalars on their way; journal and say those that have arrived, or all of them.
+        """Start the pending steps' scalars on their way; journal and report those that have arrived, or all of them.
 
-        And take in what readers of the session have asked for.
+        Control commands are read, too.
         """
         if self.pending:
-            self.moving.append(self._started())
+            self.in_flight.append(self._started())
             self.pending, self.flushed = [], time.monotonic()
-        while self.moving and (wait or len(self.moving) > 1 or self.moving[0].arrived is None):
-            yield from self._write(self.moving.popleft())
-        yield from self._patiently(self.orders.look)
+        while self.in_flight and (wait or len(self.in_flight) > 1 or self.in_flight[0].arrived is None):
+            yield from self._write(self.in_flight.popleft())
+        yield from self._once_there_is_room(self.control.poll)
 
     def note(self, event: Event) -> Iterator[Event]:
         """Journal an event and hand it on."""
-        with contextlib.suppress(DiskFull):  # it was taken in all the same
+        with contextlib.suppress(DiskFull):  # it is in the open transaction all the same
             self.session.journal.event(event)
         self.scores += [event] if isinstance(event, Evaluated) else []
         yield event
-        yield from self._patiently(self.session.journal.commit_due)
+        yield from self._once_there_is_room(self.session.journal.commit_due)
         self.flushed = self.written = time.monotonic()  # an evaluation or a save is not part of any step's time
 
     def save(self, step: int) -> Iterator[Event]:
@@ -110,56 +107,56 @@ class Writer:
             events.append(Saved(step, str(checkpoint.path), checkpoint.digest))
 
         events: list[Event] = []
-        yield from self._patiently(saved)
-        self.orders.saving = False
+        yield from self._once_there_is_room(saved)
+        self.control.saving = False
         yield from self.note(events[0])
 
     def pause(self, step: int) -> Iterator[Event]:
         """Wait until a reader lets the run go on, or it is to end."""
         yield from self.note(Paused(step))
-        yield from self._patiently(self.session.journal.commit)
-        while self.orders.paused and not self.orders.stopped():
-            time.sleep(LOOK_SECONDS)
-            yield from self._patiently(self.orders.look)
+        yield from self._once_there_is_room(self.session.journal.commit)
+        while self.control.paused and not self.control.stopped():
+            time.sleep(POLL_SECONDS)
+            yield from self._once_there_is_room(self.control.poll)
         yield from self.note(Continued(step))
 
     def finish(self, step: int) -> Iterator[Event]:
-        done = "done" if step >= self.run.recipe.train.steps or self.settled else "interrupted"
+        done = "done" if step >= self.run.recipe.train.steps or self.stopped_early else "interrupted"
         reason = "diverged" if self.bad_steps >= MOST_SKIPPED else done
         peak = device_memory.peak_bytes(self.run.engine.loaded.device)
         yield from self.note(Finished(step, reason, time.monotonic() - self.began, self.skipped, peak))
-        yield from self._patiently(self.session.journal.commit)
+        yield from self._once_there_is_room(self.session.journal.commit)
 
-    def _started(self) -> Moving:
+    def _started(self) -> InFlight:
         steps, estimates = [(step, padding) for step, padding, _ in self.pending], [e for *_, e in self.pending]
-        coefs, losses = _leaving([e.coefs for e in estimates]), _leaving([e.losses for e in estimates])
+        coefs, losses = _to_host([e.coefs for e in estimates]), _to_host([e.losses for e in estimates])
         arrived = None
         if self.run.engine.loaded.device.type == "cuda":
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
-        return Moving(steps, coefs, losses, arrived)
+        return InFlight(steps, coefs, losses, arrived)
 
-    def _write(self, moved: Moving) -> Iterator[Event]:
-        if moved.arrived is not None:
-            moved.arrived.synchronize()  # the only wait for the device, which has later steps to go on with
+    def _write(self, arriving: InFlight) -> Iterator[Event]:
+        if arriving.arrived is not None:
+            arriving.arrived.synchronize()  # the only wait for the device, which has later steps to go on with
         now, device = time.monotonic(), self.run.engine.loaded.device
-        seconds, self.written = (now - self.written) / len(moved.steps), now
+        seconds, self.written = (now - self.written) / len(arriving.steps), now
         used = device_memory.used_bytes(device)
-        peak = max(used, device_memory.peak_bytes(device))  # a process's own peak is told late
+        peak = max(used, device_memory.peak_bytes(device))  # a process's own peak is reported late
         rows = [
             self._row(step, coefs, losses, seconds, used)
-            for (step, _), coefs, losses in zip(moved.steps, moved.coefs, moved.losses, strict=True)
+            for (step, _), coefs, losses in zip(arriving.steps, arriving.coefs, arriving.losses, strict=True)
         ]
-        with contextlib.suppress(DiskFull):  # they were taken in all the same
+        with contextlib.suppress(DiskFull):  # they are in the open transaction all the same
             self.session.journal.append(rows)
             self.session.journal.memory(MemoryRow(time.time(), rows[-1].step, used, peak))
-        yield from self._patiently(self.session.journal.commit)  # they have waited long enough
-        for row, (_, padding), measured in zip(rows, moved.steps, moved.losses, strict=True):
+        yield from self._once_there_is_room(self.session.journal.commit)  # they have waited long enough
+        for row, (_, padding), measured in zip(rows, arriving.steps, arriving.losses, strict=True):
             bad = bool(row.flags & SKIPPED)
             self.skipped, self.bad_steps = self.skipped + bad, self.bad_steps + 1 if bad else 0
-            self.band.add(row.step, row.loss)
+            self.divergence.add(row.step, row.loss)
             yield StepDone(
-                row.step, float(measured.mean()), row.lr, seconds, used, peak, padding, bad, self.band.smooth
+                row.step, float(measured.mean()), row.lr, seconds, used, peak, padding, bad, self.divergence.mean
             )
 
     def _row(self, step: int, coefs: Tensor, losses: Tensor, seconds: float, used: int) -> StepRow:
@@ -167,27 +164,27 @@ class Writer:
         eps, lr = self.run.recipe.train.eps, self.lr(step - 1)
         return StepRow(step, packed(coefs), packed(losses), eps, lr, SKIPPED * bad, time.time(), seconds, used)
 
-    def _patiently(self, write: Callable[[], None]) -> Iterator[Event]:
-        """Do it once the disk has room; meanwhile the run waits. Raises DiskFull where the run is to end instead."""
+    def _once_there_is_room(self, write: Callable[[], None]) -> Iterator[Event]:
+        """Write as soon as the disk has room; until then the run waits. Raises DiskFull if it is stopped meanwhile."""
         full: DiskFull | None = None
         while True:
             try:
                 write()
             except DiskFull as error:
                 if full is None:
-                    yield Noted("warning", f"waiting for room: {error.message}")
+                    yield Noted("warning", f"waiting for room on the disk: {error.message}")
                 full = error
             else:
                 if full is not None:
-                    yield Noted("info", "there is room again; going on")
+                    yield Noted("info", "there is room on the disk again; going on")
                 return
-            if self.orders.stopped():
+            if self.control.stopped():
                 raise full
             time.sleep(ROOM_SECONDS)
 
 
-def _leaving(scalars: Sequence[Tensor]) -> Sequence[Tensor]:
-    """On their way to the host, in one copy."""
+def _to_host(scalars: Sequence[Tensor]) -> Sequence[Tensor]:
+    """One copy that nothing waits for."""
     return torch.split(torch.cat(list(scalars)).to("cpu", non_blocking=True), [len(s) for s in scalars])
 
 

@@ -1,16 +1,16 @@
 """A start in closed form: what linear probes of the layers' features already know, as adapter numbers.
 
-    note, rows = probe_start_(engine, examples, most)     before the first step; "" where there is none
+    result = start_from_probe_(engine, examples, most)     before the first step
 
-A layer's adapter adds ΔW x to what the layer says of its inputs x. How the labels' scores, mean log-probabilities of
-their tokens, move with what a layer says where the label begins is measured: each row is pushed there in a random
+A layer's adapter adds ΔW x to the layer's output for its inputs x. How the labels' scores, mean log-probabilities of
+their tokens, move with a layer's output where the label begins is measured: each row is pushed there in a random
 direction, forwards and backwards, and the mean derivative J (C, D) is what fits the differences. With U = J⁺, ΔW = U W
 moves the scores by W x, as far as later layers are linear, and the best W for features as they are is a multinomial
 logistic regression: convex, with a gradient written down, and as cheap as one forward for every row. With C labels its
-rank is C − 1, which goes into the layer's own adapter. W is held to directions in which other tokens say little, since
-an adapter acts on them as well.
+rank is C − 1, which goes into the layer's own adapter. W is held to directions along which other tokens' features are
+small, since an adapter acts on them as well.
 
-Site by site, the most promising first, each fits what those before it have left, and stays if the model itself then
+Layer by layer, the most promising first, each fits what those before it have left, and stays if the model itself then
 predicts dev better. What forward-only steps find slowly, which features speak for which label, is there before them.
 
 R rows, C labels, D outputs of a layer, F inputs, N other tokens, r rank.
@@ -25,40 +25,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.engine.batch import by_length, collate, length, sample
 from zolite.engine.engine import Engine
 from zolite.model.lora import PerturbedLinear
 from zolite.model.loss import Head, Tokens, candidate_scores, generic
 
-DEPTH = 0.6  # of the model's blocks, counted from the last: those before say little that is linear in the label
-MISSES = 3  # sites, one after the other, that promised more than they kept, until it ends
-LEAST = 0.002  # of dev's loss that a site must be worth
+DEPTH = 0.6  # of the model's blocks, counted from the last: those before hold little that is linear in the label
+MISSES = 3  # layers in a row whose probe did not help the model, until the search ends
+LEAST = 0.002  # of dev's loss that a layer must be worth
 MOST_ROWS = 4096  # more teach a linear probe little
 ROOM = 2**31  # bytes of features, in the host's memory
 TOKENS = 4096  # a forward
 PUSHED = 512  # rows at most that a derivative is measured on
 PUSH = 0.1  # length of a push, over that of the stream there
-SOFT = 0.05  # ridge of the derivative's fit, a row
+RIDGE = 0.05  # ridge of the derivative's fit, a row
 RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # on features of unit size over √F, strongest first
 ROUNDS = 100  # of L-BFGS, for each
-GLANCE = 1e-3, 15  # ridge and rounds that tell promising sites from others
-LEVEL = 3.0  # size of the feature that is alike for all rows, so that a ridge hardly holds it back
-OTHERS = 128  # sequences, about, that two or three other tokens are looked at of
-QUIET = 0.1  # weight of what is said of other tokens, against what is said of the label's place
+SCREENING = 1e-3, 15  # ridge and rounds of the fits that rank layers
+INTERCEPT = 3.0  # size of the feature that is alike for all rows, so that a ridge hardly holds it back
+OTHERS = 128  # sequences, about, of which two or three other tokens are taken
+REGULARIZER = 0.1  # weight of the probe's output at other tokens, against that at the label's place
 
 
 @dataclass(frozen=True)
-class Site:
-    """A layer that writes into the stream, and the block that it is part of."""
+class ProbedLayer:
+    """A layer that writes into the residual stream, and the block that it is part of."""
 
     name: str
-    layer: PerturbedLinear
+    linear: PerturbedLinear
     block: nn.Module
 
 
 @dataclass(frozen=True)
-class Part:
+class Sequences:
     """A few rows' sequences on the device, S of them, as many of each row."""
 
     rows: list[int]  # their numbers
@@ -78,10 +78,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What some rows look like where their label is predicted; on the host, where small sums are made sooner."""
+class Features:
+    """The layers' inputs where some rows' label is predicted; on the host, where small sums are quicker."""
 
-    xs: dict[str, Tensor]  # (R, F) of each site
+    xs: dict[str, Tensor]  # (R, F) of each layer
     others: dict[str, Tensor]  # (N, F): the same of some of their other tokens
     scores: Tensor  # (R, C) float32
     answers: Tensor  # (R,)
@@ -91,50 +91,88 @@ class Seen:
         return float(F.cross_entropy(self.scores, self.answers))
 
 
-def probe_start_(engine: Engine, examples: dict[str, Sequence[Example]], most: int) -> tuple[str, int]:
-    """Put a linear probe into the adapter. What came of it, in words, and how many rows went through the model.
+@dataclass(frozen=True)
+class Result:
+    """What came of a linear-probe start: one sentence, empty where no layer was worth it, and its price."""
 
-    After the first site another is tried only while those are fewer than `most`.
+    text: str
+    rows: int  # that went through the model, as forwards of one row each
+
+
+def start_from_probe_(engine: Engine, examples: dict[str, Sequence[Example]], most: int) -> Result:
+    """Put linear probes into the adapter, layer by layer, as long as dev's loss improves.
+
+    After the first layer another is tried only while fewer than `most` rows have gone through the model.
     """
-    sites = find(engine)
-    if not sites or examples["train"][0].candidates == 1:
-        return "", 0
+    layers = find(engine)
+    if not layers or examples["train"][0].candidates == 1:
+        return Result("", 0)
     with torch.inference_mode():
-        return _site_by_site(engine, sites, examples, most)
+        search = Search.of(engine, layers, examples, most)
+        while (found := search.best()) is not None:
+            search.install(*found)
+        return search.result()
 
 
-def _site_by_site(
-    engine: Engine, sites: list[Site], examples: dict[str, Sequence[Example]], most: int
-) -> tuple[str, int]:
-    room = min(MOST_ROWS, ROOM // (8 * sum(site.layer.a.shape[-1] for site in sites)))
-    rows, held = sample(examples["train"], room), sample(examples["dev"], room)
-    train, dev = _seen(engine, rows, sites), _seen(engine, held, sites)
-    first, kept, misses, count = dev.loss, 0, 0, len(rows) + len(held)
-    pushed = sample(rows, min(PUSHED, max(PUSHED // 4, most // 32)))
-    while sites and misses < MISSES and (count < most or not kept + misses):
-        site = min(sites, key=lambda s: fit(train, dev, s, *GLANCE)[1])
-        weight, expected = fit(train, dev, site)
-        if not expected < (1 - LEAST) * dev.loss:
-            break
-        old = _factors(engine, site)
-        install_(engine, site, train.xs[site.name], outwards(engine, site, pushed), weight)
-        sites = [other for other in sites if other is not site]
-        now = _seen(engine, held, sites)
-        count += 2 * len(pushed) + len(held)
-        better = now.loss < (1 - LEAST) * dev.loss  # not a number, perhaps
-        kept, misses = kept + better, 0 if better else misses + 1
-        dev = now if better else dev
-        if not better:
-            engine.adapter.put_(old)
-            engine.adapter.moved.discard(f"{site.name}.a")  # it is as it was drawn again
-        elif count < most:
-            train, count = _seen(engine, rows, sites), count + len(rows)
-    layers = "1 layer" if kept == 1 else f"{kept} layers"
-    text = f"a linear probe of {len(rows)} rows in {layers}: loss on dev {first:.3f} → {dev.loss:.3f}"
-    return (f"{text} before the first step" if kept else ""), count
+@dataclass
+class Search:
+    """The layers not tried yet, and what the rows look like with the probes that were kept."""
+
+    engine: Engine
+    layers: list[ProbedLayer]
+    rows: Sequence[Example]  # of train
+    held_out: Sequence[Example]  # of dev
+    most: int
+    train: Features
+    dev: Features
+    first_loss: float  # on dev, before any probe
+    forwards: int  # of one row each
+    kept: int = 0
+    misses: int = 0  # in a row
+
+    @classmethod
+    def of(cls, engine: Engine, layers: list[ProbedLayer], examples: dict[str, Any], most: int) -> "Search":
+        room = min(MOST_ROWS, ROOM // (8 * sum(each.linear.a.shape[-1] for each in layers)))
+        rows, held_out = sample(examples["train"], room), sample(examples["dev"], room)
+        train, dev = features_of(engine, rows, layers), features_of(engine, held_out, layers)
+        return cls(engine, layers, rows, held_out, most, train, dev, dev.loss, len(rows) + len(held_out))
+
+    def best(self) -> tuple[ProbedLayer, Tensor] | None:
+        """The layer whose probe predicts dev best, with its weights (C, F); None where none is worth trying."""
+        affordable = self.forwards < self.most or not self.kept + self.misses
+        if not self.layers or self.misses >= MISSES or not affordable:
+            return None
+        layer = min(self.layers, key=lambda each: fit(self.train, self.dev, each, *SCREENING)[1])
+        weight, expected = fit(self.train, self.dev, layer)
+        return (layer, weight) if expected < (1 - LEAST) * self.dev.loss else None
+
+    def install(self, layer: ProbedLayer, weight: Tensor) -> None:
+        """Put a probe into its layer's adapter; it stays if the model itself then predicts dev better."""
+        before = _factors(self.engine, layer)
+        pushed = sample(self.rows, min(PUSHED, max(PUSHED // 4, self.most // 32)))
+        install_(self.engine, layer, self.train.xs[layer.name], output_directions(self.engine, layer, pushed), weight)
+        self.layers = [other for other in self.layers if other is not layer]
+        now = features_of(self.engine, self.held_out, self.layers)
+        self.forwards += 2 * len(pushed) + len(self.held_out)
+        if not now.loss < (1 - LEAST) * self.dev.loss:  # not a number, perhaps
+            self.misses += 1
+            self.engine.adapter.put_(before)
+            self.engine.adapter.moved.discard(f"{layer.name}.a")  # it is as it was drawn again
+            return
+        self.kept, self.misses, self.dev = self.kept + 1, 0, now
+        if self.forwards < self.most:
+            self.train = features_of(self.engine, self.rows, self.layers)
+            self.forwards += len(self.rows)
+
+    def result(self) -> Result:
+        if not self.kept:
+            return Result("", self.forwards)
+        layers = "1 layer" if self.kept == 1 else f"{self.kept} layers"
+        loss = f"loss on dev {self.first_loss:.3f} → {self.dev.loss:.3f} before the first step"
+        return Result(f"started from a linear probe of {len(self.rows)} rows in {layers}: {loss}", self.forwards)
 
 
-def find(engine: Engine) -> list[Site]:
+def find(engine: Engine) -> list[ProbedLayer]:
     """Layers with an adapter that write into the stream: the last of each part of a block that is as wide as it."""
     if engine.adapter.bases:
         return []
@@ -143,7 +181,7 @@ def find(engine: Engine) -> list[Site]:
     users = {layer.base: (name, layer) for name, layer in engine.adapter.layers.items()}
     blocks: list[Any] = list(stacks[-1]) if stacks else []
     return [
-        Site(*users[last], block)
+        ProbedLayer(*users[last], block)
         for block in blocks[-max(1, round(DEPTH * len(blocks))) :]
         for part in block.children()
         for last in [m for m in part.modules() if getattr(m, "out_features", 0) == width][-1:]
@@ -151,7 +189,7 @@ def find(engine: Engine) -> list[Site]:
     ]
 
 
-def _parts(engine: Engine, rows: Sequence[Example]) -> Iterator[Part]:
+def _sequences(engine: Engine, rows: Sequence[Example]) -> Iterator[Sequences]:
     """Rows at θ, in batches."""
     engine.at_theta()
     model, device = engine.loaded.model, engine.loaded.device
@@ -165,18 +203,18 @@ def _parts(engine: Engine, rows: Sequence[Example]) -> Iterator[Part]:
         def scores(tokens: Tokens = tokens) -> Tensor:
             return candidate_scores(decode, head, tokens, 1)[0]
 
-        yield Part(batch, torch.tensor(ends, device=device), torch.tensor(lengths, device=device), scores)
+        yield Sequences(batch, torch.tensor(ends, device=device), torch.tensor(lengths, device=device), scores)
 
 
-def _seen(engine: Engine, rows: Sequence[Example], sites: Sequence[Site]) -> Seen:
+def features_of(engine: Engine, rows: Sequence[Example], layers: Sequence[ProbedLayer]) -> Features:
     """One forward of every row."""
     made, every = torch.Generator().manual_seed(0), max(1, len(rows) * len(rows[0].sequences) // OTHERS)
     order: list[int] = []
     scores: list[Tensor] = []
-    xs: dict[str, list[Tensor]] = {site.name: [] for site in sites}
-    others: dict[str, list[Tensor]] = {site.name: [] for site in sites}
-    for part in _parts(engine, rows):
-        with _inputs(sites, part, (_own(part), _other(part, every, made))) as got:
+    xs: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
+    others: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
+    for part in _sequences(engine, rows):
+        with _inputs(layers, part, (_own(part), _other(part, every, made))) as got:
             scores.append(part.scores().cpu())
         for name, (own, other) in got.items():
             xs[name].append(own.cpu())
@@ -185,16 +223,16 @@ def _seen(engine: Engine, rows: Sequence[Example], sites: Sequence[Site]) -> See
     back = torch.tensor(order).argsort()
     answers = torch.tensor([row.answer for row in rows])
     sorted_ = {name: torch.cat(parts)[back] for name, parts in xs.items()}
-    return Seen(sorted_, {n: torch.cat(p) for n, p in others.items()}, torch.cat(scores)[back], answers)
+    return Features(sorted_, {n: torch.cat(p) for n, p in others.items()}, torch.cat(scores)[back], answers)
 
 
-def _own(part: Part) -> tuple[Tensor, Tensor]:
+def _own(part: Sequences) -> tuple[Tensor, Tensor]:
     """The label's place in the first sequence of each row: up to there they are all alike."""
     which, ends = part.places
     return which[:: part.each], ends[:: part.each]
 
 
-def _other(part: Part, every: int, made: torch.Generator) -> tuple[Tensor, Tensor]:
+def _other(part: Sequences, every: int, made: torch.Generator) -> tuple[Tensor, Tensor]:
     """Of some rows' sequences a token before the label, the first one, which is like no other, and the label's last."""
     which = [
         s for i, row in enumerate(part.rows) if row % every == 0 for s in range(i * part.each, (i + 1) * part.each)
@@ -208,16 +246,16 @@ def _other(part: Part, every: int, made: torch.Generator) -> tuple[Tensor, Tenso
 
 @contextmanager
 def _inputs(
-    sites: Sequence[Site], part: Part, places: Sequence[tuple[Tensor, Tensor]]
+    layers: Sequence[ProbedLayer], part: Sequences, places: Sequence[tuple[Tensor, Tensor]]
 ) -> Iterator[dict[str, list[Tensor]]]:
-    """What the sites read at some places in the forward inside: all that they read would be larger than the model."""
+    """The layers' inputs at some places in the forward inside; all of them would be larger than the model."""
     got: dict[str, list[Tensor]] = {}
 
-    def look(name: str, x: Tensor) -> None:
+    def take(name: str, x: Tensor) -> None:
         tokens = x.view(len(part.ends), -1, x.shape[-1])
         got[name] = [tokens[place] for place in places]
 
-    handles = [s.layer.register_forward_pre_hook(lambda _, x, s=s: look(s.name, x[0])) for s in sites]
+    handles = [s.linear.register_forward_pre_hook(lambda _, x, s=s: take(s.name, x[0])) for s in layers]
     try:
         yield got
     finally:
@@ -225,40 +263,43 @@ def _inputs(
             handle.remove()
 
 
-def outwards(engine: Engine, site: Site, rows: Sequence[Example]) -> Tensor:
-    """What a site has to say at the label's place to move one label's score alone, against the mean's: (D, C)."""
-    width = site.layer.b.shape[-2]
-    way = torch.randn(len(rows), width, generator=torch.Generator().manual_seed(0))
-    slopes = torch.empty(len(rows), rows[0].candidates)
-    for part in _parts(engine, rows):
-        here = way[part.rows].to(part.ends.device)
-        with _pushed(site, here, part) as sizes:
+def output_directions(engine: Engine, layer: ProbedLayer, rows: Sequence[Example]) -> Tensor:
+    """What a layer's output must change by at the label's place to move one label's score alone: (D, C)."""
+    width = layer.linear.b.shape[-2]
+    direction = torch.randn(len(rows), width, generator=torch.Generator().manual_seed(0))
+    derivatives = torch.empty(len(rows), rows[0].candidates)
+    for part in _sequences(engine, rows):
+        here = direction[part.rows].to(part.ends.device)
+        with _pushed(layer, here, part) as sizes:
             up = part.scores()
-        with _pushed(site, -here, part):
-            slopes[part.rows] = ((up - part.scores()) / (2 * sizes[0])).cpu()
-    slopes = torch.nan_to_num(slopes - slopes.mean(1, keepdim=True), 0, 0, 0)
-    soft = SOFT * len(rows) * torch.eye(width)
-    derivative = torch.linalg.solve(way.mT @ way + soft, way.mT @ slopes).mT
+        with _pushed(layer, -here, part):
+            derivatives[part.rows] = ((up - part.scores()) / (2 * sizes[0])).cpu()
+    derivatives = torch.nan_to_num(derivatives - derivatives.mean(1, keepdim=True), 0, 0, 0)
+    soft = RIDGE * len(rows) * torch.eye(width)
+    derivative = torch.linalg.solve(direction.mT @ direction + soft, direction.mT @ derivatives).mT
     found: Tensor = torch.linalg.pinv(derivative, rtol=1e-3)
     return found
 
 
 @contextmanager
-def _pushed(site: Site, way: Tensor, part: Part) -> Iterator[list[Tensor]]:
-    """Adds to what a site says at the rows' ends, inside; the lengths (rows, 1) of the steps are in the list."""
+def _pushed(layer: ProbedLayer, direction: Tensor, part: Sequences) -> Iterator[list[Tensor]]:
+    """Adds to a layer's output at the rows' ends, inside; the lengths (rows, 1) of the pushes are in the list."""
     sizes: list[Tensor] = []
 
     def measure(_: nn.Module, args: Any, kwargs: Any) -> None:
         stream = args[0] if args else kwargs["hidden_states"]
         sizes.append(PUSH * stream[_own(part)].float().square().mean(1, keepdim=True).sqrt())
 
-    def push(_: nn.Module, __: Any, said: Tensor) -> Tensor:
-        said = said.clone()
-        pushes = (sizes[0] * way).to(said.dtype).repeat_interleave(part.each, dim=0)
-        said.view(len(part.ends), -1, said.shape[-1])[part.places] += pushes
-        return said
+    def push(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        output = output.clone()
+        pushes = (sizes[0] * direction).to(output.dtype).repeat_interleave(part.each, dim=0)
+        output.view(len(part.ends), -1, output.shape[-1])[part.places] += pushes
+        return output
 
-    handles = [site.block.register_forward_pre_hook(measure, with_kwargs=True), site.layer.register_forward_hook(push)]
+    handles = [
+        layer.block.register_forward_pre_hook(measure, with_kwargs=True),
+        layer.linear.register_forward_hook(push),
+    ]
     try:
         yield sizes
     finally:
@@ -267,7 +308,7 @@ def _pushed(site: Site, way: Tensor, part: Part) -> Iterator[list[Tensor]]:
 
 
 @dataclass(frozen=True)
-class Measure:
+class FeatureScale:
     """Features of unit size, and smaller along what other tokens have much of: x (1/unit) (1 + Q (shrink − 1) Qᵀ)."""
 
     unit: Tensor  # (F,)
@@ -275,15 +316,15 @@ class Measure:
     shrink: Tensor  # (N,)
 
     @classmethod
-    def of(cls, x: Tensor, others: Tensor) -> "Measure":
+    def of(cls, x: Tensor, others: Tensor) -> "FeatureScale":
         unit = x.square().mean(0).sqrt().clamp(min=1e-6) * x.shape[1] ** 0.5
-        others = (others / unit).double() * (QUIET * x.shape[1] / len(others)) ** 0.5
-        squares, turn = torch.linalg.eigh(others @ others.mT)  # some are a thousand times others, squared a million
+        others = (others / unit).double() * (REGULARIZER * x.shape[1] / len(others)) ** 0.5
+        squares, vectors = torch.linalg.eigh(others @ others.mT)  # some are a thousand times others, squared a million
         squares = squares.clamp(min=1e-12 * float(squares[-1]))
-        main = others.mT @ turn / squares.sqrt()
+        main = others.mT @ vectors / squares.sqrt()
         return cls(unit, main.to(x), (1 + squares).rsqrt().to(x))
 
-    def inwards(self, x: Tensor) -> Tensor:
+    def scaled(self, x: Tensor) -> Tensor:
         """Features (R, F)."""
         return self._shrunk(x / self.unit)
 
@@ -295,17 +336,19 @@ class Measure:
         return x + (x @ self.main) * (self.shrink - 1) @ self.main.mT
 
 
-def fit(train: Seen, dev: Seen, site: Site, ridge: float | None = None, rounds: int = ROUNDS) -> tuple[Tensor, float]:
+def fit(
+    train: Features, dev: Features, layer: ProbedLayer, ridge: float | None = None, rounds: int = ROUNDS
+) -> tuple[Tensor, float]:
     """Weights (C, F) that make scores + x Wᵀ predict dev best, and its loss then.
 
     Ridge by ridge, each from where the stronger one ended; or one alone.
     """
-    seen = (train.xs[site.name], train.others[site.name], dev.xs[site.name])
-    x, others, y = (torch.nan_to_num(t.float(), 0, 0, 0) for t in seen)  # what overflows says nothing
-    measure = Measure.of(x, others)
-    x, y = measure.inwards(x), measure.inwards(y)
+    inputs = (train.xs[layer.name], train.others[layer.name], dev.xs[layer.name])
+    x, others, y = (torch.nan_to_num(t.float(), 0, 0, 0) for t in inputs)  # what overflows is left out
+    scale = FeatureScale.of(x, others)
+    x, y = scale.scaled(x), scale.scaled(y)
     mean = x.mean(0)
-    level = LEVEL * mean / mean.square().sum().clamp(min=1e-30)  # of a row: LEVEL, about, whatever the row
+    level = INTERCEPT * mean / mean.square().sum().clamp(min=1e-30)  # of a row: INTERCEPT, about, whatever the row
     x, y = (torch.cat([rows, rows @ level[:, None]], 1) for rows in (x, y))
     weight = best = x.new_zeros(train.scores.shape[1], x.shape[1])
     least = float("inf")
@@ -315,7 +358,7 @@ def fit(train: Seen, dev: Seen, site: Site, ridge: float | None = None, rounds: 
         if loss < least:
             best, least = weight, loss
     best = best - best.mean(0)  # which changes no probability
-    return measure.back(best[:, :-1] + best[:, -1:] * level), least
+    return scale.back(best[:, :-1] + best[:, -1:] * level), least
 
 
 def _fit(x: Tensor, scores: Tensor, answers: Tensor, ridge: float, start: Tensor, rounds: int) -> Tensor:
@@ -324,32 +367,32 @@ def _fit(x: Tensor, scores: Tensor, answers: Tensor, ridge: float, start: Tensor
     solver = torch.optim.LBFGS([w], max_iter=rounds, history_size=10, line_search_fn="strong_wolfe")
 
     def loss() -> float:
-        said = scores + x @ w.mT
-        w.grad = (said.softmax(1) - onehot).mT @ x / len(x) + 2 * ridge * w
-        return float(F.cross_entropy(said, answers) + ridge * w.square().sum())
+        logits = scores + x @ w.mT
+        w.grad = (logits.softmax(1) - onehot).mT @ x / len(x) + 2 * ridge * w
+        return float(F.cross_entropy(logits, answers) + ridge * w.square().sum())
 
     solver.step(loss)  # type: ignore[no-untyped-call]
     return w
 
 
-def _factors(engine: Engine, site: Site) -> dict[str, Tensor]:
+def _factors(engine: Engine, layer: ProbedLayer) -> dict[str, Tensor]:
     factors = engine.adapter.factors(engine.adapter.space.theta)
-    return {name: factors[name].clone() for name in (f"{site.name}.a", f"{site.name}.b")}
+    return {name: factors[name].clone() for name in (f"{layer.name}.a", f"{layer.name}.b")}
 
 
-def install_(engine: Engine, site: Site, x: Tensor, outwards: Tensor, weight: Tensor) -> None:
-    """ΔW = outwards (D, C) · weight (C, F) into the layer's first rows of A and columns of B, as far as its rank goes.
+def install_(engine: Engine, layer: ProbedLayer, x: Tensor, directions: Tensor, weight: Tensor) -> None:
+    """ΔW = directions (D, C) · weight (C, F) into the layer's first rows of A and columns of B, up to its rank.
 
     Each row of A is made as long as those drawn are: of x, they see as much.
     """
-    a, b = _factors(engine, site).values()
-    x, outwards, weight = x.to(a), outwards.to(a), weight.to(a)
-    q, inner = torch.linalg.qr(outwards)
+    a, b = _factors(engine, layer).values()
+    x, directions, weight = x.to(a), directions.to(a), weight.to(a)
+    q, inner = torch.linalg.qr(directions)
     u, s, v = torch.linalg.svd(inner @ weight, full_matrices=False)
     k = min(len(a), int((s > 1e-4 * s[0]).sum()))
     u, v = q @ u, v.mT
     lengths = (x @ v[:, :k]).square().mean(0).sqrt().clamp(min=1e-12)
     usual = (x @ a.mT).square().mean().sqrt()
     a[:k] = (v[:, :k] * (usual / lengths)).mT
-    b[:, :k] = u[:, :k] * (s[:k] * lengths / usual / site.layer.scale)
-    engine.adapter.put_({f"{site.name}.a": a, f"{site.name}.b": b})
+    b[:, :k] = u[:, :k] * (s[:k] * lengths / usual / layer.linear.scale)
+    engine.adapter.put_({f"{layer.name}.a": a, f"{layer.name}.b": b})

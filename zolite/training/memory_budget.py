@@ -1,22 +1,21 @@
 """A run and the memory it may take: checked against the ledger before the model is loaded, held to, and remembered.
 
 within(recipe, asked, examples, device)     under train.vram_gib: the layout that fits, or DoesNotFit
-remember(run, watch)                        what it took, beside what was predicted, for the next plan
+remember(run, tracker)                       what it took, beside what was predicted, for the next plan
 """
 
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, median
-from typing import TYPE_CHECKING
 
 import torch
 
 from zolite.common.errors import DoesNotFit, ZoliteError
 from zolite.common.text import human_bytes
-from zolite.config import recipe as recipes
-from zolite.config.recipe import Recipe, TrainPart
-from zolite.data.encode import Example
+from zolite.config.recipe import ResolvedRecipe, TrainPart
+from zolite.data.examples import Example
 from zolite.data.lengths import Rows
 from zolite.engine import device_memory
 from zolite.engine.batch import longest
@@ -26,22 +25,22 @@ from zolite.planner.hardware import Hardware
 from zolite.planner.memory import ledger, peak
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import FORMATS, layouts
-
-if TYPE_CHECKING:
-    from zolite.training.loop import Run
-    from zolite.training.out_of_memory import Watch
+from zolite.training.out_of_memory import StepTracker
+from zolite.training.run import Run
 
 GIB = 2**30
 WARM = 10  # steps in which kernels are compiled and graphs captured
 LEAST = 10  # steps after those, for a median that says something
 
 
-def within(recipe: Recipe, asked: TrainPart, examples: Mapping[str, Sequence[Example]], device: torch.device) -> Recipe:
-    """A resolved recipe with as many rows and points a forward as fit, where `asked` leaves them open.
+def within(
+    recipe: ResolvedRecipe, asked: TrainPart, examples: Mapping[str, Sequence[Example]], device: torch.device
+) -> ResolvedRecipe:
+    """A resolved recipe with as many rows and perturbed copies a forward as fit, where `asked` leaves them open.
 
     Torch takes no more of a card than the budget from here on; without one, as much as there is.
     """
-    if not recipe.train.vram_gib:
+    if recipe.train.vram_gib == math.inf:
         device_memory.hold_to(device, None)
         return recipe
     limit = int(limit_bytes(recipe))
@@ -54,17 +53,19 @@ def within(recipe: Recipe, asked: TrainPart, examples: Mapping[str, Sequence[Exa
     return fitting
 
 
-def _fitting(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows, fixed: bool) -> Recipe | None:
+def _fitting(
+    hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows, fixed: bool
+) -> ResolvedRecipe | None:
     """Its first layout that fits, or it alone."""
     tried = [recipe] if fixed else layouts(recipe)
     return next((r for r in tried if peak(ledger(hardware, spec, r, rows)) <= hardware.total_bytes), None)
 
 
-def _too_much(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> DoesNotFit:
+def _too_much(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows) -> DoesNotFit:
     """With the format that would fit, or else the smallest need there is."""
     needs = human_bytes(peak(ledger(hardware, spec, recipe, rows)))
     what = f"{spec.name} in {recipe.model.quant} needs {needs} of {human_bytes(hardware.total_bytes)}"
-    others = [recipes.override(recipe, {"model.quant": quant}) for quant in (recipe.model.quant, *FORMATS)]
+    others = [replace(recipe, model=replace(recipe.model, quant=q)) for q in (recipe.model.quant, *FORMATS)]
     for other in others:
         if found := _fitting(hardware, spec, other, rows, fixed=False):
             t = found.train
@@ -74,16 +75,16 @@ def _too_much(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -
     least = min(sizes)
     return DoesNotFit(
         what,
-        f"the smallest that would is {sizes[least].model.quant}, one row and one point at a time, with "
+        f"the smallest that would is {sizes[least].model.quant}, one row and one perturbed copy at a time, with "
         f"{human_bytes(least)}; `zolite plan --vram {hardware.total_bytes >> 20}MiB` lists what fits",
     )
 
 
-def limit_bytes(recipe: Recipe) -> float:
-    return recipe.train.vram_gib * GIB or math.inf
+def limit_bytes(recipe: ResolvedRecipe) -> float:
+    return recipe.train.vram_gib * GIB
 
 
-def rows_of(examples: Mapping[str, Sequence[Example]], recipe: Recipe, lengths: int = 8) -> Rows:
+def rows_of(examples: Mapping[str, Sequence[Example]], recipe: ResolvedRecipe, lengths: int = 8) -> Rows:
     """What a ledger wants to know of rows that are there."""
     trained = examples["train"]
     return Rows(
@@ -95,14 +96,14 @@ def rows_of(examples: Mapping[str, Sequence[Example]], recipe: Recipe, lengths: 
     )
 
 
-def remember(run: "Run", watch: "Watch") -> None:
+def remember(run: Run, tracker: StepTracker) -> None:
     """What a run took, by its steps after the first, for `zolite plan`; nothing where its layout had to change.
 
     A run is not to fail over this: what cannot be predicted or written down is not remembered.
     """
-    warm = [(seconds, tokens) for step, seconds, tokens in watch.steps if tokens][WARM:]
+    warm = [(seconds, tokens) for step, seconds, tokens in tracker.steps if tokens][WARM:]
     device = run.engine.loaded.device
-    if len(warm) < LEAST or watch.changed:
+    if len(warm) < LEAST or tracker.changed:
         return
     took, tokens = median(seconds for seconds, _ in warm), round(fmean(tokens for _, tokens in warm))
     rows = rows_of(run.examples, run.recipe, len(run.lengths) or 1)

@@ -1,17 +1,17 @@
 """What a run does where there is less memory than was planned: less at a time, and the same steps.
 
-    attempt(work)           its result; None where the memory was not enough
-    Watch                   sees a run's steps go by: how long they take, and whether a full card began to spill
-    shrunk(run, …)          the run with half the rows of a forward, or half its points
-    scored(engine, …)       an evaluation in ever smaller forwards
+    attempt(work)               its result; None where the memory was not enough
+    StepTracker                 how long a run's steps take, and whether a full card began to spill
+    shrunk(run, …)              the run with half the rows of a forward, or half its perturbed copies
+    evaluate_in_parts(…)        an evaluation in ever smaller forwards
 
 A step that failed is taken again from where the journal ends, as `zolite resume` would go on: nothing of it is left.
-What changes with the rows and points of a forward is rounding alone. A loss is the sum of its rows' over their number,
-whatever forwards they went through, and directions are drawn by address; but products of another shape add up in
-another order. So losses differ as they do between two cards: by some 1e-6 of themselves in float32, and by what the
-last bits of activations are worth in 16 bits. One thing is more: on a GPU int8 weights multiply pairs of points by a
-product that rounds (model/quant.py), so a run that comes down to one point a forward goes on with the exact one. And
-agzo's directions follow the inputs of a forward, so that they are others where it has other rows.
+What changes with the rows and perturbed copies of a forward is rounding alone. A loss is the sum of its rows' over
+their number, whatever forwards they went through, and directions are drawn by address; but products of another shape
+add up in another order. So losses differ as they do between two cards: by some 1e-6 of themselves in float32, and by
+what the last bits of activations are worth in 16 bits. One thing is more: on a GPU int8 weights multiply pairs of
+perturbed copies by a product that rounds (model/quant.py), so a run that comes down to one copy a forward goes on with
+the exact one. And agzo's directions follow the inputs of a forward, so that they are others where it has other rows.
 """
 
 from collections import deque
@@ -19,28 +19,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import quantiles
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 
 from zolite.common.errors import DoesNotFit
 from zolite.common.events import Event, Noted, StepDone
 from zolite.common.text import human_bytes
-from zolite.data.encode import Example
+from zolite.config.sizes import EVAL_TOKENS
+from zolite.data.examples import Example
 from zolite.engine import device_memory
 from zolite.engine.batch import Batch, length
 from zolite.engine.engine import Engine
 from zolite.planner import hardware as machine
 from zolite.planner.plan import smaller
-from zolite.training.evaluate import EVAL_TOKENS, evaluate
-
-if TYPE_CHECKING:
-    from zolite.training.loop import Run
+from zolite.training.evaluate import evaluate
+from zolite.training.run import Run
 
 T = TypeVar("T")
 
-SPILLED = 4.0  # times the usual: memory behind a bus is ten times as far, or more
-USUAL, IN_A_ROW = 10, 3  # journal batches before there is a usual, and slow ones until it is believed
+SPILLED = 4.0  # times the usual step time: memory behind a bus is ten times as slow, or more
+USUAL, IN_A_ROW = 10, 3  # journal batches before a usual time is known, and slow ones in a row that count
 REMEMBERED = 2000  # steps
 
 
@@ -54,8 +53,8 @@ def attempt(work: Callable[[], T]) -> T | None:
     return None
 
 
-class Watch:
-    """Steps as they go by. Its numbers are those of the layout that the run has now."""
+class StepTracker:
+    """Times of the steps that the run takes in its present layout."""
 
     def __init__(self, device: torch.device, spills: bool | None = None) -> None:
         self.device = device
@@ -65,19 +64,19 @@ class Watch:
         self.tokens: dict[int, int] = {}  # of a sequence, by step, until it is journalled
         self.steps: deque[tuple[int, float, int]] = deque(maxlen=REMEMBERED)  # number, seconds, tokens of a sequence
 
-    def again(self, last: bool) -> str:
-        """From here on the layout is another, if there is one; why it has to be."""
+    def restart(self, last: bool) -> str:
+        """From here on the layout is another, if there is one; returns why."""
         why = f"steps slowed down {SPILLED:g} times while the card was full" if self.spilled else "out of memory"
         self.usual, self.slow, self.can_spill = deque(maxlen=200), 0, self.can_spill and not last
         self.changed = True
         return why
 
-    def takes(self, step: int, batches: Sequence[Batch]) -> None:
+    def begins(self, step: int, batches: Sequence[Batch]) -> None:
         """That step, counted from 1, is about to be taken."""
         self.tokens[step] = batches[0].layout.tokens
 
-    def over(self, events: Iterable[Event]) -> Iterator[Event]:
-        """The same events, looked at."""
+    def observe(self, events: Iterable[Event]) -> Iterator[Event]:
+        """The same events; the times of steps among them are noted."""
         seconds = 0.0
         for event in events:
             if isinstance(event, StepDone):
@@ -101,34 +100,36 @@ class Watch:
         return self.slow >= IN_A_ROW
 
 
-def shrunk(run: "Run", step: int, watch: Watch) -> tuple["Run", Noted]:
-    """With half the rows of a forward, or half its points, and what is said of it; the model stays as it is."""
+def shrunk(run: Run, step: int, tracker: StepTracker) -> tuple[Run, Noted]:
+    """With half the rows of a forward, or half its copies, and a note about it; the model stays as it is."""
     t, device = run.recipe.train, run.engine.loaded.device
     recipe = smaller(replace(run.recipe, train=replace(t, microbatch=min(t.microbatch, run.order.size))))
-    if recipe is None and not watch.spilled:
+    if recipe is None and not tracker.spilled:
         raise DoesNotFit(
-            f"the device is out of memory after step {step}, at one row and one point a forward: "
+            f"the device is out of memory after step {step}, at one row and one perturbed copy a forward: "
             f"{human_bytes(device_memory.used_bytes(device))} in use of {human_bytes(run.budget_bytes)} that were free "
             "at the start; the steps are journalled",
             "close what else uses the device and `zolite resume`, or train with a shorter --context",
         )
-    why = watch.again(last=recipe is None)
+    why = tracker.restart(last=recipe is None)
     if recipe is None:
         return run, Noted("warning", f"{why} after step {step}, and no forward is smaller than this: going on, slowly")
     t = recipe.train
-    left = f"{_count(t.microbatch, 'row')} and {_count(t.copies, 'point')} a forward"
+    left = (
+        f"{_count(t.microbatch, 'row', 'rows')} and {_count(t.copies, 'perturbed copy', 'perturbed copies')} a forward"
+    )
     text = f"{why} after step {step}: going on with {left}; the steps stay the same but for rounding"
     return replace(run, recipe=recipe, engine=run.engine.narrowed(t.microbatch, t.copies)), Noted("warning", text)
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" + "s" * (n != 1)
+def _count(n: int, one: str, more: str) -> str:
+    return f"{n} {one if n == 1 else more}"
 
 
-def scored(
+def evaluate_in_parts(
     engine: Engine, rows: Sequence[Example], split: str, step: int, free: Callable[[], None] = lambda: None
 ) -> Iterator[Event]:
-    """Of rows that are evaluated; what is said before, where it takes smaller forwards. `free` makes room."""
+    """The evaluation of some rows, after notes where it takes smaller forwards. `free` makes room on the device."""
     tokens, longest = EVAL_TOKENS, max(map(length, rows))
     while (found := attempt(partial(evaluate, engine, rows, split, step, tokens))) is None:
         free()

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from zolite.common.errors import ZoliteError
+from zolite.config.spaces import SPACES
 from zolite.engine.adapter import start
 from zolite.engine.bases import recorded
 from zolite.sessions.session import Checkpoint, Session, StepRow
-from zolite.sessions.steps import end, reach
+from zolite.sessions.steps import base, end, reach, replayable
+from zolite.training.run import Run
 from zolite.zo.build import build
 from zolite.zo.estimators import Playback, refreshed
 from zolite.zo.rng import Key
@@ -38,8 +40,8 @@ def catch_up_(session: Session, after: int, upto: int, space: Space, state: dict
                 measured, key = Playback(_losses(row, space)), Key(recipe.train.seed, row.step - 1)
                 refreshed(estimator, measured, key, state["estimator"], space)
                 estimate = estimator.estimate(measured, key, state["estimator"], space)
-                if measured.said != len(measured.losses):
-                    raise ValueError(f"{len(measured.losses)} losses where {measured.said} are measured")
+                if measured.used != len(measured.losses):
+                    raise ValueError(f"{len(measured.losses)} losses where {measured.used} are measured")
                 space.add_(rule.update(estimate, row.step - 1, state["rule"], space).grad)
 
 
@@ -115,7 +117,7 @@ def _shape(sides: list[int]) -> tuple[int, ...]:
 def factors_at(session: Session, step: int | None = None) -> tuple[int, dict[str, Tensor]]:
     """(step, every factor of the adapter by block name, float32) after a step, or where the journal ends."""
     now, seed = rebuild(session, step), session.chapters[0].recipe.train.seed
-    if session.recipe.adapter.space == "lora-core":
+    if SPACES[session.recipe.adapter.space].bases:
         cores = now.tensors()
         return now.step, recorded(session, [name.rpartition(".")[0] for name in cores]).factors(cores)
     drawn = {name: start(seed, name, shape, CPU) for name, shape in now.frozen.items() if name not in now.given}
@@ -142,3 +144,25 @@ def read_(tensors: dict[str, Tensor], plain: dict[str, object], space: Space, st
     for block in space.blocks:
         block.of(space.theta).copy_(tensors[block.name])
     restore_state(state, plain, tensors)
+
+
+@torch.inference_mode()
+def restore(run: Run, session: Session) -> int:
+    """Put theta and the method's state where the session's journal ends; returns the number of steps taken."""
+    checkpoint, step = base(session), 0
+    if checkpoint is not None:
+        step = checkpoint.step
+        with intact(session, f"checkpoint {step}"):
+            tensors, adapter = checkpoint.tensors(), run.engine.adapter
+            read_(tensors, checkpoint.state()["method"], run.space, run.state)
+            adapter.put_(given_of(tensors, shapes_of(adapter.frozen)))
+    end = session.journal.last_step()
+    if not replayable(session, step, end):
+        session.rewind(step)  # the journal cannot say what the steps since have done: they are taken again
+        return step
+    catch_up_(session, step, end, run.space, run.state)
+    return end
+
+
+def shapes_of(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(t.shape) for name, t in tensors.items()}

@@ -1,15 +1,16 @@
-"""ε and the learning rate from measurements, before the first step: losses along a few directions, at some radii.
+"""ε and the learning rate from measurements before the first step: losses along a few directions, at several radii.
 
-ε. The slope (L(θ + εz) − L(θ − εz)) / 2ε is off by rounding, which falls as 1/ε, and by the loss's third derivative,
-which grows as ε². How far apart slopes at neighbouring radii are says both: D² = a² (1/ε² + 1/ε'²) + b² (ε'² − ε²)²;
-ε is where a²/ε² + b² ε⁴ is least.
+ε. The projected gradient (L(θ + εz) − L(θ − εz)) / 2ε is off by rounding, which falls as 1/ε, and by the loss's third
+derivative, which grows as ε². How far apart its values at neighbouring radii are shows both:
+D² = a² (1/ε² + 1/ε'²) + b² (ε'² − ε²)²; ε is where a²/ε² + b² ε⁴ is least.
 
-Learning rate. Of a run's motion only a trace is learning, the rest is a random walk: T steps of length ρ that falls
-evenly to 0 walk R = ρ √(T/3) a coordinate. The radii say what a random step costs, (L(θ + Rz) + L(θ − Rz)) / 2 − L(θ);
-R is where that is WALK nats, and ρ = R √(3/T). What begins with a probe is near an optimum already, where walks that
-long lose more than they find: there it is AFTER_PROBE nats, so much nearer as a parabola says. Rules that take the
-slope's size away step by ρ, others by ρ / slope. Everything is measured in pairs, as training measures it: L(θ) is
-what the smallest radii say.
+Learning rate. Only a small part of a run's motion is learning, the rest is a random walk: T steps whose length falls
+evenly from ρ to 0 displace a coordinate by R = ρ √(T/3), as expected. The radii show what a random displacement costs,
+(L(θ + Rz) + L(θ − Rz)) / 2 − L(θ); R is where that is LOSS_BUDGET nats, and ρ = R √(3/T). A run that starts from a
+linear probe is near an optimum already, where displacements that large lose more than they find: its budget is
+AFTER_PROBE nats, and R so much less as a parabola says. Rules that divide by the projected gradient's size step by ρ,
+others by ρ / projected gradient. Everything is measured in pairs, as training measures it: L(θ) is the loss at the
+smallest radii.
 """
 
 import math
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from zolite.common.events import Noted
 from zolite.config.recipe import TrainPart
 from zolite.zo.direction import Combo, Noise
 from zolite.zo.rng import Key
@@ -28,32 +30,34 @@ RADII = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 FLAT = 3  # of the first radii: there the loss is that at θ, but for rounding
 DIRECTIONS, BATCHES = 4, 2  # at most
 SHARE = 5  # of a run's steps, one in so many may be spent on it
-WALK = 0.05  # nats that a run's random walk may cost
-AFTER_PROBE = 0.0005  # the same of a run that begins with a linear probe
-WEAK = 2.0  # signal over noise below which a run learns little
-EVENLY = 3.0  # √(T / EVENLY): a walk of T steps that fall evenly to 0, over its first step
-CONSTANT = 1.0
+LOSS_BUDGET = 0.05  # nats that the random part of a run's motion may cost
+AFTER_PROBE = 0.0005  # the same of a run that starts from a linear probe
+WEAK = 2.0  # signal-to-noise ratio below which a run learns little
+SQUARED = {"linear": 3.0, "constant": 1.0}  # by schedule: √(T / this) is a walk of T steps over its first step
 
 
 @dataclass(frozen=True)
-class Found:
+class Measured:
+    """What the radii showed."""
+
     eps: float
-    signal: float  # root mean square of the slopes at ε
-    noise: float  # expected error of one
-    reach: float  # R: how far a random step goes for `walk` nats, a coordinate
-    walk: float = WALK
+    gradient: float  # root mean square of the projected gradients at ε, in nats
+    error: float  # expected error of one
+    displacement: float  # R: of a coordinate, at a cost of `budget` nats
+    budget: float = LOSS_BUDGET
 
     @property
     def clear(self) -> bool:
-        return self.signal >= WEAK * self.noise
+        return self.gradient >= WEAK * self.error
 
-    def length(self, steps: int, schedule: str) -> float:
-        """ρ, of the first step."""
-        return self.reach * math.sqrt({"linear": EVENLY, "constant": CONSTANT}[schedule] / steps)
+    def first_step(self, steps: int, schedule: str) -> float:
+        """ρ, the length of the first step, a coordinate."""
+        return self.displacement * math.sqrt(SQUARED[schedule] / steps)
 
-    def careful(self) -> "Found":
-        """For a run that begins with a linear probe."""
-        return replace(self, reach=self.reach * math.sqrt(AFTER_PROBE / WALK), walk=AFTER_PROBE)
+    def after_probe(self) -> "Measured":
+        """For a run that starts from a linear probe."""
+        share = math.sqrt(AFTER_PROBE / LOSS_BUDGET)
+        return replace(self, displacement=self.displacement * share, budget=AFTER_PROBE)
 
 
 def effort(steps: int) -> tuple[int, int]:
@@ -64,7 +68,7 @@ def effort(steps: int) -> tuple[int, int]:
 
 
 @torch.inference_mode()
-def measure(objectives: Sequence[Objective], seed: int, directions: int = DIRECTIONS) -> Found:
+def measure(objectives: Sequence[Objective], seed: int, directions: int = DIRECTIONS) -> Measured:
     """By 2 · directions · len(RADII) forwards of each batch."""
     rows = []
     for i in range(directions):
@@ -72,22 +76,22 @@ def measure(objectives: Sequence[Objective], seed: int, directions: int = DIRECT
         pairs = [[Combo(((r, z),)), Combo(((-r, z),))] for r in RADII]
         rows.append(torch.stack([torch.stack([o(pair) for o in objectives]).mean(dim=0) for pair in pairs]))
     losses = torch.stack(rows).double().cpu().nan_to_num(1e4, 1e4, 1e4)  # (directions, radii, 2)
-    slopes = (losses[..., 0] - losses[..., 1]) / (2 * torch.tensor(RADII).double())
+    gradients = (losses[..., 0] - losses[..., 1]) / (2 * torch.tensor(RADII).double())
     middle = losses.mean(dim=(0, 2))
-    eps, noise = least_error(slopes)
+    eps, error = least_error(gradients)
     nearest = min(range(len(RADII)), key=lambda i: abs(math.log(RADII[i] / eps)))
-    signal = float(slopes[:, nearest].square().mean().sqrt())
-    return Found(eps, signal, noise, crossing((middle - middle[:FLAT].median()).tolist(), WALK))
+    gradient = float(gradients[:, nearest].square().mean().sqrt())
+    return Measured(eps, gradient, error, crossing((middle - middle[:FLAT].median()).tolist(), LOSS_BUDGET))
 
 
-def least_error(slopes: Tensor) -> tuple[float, float]:
-    """(ε, the error there) from slopes (directions, radii); a and b fit the neighbours' distances in relative terms."""
-    apart = (slopes[:, 1:] - slopes[:, :-1]).square().mean(dim=0).clamp(min=1e-30)
+def least_error(gradients: Tensor) -> tuple[float, float]:
+    """(ε, the error there) from projected gradients (directions, radii); a and b fit their neighbours' distances."""
+    apart = (gradients[:, 1:] - gradients[:, :-1]).square().mean(dim=0).clamp(min=1e-30)
     low, high = torch.tensor(RADII[:-1]).double(), torch.tensor(RADII[1:]).double()
     a, b = torch.meshgrid(torch.logspace(-14, 2, 97).double(), torch.logspace(-4, 10, 85).double(), indexing="ij")
     noise, bend = 1 / low**2 + 1 / high**2, (high**2 - low**2) ** 2
-    said = a[..., None] * noise + b[..., None] * bend
-    best = int((said / apart).log().square().sum(dim=-1).argmin())
+    fitted = a[..., None] * noise + b[..., None] * bend
+    best = int((fitted / apart).log().square().sum(dim=-1).argmin())
     a2, b2 = float(a.flatten()[best]), float(b.flatten()[best])
     eps = min(max((a2 / (2 * b2)) ** (1 / 6), RADII[0]), RADII[-1])
     return eps, math.sqrt(a2 / eps**2 + b2 * eps**4)
@@ -103,16 +107,20 @@ def crossing(rise: Sequence[float], level: float) -> float:
     return max(RADII[i], float(RADII[i + 1] * (level / rise[i + 1]) ** (1 / max(power, 1.0))))
 
 
-def reasons(found: Found, t: TrainPart, given: TrainPart) -> tuple[str, ...]:
-    """What was chosen, in words."""
-    eps = f"ε {t.eps:.2g}: there a slope of {found.signal:.2g} is known to ± {found.noise:.1g}"
-    walk = f"{t.steps} steps then walk about {found.reach:.2g} a coordinate, for {found.walk:g} nats"
-    lr = f"learning rate {t.lr:.2g}: {walk}"
-    return (*(() if given.eps else (eps,)), *(() if given.lr else (lr,)))
+def notes(found: Measured, t: TrainPart, asked: TrainPart) -> tuple[Noted, ...]:
+    """What was chosen, in plain words, and behind it in numbers; a warning where it will learn little."""
+    eps = f"ε {t.eps:.2g}: the projected gradient there, {found.gradient:.2g}, is known to ± {found.error:.1g}"
+    cost = (
+        f"an expected displacement of {found.displacement:.2g} a coordinate, for a loss budget of {found.budget:g} nats"
+    )
+    lr = f"learning rate {t.lr:.2g}: {t.steps} steps make {cost}"
+    numbers = [text for text, given in ((eps, asked.eps), (lr, asked.lr)) if not given]
+    chosen = (Noted("info", "step size chosen automatically ✓"), *(Noted("detail", text) for text in numbers))
+    return chosen if found.clear else (*chosen, Noted("warning", weak(found)))
 
 
-def faint(found: Found) -> str:
+def weak(found: Measured) -> str:
     return (
-        f"the slope ({found.signal:.2g}) is hardly above its error ({found.noise:.2g}): expect little; larger batches, "
-        "another prompt or --quant bf16 would raise it"
+        f"the projected gradient ({found.gradient:.2g}) is hardly above its error ({found.error:.2g}): expect to learn "
+        "little; larger batches, another prompt or --quant bf16 would help"
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from zolite.common.errors import UsageError, listed
-from zolite.config.recipe import AdapterPart
+from zolite.config.recipe import AdapterPart, ResolvedAdapter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +81,7 @@ def settings(folder: Path, given: dict[str, Any], base: AdapterPart) -> dict[str
     return {"adapter.space": "lora"} | changes
 
 
-def put_(adapter: Adapter, part: AdapterPart, base: str) -> tuple[str, ...]:
+def put_(adapter: Adapter, part: ResolvedAdapter, base: str) -> tuple[str, ...]:
     """The adapter's first values; what should be said of them. Raises where they do not fit the recipe or the model."""
     import torch
     from safetensors.torch import load_file
@@ -106,7 +106,7 @@ def put_(adapter: Adapter, part: AdapterPart, base: str) -> tuple[str, ...]:
     return (other,) if found.base != base else ()
 
 
-def _mismatches(found: Found, part: AdapterPart, factors: dict[str, Tensor], ours: dict[str, Tensor]) -> list[str]:
+def _mismatches(found: Found, part: ResolvedAdapter, factors: dict[str, Tensor], ours: dict[str, Tensor]) -> list[str]:
     wrong = [
         f"adapter.{k} is {mine:g}, the adapter's {its:g}"
         for k, mine, its in (("rank", part.rank, found.rank), ("alpha", part.alpha, found.alpha))

@@ -1,0 +1,131 @@
+"""`zolite demo`, `zolite train` and `zolite resume`: a run and what is asked of it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zolite.cli.flags import Given, Sets, changes, model_of, takes
+from zolite.cli.process import Detach, Json, Name, Plain, Verbose, detached, follow, outline, report
+from zolite.common.errors import UsageError
+from zolite.config import catalog
+from zolite.config import recipe as recipes
+from zolite.config.recipe import Recipe
+from zolite.sessions import session as sessions
+
+Model = Annotated[str | None, typer.Argument(metavar="MODEL", help="hub id, folder, .gguf file or builtin:NAME")]
+
+
+@takes("train.steps", "model.quant", "model.device", "train.seed")
+def demo(
+    given: Given,
+    detach: Detach = False,
+    plain: Plain = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fine-tune the embedded model on embedded messages, from first look to exported adapter."""
+    if detach:
+        _detached(as_json)
+        return
+    from zolite.demo.run import demo, demo_recipe
+
+    recipe = recipes.override(demo_recipe(), changes(given))
+    follow(lambda stop: demo(recipe, stop), plain, as_json, verbose)
+
+
+@takes(
+    "data.path", "model.name", "method.name", "adapter.space", "adapter.rank", "adapter.targets", "model.quant",
+    "model.device", "train.steps", "train.epochs", "train.batch", "train.lr", "train.eps", "train.copies",
+    "train.seed", "data.context", "data.template", "train.vram_gib",
+)  # fmt: skip
+def train(
+    model: Model = None,
+    *,
+    given: Given,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME", help="a recipe file, or a model's in the catalogue; other options override it"
+        ),
+    ] = None,
+    from_adapter: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="go on from a LoRA as peft writes it; sets rank, alpha, targets")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="the session's name")] = None,
+    sets: Sets = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check recipe and data, load nothing")] = False,
+    detach: Detach = False,
+    plain: Plain = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fine-tune MODEL on your rows and save a session."""
+    model = model_of(model, given)
+    if model is None or "data.path" not in given:
+        raise UsageError(
+            "train needs MODEL and --data PATH", "for example `zolite train builtin:smollm2-135m --data PATH`"
+        )
+    asked, start = changes(given, sets), base(recipe)
+    if from_adapter:
+        from zolite.training import warm_start
+
+        asked = warm_start.settings(from_adapter.expanduser(), asked, start.adapter) | asked
+    chosen = recipes.override(start, {"model.name": model, **asked})
+    sessions.ensure_free(name)
+    if dry_run:
+        _dry_run(chosen, as_json)
+        return
+    if detach:
+        _detached(as_json)
+        return
+    from zolite.training.resume import begin
+
+    follow(lambda stop: begin(chosen, name, stop), plain, as_json, verbose)
+
+
+@takes("train.steps", "train.lr", "model.device", "data.path", "train.vram_gib")
+def resume(
+    name: Name,
+    given: Given,
+    sets: Sets = None,
+    force: Annotated[bool, typer.Option(help="go on although model, data or recipe changed")] = False,
+    detach: Detach = False,
+    plain: Plain = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Go on with a session where it stopped."""
+    if detach:
+        _detached(as_json)
+        return
+    from zolite.training.resume import resume
+
+    asked = changes(given, sets)
+    follow(lambda stop: resume(name, asked, force, stop), plain, as_json, verbose)
+
+
+def base(recipe: str | None) -> Recipe:
+    """A file's, or that of a model in the catalogue, by its short name."""
+    if recipe is None:
+        return Recipe()
+    known = catalog.models().get(recipe)
+    return recipes.from_dict(dict(known.recipe)) if known else recipes.load(Path(recipe).expanduser())
+
+
+def _dry_run(recipe: Recipe, as_json: bool) -> None:
+    from zolite.data import rows as tables
+
+    dataset = tables.load(Path(recipe.data.path).expanduser(), recipe.data.template)
+    counts = {split: len(rows) for split, rows in dataset.splits.items()}
+    resolved = recipes.to_json(recipes.resolve(recipe, len(dataset.labels), counts["train"]))
+    about = {"recipe": resolved, "rows": counts, "kind": dataset.kind, "labels": list(dataset.labels)}
+    report(about, "\n".join(outline(about)), as_json)
+
+
+def _detached(as_json: bool) -> None:
+    """This very command, in a process of its own."""
+    mine = ("--detach", "--json", "--plain")
+    name = detached([argument for argument in sys.argv[1:] if argument not in mine])
+    report({"session": name}, f"session {name} runs in the background; `zolite watch {name}` shows it", as_json)

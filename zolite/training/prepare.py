@@ -1,0 +1,176 @@
+"""From a recipe to a run: rows and model are checked, loaded and put together, and what was left open is chosen."""
+
+import importlib.metadata
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zolite.common.errors import DoesNotFit, UsageError
+from zolite.common.events import Noted
+from zolite.common.paths import paths
+from zolite.common.text import human_bytes
+from zolite.config import recipe as recipes
+from zolite.config.composition import step_sizes
+from zolite.config.methods import method
+from zolite.config.recipe import Recipe, ResolvedRecipe, TrainPart
+from zolite.data import rows as tables
+from zolite.data.encode import encode
+from zolite.engine import device_memory
+from zolite.engine.adapter import attach
+from zolite.engine.adapter import watch as watch_inputs
+from zolite.engine.batch import Order, buckets, length
+from zolite.engine.engine import Engine
+from zolite.model import load as models
+from zolite.planner.step_time import linear_probe_rows
+from zolite.training import memory_budget, out_of_memory, step_size, warm_start
+from zolite.training.linear_probe import start_from_probe_
+from zolite.training.run import Examples, Run, rows_of
+from zolite.training.scale_nets import fitted, networks
+from zolite.zo.build import Nets, blank, build
+
+VERSIONED = ("zolite", "torch", "transformers", "bitsandbytes")
+
+
+def prepare(recipe: Recipe, fresh: bool = True) -> Run:
+    """Check everything that can be checked, cheapest first, then load. `fresh`: no checkpoint is about to be read.
+
+    Raises UsageError with all that is wrong with recipe or rows, and DoesNotFit where the memory is not enough.
+    """
+    asked = fitted(recipe)
+    check_space(asked)
+    device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
+    dataset = tables.load(Path(asked.data.path).expanduser().resolve(), asked.data.template)
+    resolved = placed(recipes.resolve(asked, len(dataset.labels), len(dataset.splits["train"])))
+    examples, notes = encode_all(dataset, models.tokenizer(source, paths()["cache"]), resolved)
+    free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
+    resolved = memory_budget.within(resolved, asked.train, examples, device)
+    loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
+    nets = networks(resolved.method.optimizer if fresh else "", loaded.fingerprint)
+    facts = facts_of(loaded, dataset)
+    run = out_of_memory.attempt(partial(assemble, resolved, loaded, examples, facts, notes, free, nets))
+    if run is None:
+        raise DoesNotFit(
+            f"{asked.model.name} fits {human_bytes(free)}, but not with its adapter",
+            "try --quant nf4, a lower --rank or a smaller model",
+        )
+    if not fresh:
+        return run
+    chosen = tuple(Noted("info", text) for text in recipes.reasons(asked, resolved, len(dataset.labels)))
+    return with_step_sizes(with_first_values(replace(run, notes=run.notes + chosen)), asked.train)
+
+
+def check_space(recipe: Recipe) -> None:
+    """UsageError where the method does not train the space that was asked for."""
+    row, space = method(recipe.method.name), recipe.adapter.space
+    if space and space not in row.spaces:
+        raise UsageError(f"{row.name} does not train {space}", f"it trains: {', '.join(row.spaces)}")
+
+
+def placed(recipe: ResolvedRecipe) -> ResolvedRecipe:
+    """With the rows' whole path, so that a session finds them from anywhere."""
+    path = Path(recipe.data.path).expanduser().resolve()
+    return replace(recipe, data=replace(recipe.data, path=str(path)))
+
+
+def with_first_values(run: Run) -> Run:
+    """With the adapter's first values, if they are not those that the seed draws: another adapter's, or a probe's."""
+    part, source = run.recipe.adapter, run.engine.loaded.source
+    if part.start:
+        texts = warm_start.put_(run.engine.adapter, part, source.base)
+        return replace(run, notes=run.notes + tuple(Noted("warning", text) for text in texts))
+    if not recipes.starts_with_probe(part):
+        return run
+    most = linear_probe_rows(run.recipe)
+    found = out_of_memory.attempt(partial(start_from_probe_, run.engine, run.examples, most))
+    device_memory.tidy()
+    if found is None:
+        note = Noted("warning", "out of memory during the linear-probe start: the layers probed so far are kept")
+    else:
+        note = Noted("info", found.text)
+    return replace(run, notes=(*run.notes, note)) if note.message else run
+
+
+def with_step_sizes(run: Run, asked: TrainPart) -> Run:
+    """With a learning rate and an ε that were measured, where the recipe had left them open."""
+    recipe, t = run.recipe, run.recipe.train
+    if asked.lr and asked.eps:
+        return run
+    directions, count = step_size.effort(t.steps)
+    batches = [run.engine.batch(rows_of(run, step), step) for step in range(count)]
+    objectives = [run.engine.objective([run.engine.put(b) for b in batch]) for batch in batches]
+    found = out_of_memory.attempt(partial(step_size.measure, objectives, t.seed, directions))
+    if found is None:
+        text = "out of memory while the step size was measured: the method's usual one is taken"
+        return replace(run, notes=(*run.notes, Noted("warning", text)))
+    found = found.after_probe() if run.engine.adapter.moved else found
+    length = found.first_step(t.steps, t.schedule)
+    measured = (length / found.gradient, found.eps, length)
+    lr, eps = step_sizes(recipe.method, recipe.adapter.space, measured)
+    t = replace(t, lr=asked.lr or lr, eps=asked.eps or eps)
+    estimator, rule = build(recipe.method, t)
+    notes = run.notes + step_size.notes(found, t, asked)
+    return replace(run, recipe=replace(recipe, train=t), estimator=estimator, rule=rule, notes=notes)
+
+
+def assemble(
+    recipe: ResolvedRecipe,
+    loaded: models.Loaded,
+    examples: Examples,
+    facts: dict[str, Any],
+    notes: tuple[Noted, ...],
+    budget_bytes: int,
+    nets: Nets = blank,
+) -> Run:
+    """A run of a resolved recipe on a model and rows that are there; puts adapters into the model."""
+    engine = Engine.of(loaded, attach(loaded, recipe), recipe)
+    estimator, rule = build(recipe.method, recipe.train, nets)
+    space, bases = engine.adapter.space, engine.adapter.bases
+    state = {"estimator": estimator.init(space), "rule": rule.init(space)}
+    watch_inputs(loaded.model, estimator.sampler.inputs(state["estimator"], space))
+    order = Order(tuple(length(e) for e in examples["train"]), recipe.train.batch, recipe.train.seed)
+    return Run(
+        recipe=recipe,
+        engine=engine,
+        estimator=estimator,
+        rule=rule,
+        state=state,
+        examples=examples,
+        order=order,
+        lengths=buckets(order, examples["train"]) if loaded.device.type == "cuda" else (),
+        facts=facts | ({"frames": bases.facts} if bases else {}),
+        notes=notes,
+        budget_bytes=budget_bytes,
+    )
+
+
+def encode_all(dataset: tables.Dataset, tokenizer: Any, recipe: Recipe) -> tuple[Examples, tuple[Noted, ...]]:
+    """Every split as token sequences, and what should be known of it. Raises with the problems of all splits."""
+    data, notes, problems = recipe.data, [], []
+    examples: Examples = {}
+    for split, rows in dataset.splits.items():
+        labels, file = dataset.labels, dataset.files[split]
+        try:
+            encoded = encode(rows, dataset.kind, labels, tokenizer, data.template, data.context, file)
+        except UsageError as error:
+            problems.append(error)
+            continue
+        examples[split] = encoded.examples
+        if encoded.cut:
+            text = f"{encoded.cut} of {len(rows)} {split} rows were cut at {data.context} tokens (data.context)"
+            notes.append(Noted("warning", text))
+    if problems:
+        raise UsageError("\n".join(e.message for e in problems), problems[0].hint)
+    return examples, tuple(notes)
+
+
+def facts_of(loaded: models.Loaded, dataset: tables.Dataset) -> dict[str, Any]:
+    """What a resume compares, and what an export needs to know."""
+    return {
+        "model": loaded.fingerprint,
+        "base": loaded.source.base,
+        "data": dataset.fingerprint,
+        "labels": list(dataset.labels),
+        "device": device_memory.device_name(loaded.device),
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+    }
