@@ -213,6 +213,30 @@ def expand(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     return out
 
 
+@triton.jit
+def _corner(
+    tile: tl.tensor, rows: tl.tensor, N: tl.tensor, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr
+) -> tl.tensor:
+    """A tile's first row and column: tiles that share rows run together, so that a group's weights are read once."""
+    across = tl.cdiv(N, BN)
+    group = tile // (GROUP * across)
+    height = min(tl.cdiv(rows, BM) - group * GROUP, GROUP)
+    return (group * GROUP + tile % (GROUP * across) % height) * BM, tile % (GROUP * across) // height * BN
+
+
+@triton.jit
+def _plus_adapter(
+    y: tl.tensor, low: tl.tensor, b: tl.tensor, row: tl.tensor, col: tl.tensor, row_live: tl.tensor,
+    col_live: tl.tensor, low_stride: tl.tensor, alpha: tl.tensor, R: tl.constexpr, BR: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """y (BM, BN) + α · low Bᵀ of one point."""
+    r = tl.arange(0, BR)
+    inside = r < R
+    x = tl.load(low + row[:, None] * low_stride + r[None, :], mask=row_live[:, None] & inside[None, :], other=0.0)
+    w = tl.load(b + col[None, :] * R + r[:, None], mask=col_live[None, :] & inside[:, None], other=0.0)
+    return tl.dot((x.to(tl.float32) * alpha).to(x.dtype), w, y, input_precision="ieee")
+
+
 @triton.jit(do_not_specialize=["rows", "M", "first", "low_stride", "b_stride"])  # else each bucket compiles anew
 def _pair_product_kernel(
     codes: tl.tensor,  # (S · rows, K) int8, STRIDE from row to row; with TMA a descriptor of its tiles (BM, BK)
@@ -226,21 +250,15 @@ def _pair_product_kernel(
     rows: tl.tensor, M: tl.tensor, first: tl.tensor, N: tl.tensor, K: tl.tensor, low_stride: tl.tensor,
     b_stride: tl.tensor, alpha: tl.tensor,
     STRIDE: tl.constexpr, ADD: tl.constexpr, BIAS: tl.constexpr, R: tl.constexpr, WHOLE: tl.constexpr,
-    TMA: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr, GROUP: tl.constexpr,
+    TMA: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr, GROUP: tl.constexpr,
 ) -> None:  # fmt: skip
     tile, pair = tl.program_id(0), tl.program_id(1)
-    across = tl.cdiv(N, BN)
-    band = tile // (GROUP * across)  # tiles that share rows run together, so that a band's weights are read once
-    height = min(tl.cdiv(rows, BM) - band * GROUP, GROUP)
-    row0 = (band * GROUP + tile % (GROUP * across) % height) * BM
-    col0 = tile % (GROUP * across) // height * BN
+    row0, col0 = _corner(tile, rows, N, BM, BN, GROUP)
     row, col = row0 + tl.arange(0, BM), col0 + tl.arange(0, BN)
     k = tl.arange(0, BK)
     row_live, col_live = row < rows, col < N
     source = pair.to(tl.int64) * 2 * rows + tl.where(row_live, row, 0)
-    mean = tl.zeros((BM, BN), tl.int32)
-    diff = tl.zeros((BM, BN), tl.int32)
+    mean, diff = tl.zeros((BM, BN), tl.int32), tl.zeros((BM, BN), tl.int32)
     if TMA:
         at = pair * 2 * rows + row0  # a tile may reach into other rows: what it computes there is not stored
         for done in range(0, K, BK):
@@ -270,20 +288,12 @@ def _pair_product_kernel(
     if BIAS:
         m += tl.load(bias + col, mask=col_live, other=0.0).to(tl.float32)[None, :]
     live = row_live[:, None] & col_live[None, :]
-    r = tl.arange(0, BR)
     for sign in tl.static_range(2):
         y = m + d if sign == 0 else m - d
         point = 2 * pair.to(tl.int64) + sign
         if R > 0:
-            x = tl.load(
-                low + (point * rows + row)[:, None] * low_stride + r[None, :],
-                mask=row_live[:, None] & (r < R)[None, :], other=0.0,
-            )  # fmt: skip
-            w = tl.load(
-                b + point * b_stride + col[None, :] * R + r[:, None],
-                mask=col_live[None, :] & (r < R)[:, None], other=0.0,
-            )  # fmt: skip
-            y = tl.dot((x.to(tl.float32) * alpha).to(x.dtype), w, y, input_precision="ieee")
+            low_rows, b_rows = low + point * rows * low_stride, b + point * b_stride
+            y = _plus_adapter(y, low_rows, b_rows, row, col, row_live, col_live, low_stride, alpha, R, BR)
         to = out + (point * M + first + row)[:, None] * N + col[None, :]
         if ADD:
             y += tl.load(to, mask=live, other=0.0).to(tl.float32)
