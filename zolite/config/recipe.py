@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -139,6 +139,14 @@ class Recipe:
     data: DataPart = field(default_factory=DataPart)
     method: MethodPart = field(default_factory=MethodPart)
     train: TrainPart = field(default_factory=TrainPart)
+
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> "Recipe":
+        """A checked recipe from settings as the command line names them: Recipe.of({"train.steps": 400, …}).
+
+        What is left out keeps its default; None leaves a choice to zolite. Raises UsageError with all that is wrong.
+        """
+        return override(Recipe(), dict(settings))
 
 
 PARTS: dict[str, type] = {

@@ -214,26 +214,39 @@ def expand(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @triton.jit
-def _corner(
+def _tile_origin(
     tile: tl.tensor, rows: tl.tensor, N: tl.tensor, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr
-) -> tl.tensor:
-    """A tile's first row and column: tiles that share rows run together, so that a group's weights are read once."""
+) -> tuple[tl.tensor, tl.tensor]:
+    """First row and column of a tile. Tiles that share rows run together, so that their weights are read once."""
     across = tl.cdiv(N, BN)
-    group = tile // (GROUP * across)
-    height = min(tl.cdiv(rows, BM) - group * GROUP, GROUP)
-    return (group * GROUP + tile % (GROUP * across) % height) * BM, tile % (GROUP * across) // height * BN
+    band = tile // (GROUP * across)
+    height = min(tl.cdiv(rows, BM) - band * GROUP, GROUP)
+    return (band * GROUP + tile % (GROUP * across) % height) * BM, tile % (GROUP * across) // height * BN
 
 
 @triton.jit
-def _plus_adapter(
-    y: tl.tensor, low: tl.tensor, b: tl.tensor, row: tl.tensor, col: tl.tensor, row_live: tl.tensor,
-    col_live: tl.tensor, low_stride: tl.tensor, alpha: tl.tensor, R: tl.constexpr, BR: tl.constexpr,
+def _codes_at(
+    mean: tl.tensor, diff: tl.tensor, weight: tl.tensor, inside: tl.tensor, WHOLE: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Tiles of codes by their pointers, zero where K ends within them."""
+    if WHOLE:
+        x, y, w = tl.load(mean), tl.load(diff), tl.load(weight)
+    else:
+        x = tl.load(mean, mask=inside[None, :], other=0)
+        y = tl.load(diff, mask=inside[None, :], other=0)
+        w = tl.load(weight, mask=inside[:, None], other=0)
+    return x, y, w
+
+
+@triton.jit
+def _with_adapter(
+    y: tl.tensor, low: tl.tensor, b: tl.tensor, alpha: tl.tensor, row_live: tl.tensor, col_live: tl.tensor,
+    R: tl.constexpr, BR: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """y (BM, BN) + α · low Bᵀ of one point."""
+    """y (BM, BN) plus alpha · low Bᵀ, from pointers to the rows of low (BM, R) and of B (BN, R)."""
     r = tl.arange(0, BR)
-    inside = r < R
-    x = tl.load(low + row[:, None] * low_stride + r[None, :], mask=row_live[:, None] & inside[None, :], other=0.0)
-    w = tl.load(b + col[None, :] * R + r[:, None], mask=col_live[None, :] & inside[:, None], other=0.0)
+    x = tl.load(low + r[None, :], mask=row_live[:, None] & (r < R)[None, :], other=0.0)
+    w = tl.load(b + r[:, None], mask=col_live[None, :] & (r < R)[:, None], other=0.0)
     return tl.dot((x.to(tl.float32) * alpha).to(x.dtype), w, y, input_precision="ieee")
 
 
@@ -250,15 +263,17 @@ def _pair_product_kernel(
     rows: tl.tensor, M: tl.tensor, first: tl.tensor, N: tl.tensor, K: tl.tensor, low_stride: tl.tensor,
     b_stride: tl.tensor, alpha: tl.tensor,
     STRIDE: tl.constexpr, ADD: tl.constexpr, BIAS: tl.constexpr, R: tl.constexpr, WHOLE: tl.constexpr,
-    TMA: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr, GROUP: tl.constexpr,
+    TMA: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr, GROUP: tl.constexpr,
 ) -> None:  # fmt: skip
-    tile, pair = tl.program_id(0), tl.program_id(1)
-    row0, col0 = _corner(tile, rows, N, BM, BN, GROUP)
+    pair = tl.program_id(1)
+    row0, col0 = _tile_origin(tl.program_id(0), rows, N, BM, BN, GROUP)
     row, col = row0 + tl.arange(0, BM), col0 + tl.arange(0, BN)
     k = tl.arange(0, BK)
     row_live, col_live = row < rows, col < N
     source = pair.to(tl.int64) * 2 * rows + tl.where(row_live, row, 0)
-    mean, diff = tl.zeros((BM, BN), tl.int32), tl.zeros((BM, BN), tl.int32)
+    mean = tl.zeros((BM, BN), tl.int32)
+    diff = tl.zeros((BM, BN), tl.int32)
     if TMA:
         at = pair * 2 * rows + row0  # a tile may reach into other rows: what it computes there is not stored
         for done in range(0, K, BK):
@@ -270,13 +285,7 @@ def _pair_product_kernel(
         at_diff = at_mean + rows.to(tl.int64) * STRIDE
         at_weight = weight + tl.where(col_live, col, 0)[None, :].to(tl.int64) * K + k[:, None]
         for done in range(0, K, BK):
-            if WHOLE:
-                x, y, w = tl.load(at_mean), tl.load(at_diff), tl.load(at_weight)
-            else:
-                inside = k + done < K
-                x = tl.load(at_mean, mask=inside[None, :], other=0)
-                y = tl.load(at_diff, mask=inside[None, :], other=0)
-                w = tl.load(at_weight, mask=inside[:, None], other=0)
+            x, y, w = _codes_at(at_mean, at_diff, at_weight, k + done < K, WHOLE)
             mean = tl.dot(x, w, mean, out_dtype=tl.int32)
             diff = tl.dot(y, w, diff, out_dtype=tl.int32)
             at_mean += BK
@@ -292,8 +301,10 @@ def _pair_product_kernel(
         y = m + d if sign == 0 else m - d
         point = 2 * pair.to(tl.int64) + sign
         if R > 0:
-            low_rows, b_rows = low + point * rows * low_stride, b + point * b_stride
-            y = _plus_adapter(y, low_rows, b_rows, row, col, row_live, col_live, low_stride, alpha, R, BR)
+            y = _with_adapter(
+                y, low + (point * rows + row)[:, None] * low_stride, b + point * b_stride + col[None, :] * R, alpha,
+                row_live, col_live, R, BR,
+            )  # fmt: skip
         to = out + (point * M + first + row)[:, None] * N + col[None, :]
         if ADD:
             y += tl.load(to, mask=live, other=0.0).to(tl.float32)
