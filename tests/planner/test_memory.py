@@ -7,11 +7,12 @@ import pytest
 
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
+from zolite.config.spaces import SPACES
 from zolite.data.lengths import Rows
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
 from zolite.planner import plan as planner
-from zolite.planner.memory import GROUPS, SPACES, allocated, blocks, by_group, ledger, peak, segments, targeted
+from zolite.planner.memory import GROUPS, allocated, blocks, by_group, ledger, peak, segments, targeted
 from zolite.planner.step_time import step_seconds
 
 from .conftest import STEPS, case, h100, named
@@ -31,7 +32,7 @@ def test_adapter_numbers(tiny: Path) -> None:
     from zolite.model.load import load, pick_device, resolve
 
     loaded = load(resolve(str(tiny)), "float32", pick_device("cpu"), tiny)
-    for space in recipes.SPACES:
+    for space in SPACES:
         recipe = recipes.resolve(recipes.override(Recipe(), {"model.quant": "float32", "adapter.space": space}))
         made = attach(load(resolve(str(tiny)), "float32", loaded.device, tiny), recipe)
         known, factors = model_spec.spec(str(tiny)), SPACES[space]

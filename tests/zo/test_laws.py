@@ -373,7 +373,7 @@ STEP_LENGTHS = {
     "adam": 0.05,
     "std-normalize": 0.1,
     "per-example": 6e-3,
-}  # where the slope's size is taken away
+}  # where the gradient's size is taken away
 FEWER = {"fzoo": {"train.queries": 4}, "grzo": {"train.batch": 6}}
 
 
@@ -396,7 +396,7 @@ def test_descends(case: str) -> None:
 
     Two-sided differences of a quadratic are exact, and a step takes it down by 1 − u² (2η − η² |d|²), u the part of d
     along θ. With E|d|² = n l² and η = 1 / 2 n l², that is e^(−3/4n) a step in expected logarithm where directions
-    favour none: e⁻⁵ in 7 n steps. Rules that take the slope's size away stay a step's length away from the least, so
+    favour none: e⁻⁵ in 7 n steps. Rules that take the gradient's size away stay a step's length away from the least, so
     that theirs falls to 0; they and moments, which lag, get 10 n.
     """
     recipe = recipe_of(CASES[case])

@@ -31,7 +31,7 @@ from ..widgets.chart import Chart
 from ..widgets.panels import Panel
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 POLL_SECONDS = 0.25
 LETTERS = "ABCDEF"
@@ -55,7 +55,7 @@ class CompareScreen(Screen[None]):
         Binding("l", "log", "Log scale", id="compare-log"),
         Binding("d", "details", "Details", id="compare-details"),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     class Arrived(Message):
         """One of the sessions has more; at first, its recipe."""

@@ -1,4 +1,4 @@
-"""Small windows over a screen: something went wrong, are you sure, what name, which of these."""
+"""Small windows over a screen: something went wrong, are you sure, what name."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar

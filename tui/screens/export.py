@@ -19,7 +19,7 @@ from zolite.export.registry import FORMATS
 from ..sessions import choices
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 CHECKS = [("load it as other programs do and compare it with the session", "yes"), ("write it unchecked", "no")]
 REPLACES = [("no: the folder must be new or empty", "no"), ("yes, where an earlier export left it", "yes")]
@@ -40,7 +40,7 @@ class ExportScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f5", "export", "Export", id="export-go"),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     def __init__(self, session: str) -> None:
         super().__init__()

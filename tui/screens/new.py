@@ -38,7 +38,7 @@ from ..widgets.stack import Stack
 from .dialogs import Confirm
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 GIB = 2**30
 DEMO_TEMPLATE = "{text}\n\nTopic: {label}"
@@ -146,7 +146,7 @@ class NewScreen(Screen[None]):
         Binding("d", "details", "Memory line by line", id="plan-details", show=False),
         Binding("backspace", "up", "Folder above", id="folder-up", show=False),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     def __init__(self, where: Path | None = None) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ from ..widgets.run_view import RunView
 from ..widgets.scrubber import Scrubber
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 TICK_SECONDS = 0.1
 WHOLE_SECONDS = 30.0  # that a run takes at the first speed
@@ -72,7 +72,7 @@ class ReplayScreen(Screen[None]):
         Binding("d", "details", "Details", id="replay-details"),
         Binding("m", "larger", "Larger", id="replay-larger", show=False),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     def __init__(self, path: Path) -> None:
         super().__init__()

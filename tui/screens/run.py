@@ -27,7 +27,7 @@ from ..widgets.run_view import Beside, RunView
 from .dialogs import Ask, Confirm
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 POLL_SECONDS = {True: 0.25, False: 1.0}  # between two reads of the journal, by whether a process writes it
 OTHERS_SECONDS = 5.0  # between two measurements of what others hold of the device
@@ -64,7 +64,7 @@ class RunScreen(Screen[None]):
         Binding("d", "details", "Details", id="run-details"),
         Binding("m", "larger", "Larger", id="run-larger", show=False),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     class Arrived(Message):
         """The journal has more."""
@@ -244,7 +244,7 @@ class RunScreen(Screen[None]):
         self.view.show_details(not self.view.details)
 
     def command(self, verb: str, answer: str) -> None:
-        self.do(partial(manage.tell, self.session, verb), answer)
+        self.do(partial(manage.send, self.session, verb), answer)
 
     @work(thread=True, group="do")
     def do(self, change: Callable[[], object], done: str) -> None:

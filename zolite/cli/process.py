@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from zolite.cli import live
-from zolite.common.errors import told
+from zolite.common.errors import process_error
 from zolite.common.events import Event, Finished, Started, from_json
 from zolite.common.paths import paths
 
@@ -106,7 +106,7 @@ def detached(arguments: list[str]) -> str:
     if name is None:
         code, message = child.wait(), log.read_text(errors="replace")
         log.unlink()
-        raise told(code, message)
+        raise process_error(code, message)
     log.replace(root / name / "trainer.log")
     return name
 

@@ -149,7 +149,7 @@ def record(
 
 def _control(verb: str) -> Callable[[str], None]:
     def command(name: Name) -> None:
-        manage.tell(name, verb)
+        manage.send(name, verb)
         print(f"{name}: {verb}")
 
     command.__doc__ = f"For a session that is running: {COMMANDS[verb]}."

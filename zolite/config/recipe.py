@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -139,6 +139,14 @@ class Recipe:
     data: DataPart = field(default_factory=DataPart)
     method: MethodPart = field(default_factory=MethodPart)
     train: TrainPart = field(default_factory=TrainPart)
+
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> "Recipe":
+        """A checked recipe from settings as the command line names them: Recipe.of({"train.steps": 400, …}).
+
+        What is left out keeps its default; None leaves a choice to zolite. Raises UsageError with all that is wrong.
+        """
+        return override(Recipe(), dict(settings))
 
 
 PARTS: dict[str, type] = {
@@ -349,10 +357,10 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 
 def renewed(path: str, value: Any) -> tuple[str, Any]:
-    """A setting as it is written now, where it was written as zolite 0.1 did: another name, or 0 for an open value."""
+    """A setting as it is written now, where it was written as zolite 0.1 did: other names, or 0 for an open value."""
     path = RENAMED.get(path, path)
     if path.startswith("method.") and value != "":
-        return path, value  # composition.current knows of which of its numbers 0 is a value
+        return path, composition.renamed(path, value)  # `current` knows of which of its numbers 0 is a value
     return path, SETTINGS[path].renewed(value) if path in SETTINGS else value
 
 

@@ -9,7 +9,7 @@ K perturbed copies in a forward, n trained numbers, a bytes of an activation.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from zolite.common.text import human_bytes
@@ -29,14 +29,6 @@ SMALL_BLOCK = MIB  # smaller ones share segments of 2 MiB
 MARGIN, LEAST_MARGIN = 0.02, 64 * MIB
 
 Shape = tuple[int, ...]
-# Each layer's factors: (rank, layer) to a shape.
-FACTORS: dict[str, Callable[[int, Linear], Shape]] = {
-    "a": lambda rank, layer: (rank, layer.inputs),
-    "b": lambda rank, layer: (layer.outputs, rank),
-    "c": lambda rank, layer: (rank, rank),
-}
-
-
 GROUPS = ("weights", "adapter", "activations", "libraries", "margin", "other programs")
 
 
@@ -134,7 +126,7 @@ def adapter(hardware: Hardware, model: Model, recipe: ResolvedRecipe) -> list[Li
     held = composition.state_bytes(recipe.method, trained)
     aside = factors.export_bytes.get(hardware.device, 0)
     still = f"{frozen:,} numbers in {8 * a} bits to multiply" + (f", in {8 * aside} to export" if aside else "")
-    written = _written_out(recipe)
+    written = composition.direction_bytes(recipe.method)
     noise = "a direction is written out in float32 before it is added" if written else "noise is made inside a kernel"
     lines = (
         ("trained numbers", FLOAT * n, f"{n:,} in float32"),
@@ -148,11 +140,11 @@ def adapter(hardware: Hardware, model: Model, recipe: ResolvedRecipe) -> list[Li
 
 def blocks(spec: ModelSpec, recipe: ResolvedRecipe, factors: Iterable[str]) -> dict[str, Shape]:
     """These factors of every layer with an adapter."""
-    thin = SPACES[recipe.adapter.space].bases
+    space, rank = SPACES[recipe.adapter.space], recipe.adapter.rank
     return {
-        f"{linear.name}.{linear.inputs}.{linear.outputs}.{i}.{factor}": FACTORS[factor](
-            min(recipe.adapter.rank, linear.inputs, linear.outputs) if thin else recipe.adapter.rank, linear
-        )
+        f"{linear.name}.{linear.inputs}.{linear.outputs}.{i}.{factor}": space.shapes(
+            linear.inputs, linear.outputs, rank
+        )[factor]
         for linear in targeted(spec.linears, recipe.adapter.targets)
         for i in range(linear.count)
         for factor in factors
@@ -176,11 +168,6 @@ def trained_numbers(spec: ModelSpec, recipe: ResolvedRecipe) -> int:
 
 def _count(shapes: Mapping[str, Shape]) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
-
-
-def _written_out(recipe: ResolvedRecipe) -> int:
-    """Bytes a trained number while copies are filled."""
-    return composition.direction_bytes(recipe.method)
 
 
 def tools(hardware: Hardware, model: Model, recipe: ResolvedRecipe, rows: Rows) -> list[Line]:

@@ -13,10 +13,10 @@ import math
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
 
-from zolite import __version__
 from zolite.common import files
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Event, Exported, Saved, from_json, to_json, typed
@@ -69,7 +69,7 @@ def write(recording: Recording, path: Path) -> None:
 
 def _lines(recording: Recording) -> Iterator[str]:
     head = {
-        "zolite": __version__,
+        "zolite": version("zolite"),
         "recording": VERSION,
         "session": recording.session,
         "created": recording.created,
