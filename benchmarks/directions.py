@@ -31,9 +31,9 @@ from methods import BATCH, MODEL, Job, Row, examples_of, first_order, recipe_of
 from torch import Tensor
 
 from zolite.common.paths import paths
-from zolite.config.composition import STEP_SIZES
-from zolite.config.methods import forwards_per_step
+from zolite.config.composition import forwards_per_step
 from zolite.config.recipe import Recipe
+from zolite.config.spaces import SPACES
 from zolite.model import load as models
 from zolite.training.learn_scales import Gradients
 from zolite.training.prepare import assemble
@@ -104,7 +104,7 @@ class Draws:
         if self.estimator.sampler.due(step):
             self.estimator.sampler.refresh(objective, key, self.state, space)
         found = self.estimator.estimate(objective, key, self.state, space)
-        return dense(found.grad, space) * (self.recipe.train.lr / STEP_SIZES[self.recipe.adapter.space][0])
+        return dense(found.grad, space) * (self.recipe.train.lr / SPACES[self.recipe.adapter.space].step_sizes[0])
 
 
 def uneven(at: Plane, rank: int = 2, windows: int = 1000) -> Row:
@@ -138,7 +138,7 @@ def looked_at(draws: Draws, first: int, count: int) -> Row:
             sums.append(numbers(draws.plane, total / WINDOW))
             total.zero_()
     sharp = [numbers(draws.plane, draws(step))["sharp"] for step in range(first, first + WINDOW * WINDOWS, WINDOW)]
-    cost = forwards_per_step(draws.recipe.method, draws.recipe.train)
+    cost = forwards_per_step(draws.recipe.method, draws.recipe.train.queries, draws.recipe.train.batch)
     return {
         **{f"{name}": mean(seen, name) for name in ("gain", "cosine", "norm", "bend")},
         "progress": mean(seen, "gain") ** 2 / mean(seen, "bend") / cost,

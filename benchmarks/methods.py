@@ -33,9 +33,9 @@ from spread import Row, cards, spread
 from textbook import restored
 
 from zolite.common.paths import paths
+from zolite.config import methods
 from zolite.config import recipe as recipes
-from zolite.config.composition import ROWS
-from zolite.config.methods import forwards_per_step
+from zolite.config.composition import forwards_per_step
 from zolite.config.recipe import Recipe
 from zolite.data import rows as tables
 from zolite.engine import device_memory
@@ -61,7 +61,12 @@ TASKS = {
 }
 OTHERS = ("zero-shot", "first-order")
 FEW = ("mezo", "lozo", "lozo-m", "pgap", "mezo-gv", "mezo-greedy", "zo-finetuner", *OTHERS)  # on the longer tasks
-METHODS = {"sst2": (*FEW, *(set(ROWS) - set(FEW))), "trec": (*FEW, *(set(ROWS) - set(FEW))), "rte": FEW, "boolq": FEW}
+METHODS = {
+    "sst2": (*FEW, *(set(methods.METHODS) - set(FEW))),
+    "trec": (*FEW, *(set(methods.METHODS) - set(FEW))),
+    "rte": FEW,
+    "boolq": FEW,
+}
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,11 @@ def recipe_of(job: Job, data: Path, optimizer: Path = Path()) -> Recipe:
         "train.seed": job.seed,
     }
     recipe = recipes.resolve(recipes.override(recipes.Recipe(), given))
-    t, lr, cost = recipe.train, recipe.train.lr, forwards_per_step(recipe.method, recipe.train)
+    t, lr, cost = (
+        recipe.train,
+        recipe.train.lr,
+        forwards_per_step(recipe.method, recipe.train.queries, recipe.train.batch),
+    )
     if job.method == "first-order":
         lr, cost = RATE_FIRST_ORDER, FORWARDS / STEPS_FIRST_ORDER
     return replace(recipe, train=replace(t, steps=max(1, round(job.forwards / cost)), lr=lr * job.factor))

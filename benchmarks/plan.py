@@ -38,6 +38,7 @@ from zolite.common.paths import paths
 from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
+from zolite.config.spaces import SPACES
 from zolite.data.lengths import Rows
 from zolite.engine import device_memory
 from zolite.engine.bases import bases
@@ -46,11 +47,11 @@ from zolite.model.lora import PerturbedLinear
 from zolite.model.quant import replace_
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
+from zolite.planner.backprop import needed
 from zolite.planner.hardware import Hardware
 from zolite.planner.memory import Ledger, allocated, laid_out, ledger, ours, peak, weights
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import layouts, plan, wish
-from zolite.planner.qlora import needed
 from zolite.planner.step_time import step_seconds
 from zolite.tools import bench
 from zolite.tools import profile as profiles
@@ -71,7 +72,7 @@ Result = dict[str, Any]
 def cases(hardware: Hardware) -> list[Case]:
     """Model by model, since making one takes longest."""
     found = [Case(s, b, t, q) for s in SIZES for q in FORMATS for b, t in ((16, 64), (16, 256), (2, 2048))]
-    if "lora-core" in recipes.SPACES:
+    if "lora-core" in SPACES:
         found += [Case(s, 16, 256, q, "lora-core") for s in SIZES for q in FORMATS]
     found += [tightest(hardware, gib * GIB) for gib in BUDGETS]
     return sorted(found, key=lambda case: (SIZES.index(case.shape), FORMATS.index(case.weights)))

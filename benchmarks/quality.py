@@ -36,8 +36,8 @@ from textbook import restored
 from zolite.common.events import Evaluated, Noted
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
-from zolite.config.composition import STEP_SIZES
-from zolite.config.recipe import SPACES, Recipe
+from zolite.config.recipe import Recipe
+from zolite.config.spaces import SPACES
 from zolite.data import rows as tables
 from zolite.model import load as models
 from zolite.planner.step_time import linear_probe_rows
@@ -99,7 +99,7 @@ def recipe_of(job: Job, data: Path) -> Recipe:
         "train.batch": BATCH,
         "train.seed": job.seed,
         "train.lr": job.lr,
-        "train.eps": STEP_SIZES[job.space][1] if job.lr else 0.0,
+        "train.eps": SPACES[job.space].step_sizes[1] if job.lr else 0.0,
         "train.steps": STEPS_FIRST_ORDER if job.what == "first_order" else max(1, job.forwards // 2),
     }
     return recipes.override(recipes.Recipe(), given)

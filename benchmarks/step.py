@@ -41,7 +41,7 @@ import torch
 from common import RESULTS, Case, provenance, slug
 from textbook import first_order, restored, textbook
 
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.engine import device_memory
 from zolite.model.load import Loaded, pick_device
 from zolite.model.quant import activations

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.model import quant
 from zolite.model.load import Loaded, select
 from zolite.tools.bench import TARGETS, Step

@@ -8,11 +8,10 @@ from zolite.common.errors import ZoliteError, process_error
 from zolite.common.events import Continued, Paused, Started
 from zolite.common.paths import paths
 from zolite.common.text import one_line
+from zolite.monitor.states import ALIVE
 from zolite.sessions import session as sessions
 from zolite.sessions.session import Session, Summary
 from zolite.sessions.steps import best_step, end
-
-from .states import ALIVE
 
 NO_ERROR = (
     "its process ended without a word: it was killed, for its memory perhaps, or the machine went off. "
@@ -22,7 +21,7 @@ NO_ERROR = (
 
 @dataclass(frozen=True)
 class Listed:
-    """A session as it is at a moment. `state` is one of states.STATES."""
+    """A session as it is at a moment. `state` is one of monitor.states.STATES."""
 
     summary: Summary
     state: str

@@ -14,13 +14,13 @@ from torch import Tensor
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
-from zolite.config.composition import ROWS
+from zolite.config.methods import METHODS
 from zolite.config.recipe import Recipe
 from zolite.engine import bases as module
 from zolite.engine.adapter import attach
 from zolite.engine.bases import PARTS, Bases, bases, basis, digest, varying
 from zolite.engine.engine import Engine
-from zolite.export import formats
+from zolite.export import export as exports
 from zolite.model import load as models
 from zolite.sessions import session as sessions
 from zolite.sessions.manage import fork
@@ -258,7 +258,7 @@ def test_two_points_at_once_are_one_at_a_time(core: Make, quant: str) -> None:
     assert losses[0].max() - losses[0].min() > 1e-3
 
 
-@pytest.mark.parametrize("method", sorted(set(ROWS) - {"zo-finetuner"}))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"zo-finetuner"}))
 def test_every_method_trains_cores(core: Make, method: str) -> None:
     """Three steps of any method, of larger ranks than a core's too, move it; a replay has the same bits."""
     recipe = core(method__name=method, method__every=2, train__steps=3, adapter__rank=2)
@@ -297,7 +297,7 @@ def test_frames_are_found_again_where_the_cache_is_gone(core: Make, home: Path, 
         shutil.rmtree(paths()["cache"])
         with sessions.open_(name) as session:
             assert same(factors_at(session)[1], wanted)
-            assert formats.export(session, tmp_path / name).steps == (6,)
+            assert exports.export(session, tmp_path / name).steps == (6,)
 
 
 def test_other_frames_are_refused(core: Make, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_other_frames_are_refused(core: Make, home: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "basis", lambda *given: dataclasses.replace(real(*given), u=-real(*given).u))
     with sessions.open_("run") as session:
         was = session.facts["frames"]["digest"][:16]
-        for attempt in (lambda: factors_at(session), lambda: formats.export(session, tmp_path / "out")):
+        for attempt in (lambda: factors_at(session), lambda: exports.export(session, tmp_path / "out")):
             with pytest.raises(ZoliteError, match=was) as caught:
                 attempt()
             assert "frames" in caught.value.hint

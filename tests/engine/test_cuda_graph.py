@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zolite.config.composition import ROWS
+from zolite.config.methods import METHODS
 from zolite.config.recipe import Recipe
 from zolite.engine import cuda_graph
 from zolite.engine.cuda_graph import Steps
@@ -95,7 +95,7 @@ def test_only_opposite_neighbours_are_mirrored(points: Any, are: bool) -> None:
 # GPU
 
 
-@pytest.mark.parametrize("method", sorted(set(ROWS) - {"zo-finetuner"}))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"zo-finetuner"}))
 @pytest.mark.parametrize("space", ["lora-b", "lora-core"])
 @gpu
 def test_every_method_is_captured_bit_for_bit(recipe: Make, method: str, space: str) -> None:

@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zolite.config.recipe import SPACES, Recipe
+from zolite.config.recipe import Recipe
+from zolite.config.spaces import SPACES
 from zolite.data import rows as tables
-from zolite.data.encode import answer_of, encode, prompt_of
+from zolite.data.encode import encode
+from zolite.data.kinds.label import answer_of, prompt_of
 from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine
 from zolite.model import load as models
@@ -42,7 +44,7 @@ class Counted(nn.Module):
 
 def made(device: str, copies: int, space: str = "lora", bias: bool = True) -> tuple[PerturbedLinear, Counted, Active]:
     """A layer with random factors in every copy."""
-    torch.manual_seed(copies + 10 * SPACES.index(space))
+    torch.manual_seed(copies + 10 * list(SPACES).index(space))
     base, active = Counted(nn.Linear(IN, OUT, bias=bias).requires_grad_(False)), Active()
     a = torch.randn(copies, RANK, IN) if space == "lora" else torch.randn(RANK, IN)
     b = torch.randn(OUT, RANK).expand(copies, OUT, RANK) if space == "lora-core" else torch.randn(copies, OUT, RANK)

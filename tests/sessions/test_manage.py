@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Continued, Evaluated, Event, Finished, Paused, Saved, Started, StepDone
-from zolite.config.composition import ROWS
+from zolite.config.methods import METHODS
 from zolite.config.recipe import Recipe
 from zolite.sessions import control, journal, manage
 from zolite.sessions import session as sessions
@@ -65,7 +65,7 @@ def only(events: list[Event], kind: type[Any]) -> list[Any]:
 # Going back
 
 
-REPLAYED = sorted(set(ROWS) - {"agzo", "zo-finetuner"})  # one looks at activations, one needs a file
+REPLAYED = sorted(set(METHODS) - {"agzo", "zo-finetuner"})  # one looks at activations, one needs a file
 
 
 @pytest.mark.parametrize("method", REPLAYED)

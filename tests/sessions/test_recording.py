@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated, Exported, Finished, Noted, Saved, Started
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import Recipe, resolve
 from zolite.sessions import recording
 from zolite.sessions import session as sessions
 from zolite.sessions.recording import Recording
@@ -30,7 +30,7 @@ def packed(*values: float) -> bytes:
 def made(losses: list[list[float]]) -> Recording:
     rows = [StepRow(i, packed(0.5), packed(*v), 1e-2, 3e-3, 0, 1e9 + i, 0.1, 5) for i, v in enumerate(losses, 1)]
     told = ((0, Started("a", 1, 9, "CPU", 5, 7)), (1, Evaluated(1, "dev", "accuracy", 0.5, 3, 0.1)))
-    return Recording("a", 1e9, Recipe(), "CPU", tuple(rows), told, (MemoryRow(1e9, 1, 5, 6),))
+    return Recording("a", 1e9, resolve(Recipe()), "CPU", tuple(rows), told, (MemoryRow(1e9, 1, 5, 6),))
 
 
 @given(losses=st.lists(st.lists(FLOATS, min_size=1, max_size=3), max_size=5))
@@ -54,10 +54,10 @@ def test_of_a_session(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     with sessions.open_("run") as session:
         found = recording.of(session)
         assert list(found.rows) == list(session.journal.steps()) and len(found.rows) == 5
-        assert [event for _, event in found.told] == session.journal.events()
-        assert isinstance(found.told[-1][1], Finished) and any(isinstance(e, Saved) for _, e in found.told)
+        assert [event for _, event in found.events] == session.journal.events()
+        assert isinstance(found.events[-1][1], Finished) and any(isinstance(e, Saved) for _, e in found.events)
     exported = (5, Exported(5, str(tmp_path / "out")))
-    recording.write(replace(found, told=(*found.told, exported)), tmp_path / "run.jsonl")
+    recording.write(replace(found, events=(*found.events, exported)), tmp_path / "run.jsonl")
     text = (tmp_path / "run.jsonl").read_text()
     assert str(tmp_path.parent) not in text and '"out"' in text
     assert recording.read(tmp_path / "run.jsonl").rows == found.rows
@@ -99,5 +99,5 @@ def test_never_over_a_file(tmp_path: Path) -> None:
 def test_text_of_all_languages(tmp_path: Path) -> None:
     """What was said comes back whatever its letters."""
     note = Noted("warning", "größer → 大 \u2028 \x1b[2J")
-    recording.write(replace(made([]), told=((0, note),)), tmp_path / "a")
-    assert recording.read(tmp_path / "a").told == ((0, note),)
+    recording.write(replace(made([]), events=((0, note),)), tmp_path / "a")
+    assert recording.read(tmp_path / "a").events == ((0, note),)

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated, Event, Finished, Noted, Started, StepDone
 from zolite.common.paths import paths
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import Recipe, resolve
 from zolite.sessions import checkpoint, journal, session
 from zolite.sessions.session import MemoryRow, StepRow
 
@@ -92,7 +92,7 @@ facts = st.dictionaries(
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_recipe_and_facts_come_back_as_given(facts: dict[str, Any], template: str, target: str) -> None:
     """Whatever text, number or nesting is in the recipe and the facts, opening gives back the same."""
-    given_recipe = Recipe()
+    given_recipe = resolve(Recipe())
     targets = (target.strip(),) if target.strip() else ()
     given_recipe = replace(
         given_recipe,
@@ -398,7 +398,7 @@ def test_a_full_disk_under_the_journal_loses_nothing_that_was_appended(monkeypat
 def test_sigkill_loses_no_committed_step() -> None:
     """After SIGKILL at any moment the journal opens and holds every step that was reported as committed."""
     code = """
-with s.create('first', s.Recipe(), {}) as o:
+with s.create('first', s.recipes.resolve(s.recipes.Recipe()), {}) as o:
     for step in range(1, 10**6):
         o.journal.append([row(step)])
         if step % 3 == 0:

@@ -16,8 +16,9 @@ from torch import Tensor
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated, Event, Finished, Noted, Saved, Started, StepDone
 from zolite.config import recipe as recipes
-from zolite.config.composition import ROWS
-from zolite.config.recipe import SPACES, Recipe
+from zolite.config.methods import METHODS
+from zolite.config.recipe import Recipe
+from zolite.config.spaces import SPACES
 from zolite.engine.engine import Engine
 from zolite.model import load as models
 from zolite.sessions import session as sessions
@@ -316,7 +317,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(recipe: Make, home: Path, method
     assert same(start, untouched) == (space != "lora")
 
 
-OTHERS = sorted(set(ROWS) - {"mezo", "spsa", "zo-finetuner"})  # the last needs a file: tests/test_learn.py
+OTHERS = sorted(set(METHODS) - {"mezo", "spsa", "zo-finetuner"})  # the last needs a file: tests/test_learn.py
 
 
 @pytest.mark.parametrize("method", OTHERS)

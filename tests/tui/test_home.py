@@ -44,7 +44,7 @@ def test_list(app: Make, made: Make, size: tuple[int, int]) -> None:
 
     async def script(pilot: Pilot[None]) -> None:
         text = shown(pilot.app)
-        for words in ("✓ done", "■ stopped", "✗ broke off", "▲ diverged", "40/120", "46.0%", "1h00m ago"):
+        for words in ("✓ done", "■ stopped", "✗ crashed", "▲ diverged", "40/120", "46.0%", "1h00m ago"):
             assert words in text, words
 
     drive(app(), size, script)

@@ -3,7 +3,7 @@
 import gc
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -11,7 +11,9 @@ from typing import Any, cast
 
 import pytest
 import torch
-from tests.core.bench import (
+from torch import Tensor
+
+from tests.zo.bench import (
     BIG,
     CASES,
     EVERY,
@@ -28,25 +30,23 @@ from tests.core.bench import (
     recipe_of,
     same_bits,
 )
-from torch import Tensor
-
 from zolite.common.errors import UsageError
-from zolite.config.composition import chain_of, deterministic
-from zolite.config.methods import METHODS, forwards_per_step, method, state_bytes, state_formula
-from zolite.config.recipe import SPACES, Recipe
+from zolite.config import composition
+from zolite.config.composition import forwards_per_step, ranks, replays, state_bytes, state_formula
+from zolite.config.methods import ESTIMATORS, METHODS, RULES, SAMPLERS, WRAPPERS, chain_of, method
+from zolite.config.recipe import Recipe
+from zolite.config.spaces import SPACES
 from zolite.sessions.session import Session
 from zolite.training.replay import catch_up_
 from zolite.zo.build import build
-from zolite.zo.direction import Combo, Scaled
+from zolite.zo.direction import Combo, Noise, Scaled, mirrored
 from zolite.zo.estimators import Curvature, OneSided, PerExample, TwoSided
-from zolite.zo.rng import TILE
+from zolite.zo.rng import DISTRIBUTIONS, TILE, Key
 from zolite.zo.samplers import Aligned, Guided
 from zolite.zo.state import State, restore_state, split_state
 from zolite.zo.updates import schedule
 
 CUTS = (EVERY, 7)  # before a step with a new basis, and inside a window
-MOMENTS = {"momentum", "adam", "factor-momentum"}
-UNCORRELATED = {"normal", "signs", "guided(normal)", "greedy(normal)", "greedy(signs)"}  # samplers of free numbers
 
 
 every_case = pytest.mark.parametrize("case", CASES)
@@ -95,7 +95,12 @@ def test_measured_is_applied(case: str) -> None:
     assert seen >= STEPS
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if not MOMENTS & set(recipe_of(CASES[c]).method.rule)])
+def keeps_the_past(case: str) -> bool:
+    """Does a rule apply more than a step's own estimate?"""
+    return any(RULES[name].moment for name in recipe_of(CASES[case]).method.rule)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if not keeps_the_past(c)])
 def test_applied_is_the_estimate(case: str) -> None:
     """A rule without a moment adds the estimate's own directions, and theta moves by coefficient · direction alone."""
     bench = Bench(CASES[case])
@@ -149,7 +154,10 @@ def test_all_differ(case: str) -> None:
 
 
 def free(bench: Bench) -> bool:
-    return bench.recipe.method.sampler in UNCORRELATED and not isinstance(bench.estimator, Curvature)
+    """Are numbers of a direction drawn on their own?"""
+    *around, innermost = chain_of(bench.recipe.method.sampler)
+    scaled = isinstance(bench.estimator, Curvature) or not all(WRAPPERS[name].in_kernel for name in around)
+    return SAMPLERS[innermost].independent and not scaled
 
 
 def restored(case: str, held: tuple[dict[str, object], dict[str, Tensor], Tensor]) -> Bench:
@@ -189,7 +197,7 @@ def test_resume(case: str) -> None:
         assert not torch.equal(saved[2], straight.space.theta)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if deterministic(recipe_of(CASES[c]).method)])
+@pytest.mark.parametrize("case", [c for c in CASES if replays(recipe_of(CASES[c]).method)])
 def test_replay(case: str) -> None:
     """Losses through float32 bytes, as the journal keeps them, rebuild theta and state bitwise without a measurement.
 
@@ -218,7 +226,7 @@ def replay(bench: Bench, rows: list[SimpleNamespace], after: int) -> None:
 
 def test_not_replayed() -> None:
     """What looks at the model's activations cannot be replayed, says so, and is all that does."""
-    assert {c for c in CASES if not deterministic(recipe_of(CASES[c]).method)} == {"agzo", "agzo-x3"}
+    assert {c for c in CASES if not replays(recipe_of(CASES[c]).method)} == {"agzo", "agzo-x3"}
 
 
 @every_case
@@ -326,16 +334,46 @@ def test_forwards(case: str) -> None:
         assert bench.points == len(taken.losses)
         points += bench.points
     m, t = bench.recipe.method, bench.recipe.train
-    assert points / bench.estimator.groups == pytest.approx(2 * EVERY * forwards_per_step(m, t), rel=1e-12)
+    assert points / bench.estimator.groups == pytest.approx(
+        2 * EVERY * forwards_per_step(m, t.queries, t.batch), rel=1e-12
+    )
+
+
+@every_case
+def test_points(case: str) -> None:
+    """What is measured together is what the rows say: pairs or not, how many at most, and θ first or not."""
+    bench, asked = Bench(CASES[case]), []
+
+    def objective(points: Sequence[Combo], groups: int = 1) -> Tensor:
+        asked.append(points)
+        return bench.objective(points, groups)
+
+    bench.step(0)
+    bench.estimator.estimate(objective, Key(SEED, 1), bench.state["estimator"], bench.space)
+    m, t = bench.recipe.method, bench.recipe.train
+    assert mirrored(asked[-1]) == composition.mirrored(m)
+    assert max(map(len, asked)) == composition.points_at_once(m, t.queries, t.batch)
+    assert (asked[0] == [Combo()]) == ESTIMATORS[m.estimator].theta_first
+    assert (len(asked) > 1 + (asked[0] == [Combo()])) == ranks(m)
+
+
+@every_case
+def test_directions_of_the_kernel(case: str) -> None:
+    """Directions that the noise kernel is said to draw are sums of noise that it knows; others are not."""
+    bench = Bench(CASES[case])
+    bench.step(0)
+    drawn = Combo(tuple((1.0, direction) for direction in bench.directions(1)))
+    known = all(isinstance(d, Noise) and d.transform in DISTRIBUTIONS.values() for _, d in drawn.flat())
+    assert known == (composition.direction_bytes(bench.recipe.method) == 0)
 
 
 STEP_LENGTHS = {
     "sign": 0.05,
     "rms": 0.05,
     "adam": 0.05,
-    "spread": 0.1,
+    "std-normalize": 0.1,
     "per-example": 6e-3,
-}  # where the slope's size is taken away
+}  # where the gradient's size is taken away
 FEWER = {"fzoo": {"train.queries": 4}, "grzo": {"train.batch": 6}}
 
 
@@ -358,7 +396,7 @@ def test_descends(case: str) -> None:
 
     Two-sided differences of a quadratic are exact, and a step takes it down by 1 − u² (2η − η² |d|²), u the part of d
     along θ. With E|d|² = n l² and η = 1 / 2 n l², that is e^(−3/4n) a step in expected logarithm where directions
-    favour none: e⁻⁵ in 7 n steps. Rules that take the slope's size away stay a step's length away from the least, so
+    favour none: e⁻⁵ in 7 n steps. Rules that take the gradient's size away stay a step's length away from the least, so
     that theirs falls to 0; they and moments, which lag, get 10 n.
     """
     recipe = recipe_of(CASES[case])
@@ -455,9 +493,7 @@ def test_not_finite(case: str) -> None:
         assert all(tensor.isfinite().all() for tensor in split_state(bench.state)[1].values())
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if {"guided", "greedy"} & set(chain_of(recipe_of(CASES[c]).method.sampler))]
-)
+@pytest.mark.parametrize("case", [c for c in CASES if ranks(recipe_of(CASES[c]).method)])
 def test_candidate_not_finite(case: str) -> None:
     """A candidate whose loss is not finite, be it −∞, is ranked last, as if its loss were a huge one."""
     benches = []

@@ -6,7 +6,9 @@ from typing import Any, cast
 
 import pytest
 import torch
-from tests.core.bench import (
+from torch import Tensor
+
+from tests.zo.bench import (
     BIG,
     CPU,
     EVERY,
@@ -21,8 +23,6 @@ from tests.core.bench import (
     read,
     same_bits,
 )
-from torch import Tensor
-
 from zolite.config.methods import square as planned_square
 from zolite.zo import rng as noise
 from zolite.zo.direction import Combo, Noise, Product, Scaled, dense
@@ -44,7 +44,7 @@ from zolite.zo.samplers import (
 )
 from zolite.zo.space import Space, make_space
 from zolite.zo.state import State
-from zolite.zo.updates import FactorMomentum, Spread
+from zolite.zo.updates import FactorMomentum, StdNormalize
 
 
 @pytest.fixture(autouse=True)
@@ -284,8 +284,8 @@ def test_new_basis_is_measured(name: str) -> None:
 # LOZO-M
 
 
-def estimate_of(direction: Product, slope: float) -> Estimate:
-    coefs = torch.tensor([slope])
+def estimate_of(direction: Product, coefficient: float) -> Estimate:
+    coefs = torch.tensor([coefficient])
     return Estimate(Combo(((coefs[0], direction),)), coefs, coefs)
 
 
@@ -315,7 +315,7 @@ def test_momentum_follows_its_basis() -> None:
     torch.testing.assert_close(space.blocks[0].of(read(applied, space)), 0.9**2 * 3 * first.vectors)
 
 
-def test_momentum_adds_slopes() -> None:
+def test_momentum_adds_coefficients() -> None:
     """Inside a window N ← β N + (1 − β) c U, of every direction of the step."""
     space = noisy_space(MIXED)
     rule = FactorMomentum(2, EVERY, 0.75)
@@ -338,7 +338,7 @@ def test_momentum_adds_slopes() -> None:
 
 INNER: dict[str, Changes] = {
     "normal": {},
-    "signs": {},
+    "rademacher": {},
     "low-rank": {},
     "subspace": {"method.rank": 3},
     "aligned": {"method.probes": 3},
@@ -394,7 +394,7 @@ def test_guided_length(pool: int, share: float, unit: bool) -> None:
 
 
 def test_guided_is_even() -> None:
-    """With halves, a ranking the other way round turns v and its slope, and so changes the estimate by nothing."""
+    """With halves, a ranking the other way round turns v and its projected gradient: the estimate is the same."""
     bench = Bench(ROWS["mezo-gv"])
     ranked = torch.tensor([3.0, 1.0, 2.0, 4.0])
     grads = []
@@ -574,7 +574,7 @@ def test_curvature_keeps_small_steps() -> None:
 
 @pytest.mark.parametrize("name", ["fzoo", "grzo"])
 def test_flat_moves_nothing(name: str) -> None:
-    """Losses that are all alike have no spread to divide by: the step moves nothing."""
+    """Losses that are all alike have no standard deviation to divide by: the step moves nothing."""
     bench = Bench(ROWS[name], SMALL, loss=lambda x: x.double().sum() * 0 + 3)
     before = bench.space.theta.clone()
     bench.step(0)
@@ -582,20 +582,20 @@ def test_flat_moves_nothing(name: str) -> None:
 
 
 def test_flat_to_an_offset() -> None:
-    """One-sided losses that are all alike, though not θ's, have no spread either."""
+    """One-sided losses that are all alike, though not θ's, have no standard deviation either."""
     bench = Bench(ROWS["fzoo"], SMALL)
     before, bench.spoilt = bench.space.theta.clone(), {0: 1.0} | dict.fromkeys(range(1, 9), 2.0)
     taken = bench.step(0)
     assert taken.estimate.coefs.all() and torch.equal(bench.space.theta, before)
 
 
-def test_spread() -> None:
+def test_std_normalize() -> None:
     """cᵢ / (N std c), in which any scale of the loss or of ε is lost."""
     coefs = torch.tensor([3.0, -1.0, 0.5, 7.0])
     space = make_space({"w": (3,)}, 0, torch.float32, CPU)
     for scale in (1.0, 1e-6, 1e6):
         terms = tuple((c * scale, Noise(Key(1, 0).fold(i))) for i, c in enumerate(coefs.unbind()))
-        grad = Spread().update(Estimate(Combo(terms), coefs, coefs), 0, {}, space).grad
+        grad = StdNormalize().update(Estimate(Combo(terms), coefs, coefs), 0, {}, space).grad
         std = (sum((float(c) - 2.375) ** 2 for c in coefs) / 3) ** 0.5
         assert [float(c) for c, _ in grad.terms] == pytest.approx([float(c) / (4 * std) for c in coefs], rel=1e-5)
         assert [d for _, d in grad.terms] == [d for _, d in terms]

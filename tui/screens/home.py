@@ -15,9 +15,9 @@ from textual.worker import get_current_worker
 
 from zolite.common.errors import ZoliteError
 from zolite.common.text import human_bytes, human_seconds, one_line
+from zolite.monitor.states import ALIVE, STATES
 
 from ..paint import cell
-from ..states import ALIVE, STATES
 from ..widgets.stack import Part, Stack
 
 if TYPE_CHECKING:

@@ -4,14 +4,14 @@ import json
 from typing import Any
 
 from zolite.cli.process import Json
-from zolite.config import methods as table
-from zolite.config import recipe as recipes
-from zolite.config.composition import deterministic
+from zolite.config.composition import forwards_per_step, queries_of, replays, resolved, state_formula
+from zolite.config.methods import METHODS, Method, MethodPart
+from zolite.config.recipe import TrainPart
 
 
 def methods(as_json: Json = False) -> None:
     """The estimators zolite has, and what each costs."""
-    rows = [_row(m) for m in table.METHODS.values()]
+    rows = [_row(m) for m in METHODS.values()]
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
         return
@@ -20,21 +20,17 @@ def methods(as_json: Json = False) -> None:
         print(f"{'':14} {row['forwards_per_step']:g} forwards a step; bytes held: {row['state_bytes']}")
 
 
-def _row(m: table.Method) -> dict[str, Any]:
-    given = {"optimizer": "FILE"} if m.name == "zo-finetuner" else {}
-    recipe = recipes.resolve(
-        recipes.override(recipes.Recipe(), {f"method.{k}": v for k, v in ({"name": m.name} | given).items()})
-    )
-    part = recipe.method
+def _row(row: Method) -> dict[str, Any]:
+    m = resolved(MethodPart(row.name))
     return {
-        "name": m.name,
-        "paper": m.paper,
-        "summary": m.summary,
-        "sampler": part.sampler,
-        "estimator": part.estimator,
-        "rule": list(part.rule),
-        "forwards_per_step": table.forwards_per_step(part, recipe.train),
-        "state_bytes": table.state_formula(part),
-        "spaces": list(m.spaces),
-        "deterministic": deterministic(part),
+        "name": row.name,
+        "paper": row.paper,
+        "summary": row.summary,
+        "sampler": m.sampler,
+        "estimator": m.estimator,
+        "rule": list(m.rule),
+        "forwards_per_step": forwards_per_step(m, queries_of(m), TrainPart.batch),
+        "state_bytes": state_formula(m),
+        "spaces": list(row.spaces),
+        "deterministic": replays(m),
     }

@@ -1,253 +1,248 @@
-"""Which sampler, estimator and rule make a method, which go together, and their published numbers. Plain data."""
+"""What follows from a method's parts, by the rows in methods.py: what is left open, what goes together, the costs."""
 
 import dataclasses
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from zolite.config.fields import setting
-
-# (learning rate, ε) of mezo where the recipe leaves them open. MeZO's published LoRA values (ε 1e-2, 1e-4) are for 13B;
-# these were measured on small models (docs/log.md). lora-core's are lora-b's by the curvature along its coordinates,
-# which is a hundred times as large: it then takes the same share of a step.
-STEP_SIZES = {"lora": (3e-4, 1e-2), "lora-b": (3e-3, 1e-2), "lora-core": (2e-5, 1e-3)}
+from zolite.config.methods import (
+    ESTIMATORS,
+    FLOAT,
+    METHODS,
+    RENAMED_VALUES,
+    RULES,
+    SAMPLERS,
+    WRAPPERS,
+    MethodPart,
+    Piece,
+    ResolvedMethod,
+    Shapes,
+    Whole,
+    chain_of,
+)
+from zolite.config.spaces import SPACES
 
 MOST_COPIES = 8  # by default: each is another copy of the adapter, and as many rows more in a forward
-INNERMOST = ("normal", "signs", "low-rank", "subspace", "aligned", "activation")
-FROM_THE_MODEL = ("activation",)  # samplers that look at more than losses, so that a journal does not say it all
-AROUND = ("guided", "greedy", "learned")  # samplers of another sampler's directions
-ESTIMATORS = ("two-sided", "one-sided", "curvature", "per-example")
-RULES = ("sign", "rms", "clip", "spread", "momentum", "adam", "factor-momentum")
 
-# A row of the table of methods: its parts, and the numbers in which it departs from its parts' own (NUMBERS below).
-Row = dict[str, Any]
-ROWS: dict[str, Row] = {
-    "mezo": {},
-    "mezo-sign": {"rule": ("sign",)},
-    "mezo-rms": {"rule": ("rms",)},
-    "mezo-momentum": {"rule": ("momentum",)},
-    "mezo-adam": {"rule": ("adam",)},
-    "spsa": {"sampler": "signs"},
-    "lozo": {"sampler": "low-rank"},
-    "lozo-m": {"sampler": "low-rank", "rule": ("factor-momentum",)},
-    "pgap": {"sampler": "aligned"},
-    "mezo-gv": {"sampler": "guided(normal)"},
-    "mezo-greedy": {"sampler": "greedy(normal)"},
-    "zo-finetuner": {"sampler": "learned(normal)"},
-    "hizoo": {"estimator": "curvature"},
-    "subzero": {"sampler": "subspace"},
-    "agzo": {"sampler": "activation", "estimator": "one-sided", "queries": 1},
-    "fzoo": {"sampler": "signs", "estimator": "one-sided", "rule": ("spread",)},
-    "grzo": {"estimator": "per-example"},
-    "qzo": {"rule": ("clip",)},
+# The least and the most that a setting may be; whole numbers from 1 on are never 0.
+RANGES: dict[str, tuple[float, float]] = {
+    "rank": (1, 4096),
+    "every": (1, 10**9),
+    "probes": (1, 256),
+    "pool": (1, 64),
+    "delta": (0, math.inf),
+    "share": (0, 1),
+    "smooth": (0, 1),
+    "clip": (0, math.inf),
 }
-
-# Learning rates by space of what takes the slope's size away: change a number and step, about. Those of lora-b are
-# measured (docs/log.md), the others have rms's proportions.
-RATES: dict[str, dict[str, float]] = {
-    "sign": {"lora": 9e-5, "lora-b": 9e-4, "lora-core": 9e-5},
-    "rms": {"lora": 3e-4, "lora-b": 3e-3, "lora-core": 3e-4},
-    "adam": {"lora": 9e-5, "lora-b": 9e-4, "lora-core": 9e-5},
-    "spread": {"lora": 3e-4, "lora-b": 3e-3, "lora-core": 3e-4},
-    "per-example": {"lora": 3e-3, "lora-b": 3e-2, "lora-core": 3e-3},
-}
-
-# Published defaults of the parts, for LoRA where their papers have any (docs/methods.md).
-NUMBERS: dict[str, dict[str, Any]] = {
-    "low-rank": {"rank": 2, "every": 50},
-    "subspace": {"rank": 8, "every": 1000},
-    "aligned": {"rank": 8, "every": 100, "probes": 10, "delta": 2.0},
-    "guided": {"pool": 4, "share": 0.5},
-    "greedy": {"pool": 4},
-    "curvature": {"smooth": 1e-6},
-    "one-sided": {"queries": 8},
-    "clip": {"clip": 100.0},
-    "rms": {"beta2": 0.99},
-    "momentum": {"beta": 0.9},
-    "adam": {"beta": 0.9, "beta2": 0.999},
-    "factor-momentum": {"beta": 0.9},
-}
+BELOW_ONE = ("beta", "beta2", "decay")
+PARTS = {"sampler", "estimator", "rule"}
+NUMBERS = {f.name for f in dataclasses.fields(MethodPart) if f.default is None} - PARTS
 
 
-@dataclass(frozen=True)
-class MethodPart:
-    name: str = setting(
-        "mezo-rms",
-        "a row of `zolite methods`; it decides what is left open below",
-        flags=("--method",),
-        choices=tuple(ROWS),
-    )
-    sampler: str = setting(
-        "", "where directions come from: normal, signs, low-rank, subspace, aligned, activation; guided(…) and the like"
-    )
-    estimator: str = setting("", "what is measured: two-sided, one-sided, curvature or per-example")
-    rule: tuple[str, ...] = setting(
-        (),
-        "what is made of it, in order: sign, rms, clip, spread, momentum, adam, factor-momentum",
-    )
-    rank: int = setting(0, "rank of low-rank, subspace and aligned directions")
-    every: int = setting(0, "steps until their basis is new")
-    probes: int = setting(0, "directions that aligned looks along for a new basis")
-    delta: float = setting(
-        0.0, "squared part along the probed gradient that aligned starts with; falls to 0 over the run"
-    )
-    pool: int = setting(0, "candidates that guided and greedy rank")
-    share: float = setting(0.0, "share of them that guided takes for the better ones")
-    unit: bool = setting(False, "guided's direction as long as a candidate's")
-    smooth: float = setting(0.0, "weight of a step in curvature's running diagonal")
-    clip: float = setting(0.0, "largest slope that clip lets through")
-    beta: float = setting(0.0, "what momentum keeps of itself each step; adam's first moment too")
-    beta2: float = setting(0.0, "what adam's second moment keeps of itself")
-    decay: float = setting(0.0, "weight decay of matrices")
-    optimizer: str = setting("", "file of `zolite learn-optimizer`, for learned")
+# --- what is left open -----------------------------------------------------------------------------------------------
 
 
-def chain_of(sampler: str) -> list[str]:
-    """The names in "guided(low-rank)", from the outside in."""
-    return sampler.replace(" ", "").rstrip(")").split("(")
+def resolved(m: MethodPart) -> ResolvedMethod:
+    """The method with its parts and numbers filled in, where its name and its parts say what they are.
 
-
-def deterministic(m: MethodPart) -> bool:
-    """Do a step's losses say all that it did, so that a journal replays without the model? Of a composed method."""
-    return not set(chain_of(m.sampler)) & set(FROM_THE_MODEL)
-
-
-def composed(m: MethodPart) -> MethodPart:
-    """A method with its parts and numbers filled in, where its name and its parts say what they are."""
-    row = {"sampler": "normal", "estimator": "two-sided", "rule": (), **ROWS[m.name]}
-    parts = {name: getattr(m, name) or row[name] for name in ("sampler", "estimator", "rule")}
-    used = [*chain_of(parts["sampler"]), parts["estimator"], *parts["rule"]]
-    numbers = {name: value for part in used for name, value in NUMBERS.get(part, {}).items() if name != "queries"}
-    open_ = {name: value for name, value in numbers.items() if not getattr(m, name)}
-    return dataclasses.replace(m, **parts, **open_)
-
-
-def check(m: MethodPart, queries: int, batch: int) -> list[str]:
-    """Everything wrong with a method: what does not exist, what does not go together, and why."""
-    if m.name not in ROWS:
-        return [f"method.name is {m.name!r}, not one of {', '.join(ROWS)}"]
-    m = composed(m)
-    *around, innermost = chain_of(m.sampler)
-    known = (
-        (innermost in INNERMOST, f"method.sampler {m.sampler!r} does not end in one of {', '.join(INNERMOST)}"),
-        (set(around) <= set(AROUND), f"method.sampler {m.sampler!r}: only {', '.join(AROUND)} go around another"),
-        (m.estimator in ESTIMATORS, f"method.estimator is {m.estimator!r}, not one of {', '.join(ESTIMATORS)}"),
-        (set(m.rule) <= set(RULES), f"method.rule is {', '.join(m.rule)}; there are {', '.join(RULES)}"),
-    )
-    problems = [message for holds, message in known if not holds]
-    return problems or [
-        message for holds, message in _together(m, queries or queries_of(m), batch, around, innermost) if not holds
-    ]
-
-
-def _together(
-    m: MethodPart, queries: int, batch: int, around: list[str], innermost: str
-) -> tuple[tuple[bool, str], ...]:
-    moments = [rule for rule in m.rule if rule in ("momentum", "adam", "factor-momentum")]
-    per_direction = [rule for rule in m.rule if rule in ("sign", "rms", "clip", "spread")]
-    pooled = "guided" in around or "greedy" in around
-    limits = {"rank": 4096, "every": 10**9, "probes": 256, "pool": 64}
-    return (
-        (len(set(around)) == len(around), f"method.sampler {m.sampler!r} goes around itself; name each once"),
-        (
-            "learned" not in around or around[-1] == "learned",
-            f"method.sampler {m.sampler!r} would scale a direction after it was ranked; put learned inside",
-        ),
-        (not {"guided", "greedy"} <= set(around), "method.sampler: guided and greedy rank the same pool; choose one"),
-        (
-            not pooled or m.pool > 2,
-            f"method.pool is {m.pool}: the estimate is even in z₁ − z₂, so ranking two changes nothing and the step is "
-            "mezo's at twice the cost; take 3 or more",
-        ),
-        *(
-            (0 <= getattr(m, k) <= most, f"method.{k} is {getattr(m, k)}, not 1 to {most}")
-            for k, most in limits.items()
-        ),
-        (
-            "guided" not in around or 1 <= int(m.share * m.pool) < m.pool,
-            f"method.share {m.share:g} of a pool of {m.pool} leaves one side empty",
-        ),
-        (
-            m.estimator != "per-example" or m.sampler == "normal",
-            f"estimator per-example draws its own directions around normal ones, not {m.sampler}; take two-sided",
-        ),
-        (
-            m.estimator != "per-example" or queries == 1,
-            f"estimator per-example has a direction for every row of the batch, so train.queries cannot be {queries}",
-        ),
-        (
-            m.estimator != "per-example" or batch > 1,
-            "estimator per-example compares rows: train.batch must be 2 or more",
-        ),
-        (
-            m.estimator != "curvature" or innermost in ("normal", "signs"),
-            f"estimator curvature has a number a coordinate, which {innermost} directions mix; take normal or signs",
-        ),
-        (
-            m.estimator != "curvature" or not around,
-            f"estimator curvature scales directions itself and cannot take {m.sampler}; take {innermost}",
-        ),
-        (
-            "spread" not in m.rule or queries > 1 or m.estimator == "per-example",
-            "rule spread needs a standard deviation: train.queries must be 2 or more",
-        ),
-        (len(moments) < 2, f"method.rule has {' and '.join(moments)}; one kind of momentum is enough"),
-        (
-            not moments or not per_direction or m.rule.index(moments[0]) > max(map(m.rule.index, per_direction)),
-            f"method.rule: {', '.join(per_direction)} must come before {', '.join(moments)}, which leaves no slopes",
-        ),
-        (
-            "factor-momentum" not in m.rule
-            or (innermost == "low-rank" and "learned" not in around and m.estimator != "curvature"),
-            f"rule factor-momentum keeps the U of U Vᵀ, which {m.sampler} has not; take low-rank, or momentum",
-        ),
-        (
-            innermost != "activation" or (m.estimator == "one-sided" and not around),
-            f"sampler activation needs θ measured before it draws, not {m.sampler} with {m.estimator}; take activation "
-            "with one-sided",
-        ),
-        (
-            "learned" not in around or bool(m.optimizer),
-            "sampler learned needs method.optimizer, a file that `zolite learn-optimizer` writes",
-        ),
-        (m.smooth >= 0 and m.smooth <= 1, f"method.smooth is {m.smooth:g}, not 0 to 1"),
-        (m.delta >= 0, f"method.delta is {m.delta:g}, below 0"),
-        (m.clip >= 0, f"method.clip is {m.clip:g}, below 0"),
-        (
-            0 <= m.beta < 1 and 0 <= m.beta2 < 1,
-            f"method.beta and beta2 are {m.beta:g} and {m.beta2:g}, not 0 to below 1",
-        ),
-        (0 <= m.decay < 1, f"method.decay is {m.decay:g}, not 0 to below 1"),
+    Raises KeyError for names that do not exist: `check` first.
+    """
+    if isinstance(m, ResolvedMethod):
+        return m
+    row = METHODS[m.name]
+    sampler, estimator = m.sampler or row.sampler, m.estimator or row.estimator
+    rule = row.rule if m.rule is None else m.rule
+    own = defaults(pieces_of(sampler, estimator, rule)) | dict(row.numbers)
+    given = {name: value for name in NUMBERS if (value := getattr(m, name)) is not None}
+    numbers = {name: value for name, value in (own | given).items() if name in NUMBERS}
+    return ResolvedMethod(
+        name=m.name,
+        sampler=sampler,
+        estimator=estimator,
+        rule=rule,
+        unit=m.unit,
+        decay=m.decay,
+        optimizer=m.optimizer,
+        **numbers,
     )
 
 
-def at_once(m: MethodPart, queries: int, batch: int) -> int:
-    """The most points that a step wants at a time: any order of them, as the estimators and samplers have it."""
-    pool = m.pool if {"guided", "greedy"} & set(chain_of(m.sampler)) else 0
-    sides = {"one-sided": queries, "curvature": 2 * queries + 1, "per-example": 2 * batch}
-    return max(pool, sides.get(m.estimator, 2 * queries))
+def written(m: MethodPart) -> MethodPart:
+    """As a file holds it, and the inverse of `resolved`: numbers that no part reads and nobody gave are left open."""
+    if not isinstance(m, ResolvedMethod):
+        return m
+    unread = {name: None for name in NUMBERS - defaults(pieces(m)).keys() if not getattr(m, name)}
+    return MethodPart(**{f.name: getattr(m, f.name) for f in dataclasses.fields(m)} | unread)
+
+
+def current(m: MethodPart) -> MethodPart:
+    """With what zolite 0.1 wrote as 0 or "" left open: numbers that no part reads, or of which 0 is no value."""
+    m = dataclasses.replace(m, sampler=m.sampler or None, estimator=m.estimator or None)
+    if _unknown(m):
+        return m
+    read = defaults(pieces(resolved(m)))
+    zero = {name for name in NUMBERS if getattr(m, name) == 0}
+    opened: dict[str, Any] = {n: None for n in zero if n not in read or RANGES.get(n, (0,))[0] > 0}
+    return dataclasses.replace(m, **opened)
+
+
+def renamed(path: str, value: Any) -> Any:
+    """A setting's value with names that were others before by those of today."""
+    names = RENAMED_VALUES.get(path)
+    if names is None or not isinstance(value, str | list | tuple):
+        return value
+    if isinstance(value, str):
+        return re.sub(r"[\w-]+", lambda word: names.get(word[0], word[0]), value)
+    return [names.get(name, name) for name in value]
 
 
 def queries_of(m: MethodPart) -> int:
-    return int({**NUMBERS.get(m.estimator, {}), **ROWS[m.name]}.get("queries", 1))
+    """Directions a step where the recipe leaves them open."""
+    return int((defaults(pieces(m)) | dict(METHODS[m.name].numbers)).get("queries", 1))
+
+
+def defaults(used: Iterable[Piece]) -> dict[str, Any]:
+    """The settings that these pieces read, with the pieces' own values."""
+    return {name: value for piece in used for name, value in piece.numbers.items()}
+
+
+def pieces(m: MethodPart) -> list[Piece]:
+    """Everything that a method is made of: samplers from the outside in, the estimator, the rules in order."""
+    m = resolved(m)
+    return pieces_of(m.sampler, m.estimator, m.rule)
+
+
+def pieces_of(sampler: str, estimator: str, rule: tuple[str, ...]) -> list[Piece]:
+    *around, innermost = chain_of(sampler)
+    samplers = [*(WRAPPERS[name] for name in around), SAMPLERS[innermost]]
+    return [*samplers, ESTIMATORS[estimator], *(RULES[name] for name in rule)]
+
+
+# --- what goes together ----------------------------------------------------------------------------------------------
+
+
+def check(m: MethodPart, queries: int | None, batch: int) -> list[str]:
+    """Everything wrong with a method: what does not exist, what does not go together, and why."""
+    problems = _unknown(m) or [*_out_of_range(written(m))]
+    if problems:
+        return problems
+    whole = Whole(resolved(m), queries or queries_of(m), batch)
+    return [*_clashes(whole), *_unmet(whole)]
+
+
+def _unknown(m: MethodPart) -> list[str]:
+    """Names that the tables do not have."""
+    if m.name not in METHODS:
+        return [f"method.name is {m.name!r}, not one of {', '.join(METHODS)}"]
+    row = METHODS[m.name]
+    sampler, estimator = m.sampler or row.sampler, m.estimator or row.estimator
+    rule = row.rule if m.rule is None else m.rule
+    *around, innermost = chain_of(sampler)
+    known = (
+        (innermost in SAMPLERS, f"method.sampler {sampler!r} does not end in one of {', '.join(SAMPLERS)}"),
+        (set(around) <= set(WRAPPERS), f"method.sampler {sampler!r}: only {', '.join(WRAPPERS)} go around another"),
+        (estimator in ESTIMATORS, f"method.estimator is {estimator!r}, not one of {', '.join(ESTIMATORS)}"),
+        (set(rule) <= set(RULES), f"method.rule is {', '.join(rule)}; there are {', '.join(RULES)}"),
+    )
+    return [message for holds, message in known if not holds]
+
+
+def _out_of_range(m: MethodPart) -> Iterator[str]:
+    for name, (least, most) in RANGES.items():
+        value = getattr(m, name)
+        if value is not None and not least <= value <= most:
+            allowed = f"below {least:g}" if most == math.inf else f"not {least:g} to {most:g}"
+            yield f"method.{name} is {value:g}, {allowed}"
+    for name in BELOW_ONE:
+        value = getattr(m, name)
+        if value is not None and not 0 <= value < 1:
+            yield f"method.{name} is {value:g}, not 0 to below 1"
+
+
+def _clashes(w: Whole) -> Iterator[str]:
+    """What no two pieces of a kind may do."""
+    sampler, around, rule = w.method.sampler, w.wrappers, w.method.rule
+    if len(set(around)) < len(around):
+        yield f"method.sampler {sampler!r} goes around itself; name each once"
+    ranking = {name: None for name in around if WRAPPERS[name].ranks}
+    if len(ranking) > 1:
+        yield f"method.sampler: {' and '.join(ranking)} rank the same pool; choose one"
+    moments = [name for name in rule if RULES[name].moment]
+    if len(moments) > 1:
+        yield f"method.rule has {' and '.join(moments)}; one kind of momentum is enough"
+    late = [name for name in rule[rule.index(moments[0]) :] if name not in moments] if moments else []
+    if late:
+        yield f"method.rule: {', '.join(late)} must come before {', '.join(moments)}, which leaves no coefficients"
+
+
+def _unmet(w: Whole) -> Iterator[str]:
+    """What the pieces ask of each other."""
+    words = {f.name: getattr(w.method, f.name) for f in dataclasses.fields(w.method)}
+    words |= {"queries": w.queries, "batch": w.batch, "innermost": w.innermost}
+    for need in dict.fromkeys(need for piece in pieces(w.method) for need in piece.needs):
+        if not need.holds(w):
+            yield need.reason.format(**words)
+
+
+# --- what it costs, and does -----------------------------------------------------------------------------------------
+
+
+def replays(m: MethodPart) -> bool:
+    """Do a step's losses say all that it did, so that a journal replays it without the model?"""
+    return all(piece.replays for piece in pieces(m))
+
+
+def mirrored(m: MethodPart) -> bool:
+    """Are a step's points pairs θ ± εd, measured together?"""
+    return any(piece.mirrored for piece in pieces(m))
+
+
+def ranks(m: MethodPart) -> bool:
+    """Are candidates measured before a direction is chosen, one point each?"""
+    return any(piece.ranks for piece in pieces(m))
+
+
+def per_example(m: MethodPart) -> bool:
+    """Has every row of a batch points of its own?"""
+    return any(piece.per_example for piece in pieces(m))
+
+
+def forwards_per_step(m: MethodPart, queries: int, batch: int) -> float:
+    """Points measured in a step, each one forward of the batch: the mean over steps."""
+    return sum(piece.points(Whole(resolved(m), queries, batch)) for piece in pieces(m))
+
+
+def points_at_once(m: MethodPart, queries: int, batch: int) -> int:
+    """The most points that a step wants in one forward: any order of them, as the pieces have it."""
+    return max(piece.at_once(Whole(resolved(m), queries, batch)) for piece in pieces(m))
+
+
+def state_bytes(m: MethodPart, shapes: Shapes) -> int:
+    """Bytes held from step to step beside theta and the copies."""
+    return sum(piece.state(resolved(m), shapes) for piece in pieces(m))
+
+
+def state_formula(m: MethodPart) -> str:
+    """The same in words: n numbers in all, r rank, m and n a matrix's sides (m' and n' of its nearest square)."""
+    return " + ".join(piece.formula for piece in pieces(m) if piece.formula != "0") or "0"
+
+
+def direction_bytes(m: MethodPart) -> int:
+    """Bytes a trained number while copies are filled: a direction and what it is added to, unless a kernel draws it."""
+    return 0 if all(piece.in_kernel for piece in pieces(m)) else 2 * FLOAT
 
 
 def step_sizes(m: MethodPart, space: str, measured: tuple[float, float, float] | None = None) -> tuple[float, float]:
-    """(learning rate, ε) of a composed method where the recipe leaves them open: mezo's, by the directions' size.
+    """(learning rate, ε) where the recipe leaves them open: MeZO's, by the length of the method's directions.
 
-    A direction c times as long takes ε / c and η / c². Rules that take the slope's size away have rates of their own.
-    `measured`: mezo's learning rate, ε, and that of mezo-rms, in the place of the tables'.
+    A direction c times as long takes ε / c and η / c². Of pieces that take the gradient's size away, the last one says
+    how long a step is. `measured`: MeZO's learning rate and ε, and mezo-rms's, in the place of the space's own.
     """
-    lr, eps, length_of_steps = measured or (*STEP_SIZES[space], RATES["rms"][space])
-    wider = length_of_steps / RATES["rms"][space]
-    *around, innermost = chain_of(m.sampler)
-    length = m.rank**0.5 if innermost == "low-rank" else 1.0
-    if "guided" in around and not m.unit:
-        first = int(m.share * m.pool)
-        length *= (1 / first + 1 / (m.pool - first)) ** 0.5
-    lr, eps = lr / length**2, eps / length
-    if "momentum" in m.rule:
-        lr *= 1 - m.beta
-    for part, rate in RATES.items():
-        if part in m.rule or part == m.estimator:
-            lr = wider * rate[space] / length * (eps if part == "per-example" else 1.0)
-    return lr, eps
+    m, used = resolved(m), pieces(m)
+    lr, eps, step = measured or SPACES[space].step_sizes
+    length = math.prod(piece.length(m) for piece in used)
+    lr, eps = lr / length**2 * math.prod(piece.damping(m) for piece in used), eps / length
+    sized = [piece.step for piece in used if piece.step]
+    return (step * sized[-1](eps) / length if sized else lr), eps

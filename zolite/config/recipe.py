@@ -9,28 +9,29 @@ import dataclasses
 import difflib
 import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zolite.common.errors import UsageError, listed
 from zolite.config import composition
-from zolite.config.composition import MOST_COPIES, MethodPart, at_once, composed, queries_of, step_sizes
+from zolite.config.composition import MOST_COPIES, current, points_at_once, queries_of, resolved, step_sizes, written
 from zolite.config.fields import setting, settings_of
+from zolite.config.methods import MethodPart, ResolvedMethod
+from zolite.config.spaces import SPACES
+from zolite.config.weights import WEIGHT_FORMATS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Part = TypeVar("Part", bound="DataclassInstance")
 
-SPACES = ("lora", "lora-b", "lora-core")
-RANKS = {"lora": 8, "lora-b": 8, "lora-core": 32}  # where the recipe leaves it open; a core costs r², not r (in + out)
 MOST_RANK = 64  # that a run chooses by itself
 # (most evaluations of a run, its ends included; rows of each that so many need)
 EVALUATIONS = ((11, 200), (41, 500))
 LEAST_ROWS, MOST_ROWS = 50, 500
-QUANTS = ("int8", "nf4", "bf16", "float32")
+QUANTS = tuple(WEIGHT_FORMATS)
 SCHEDULES = ("linear", "constant")
 
 
@@ -51,7 +52,7 @@ class AdapterPart:
         "what is trained: lora (A, B), lora-b (B alone) or lora-core (a matrix between frozen bases); "
         "auto: lora-b for rows with labels, else lora",
         flags=("--space",),
-        choices=SPACES,
+        choices=tuple(SPACES),
     )
     rank: int | None = setting(
         None, "rank of the adapter; auto: 8, or one less than there are labels; lora-core's is 32", flags=("--rank",)
@@ -139,6 +140,14 @@ class Recipe:
     method: MethodPart = field(default_factory=MethodPart)
     train: TrainPart = field(default_factory=TrainPart)
 
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> "Recipe":
+        """A checked recipe from settings as the command line names them: Recipe.of({"train.steps": 400, …}).
+
+        What is left out keeps its default; None leaves a choice to zolite. Raises UsageError with all that is wrong.
+        """
+        return override(Recipe(), dict(settings))
+
 
 PARTS: dict[str, type] = {
     "model": ModelPart, "adapter": AdapterPart, "data": DataPart, "method": MethodPart, "train": TrainPart,
@@ -177,6 +186,7 @@ class ResolvedRecipe(Recipe):
     """What runs, and what a session records."""
 
     adapter: ResolvedAdapter = field(kw_only=True)
+    method: ResolvedMethod = field(kw_only=True)
     train: ResolvedTrain = field(kw_only=True)
 
 
@@ -185,7 +195,7 @@ def resolve(recipe: Recipe, labels: int = 0, rows: int = 0) -> ResolvedRecipe:
 
     Raises UsageError where epochs were asked for and the number of rows is not known.
     """
-    method, a = composed(recipe.method), recipe.adapter
+    method, a = resolved(recipe.method), recipe.adapter
     space = a.space or space_for(labels)
     t = dataclasses.replace(recipe.train, steps=steps_of(recipe.train, rows), epochs=None)
     queries = t.queries or queries_of(method)
@@ -195,7 +205,7 @@ def resolve(recipe: Recipe, labels: int = 0, rows: int = 0) -> ResolvedRecipe:
         ResolvedTrain,
         t,
         microbatch=t.microbatch or t.batch,
-        copies=t.copies or min(MOST_COPIES, at_once(method, queries, t.batch)),
+        copies=t.copies or min(MOST_COPIES, points_at_once(method, queries, t.batch)),
         queries=queries,
         lr=t.lr or lr,
         eps=t.eps or eps,
@@ -228,7 +238,8 @@ def space_for(labels: int) -> str:
 
 def rank_for(space: str, labels: int) -> int:
     """The space's own, or what a linear probe of so many labels takes where that is more."""
-    return max(RANKS[space], min(labels - 1, MOST_RANK)) if space == "lora-b" else RANKS[space]
+    row = SPACES[space]
+    return max(row.rank, min(labels - 1, MOST_RANK)) if row.probe else row.rank
 
 
 def evaluations(t: TrainPart) -> tuple[int, int]:
@@ -249,13 +260,13 @@ def evaluations_of(steps: int, every: int) -> int:
 
 def starts_with_probe(part: ResolvedAdapter) -> bool:
     """Does a run on rows with labels begin with a linear probe? Where A is trained too, that makes it stiff."""
-    return part.linear_probe and part.space == "lora-b" and not part.start
+    return part.linear_probe and SPACES[part.space].probe and not part.start
 
 
-def reasons(asked: Recipe, resolved: ResolvedRecipe, labels: int) -> tuple[str, ...]:
+def reasons(asked: Recipe, chosen: ResolvedRecipe, labels: int) -> tuple[str, ...]:
     """What was left open and needed no measurement to be chosen: each choice with its reason."""
-    space, rank, t = resolved.adapter.space, resolved.adapter.rank, resolved.train
-    why = f"a linear probe of {labels} labels needs it" if rank > RANKS[space] else f"the usual one of {space}"
+    space, rank, t = chosen.adapter.space, chosen.adapter.rank, chosen.train
+    why = f"a linear probe of {labels} labels needs it" if rank > SPACES[space].rank else f"the usual one of {space}"
     count = evaluations_of(t.steps, t.eval_every)
     share = count * t.eval_rows / (t.steps * t.batch * 2)
     rows = "labels, so training can start from a linear probe" if labels else "no labels, and it learns those fastest"
@@ -284,7 +295,7 @@ def resolved_from_dict(values: dict[str, Any]) -> ResolvedRecipe:
 
 def to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """The inverse of both; what is open is left out, and tuples become lists."""
-    parts = dataclasses.asdict(recipe)
+    parts = dataclasses.asdict(recipe) | {"method": dataclasses.asdict(written(recipe.method))}
     return {
         name: {k: list(v) if isinstance(v, tuple) else v for k, v in part.items() if v is not None}
         for name, part in parts.items()
@@ -323,6 +334,7 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     """
     problems: list[str] = []
     parts: dict[str, Any] = {name: _as(part, getattr(recipe, name)) for name, part in PARTS.items()}
+    parts["method"] = written(recipe.method)
     if "method.name" in changes and isinstance(recipe, ResolvedRecipe):
         parts["method"] = MethodPart()  # what another name had decided, and what follows from it
         parts["train"] = dataclasses.replace(parts["train"], queries=None, copies=None, lr=None, eps=None)
@@ -337,7 +349,7 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
             parts[part] = dataclasses.replace(parts[part], **{key: SETTINGS[path].read(value)})
         except ValueError as error:
             problems.append(f"{path}: {error}")
-    changed = Recipe(**parts)
+    changed = Recipe(**parts | {"method": current(parts["method"])})
     problems += check(changed)
     if problems:
         raise UsageError("the recipe has problems:\n" + listed(problems), "`zolite train --help` lists the settings")
@@ -345,8 +357,10 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 
 def renewed(path: str, value: Any) -> tuple[str, Any]:
-    """A setting as it is written now, where it was written as zolite 0.1 did: another name, or 0 for an open value."""
+    """A setting as it is written now, where it was written as zolite 0.1 did: other names, or 0 for an open value."""
     path = RENAMED.get(path, path)
+    if path.startswith("method.") and value != "":
+        return path, composition.renamed(path, value)  # `current` knows of which of its numbers 0 is a value
     return path, SETTINGS[path].renewed(value) if path in SETTINGS else value
 
 
@@ -357,7 +371,10 @@ def check(recipe: Recipe) -> list[str]:
         *_chosen(recipe),
         *_within(recipe),
         (a.alpha > 0, f"adapter.alpha is {a.alpha:g}, not above 0"),
-        (not a.start or a.space != "lora-core", "adapter.start: a core cannot hold any adapter; take space lora"),
+        (
+            not (a.start and a.space in SPACES and SPACES[a.space].bases),
+            "adapter.start: a core cannot hold any adapter; take space lora",
+        ),
         (d.template.rstrip().endswith("{label}"), "data.template does not end with {label}"),
         (
             t.microbatch is None or t.microbatch <= t.batch,
@@ -370,7 +387,7 @@ def check(recipe: Recipe) -> list[str]:
         (t.vram_gib > 0, f"train.vram_gib is {t.vram_gib:g}, not above 0"),
     )
     problems = [message for holds, message in rules if not holds]
-    return problems + composition.check(recipe.method, t.queries or 0, t.batch)
+    return problems + composition.check(recipe.method, t.queries, t.batch)
 
 
 LIMITS: dict[str, tuple[float, float]] = {

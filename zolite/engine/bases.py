@@ -39,6 +39,7 @@ from torch.nn.functional import pad
 from zolite.common import files
 from zolite.common.errors import ZoliteError
 from zolite.common.paths import paths
+from zolite.config import sizes
 from zolite.config.recipe import ResolvedRecipe
 from zolite.engine import device_memory
 from zolite.model import load as models
@@ -47,7 +48,7 @@ from zolite.model.quant import weight16
 from zolite.sessions.session import Session
 
 FORMAT, PARTS = 1, ("u", "v", "unit")
-TOKENS = (17, 64)  # sequences and their length: more rows than any rank has columns
+TOKENS = sizes.BASIS_TOKENS  # sequences and their length: more rows than any rank has columns
 OVERSAMPLED, ROUNDS = 8, 2  # columns more than asked for, and power iterations
 
 

@@ -1,6 +1,6 @@
 """A Triton kernel that writes points and updates with noise drawn by address inside it: no z is ever in memory.
 
-The numbers are those of core/key.py, whose torch code is the reference: the generator is Philox4x32-10 (Salmon, Moraes,
+The numbers are those of zo/rng.py, whose torch code is the reference: the generator is Philox4x32-10 (Salmon, Moraes,
 Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011), a tile is 4,096 numbers of 1,024 counters, and a
 counter is (element's low word, its high word, step, tag).
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from zolite.zo import rng as noise
-from zolite.zo.direction import Combo, Direction, Noise, Scalar
+from zolite.zo.direction import Combo, Noise
 from zolite.zo.rng import TILE, Key, Step
-from zolite.zo.space import Space, Writer
+from zolite.zo.space import Direction, Scalar, Space, Writer
 
 try:
     import triton
@@ -51,7 +51,7 @@ def _philox(c0: tl.tensor, c1: tl.tensor, c2: tl.tensor, c3: tl.tensor, k0: tl.t
 
 @jit
 def _normal(radius: tl.tensor, angle: tl.tensor) -> tl.tensor:
-    """Two words to two numbers of N(0, 1) by the operations of core/key.normal in their order (Box and Muller 1958)."""
+    """Two words to two numbers of N(0, 1) by the operations of zo/rng.normal in their order (Box and Muller 1958)."""
     uniform = (radius.to(tl.float32) + 0.5) * 2.0**-32
     r = tl.sqrt_rn(tl.maximum(tl.log(uniform) * -2.0, 0.0))  # at 0 where the word was rounded up to 2³²
     phi = angle.to(tl.float32) * (6.283185307179586 * 2.0**-32)
@@ -117,10 +117,10 @@ class TritonWriter:
     by the first call that needs it; later ones copy nothing, so that a call made once may be captured into a graph.
     """
 
-    def fill_(self, space: Space, points: Sequence[Combo]) -> bool:
+    def fill_(self, space: Space, points: Sequence[Direction]) -> bool:
         return len(points) <= len(space.copies) and _write_(space.copies, space.theta, points)
 
-    def add_(self, space: Space, update: Combo) -> bool:
+    def add_(self, space: Space, update: Direction) -> bool:
         return _write_(space.theta[None], space.theta, [update])
 
 
@@ -140,9 +140,9 @@ def _builds(device: torch.device) -> bool:
         return False
 
 
-def _write_(out: Tensor, theta: Tensor, points: Sequence[Combo]) -> bool:
+def _write_(out: Tensor, theta: Tensor, points: Sequence[Direction]) -> bool:
     """out[k] = theta + points[k], if the kernel can: out (≥ K, n), theta (n,) float32, perhaps the same memory."""
-    sums = [list(_terms(point)) for point in points]
+    sums = [list(point.flat()) if isinstance(point, Combo) else [(1.0, point)] for point in points]
     coefs = [coefficient for terms in sums for coefficient, _ in terms]
     noises = _alike([direction for terms in sums for _, direction in terms])
     here = all(c.device == theta.device for c in coefs if isinstance(c, Tensor))
@@ -159,15 +159,6 @@ def _write_(out: Tensor, theta: Tensor, points: Sequence[Combo]) -> bool:
             enable_fp_fusion=False,  # the reference rounds products
         )  # fmt: skip
     return True
-
-
-def _terms(combo: Combo) -> Iterator[tuple[Scalar, Direction]]:
-    """The terms of a sum of sums, with the products that `Combo.add_to` would form."""
-    for coefficient, direction in combo.terms:
-        if isinstance(direction, Combo):
-            yield from _terms(direction.scaled(coefficient))
-        else:
-            yield coefficient, direction
 
 
 def _alike(directions: Sequence[Direction]) -> list[Noise]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated
-from zolite.config.composition import deterministic
+from zolite.config.composition import replays
 from zolite.sessions.session import Checkpoint, Session, best_of
 
 
@@ -21,7 +21,7 @@ def base(session: Session, step: int | None = None) -> Checkpoint | None:
 
 def replayable(session: Session, after: int, upto: int) -> bool:
     """Does the journal say what the steps after one up to another did?"""
-    return all(deterministic(recipe.method) for recipe, _, _ in session.stretches(after, upto))
+    return all(replays(recipe.method) for recipe, _, _ in session.stretches(after, upto))
 
 
 def reach(session: Session, step: int) -> Checkpoint:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zolite.common.errors import ZoliteError
+from zolite.config.spaces import SPACES
 from zolite.engine.adapter import start
 from zolite.engine.bases import recorded
 from zolite.sessions.session import Checkpoint, Session, StepRow
@@ -39,8 +40,8 @@ def catch_up_(session: Session, after: int, upto: int, space: Space, state: dict
                 measured, key = Playback(_losses(row, space)), Key(recipe.train.seed, row.step - 1)
                 refreshed(estimator, measured, key, state["estimator"], space)
                 estimate = estimator.estimate(measured, key, state["estimator"], space)
-                if measured.said != len(measured.losses):
-                    raise ValueError(f"{len(measured.losses)} losses where {measured.said} are measured")
+                if measured.used != len(measured.losses):
+                    raise ValueError(f"{len(measured.losses)} losses where {measured.used} are measured")
                 space.add_(rule.update(estimate, row.step - 1, state["rule"], space).grad)
 
 
@@ -116,7 +117,7 @@ def _shape(sides: list[int]) -> tuple[int, ...]:
 def factors_at(session: Session, step: int | None = None) -> tuple[int, dict[str, Tensor]]:
     """(step, every factor of the adapter by block name, float32) after a step, or where the journal ends."""
     now, seed = rebuild(session, step), session.chapters[0].recipe.train.seed
-    if session.recipe.adapter.space == "lora-core":
+    if SPACES[session.recipe.adapter.space].bases:
         cores = now.tensors()
         return now.step, recorded(session, [name.rpartition(".")[0] for name in cores]).factors(cores)
     drawn = {name: start(seed, name, shape, CPU) for name, shape in now.frozen.items() if name not in now.given}

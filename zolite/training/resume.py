@@ -60,10 +60,10 @@ def differences(run: Run, session: Session) -> tuple[list[str], list[str]]:
     ]
     was, now = recipes.to_dict(session.recipe), recipes.to_dict(run.recipe)
     serious += [
-        f"{part}.{key} was {was[part][key]!r}, is {now[part][key]!r}"
+        f"{part}.{key} was {was[part].get(key)!r}, is {now[part].get(key)!r}"
         for part in now
-        for key in now[part]
-        if was[part][key] != now[part][key] and (part, key) not in ELSEWHERE
+        for key in {**was[part], **now[part]}
+        if was[part].get(key) != now[part].get(key) and (part, key) not in ELSEWHERE
     ]
     mild = [
         f"{n} was {old['versions'].get(n)}, is {v}" for n, v in new["versions"].items() if old["versions"].get(n) != v

@@ -1,7 +1,7 @@
 """Learned optimizers on disk: a small network for every block of an adapter, as `zolite learn-optimizer` makes it.
 
 A FILE (safetensors) has one tensor (WEIGHTS,) float32 a block, by the block's name: w₁ (64, 5) by rows, b₁, w₂, b₂ of
-core/sampler.py. FILE.json beside it says what it was learned on, and holds the sha256 of FILE. It serves any data, but
+zo/samplers.py. FILE.json beside it says what it was learned on, and holds the sha256 of FILE. It serves any data, but
 only the model, the space and the rank that it was learned with.
 
 ZO Fine-tuner, arXiv 2510.00419, publishes networks as pickled modules, one for each of a model's own weights; `convert`
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from zolite.common.errors import UsageError, listed
 from zolite.common.files import replace, saving
 from zolite.config.recipe import Recipe, override
-from zolite.engine.adapter import TRAINED
+from zolite.config.spaces import SPACES
 from zolite.zo.build import Nets, blank
 from zolite.zo.samplers import INPUTS, NET, WEIGHTS
 from zolite.zo.space import Block, Space
@@ -161,7 +161,7 @@ def _differences(about: Mapping[str, Any], fingerprint: str, space: Space) -> li
     rank = max(block.shape[block.name.endswith(".b")] for block in space.blocks)
     here = {
         "model": fingerprint,
-        "space": next((name for name, factors in TRAINED.items() if set(factors) == trained), "no adapter"),
+        "space": next((name for name, row in SPACES.items() if set(row.trained) == trained), "no adapter"),
         "rank": rank,
     }
     return [

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,14 +9,7 @@ from torch import Tensor
 from zolite.zo import rng as noise
 from zolite.zo.lowrank import Factors, Group, groups, lengths, vectors
 from zolite.zo.rng import Key
-from zolite.zo.space import Space
-
-Scalar = Tensor | float
-
-
-class Direction(Protocol):
-    def add_to(self, out: Tensor, alpha: Scalar, space: Space) -> None:
-        """out += alpha · self, with out (n,) float32. Must add the same bits each time it is asked."""
+from zolite.zo.space import Direction, Scalar, Space
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """Estimators: at which points the loss is wanted, and what the losses say of the gradient.
 
+K points, N directions of a step (`queries`), ε the perturbation scale. The projected gradient along a direction d is
+∇L · d; a coefficient is such a number over N, or what an estimator makes of it.
+
 A step with a loss that is not finite gets zero coefficients, decided on the device: the estimate moves nothing.
 """
 
@@ -10,10 +13,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from zolite.zo.direction import Combo, Direction, Modulated, Noise, Scaled, dense
+from zolite.zo.direction import Combo, Modulated, Noise, Scaled, dense
 from zolite.zo.rng import Key
 from zolite.zo.samplers import Objective, Sampler
-from zolite.zo.space import Space
+from zolite.zo.space import Direction, Space
 from zolite.zo.state import State
 
 
@@ -22,7 +25,7 @@ class Estimate:
     """An estimate of the gradient, Σ cᵢ dᵢ, and what it was made of. Nothing here is on the host yet."""
 
     grad: Combo
-    coefs: Tensor  # (n,) float32, one a direction
+    coefs: Tensor  # (N,) float32, one a direction
     losses: Tensor  # (K,) float32: all that the step measured, in that order
 
 
@@ -34,54 +37,60 @@ class Estimator(Protocol):
     def groups(self) -> int:
         """Parts of a batch that see points of their own."""
 
-    def init(self, space: Space) -> State: ...
+    def init(self, space: Space) -> State:
+        """What it and its sampler hold before the first step."""
 
-    def estimate(self, objective: Objective, key: Key, state: State, space: Space) -> Estimate: ...
+    def estimate(self, objective: Objective, key: Key, state: State, space: Space) -> Estimate:
+        """A step's estimate, a pure function of the key, the state and the losses.
+
+        Changes the state's tensors in place. It must not wait for the device: a captured graph replays it.
+        """
 
 
 @dataclass
 class Tape:
-    """Remembers what an objective said."""
+    """An objective that keeps the losses that it returned."""
 
     objective: Objective
-    said: list[Tensor] = field(default_factory=list)
+    parts: list[Tensor] = field(default_factory=list)
 
     def __call__(self, points: Sequence[Combo], groups: int = 1) -> Tensor:
-        self.said.append(self.objective(points, groups))
-        return self.said[-1]
+        self.parts.append(self.objective(points, groups))
+        return self.parts[-1]
 
     @property
     def losses(self) -> Tensor:
-        """All of it, (K,) float32."""
-        return torch.cat(self.said)
+        """All of them, (K,) float32."""
+        return torch.cat(self.parts)
 
 
 @dataclass
 class Playback:
-    """Says again what a tape holds: a step is taken once more, without the model."""
+    """An objective that returns recorded losses (K,): a step is taken once more, without the model."""
 
     losses: Tensor
-    said: int = 0
+    used: int = 0
 
     def __call__(self, points: Sequence[Combo], groups: int = 1) -> Tensor:
-        first, self.said = self.said, self.said + len(points)
-        if self.said > len(self.losses):
-            raise ValueError(f"a step that measures {self.said} losses or more has {len(self.losses)}")
-        return self.losses[first : self.said]
+        """The next losses, one a point. ValueError where there are no more."""
+        first, self.used = self.used, self.used + len(points)
+        if self.used > len(self.losses):
+            raise ValueError(f"a step that measures {self.used} losses or more has {len(self.losses)}")
+        return self.losses[first : self.used]
 
 
 @dataclass(frozen=True)
 class TwoSided:
-    """Simultaneous perturbation, n-SPSA: ĝ = 1/n Σᵢ (L(θ + εdᵢ) − L(θ − εdᵢ)) / 2ε · dᵢ.
+    """Simultaneous perturbation, N-SPSA: ĝ = 1/N Σᵢ (L(θ + εdᵢ) − L(θ − εdᵢ)) / 2ε · dᵢ, by 2 N points.
 
     Spall 1992; Malladi et al., "Fine-Tuning Language Models with Just Forward Passes" (MeZO), arXiv 2305.17333,
     definition 1 and algorithm 2. Departures: all directions of a step see the same batch (algorithm 2 draws one each),
-    and the points are written from a float32 master, where the authors' code walks +ε, −2ε, +ε over the weights.
+    and the points are written from a float32 master, where the authors' code adds +ε, −2ε, +ε to the weights.
     """
 
     sampler: Sampler
     eps: float
-    n: int = 1
+    queries: int = 1
     groups: int = 1
 
     def init(self, space: Space) -> State:
@@ -89,22 +98,23 @@ class TwoSided:
 
     def estimate(self, objective: Objective, key: Key, state: State, space: Space) -> Estimate:
         tape = Tape(objective)
-        directions = self.sampler.draw(key, self.n, state, tape, space)
+        directions = self.sampler.draw(key, self.queries, state, tape, space)
         losses = tape(_both(directions, self.eps))
         self.sampler.learn(losses[0::2], losses[1::2], state)
-        return _assemble(slopes(losses, self.eps, self.n), tape.losses, directions)
+        return _assemble(central_differences(losses, self.eps, self.queries), tape.losses, directions)
 
 
 @dataclass(frozen=True)
 class OneSided:
-    """ĝ = 1/n Σᵢ (L(θ + εdᵢ) − L(θ)) / ε · dᵢ: n + 1 points for n directions, θ first.
+    """ĝ = 1/N Σᵢ (L(θ + εdᵢ) − L(θ)) / ε · dᵢ: N + 1 points for N directions, θ first.
 
-    With random signs and the rule `spread` this is FZOO, arXiv 2506.09034, algorithm 1.
+    With random signs and the rule `std-normalize` this is FZOO, Dang et al., arXiv 2506.09034, algorithm 1. Departure:
+    where ε was measured (training/step_size.py), it was for central differences, whose error is of another order.
     """
 
     sampler: Sampler
     eps: float
-    n: int
+    queries: int
     groups: int = 1
 
     def init(self, space: Space) -> State:
@@ -113,10 +123,10 @@ class OneSided:
     def estimate(self, objective: Objective, key: Key, state: State, space: Space) -> Estimate:
         tape = Tape(objective)
         here = tape([Combo()])
-        directions = self.sampler.draw(key, self.n, state, tape, space)
+        directions = self.sampler.draw(key, self.queries, state, tape, space)
         plus = tape([Combo(((self.eps, d),)) for d in directions])
         self.sampler.learn(plus, here.expand_as(plus), state)
-        coefs = _guarded((plus - here) / (self.eps * self.n), tape.losses)
+        coefs = _guarded((plus - here) / (self.eps * self.queries), tape.losses)
         return _assemble(coefs, tape.losses, directions)
 
 
@@ -124,15 +134,17 @@ class OneSided:
 class Curvature:
     """A running diagonal H of the Hessian: measured along z / √H, applied along z / √H_new.
 
-    HiZOO, arXiv 2402.15173, algorithm 1: Ĥ = |L₊ + L₋ − 2 L₀| / 2ε² · H z², H ← (1 − α) H + α Ĥ. Departures: H is
-    float32, whatever the weights (in 16 bits the published α leaves it as it was); it is kept above a floor; the loss
-    at θ is measured once, where the authors' code does so twice; several directions share L₀ and average their Ĥ.
+    HiZOO, Zhao et al., arXiv 2402.15173, algorithm 1: Ĥ = |L₊ + L₋ − 2 L₀| / 2ε² · H z², H ← (1 − α) H + α Ĥ.
+    Departures: H is float32, whatever the weights (in 16 bits the published α leaves it as it was); it is kept above a
+    floor; the loss at θ is measured once, where the authors' code measures it again, only to log it; several directions
+    share L₀ and average their Ĥ. It holds h (n,) float32. α (`smooth`) is 1e-6 by default, which an older README of the
+    authors gave for LoRA; it now says 1e-8 for full weights, and their script has 0.
     """
 
     sampler: Sampler
     eps: float
     smooth: float
-    n: int = 1
+    queries: int = 1
     floor: float = 1e-6
     groups: int = 1
 
@@ -141,15 +153,15 @@ class Curvature:
 
     def estimate(self, objective: Objective, key: Key, state: State, space: Space) -> Estimate:
         tape, h = Tape(objective), state["h"]
-        drawn = self.sampler.draw(key, self.n, state, tape, space)
+        drawn = self.sampler.draw(key, self.queries, state, tape, space)
         by = h.rsqrt()
         losses = tape([*_both([Scaled(z, by) for z in drawn], self.eps), Combo()])
         sides, here = losses[:-1], losses[-1]
         self.sampler.learn(sides[0::2], sides[1::2], state)
-        bend = _guarded((sides[0::2] + sides[1::2] - 2 * here).abs() / (2 * self.eps**2 * self.n), losses)
+        bend = _guarded((sides[0::2] + sides[1::2] - 2 * here).abs() / (2 * self.eps**2 * self.queries), losses)
         seen = torch.stack([c * dense(z, space).square() for c, z in zip(bend.unbind(), drawn, strict=True)]).sum(dim=0)
         new = (h * (1 - self.smooth + self.smooth * seen)).clamp(min=self.floor)
-        coefs = (sides[0::2] - sides[1::2]) / (2 * self.eps * self.n)
+        coefs = (sides[0::2] - sides[1::2]) / (2 * self.eps * self.queries)
         sound = losses.isfinite().all() & coefs.isfinite().all() & new.isfinite().all()
         h.copy_(torch.where(sound, new, h))
         coefs = torch.where(sound, coefs, torch.zeros_like(coefs))
@@ -162,29 +174,35 @@ class PerExample:
     """A direction for every example of the batch from two points each: Uᵢ = U ∘ (rᵢ sᵢᵀ), U Gaussian, r and s signs.
 
     GRZO, arXiv 2606.02857: δᵢ = (lᵢ₊ − lᵢ₋) / 2, aᵢ = δᵢ / std δ, ĝ = 1 / (2 ε B) Σᵢ aᵢ Uᵢ. An example's points are its
-    own group's, so that 2 B directions cost two forwards of the batch. The authors add a small number to the standard
-    deviation; here a step whose δ are all alike moves nothing.
+    own group's, so that B directions cost two forwards of the batch. Departures: the authors add a small number to the
+    standard deviation, here a step whose δ are all alike moves nothing; it is over B − 1, as in their code (a reading
+    of the paper has B); the options of one question share their signs, where their code draws signs for each; and the
+    perturbed product of LoRA's two factors is exact, where their code keeps its first order.
     """
 
     sampler: Sampler
     eps: float
-    groups: int
+    batch: int
+
+    @property
+    def groups(self) -> int:
+        return self.batch
 
     def init(self, space: Space) -> State:
         return self.sampler.init(space)
 
     def estimate(self, objective: Objective, key: Key, state: State, space: Space) -> Estimate:
         shared = Noise(key.fold("shared"))
-        directions: list[Direction] = [Modulated(shared, key.fold("signs", i)) for i in range(self.groups)]
-        losses = objective(_both(directions, self.eps), self.groups)
+        directions: list[Direction] = [Modulated(shared, key.fold("signs", i)) for i in range(self.batch)]
+        losses = objective(_both(directions, self.eps), self.batch)
         half = (losses[0::2] - losses[1::2]) / 2
         std = half.std()
-        coefs = torch.where(std > 0, half / (std * 2 * self.eps * self.groups), torch.zeros_like(half))
+        coefs = torch.where(std > 0, half / (std * 2 * self.eps * self.batch), torch.zeros_like(half))
         return _assemble(_guarded(coefs, losses), losses, directions)
 
 
-def slopes(losses: Tensor, eps: float, n: int) -> Tensor:
-    """Losses (2n,) at both sides of n directions to central differences over n, (n,)."""
+def central_differences(losses: Tensor, eps: float, n: int) -> Tensor:
+    """Losses (2n,) at both sides of n directions to projected gradients over n, (n,); zeros if any is not finite."""
     return _guarded((losses[0::2] - losses[1::2]) / (2 * eps * n), losses)
 
 

@@ -36,7 +36,7 @@ class Key:
 
 
 def numbers(key: Key, count: int, device: torch.device, transform: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """The first numbers of a key: (count,) float32, normal unless told otherwise."""
+    """The first numbers of a key: (count,) float32, normal by default."""
     return (transform or normal)(words(key, 0, -(-count // TILE) * TILE, device))[:count]
 
 
@@ -81,6 +81,10 @@ def rademacher(bits: Tensor) -> Tensor:
 def uniform(bits: Tensor) -> Tensor:
     """Words (count,) to [0, 1) float32 in steps of 2⁻²⁴: exact on every device."""
     return (bits >> 8).float().mul_(2.0**-24)
+
+
+DISTRIBUTIONS = {"normal": normal, "rademacher": rademacher}
+"""Of zero mean and unit variance, by name."""
 
 
 def seed_words(seed: int) -> tuple[int, int]:

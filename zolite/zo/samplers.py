@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from zolite.zo import rng as noise
-from zolite.zo.direction import Combo, Direction, Noise, Product, Scaled, dense
+from zolite.zo.direction import Combo, Noise, Product, Scaled, dense
 from zolite.zo.lowrank import Factors, Group, core, groups, left, lengths, right, size, split, vectors
 from zolite.zo.rng import Key, Step
-from zolite.zo.space import Space
+from zolite.zo.space import Direction, Space
 from zolite.zo.state import State
 
 
@@ -58,22 +58,23 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Independent(Sampler):
-    """Every coordinate on its own: Gaussian for MeZO, Rademacher for Spall's SPSA."""
+    """Every number on its own: Gaussian for MeZO, Rademacher for Spall's SPSA."""
 
-    transform: Callable[[Tensor], Tensor] = noise.normal
+    distribution: str = "normal"  # of rng.DISTRIBUTIONS
 
     def draw(self, key: Key, n: int, state: State, objective: Objective, space: Space) -> list[Direction]:
-        return [Noise(key.fold(i) if i else key, self.transform) for i in range(n)]
+        transform = noise.DISTRIBUTIONS[self.distribution]
+        return [Noise(key.fold(i) if i else key, transform) for i in range(n)]
 
 
 @dataclass(frozen=True)
 class LowRank(Sampler):
     """U Vᵀ with a new U each step and a V that stays for a while; Gaussians for vectors.
 
-    LOZO, arXiv 2410.07698, algorithm 1. E‖U Vᵀ‖² = r m n: learning rates are MeZO's over r, ε over √r. V is drawn from
-    an address of its own, the window's first step, whenever it is needed: the seed fault of the released code (V and U
-    from one stream, so that a refresh step applies what it did not measure) cannot arise, and nothing is held. The
-    update is η c U Vᵀ as in the authors' code; the paper has a further 1 / r.
+    LOZO, Chen et al., arXiv 2410.07698, algorithm 1. E‖U Vᵀ‖² = r m n: learning rates are MeZO's over r, ε over √r. V
+    is drawn from an address of its own, the window's first step, whenever it is needed: the seed fault of the released
+    code (V and U from one stream, so that a refresh step applies what it did not measure) cannot arise, and nothing is
+    held. The update is η c U Vᵀ as in the authors' code; the paper has a further 1 / r.
     """
 
     rank: int
@@ -94,8 +95,9 @@ class LowRank(Sampler):
 class Subspace(Sampler):
     """√(m n) / r · U Z Vᵀ: Z Gaussian each step, U and V orthonormal and new every so often; Gaussians for vectors.
 
-    SubZero, arXiv 2410.08989, algorithms 1 and 2. Thin matrices are folded to near squares first, as the authors do for
-    LoRA. Q R has a positive diagonal here, which makes Q uniform; the authors take what the library returns.
+    SubZero, Yu et al., arXiv 2410.08989, algorithms 1 and 2. Thin matrices are folded to near squares first, as the
+    authors do for LoRA. Q R has a positive diagonal here, which makes Q uniform; the authors take what the library
+    returns (SubZero+, arXiv 2608.15665, adds the same). It holds U and V of every matrix, folded.
     """
 
     rank: int
@@ -135,13 +137,16 @@ class Subspace(Sampler):
 class Aligned(Sampler):
     """Directions in the space of a probed gradient, with a set component along it; Gaussians for vectors.
 
-    P-GAP, arXiv 2510.18228. Every so often, before the step: G = 1/h Σ ρⱼ Qⱼ from h two-sided probes of the step's own
-    batch, and its truncated singular value decomposition U S Vᵀ. Each step, for each matrix: Z₀ Gaussian (r, r),
-    ξ = ±1, Z = Z₀ − (⟨S, Z₀⟩ − ξ √δ ‖S‖) / ‖S‖² · S, so that ⟨S, Z⟩ = ξ √δ ‖S‖: S is diagonal, and only the diagonal
-    changes. δ falls evenly to 0 over the run. The paper applies U Z Vᵀ, whose norm² is r² − 1 + δ. Here it is scaled by
-    √(m n) / r, as SubZero's is, which is to raise ε by that factor and η by its square: MeZO's defaults carry over. ξ
-    is drawn for each matrix, and vectors are Gaussian; of both the paper does not say. A singular vector's sign is
-    such that its largest number is positive: libraries differ in it, and the noise between the two would turn with it.
+    P-GAP, Mi et al., arXiv 2510.18228. Every so often, before the step: G = 1/h Σ ρⱼ Qⱼ from h two-sided probes of the
+    step's own batch, and its truncated singular value decomposition U S Vᵀ. Each step, for each matrix: Z₀ Gaussian (r,
+    r), ξ = ±1, Z = Z₀ − (⟨S, Z₀⟩ − ξ √δ ‖S‖) / ‖S‖² · S, so that ⟨S, Z⟩ = ξ √δ ‖S‖: S is diagonal, and only the
+    diagonal changes. δ falls evenly to 0 over the run. The paper applies U Z Vᵀ, whose norm² is r² − 1 + δ. Here it is
+    scaled by √(m n) / r, as SubZero's is, which is to raise ε by that factor and η by its square: MeZO's defaults carry
+    over (the paper's LoRA settings, ε 0.1 and η 1e-2 to 5e-2, are ε 0.0056 and η 3e-5 to 1.6e-4 here for a factor of 8
+    × 2560, about MeZO's for LoRA). ξ is drawn for each matrix, and vectors are Gaussian; of both the paper does not
+    say. A singular vector's sign is such that its largest number is positive: libraries differ in it, and the noise
+    between the two would turn with it. It holds U, S and V of every matrix. There is no public code; of the paper,
+    abstract and introduction were read.
     """
 
     rank: int
@@ -218,7 +223,9 @@ class Activation(Sampler):
 
     AGZO, arXiv 2601.17261, at its best rank, 1: a linear layer's gradient is made of its inputs. a is found by power
     iteration while θ itself is measured, on the step's own batch (engine/adapter.py), three rounds from the last
-    step's; the authors' starts anew. The paper applies r aᵀ; √n gives it MeZO's size, E‖D‖² = m n.
+    step's; the authors' starts anew. The paper applies r aᵀ; √n gives it MeZO's size, E‖D‖² = m n. It holds a (n,) of
+    every matrix. The paper trains all weights: in space lora-b a matrix's inputs are as few as the rank, so that little
+    is left to select. ε, where it is measured, is that of central differences, but is used one-sidedly.
     """
 
     def init(self, space: Space) -> State:
@@ -247,11 +254,13 @@ class Activation(Sampler):
 class Guided(Sampler):
     """v = mean of the candidates with the lower losses − mean of the others, of any sampler's candidates.
 
-    MeZO-GV, arXiv 2601.04710, equation 5 and algorithm 1; with `greedy` the candidate of the lowest loss alone
-    (algorithm 3). Candidates are measured at θ + ε zᵢ on the step's own batch. v is a weighted sum of keys, so what was
-    ranked is what is used; the released code starts another stream for each tensor. The vector is as long as the paper
-    has it, ‖v‖² = n (1/n₁ + 1/n₂), n for a pool of 4; `unit` divides by that root. The estimate is even in v, so a pool
-    of 2 is MeZO with other step sizes and twice the cost, and is refused (recipe.py).
+    MeZO-GV, Jin et al., arXiv 2601.04710, equation 5 and algorithm 1; with `greedy` the candidate of the lowest loss
+    alone (algorithm 3), whose loss is measured again at both sides. Candidates are measured at θ + ε zᵢ on the step's
+    own batch. v is a weighted sum of keys, so what was ranked is what is used; the released code starts another stream
+    for each tensor. The vector is as long as the paper has it, ‖v‖² = n (1/n₁ + 1/n₂), n for a pool of 4; `unit`
+    divides by that root. The estimate is even in v, so a pool of 2 is MeZO with other step sizes and twice the cost,
+    and is refused (config/methods.py). No released code runs a pool of 4: the variant that it imports has two
+    candidates.
     """
 
     inner: Sampler
@@ -305,8 +314,10 @@ class Learned(Sampler):
     ZO Fine-tuner, arXiv 2510.00419: σᵢ = |w₂ tanh(w₁ xᵢ + b₁) + b₂| from xᵢ = (mean θᵢ, variance θᵢ, L₊ and L₋ of the
     step before, σᵢ of the step before); all are scaled by √(Σ dᵢ / Σ dᵢ σᵢ²) (dᵢ the block's size), which keeps the
     whole direction's size. Before the first step σ is 1 and both losses are 0. The networks do not change; they are
-    held in the state, so that a session is whole without the file that they came from. Departure: the authors' code
-    takes an embedding's d from the batch size, and serves full fine-tuning only.
+    held in the state, so that a session is whole without the file that they came from. Departures: the authors' code
+    takes an embedding's d from the batch size, and serves full fine-tuning only. Published networks were learned on the
+    mean and variance of full weights; lora-b's B starts at 0 and 0, outside of that range, and the paper says nothing
+    for it. It holds the networks, σ and two losses.
     """
 
     inner: Sampler

@@ -1,18 +1,17 @@
 """The trained numbers: one flat float32 buffer with named blocks, and the copies that forwards read.
 
-K points, n trainable numbers.
+K points, n trained numbers.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from zolite.zo.direction import Combo
+Scalar = Tensor | float
 
 
 @dataclass(frozen=True)
@@ -37,20 +36,27 @@ def layout(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
+class Direction(Protocol):
+    """An implicit vector of a space (zo/direction.py has those that there are)."""
+
+    def add_to(self, out: Tensor, alpha: Scalar, space: "Space") -> None:
+        """out += alpha · self, with out (n,) float32. Must add the same bits each time it is asked."""
+
+
 class Writer(Protocol):
     """A faster way to do what `Space` does, for some directions. False where it cannot: then nothing was written."""
 
-    def fill_(self, space: "Space", points: Sequence["Combo"]) -> bool: ...
+    def fill_(self, space: "Space", points: Sequence[Direction]) -> bool: ...
 
-    def add_(self, space: "Space", update: "Combo") -> bool: ...
+    def add_(self, space: "Space", update: Direction) -> bool: ...
 
 
 @dataclass(frozen=True)
 class Space:
     """`theta` (n,) float32 is the truth; `copies` (K, n) in the model's dtype are what its forwards read.
 
-    Both keep their address for life. Copies are always rewritten whole from theta, never walked to and fro, so nothing
-    drifts.
+    Both keep their address for life. Copies are always rewritten whole from theta, never perturbed in place and back,
+    so nothing drifts.
     """
 
     blocks: tuple[Block, ...]
@@ -62,8 +68,8 @@ class Space:
     def size(self) -> int:
         return self.theta.numel()
 
-    def fill_(self, points: Sequence["Combo"]) -> None:
-        """copies[k] = theta + points[k], summed in float32 and rounded once."""
+    def fill_(self, points: Sequence[Direction]) -> None:
+        """copies[k] = theta + points[k], summed in float32 and rounded once. ValueError for more points than copies."""
         if self.writer and self.writer.fill_(self, points):
             return
         for copy, point in zip(self.copies[: len(points)], points, strict=True):
@@ -73,7 +79,7 @@ class Space:
             if target is not copy:
                 copy.copy_(target)
 
-    def add_(self, update: "Combo") -> None:
+    def add_(self, update: Direction) -> None:
         """theta += update."""
         if not (self.writer and self.writer.add_(self, update)):
             update.add_to(self.theta, 1.0, self)

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 State = dict[str, Any]
-"""Tensors and plain numbers by name: owned by the loop, changed in place by one owner, walked by the checkpoint."""
+"""Tensors and plain numbers by name: owned by the loop, changed in place by one owner, saved by checkpoints."""
 
 
 def split_state(state: dict[str, State]) -> tuple[dict[str, object], dict[str, Tensor]]:

@@ -1,4 +1,7 @@
-"""Rules: how an estimate becomes an update. They are chained; the last scales by the learning rate."""
+"""Rules: how an estimate becomes an update. They are chained; the last scales by the learning rate.
+
+c is a coefficient of the estimate Σ cᵢ dᵢ, N their number, n the trained numbers, η the learning rate.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,11 +10,11 @@ from typing import Protocol, cast, overload
 import torch
 from torch import Tensor
 
-from zolite.zo.direction import Combo, Dense, Direction, Product, Scalar, Theta
+from zolite.zo.direction import Combo, Dense, Product, Theta
 from zolite.zo.estimators import Estimate
 from zolite.zo.lowrank import groups, left, lengths, right, size, split, vectors
 from zolite.zo.rng import Step
-from zolite.zo.space import Space
+from zolite.zo.space import Direction, Scalar, Space
 from zolite.zo.state import State
 
 
@@ -29,10 +32,14 @@ class Rule(Protocol):
     """What is not overridden holds nothing."""
 
     def init(self, space: Space) -> State:
+        """What it holds before the first step: tensors, changed in place by `update`."""
         return {}
 
     def update(self, estimate: Estimate, step: Step, state: State, space: Space) -> Estimate:
-        """The estimate whose `grad` is what to add to theta, or to hand to the next rule."""
+        """The estimate whose `grad` is what to add to theta, or to hand to the next rule.
+
+        Must not wait for the device: a captured graph replays it.
+        """
         raise NotImplementedError
 
 
@@ -73,20 +80,25 @@ class Sign(Rule):
 
 @dataclass(frozen=True)
 class Clip(Rule):
-    """Each coefficient cut to ±most: QZO, arXiv 2505.13430, directional derivative clipping."""
+    """Each coefficient cut to ±clip: QZO, Shang et al., arXiv 2505.13430, directional derivative clipping.
 
-    most: float
+    Departure: its rule alone; QZO trains the scales of quantized weights, which are no space here.
+    """
+
+    clip: float
 
     def update(self, estimate: Estimate, step: Step, state: State, space: Space) -> Estimate:
-        return replace(estimate, grad=_mapped(estimate.grad, lambda c: c.clamp(-self.most, self.most)))
+        return replace(estimate, grad=_mapped(estimate.grad, lambda c: c.clamp(-self.clip, self.clip)))
 
 
 @dataclass(frozen=True)
-class Spread(Rule):
+class StdNormalize(Rule):
     """cᵢ ← cᵢ / (N std c), with N coefficients: FZOO's step, arXiv 2506.09034, equation for one-sided probes.
 
     With cᵢ = (lᵢ − l₀) / (ε N) this is (lᵢ − l₀) / (N σ), σ the standard deviation of the losses (over N − 1; over N in
-    the authors' code). Where the losses are all alike there is nothing to divide by, and the step moves nothing.
+    the authors' code). The paper's update has a further 1 / ε; like the authors' code, this has not. Their reuse of the
+    losses of the step before is a branch that their code never reaches, and is not here. Where the losses are all alike
+    there is nothing to divide by, and the step moves nothing.
     """
 
     def update(self, estimate: Estimate, step: Step, state: State, space: Space) -> Estimate:
@@ -99,11 +111,13 @@ class Spread(Rule):
 
 @dataclass(frozen=True)
 class Rms(Rule):
-    """cᵢ ← cᵢ / √v, cut to ±most, with v a running mean of all slopes' squares: every step is about as long.
+    """cᵢ ← cᵢ / √v, cut to ±most, with v a running mean of the squares of c: every step is about as long.
 
-    Adam's second moment (Kingma and Ba, arXiv 1412.6980, algorithm 1, its correction too) of one scalar, the slope, for
-    all coordinates: for directions that treat them alike, a moment for each would only be noise. Slopes of a step that
-    measured nothing (all zero) leave v as it was.
+    MEAZO, arXiv 2605.03869: Adam's second moment (Kingma and Ba, arXiv 1412.6980, algorithm 1, its correction too) of
+    one scalar, the projected gradient, for all coordinates. For directions that treat them alike, a moment for each
+    would only be noise. Departures: the cut at ±most; v takes the mean of the squares of a step's coefficients, where
+    MEAZO takes the square of their mean (alike for one direction); no small number is added to √v. A step that measured
+    nothing (all c are 0) leaves v as it was. It holds v and the sum of the weights in it, two float32 numbers.
     """
 
     beta2: float
@@ -135,7 +149,10 @@ class Decay(Rule):
 
 @dataclass(frozen=True)
 class Momentum(Rule):
-    """m ← β m + ĝ, and m is applied: SGD's momentum on the estimate (ZO-SGD-MMT of ZO-Bench, arXiv 2402.11592)."""
+    """m ← β m + ĝ, and m is applied: SGD's momentum on the estimate (ZO-SGD-MMT of ZO-Bench, arXiv 2402.11592).
+
+    It holds m (n,) float32.
+    """
 
     beta: float
 
@@ -151,9 +168,12 @@ class Momentum(Rule):
 
 @dataclass(frozen=True)
 class Adam(Rule):
-    """Adam's moments of the estimate (MeZO-Adam, arXiv 2305.17333, section 2.2; Kingma and Ba, arXiv 1412.6980)."""
+    """Adam's moments of the estimate (MeZO-Adam, arXiv 2305.17333, section 2.2; Kingma and Ba, arXiv 1412.6980).
 
-    beta1: float
+    It holds both, m and v (n,) float32. Departure: MeZO's authors rebuild them from the history of losses and seeds.
+    """
+
+    beta: float  # β₁
     beta2: float
     floor: float = 1e-8
 
@@ -163,10 +183,10 @@ class Adam(Rule):
     def update(self, estimate: Estimate, step: Step, state: State, space: Space) -> Estimate:
         m, v, g = state["m"], state["v"], torch.zeros_like(space.theta)
         estimate.grad.add_to(g, 1.0, space)
-        m.lerp_(g, 1 - self.beta1)
-        v.lerp_(g.square_().clamp_(max=1e35), 1 - self.beta2)  # a huge slope's square would be ∞, and m / √v NaN
+        m.lerp_(g, 1 - self.beta)
+        v.lerp_(g.square_().clamp_(max=1e35), 1 - self.beta2)  # a huge number's square would be ∞, and m / √v NaN
         taken = _tensor(step, space).double() + 1
-        first, second = (1 - beta**taken for beta in (self.beta1, self.beta2))
+        first, second = (1 - beta**taken for beta in (self.beta, self.beta2))
         moved = m / first.float() / ((v / second.float()).sqrt() + self.floor)
         return replace(estimate, grad=Combo(((1.0, Dense(moved)),)))
 
