@@ -109,8 +109,8 @@ def test_every_event_has_a_line() -> None:
         )
     ]  # fmt: skip
     assert [line.text for line in found] == [
-        "started at step 1 of 2,000 on CPU, 2 threads: 460,800 trained parameters",
-        "validation accuracy 50.0% (5 rows, 1.0 s)",
+        "started on CPU, 2 threads",
+        "validation accuracy 50.0%",
         "checkpoint saved",
         "paused",
         "continued",

@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zolite.cli import plan_table
@@ -28,6 +28,7 @@ def tried(hardware: Hardware, asked: Wish) -> Planning | DoesNotFit:
         return error
 
 
+@settings(deadline=None)
 @given(
     gib=st.sampled_from([2, 4, 6, 8, 12, 16, 24, 32]),
     quant_=st.sampled_from([None, *planner.FORMATS]),

@@ -261,7 +261,7 @@ def test_start(new: Make, client: FakeClient, made: Make, size: tuple[int, int])
         assert command[4:6] == ("--name", "first-try")
         given = dict(word.split("=", 1) for word in command[6:] if word != "--set")
         recipe = recipes.override(recipes.Recipe(), given)
-        assert recipe.train.steps == 30 and recipe.train.lr == 0.0 and "train.lr" not in given
+        assert recipe.train.steps == 30 and recipe.train.lr is None and "train.lr" not in given
         assert type(pilot.app.screen).__name__ == "RunScreen"
         await pilot.press("escape")
         await settled(pilot)

@@ -207,7 +207,7 @@ def cut(pilot: Pilot[None]) -> list[str]:
 
 
 PICTURES: dict[str, tuple[Opened, tuple[str, ...]]] = {
-    "run": (lambda: RunScreen("first"), ("fits", "planned", "others")),
+    "run": (lambda: RunScreen("first"), ("fits", "planned")),
     "replay": (lambda: ReplayScreen(RECORDED), ("step 240 of 240", "stopped ×1")),
     "compare": (lambda: CompareScreen(("first", "done")), ("A  first", "B  done")),
     "try": (lambda: TryScreen("first"), ("ready",)),

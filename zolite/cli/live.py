@@ -32,7 +32,7 @@ from zolite.common.events import (
 )
 from zolite.common.text import human_bytes, human_number, human_rate, human_seconds, one_line
 from zolite.monitor import summary
-from zolite.monitor.log import log_line, started_text
+from zolite.monitor.log import log_line, score_text
 from zolite.monitor.plots import Curve, Piece, bar, chart, flowing, sparkline
 from zolite.monitor.run_state import RunState, advance
 
@@ -45,11 +45,19 @@ def line(event: Event, state: RunState, verbose: bool = False) -> str:
         case StepDone():
             return _step_line(event, state, verbose)
         case Started():
-            return f"{one_line(event.session)} {started_text(event)}, {human_bytes(event.budget_bytes)} of memory free"
+            return _started_line(event)
+        case Evaluated():
+            return f"step {event.step}  {score_text(event)} ({event.rows:,} rows, {event.seconds:.1f} s)"
         case Noted():
             return f"{'warning' if event.level == 'warning' else 'note'}: {one_line(event.message)}"
         case _:
             return f"step {event.step}  {log_line(event.step, event).text}"
+
+
+def _started_line(event: Started) -> str:
+    verb = "started" if event.step <= 1 else "resumed"
+    place = f"{one_line(event.session)} {verb} at step {event.step} of {event.steps} on {one_line(event.device)}"
+    return f"{place}: {event.trainable:,} trained parameters, {human_bytes(event.budget_bytes)} of memory free"
 
 
 def _step_line(event: StepDone, state: RunState, verbose: bool) -> str:

@@ -36,13 +36,6 @@ def score_text(event: Evaluated) -> str:
     return f"{split_text(event.split)} {one_line(event.metric)} {metric_text(event)}"
 
 
-def started_text(event: Started) -> str:
-    """resumed at step 120 of 2,000 on CPU: 460,800 trained parameters"""
-    verb = "started" if event.step <= 1 else "resumed"
-    place = f"{verb} at step {event.step:,} of {event.steps:,} on {one_line(event.device)}"
-    return f"{place}: {event.trainable:,} trained parameters"
-
-
 def log_line(step: int, event: Event) -> LogLine:
     """An event at a step. Steps themselves are no events here: curves show them."""
     symbol = SYMBOLS.get(type(event), "·")
@@ -61,9 +54,9 @@ def log_line(step: int, event: Event) -> LogLine:
 def _text(event: Event) -> str:
     match event:
         case Started():
-            return started_text(event)
+            return f"{'started' if event.step <= 1 else 'resumed'} on {one_line(event.device)}"
         case Evaluated():
-            return f"{score_text(event)} ({event.rows:,} rows, {event.seconds:.1f} s)"
+            return score_text(event)
         case Saved():
             return "checkpoint saved"
         case Exported():
