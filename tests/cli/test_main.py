@@ -267,6 +267,7 @@ def test_names_that_other_tools_have(zolite: Zolite, words: Words) -> None:
         (["--set", "train.vram_gib=0"], "train.vram_gib=0 is now train.vram_gib=none"),
         (["--set", "train.patience=0"], "train.patience=0 is now train.patience=never"),
         (["--lr", "0"], "train.lr=0 is now train.lr=auto"),
+        (["--set", "method.sampler=signs"], "method.sampler=signs is now method.sampler=rademacher"),
         (["--set", "adapter.readout=false"], "adapter.readout=false is now adapter.linear_probe=false"),
     ],
 )
@@ -283,6 +284,17 @@ def test_an_open_value_may_be_said(zolite: Zolite, words: Words) -> None:
     """`auto` on the command line is what a flag that was left out means."""
     recipe = dry(zolite, *words(), "--rank", "auto", "--lr", "auto", "--vram", "none")
     assert (recipe["adapter"]["rank"], recipe["train"]["lr"], recipe["train"]["vram_gib"]) == (8, 0.003, "none")
+
+
+def test_verbose_is_handed_to_the_view(zolite: Zolite, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run to the view, which shows numbers for experts with it alone; of a plan to its remarks."""
+    seen: list[bool] = []
+    monkeypatch.setattr("zolite.cli.train.follow", lambda run, plain, as_json, verbose: seen.append(verbose))
+    for extra in ((), ("--verbose",), ("-v",)):
+        assert zolite(*words(), *extra).code == 0
+    assert seen == [False, True, True]
+    plan = ("plan", "smollm2-135m", "--vram", "8GiB")
+    assert "log2" not in zolite(*plan).out and "log2" in zolite(*plan, "--verbose").out
 
 
 MISSING = {
@@ -411,7 +423,7 @@ BAD_SETTINGS = {
     "unknown key": (["--set", "train.stepz=3"], "train.stepz: no such setting (did you mean train.steps?)"),
     "no part": (["--set", "lr=3"], "lr: no such setting (did you mean train.lr?)"),
     "no number": (["--set", "train.lr=fast"], "train.lr: 'fast' is not a number"),
-    "out of range": (["--set", "train.copies=65"], "train.copies is 65, not 0 to 64"),
+    "out of range": (["--set", "train.copies=65"], "train.copies is 65, not 1 to 64"),
     "unknown method": (["--method", "sgd"], "method.name is 'sgd', not one of mezo"),
     "unknown quant": (["--quant", "int3"], "model.quant is 'int3'"),
     "unusable name": (["--name", "../up"], "'../up' cannot be a session's name"),
