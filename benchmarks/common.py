@@ -7,10 +7,27 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A step to measure: a model's shape, and a batch of rows of one length."""
+
+    shape: str
+    batch: int
+    tokens: int
+    weights: str = ""
+    space: str = "lora"
+    microbatch: int = 0  # 0: the whole batch
+    copies: int = 0  # 0: as many as the method wants
+    rank: int = 0  # 0: the space's own
+    budget_bytes: int = 0  # 0: the smallest that it fits
+    what: tuple[str, ...] = ("run",)  # is measured
 
 
 def zolite(*arguments: str) -> list[dict[str, Any]]:

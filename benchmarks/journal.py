@@ -88,21 +88,21 @@ def small(folder: Path) -> Recipe:
 
 def killed(recipe: Recipe, name: str, seconds: float) -> dict[str, Any]:
     """One run in a process of its own, killed so long after its first step: what had to be done again."""
-    reader, said = os.pipe()
+    reader, writer = os.pipe()
     child = os.fork()
     if not child:
         real = run_module.take_step
 
-        def told(run: Any, batches: Any, step: Any) -> Any:
+        def reported(run: Any, batches: Any, step: Any) -> Any:
             estimate = real(run, batches, step)
-            os.write(said, struct.pack("<qd", int(step) + 1, time.monotonic()))
+            os.write(writer, struct.pack("<qd", int(step) + 1, time.monotonic()))
             return estimate
 
-        run_module.take_step = told
+        run_module.take_step = reported
         for _ in begin(recipe, name, lambda: False):
             pass
         os._exit(0)
-    os.close(said)
+    os.close(writer)
     select.select([reader], [], [])
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)

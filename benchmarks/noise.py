@@ -18,6 +18,7 @@ from common import RESULTS, write
 from torch import Tensor
 
 from zolite.config import recipe as recipes
+from zolite.config.weights import WEIGHT_FORMATS
 from zolite.demo.run import demo_recipe
 from zolite.model import quant
 from zolite.training.prepare import prepare
@@ -77,10 +78,10 @@ def at(form: str) -> Run:
 
 
 if __name__ == "__main__":
-    exact = quant.FORMATS["int8"]
-    quant.FORMATS["int8"] = dataclasses.replace(exact, cpu=torch.float32, cuda=torch.float32)
+    exact = WEIGHT_FORMATS["int8"]
+    WEIGHT_FORMATS["int8"] = dataclasses.replace(exact, cpu="float32", cuda="float32")
     rows, reference = table("int8 weights, float32 activations", at("int8"), None)
-    quant.FORMATS["int8"] = exact
+    WEIGHT_FORMATS["int8"] = exact
     run = at("int8")
     rows += table("int8, as it runs", run, reference)[0]
     run = plainly(run)

@@ -1,4 +1,4 @@
-"""Claim: a plan's peak and pace are those of the run, and what it says fits runs within an enforced budget.
+"""Claim: a plan's peak memory and step time are those of the run, and what it says fits runs within an enforced budget.
 
 python benchmarks/plan.py [OUT] [--quick]     on a GPU about six minutes; --quick, or a CPU: a tiny shape
 python benchmarks/plan.py --table             the README's table, from the catalogue alone; needs no GPU
@@ -31,7 +31,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import RESULTS, provenance, slug
+from common import RESULTS, Case, provenance, slug
 
 from zolite.common.errors import DoesNotFit
 from zolite.common.paths import paths
@@ -47,11 +47,11 @@ from zolite.model.lora import PerturbedLinear
 from zolite.model.quant import replace_
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
+from zolite.planner.backprop import needed
 from zolite.planner.hardware import Hardware
 from zolite.planner.memory import Ledger, allocated, laid_out, ledger, ours, peak, weights
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import layouts, plan, wish
-from zolite.planner.qlora import needed
 from zolite.planner.step_time import step_seconds
 from zolite.tools import bench
 from zolite.tools import profile as profiles
@@ -69,25 +69,11 @@ TINY = Shape(256, 512, 2, 4, 2, 1024, True)
 Result = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Case:
-    shape: str
-    weights: str
-    space: str
-    batch: int
-    tokens: int
-    microbatch: int = 0  # 0: the whole batch
-    copies: int = 0  # 0: as many as the method wants
-    rank: int = 0  # 0: the space's own
-    budget_bytes: int = 0  # 0: the smallest that it fits
-    what: str = "run"
-
-
 def cases(hardware: Hardware) -> list[Case]:
     """Model by model, since making one takes longest."""
-    found = [Case(s, q, "lora", b, t) for s in SIZES for q in FORMATS for b, t in ((16, 64), (16, 256), (2, 2048))]
+    found = [Case(s, b, t, q) for s in SIZES for q in FORMATS for b, t in ((16, 64), (16, 256), (2, 2048))]
     if "lora-core" in SPACES:
-        found += [Case(s, q, "lora-core", 16, 256) for s in SIZES for q in FORMATS]
+        found += [Case(s, 16, 256, q, "lora-core") for s in SIZES for q in FORMATS]
     found += [tightest(hardware, gib * GIB) for gib in BUDGETS]
     return sorted(found, key=lambda case: (SIZES.index(case.shape), FORMATS.index(case.weights)))
 
@@ -103,7 +89,7 @@ def tightest(hardware: Hardware, budget: int) -> Case:
     card, best, most = machine.pretended(hardware, budget), None, 0
     for shape, quant, (batch, tokens) in itertools.product(SIZES, FORMATS, ROOMY):
         for rank in RANKS[quant]:
-            case = Case(shape, quant, "lora", batch, tokens, rank=rank, budget_bytes=budget, what="budget")
+            case = Case(shape, batch, tokens, quant, rank=rank, budget_bytes=budget, what=("budget",))
             for layout in layouts(recipe_of(case)):
                 needs = peak(ledger(card, spec_of(shape), layout, rows_of(case)))
                 if most < needs <= budget and step_seconds(card, spec_of(shape), layout, rows_of(case)) < LONGEST_S:
@@ -114,11 +100,11 @@ def tightest(hardware: Hardware, budget: int) -> Case:
 
 
 QUICK = (
-    Case("tiny", "int8", "lora", 4, 64),
-    Case("tiny", "nf4", "lora", 4, 64),
-    Case("tiny", "bf16", "lora", 4, 128, microbatch=2),
-    Case("tiny", "bf16", "lora-core", 4, 64),
-    Case("tiny", "bf16", "lora-b", 4, 128, microbatch=1, copies=1, budget_bytes=24 * GIB, what="budget"),
+    Case("tiny", 4, 64, "int8"),
+    Case("tiny", 4, 64, "nf4"),
+    Case("tiny", 4, 128, "bf16", microbatch=2),
+    Case("tiny", 4, 64, "bf16", "lora-core"),
+    Case("tiny", 4, 128, "bf16", "lora-b", microbatch=1, copies=1, budget_bytes=24 * GIB, what=("budget",)),
 )
 
 
@@ -156,11 +142,11 @@ def measured(hardware: Hardware, loaded: Loaded, case: Case) -> Result:
     lines = ledger(hardware, spec, recipe, rows)
     bench.settle(loaded.device)
     budget = case.budget_bytes or budget_of(machine.pretended(hardware, 0), spec, recipe, rows)
-    about = dataclasses.asdict(case) | {
+    about = asked(case) | {
         "resting_bytes": device_memory.used_bytes(loaded.device),
         "budget_bytes": budget,
     }
-    said = {
+    plan = {
         "predicted_bytes": predicted(lines, loaded.device),
         "predicted_card": ours(lines),
         "predicted_s": step_seconds(hardware, spec, recipe, rows),
@@ -176,7 +162,7 @@ def measured(hardware: Hardware, loaded: Loaded, case: Case) -> Result:
     finally:
         device_memory.hold_to(loaded.device, None)
         unwrap_(loaded.model)
-    return about | said | seen
+    return about | plan | seen
 
 
 def unwrap_(model: Any) -> None:
@@ -258,6 +244,11 @@ def with_corrections(rows: list[Result]) -> list[Result]:
     return [corrected(row) if row in timed else row for row in rows]
 
 
+def asked(case: Case) -> Result:
+    """The part of a row that says what was measured."""
+    return dataclasses.asdict(case) | {"what": case.what[0]}
+
+
 def named(row: Result) -> str:
     if row["what"] == "load":
         return f"load {row['weights']}"
@@ -276,8 +267,8 @@ def line(row: Result) -> str:
     text += f" {row['predicted_bytes'] / row['measured_bytes']:.3f}"
     if "measured_s" not in row:
         return text
-    card, pace = row["predicted_card"] / row["measured_card"], row["predicted_s"] / row["measured_s"]
-    return f"{text}   card {card:.3f}   time {1e3 * row['measured_s']:8.2f} ms {pace:.3f}"
+    card, time = row["predicted_card"] / row["measured_card"], row["predicted_s"] / row["measured_s"]
+    return f"{text}   card {card:.3f}   time {1e3 * row['measured_s']:8.2f} ms {time:.3f}"
 
 
 def misses(rows: list[Result]) -> Iterator[str]:
@@ -294,9 +285,9 @@ def misses(rows: list[Result]) -> Iterator[str]:
         if row["budget_bytes"] and row["measured_card"] > row["budget_bytes"]:
             yield f"{named(row)}: {row['measured_card']:,} of a card of {row['budget_bytes']:,}"
         for what, most in (("predicted_s", 0.25), ("corrected_s", 0.10)) if row["what"] == "run" else ():
-            pace = row[what] / row["measured_s"]
-            if abs(pace - 1) > most:
-                yield f"{named(row)}: {what} {pace:.3f}"
+            ratio = row[what] / row["measured_s"]
+            if abs(ratio - 1) > most:
+                yield f"{named(row)}: {what} {ratio:.3f}"
 
 
 # --- the README's table ----------------------------------------------------------------------------------------------
@@ -381,7 +372,7 @@ class Results:
 
     def missing(self, chosen: list[Case]) -> list[Case]:
         names = {named(row) for row in self.rows}
-        return [case for case in chosen if named(dataclasses.asdict(case)) not in names]
+        return [case for case in chosen if named(asked(case)) not in names]
 
 
 def opened(folder: Path, device: torch.device) -> Results:

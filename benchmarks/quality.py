@@ -137,6 +137,11 @@ def shown(found: Evaluated) -> float:
     return round(100 * found.value, 2) if found.metric == "accuracy" else round(found.value, 4)
 
 
+def merit(row: Row) -> float:
+    """What is larger for the better run: accuracy on dev, or minus the loss there."""
+    return float(row["dev"] if "accuracy" in row else -row["dev"])
+
+
 def as_it_is(run: Run, given: Recipe, job: Job) -> Row:
     return {}
 
@@ -169,12 +174,12 @@ def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
         saved = session.at(best)
         assert saved is not None
         read_(saved.tensors(), saved.state()["method"], run.space, run.state)
-    said = [event.message for event in events if event.level == "warning"]
-    diverged = sum("the loss diverged" in text for text in said)
+    warnings = [event.message for event in events if event.level == "warning"]
+    diverged = sum("the loss diverged" in text for text in warnings)
     t = run.recipe.train
     return {
         "dev": scored(run, "dev")[1], "spent": spent, "steps": steps, "used_lr": t.lr, "eps": t.eps, "best": best,
-        "diverged": diverged, "curve": curve, "said": [*(note.message for note in run.notes), *said],
+        "diverged": diverged, "curve": curve, "notes": [*(note.message for note in run.notes), *warnings],
     }  # fmt: skip
 
 
@@ -189,7 +194,7 @@ def _grid(task: str, known: dict[Job, Row]) -> Iterator[Job]:
     search = [Job(task, "grid", 0, space, lr) for space, rates in GRID.items() for lr in rates]
     yield from search
     if all(job in known for job in search):
-        best = max(search, key=lambda job: known[job]["dev"])
+        best = max(search, key=lambda job: merit(known[job]))
         yield from (replace(best, seed=seed) for seed in (1, 2))
 
 
@@ -218,7 +223,7 @@ def summary(rows: list[Row]) -> Iterator[str]:
 
 def _cell(rows: list[Row], what: str) -> str:
     if rows and what in ("grid", "first_order"):
-        best = max((row for row in rows if row["seed"] == 0), key=lambda row: row["dev"])
+        best = max((row for row in rows if row["seed"] == 0), key=merit)
         rows = [row for row in rows if (row["space"], row["lr"]) == (best["space"], best["lr"])]
     if rows and what == "space":
         return ", ".join(f"{row['space']} {row.get('accuracy', row.get('loss'))}" for row in rows)

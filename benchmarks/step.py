@@ -33,15 +33,15 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, provenance, slug
+from common import RESULTS, Case, provenance, slug
 from textbook import first_order, restored, textbook
 
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.engine import device_memory
 from zolite.model.load import Loaded, pick_device
 from zolite.model.quant import activations
@@ -58,22 +58,14 @@ KEYS = ("shape", "batch", "tokens", "weights", "what", "targets")  # what tells 
 Result = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Case:
-    shape: str
-    batch: int
-    tokens: int
-    what: tuple[str, ...]
-
-
-CPU_CASES = (Case("135M", 4, 64, WHAT), Case("135M", 16, 64, ("zolite", "textbook", "forward")))
+CPU_CASES = (Case("135M", 4, 64, what=WHAT), Case("135M", 16, 64, what=("zolite", "textbook", "forward")))
 CASES = (
-    Case("135M", 16, 64, ("zolite", "textbook", "forward")),
-    Case("135M", 16, 256, ("zolite", "textbook", "forward")),
-    Case("1.7B", 16, 64, WHAT),
-    Case("1.7B", 16, 256, WHAT),
-    Case("8B", 16, 256, ("zolite", "textbook", "forward")),
-    Case("8B", 2, 2048, ("zolite", "forward")),
+    Case("135M", 16, 64, what=("zolite", "textbook", "forward")),
+    Case("135M", 16, 256, what=("zolite", "textbook", "forward")),
+    Case("1.7B", 16, 64, what=WHAT),
+    Case("1.7B", 16, 256, what=WHAT),
+    Case("8B", 16, 256, what=("zolite", "textbook", "forward")),
+    Case("8B", 2, 2048, what=("zolite", "forward")),
 )
 
 
@@ -137,7 +129,7 @@ def timed(loaded: Loaded, build: Callable[[], Step]) -> Result:
 
 def idle(device: torch.device) -> Result:
     """The shares of PROFILED steps' time in which the GPU is idle: between two steps, and between a step's kernels."""
-    case, weights = Case("135M", 16, 64, ("zolite",)), "int8"
+    case, weights = Case("135M", 16, 64, what=("zolite",)), "int8"
     loaded = bench.random_model(case.shape, weights, device)
     rows = bench.random_rows(SHAPES[case.shape].vocabulary, case.batch * bench.BATCHES, case.tokens)
     step = bench.zolite_step(loaded, bench.recipe_of(weights, case.batch, case.tokens), rows)
@@ -243,7 +235,7 @@ def chosen(options: argparse.Namespace, device: torch.device) -> list[Case]:
     shapes = list(dict.fromkeys(c.shape for c in cases))
     if options.cases is not None:
         sizes = [tuple(map(int, case.split("x"))) for case in options.cases]
-        cases = tuple(Case(shape, *size, WHAT) for shape in shapes for size in sizes)
+        cases = tuple(Case(shape, *size, what=WHAT) for shape in shapes for size in sizes)
     wanted = options.shapes if options.shapes is not None else shapes
     return [replace(c, what=tuple(options.what or c.what)) for c in cases if c.shape in wanted]
 

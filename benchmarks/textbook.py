@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.model import quant
 from zolite.model.load import Loaded, select
 from zolite.tools.bench import TARGETS, Step
@@ -129,7 +129,7 @@ def full_loss(model: Any, batch: Batch) -> Tensor:
 
 @dataclass
 class Mezo:
-    """A step as in the authors' `zo_step` and `zo_update`: three walks to and fro, then the update, by one seed."""
+    """A step as in the authors' `zo_step` and `zo_update`: three perturbations by one seed, then the update."""
 
     model: Any
     parameters: list[nn.Parameter]
@@ -140,16 +140,16 @@ class Mezo:
     def __call__(self, step: int) -> tuple[float, float]:
         """Both losses."""
         seed, batch = random.randrange(10**9), self.batches[step % len(self.batches)]
-        self.walk(seed, self.eps)
+        self.perturb(seed, self.eps)
         plus = self.loss(batch)
-        self.walk(seed, -2 * self.eps)
+        self.perturb(seed, -2 * self.eps)
         minus = self.loss(batch)
-        slope = ((plus - minus) / (2 * self.eps)).item()
-        self.walk(seed, self.eps)
-        self.walk(seed, -self.lr * slope)
+        projected_gradient = ((plus - minus) / (2 * self.eps)).item()
+        self.perturb(seed, self.eps)
+        self.perturb(seed, -self.lr * projected_gradient)
         return plus.item(), minus.item()
 
-    def walk(self, seed: int, scale: float) -> None:
+    def perturb(self, seed: int, scale: float) -> None:
         """Every parameter along its part of the seed's direction."""
         torch.manual_seed(seed)
         for p in self.parameters:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from zolite.export import formats
+from zolite.export import export as exports
 from zolite.sessions import session as sessions
 from zolite.sessions.checkpoint import digest, packed
 from zolite.sessions.session import Session
@@ -152,6 +152,6 @@ def test_an_old_session_goes_on_and_is_exported(old: tuple[str, dict[str, Any]],
 
         for path, sha256 in there["exports"].items():
             format_, _, file = path.partition("/")
-            formats.export(session, tmp_path / format_, format_, verify=False)
+            exports.export(session, tmp_path / format_, format_, verify=False)
             written = (tmp_path / format_ / file).read_bytes()
             assert not alike or hashlib.sha256(written).hexdigest() == sha256

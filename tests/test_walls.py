@@ -1,106 +1,117 @@
-"""Claims about what loads what: the app and the light modules never load torch, the mathematics never the model."""
+"""Claims about what loads what: packages know those below them, and what a person waits for never loads torch.
 
-import ast
-import importlib.util
+The walls are the contracts in pyproject.toml, which `.ci/imports` checks. Each is shown here to fail: an import that
+breaks it is planted in a copy of this checkout.
+"""
+
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import zolite
+ROOT = Path(__file__).parents[1]
+COPIED = ("zolite", "tui", "profiles", "pyproject.toml", ".ci")
+TORCH_FREE = ("common", "config", "data", "sessions", "planner", "monitor", "tui")
 
-CORE = Path(zolite.__file__).parent / "core"
-HEAVY = {"torch", "transformers", "textual"}
-LIGHT = (
-    "errors", "events", "recipe", "catalog", "session", "journal", "checkpoint", "paths", "text", "render",
-    "plan", "plan_view", "facts", "headers", "architectures", "machine", "ledger", "pace", "correction", "backprop",
-    "recording",
-)  # fmt: skip
-# What the mathematics may lean on beside itself; a wall is easier to keep as a list of doors.
-DOORS = {"zolite.core", "zolite.config.composition", "zolite.common.errors", "zolite.config.recipe"}
+# What is planted: the file, the line, and how the linter names it.
+PLANTED = {
+    "upwards": ("zolite/planner/plan.py", "from zolite.engine import engine", "zolite.planner.plan -> zolite.engine"),
+    "upwards, in a function": (
+        "zolite/common/text.py", "def planted():\n    import zolite.config.recipe",
+        "zolite.common.text -> zolite.config",
+    ),
+    "a sibling in one row": ("zolite/zo/space.py", "import zolite.model.load", "zolite.zo.space -> zolite.model"),
+    "torch where it is never loaded": ("zolite/data/rows.py", "import torch", "zolite.data.rows -> torch"),
+    "torch by a detour": ("zolite/data/rows.py", "import zolite.model.loss", "zolite.data.rows -> zolite.model"),
+    "the app by its folder": ("zolite/monitor/ema.py", "import tui", "zolite.monitor.ema -> tui"),
+    "the app by its name": (
+        "zolite/export/gguf.py", "from zolite.tui.states import STATES", "zolite.export.gguf -> zolite.tui"
+    ),
+    "the app by its folder, in the app": ("tui/paint.py", "from tui import states", "zolite.tui.paint -> tui"),
+    "the app in the command line, by its folder": ("zolite/cli/live.py", "import tui.app", "zolite.cli.live -> tui"),
+    "textual outside the app": ("zolite/cli/live.py", "from textual.app import App", "zolite.cli.live -> textual"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the linter reads."""
+    folder = tmp_path_factory.mktemp("walls")
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    return folder
+
+
+def linted(folder: Path) -> tuple[int, str]:
+    """`.ci/imports` of a checkout: its exit code, and what it prints, on one line."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / ".ci" / "imports"), "--of", str(folder)], capture_output=True, text=True
+    )
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def test_walls_stand(checkout: Path) -> None:
+    """The checkout as it is keeps every contract."""
+    code, printed = linted(checkout)
+    assert code == 0 and " 0 broken" in printed, printed
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_walls_can_fail(checkout: Path, name: str) -> None:
+    """An import that breaks a wall is named, with the module and the line that it stands in."""
+    path, line, edge = PLANTED[name]
+    file = checkout / path
+    before = file.read_text(encoding="utf-8")
+    file.write_text(f"{before}\n\n{line}\n", encoding="utf-8")
+    try:
+        code, printed = linted(checkout)
+    finally:
+        file.write_text(before, encoding="utf-8")
+    at = len(f"{before}\n\n{line}".splitlines())
+    assert code == 1 and edge in printed and f"(l.{at}" in printed, printed
 
 
 def loaded(*modules: str) -> set[str]:
     """Names of what a fresh interpreter holds after importing these."""
     code = f"import json, sys, {', '.join(modules)}; print(json.dumps(list(sys.modules)))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
-    return set(json.loads(out))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
 
 
-def imports(source: str, package: str) -> set[str]:
-    """Absolute names of everything a module imports, anywhere in it; `from a import b` counts as a and as a.b."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-    return found
-
-
-def inside(name: str, package: str) -> bool:
-    return name == package or name.startswith(package + ".")
-
-
-@pytest.mark.parametrize("module", LIGHT)
-def test_light_modules(module: str) -> None:
-    """Recipes, events and sessions are read without torch, transformers or textual."""
-    assert not loaded(f"zolite.{module}") & HEAVY
-
-
-def test_app_without_torch() -> None:
-    """Every module of the app together, with all that they import, loads neither torch nor transformers."""
-    spec = importlib.util.find_spec("zolite.tui")
-    assert spec and spec.origin
-    folder = Path(spec.origin).parent
+def modules_of(package: str) -> list[str]:
+    """All modules of a package of zolite; of the app, which lies beside it, too."""
+    folder = ROOT / "tui" if package == "tui" else ROOT / "zolite" / package
     files = [path.relative_to(folder).with_suffix("") for path in sorted(folder.rglob("*.py"))]
-    modules = [".".join(("zolite", "tui", *(p for p in file.parts if p != "__init__"))) for file in files]
-    assert "zolite.tui" in modules
-    assert not loaded(*modules) & {"torch", "transformers"}
+    return [
+        ".".join(("zolite", package, *(part for part in file.parts if part != "__init__")))
+        for file in files
+        if file.name != "__main__"
+    ]
 
 
-def test_app_opens_light() -> None:
-    """The package of the app loads nothing heavy by itself, not even textual."""
-    assert not loaded("zolite.tui") & HEAVY
+def test_without_torch() -> None:
+    """The app, plans, sessions, data and recipes are read, and `zolite --help` is printed, without torch."""
+    names = loaded(*(module for package in TORCH_FREE for module in modules_of(package)), "zolite.cli.main")
+    assert {"zolite.tui.app", "zolite.planner.plan", "zolite.cli.main"} <= names
+    assert not names & {"torch", "transformers", "bitsandbytes", "peft", "accelerate"}
 
 
-def test_cli_without_torch() -> None:
-    """The command line answers without torch: `zolite --help` must not take seconds."""
-    assert not loaded("zolite.cli.main") & HEAVY
+def test_the_app_opens_light() -> None:
+    """Its package loads nothing by itself, and neither the command line nor a session loads textual."""
+    assert "textual" not in loaded("zolite.tui", "zolite.cli.main", "zolite.sessions.session")
 
 
-def test_core_loads_no_model() -> None:
-    """The whole mathematics, imported, has loaded no other part of zolite than its doors, and no transformers."""
-    modules = [f"zolite.core.{path.stem}" for path in CORE.glob("*.py") if path.stem != "__init__"]
-    names = loaded(*modules)
-    ours = {name for name in names if inside(name, "zolite")} - {"zolite"}
-    assert "zolite.config.methods" in ours and all(any(inside(name, door) for door in DOORS) for name in ours)
+def test_the_mathematics_loads_no_model() -> None:
+    """Every module of zolite.zo together has loaded torch, and no model, data, engine or session."""
+    names = loaded(*modules_of("zo"))
+    packages = {name.split(".")[1] for name in names if name.startswith("zolite.")}
+    assert packages <= {"zo", "config", "common", "profiles"}
     assert "torch" in names and not names & {"transformers", "textual"}
-
-
-@pytest.mark.parametrize("path", sorted(CORE.rglob("*.py")), ids=lambda path: path.stem)
-def test_core_imports(path: Path) -> None:
-    """A module of the mathematics names no model, data, engine or session, not even inside a function."""
-    package = ".".join(("zolite", *path.relative_to(CORE.parent).parent.parts))
-    ours = {name for name in imports(path.read_text(encoding="utf-8"), package) if inside(name, "zolite")} - {"zolite"}
-    assert {name for name in ours if not any(inside(name, door) for door in DOORS)} == set()
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "import zolite.model.load",
-        "from zolite import model",
-        "from zolite.model.load import load",
-        "from ..model import load",
-        "from .. import model",
-        "def f():\n    from zolite import model as m",
-    ],
-)
-def test_imports_are_seen(line: str) -> None:
-    """The walk over a source sees an import in each of its forms."""
-    assert any(inside(name, "zolite.model") for name in imports(line, "zolite.core"))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.worker import get_current_worker
@@ -21,6 +21,7 @@ from zolite.common.errors import ZoliteError
 
 from . import config as configs
 from .client import Client
+from .context import Context
 from .themes import DARK, LIGHT
 
 # What is only used later is imported later, so that the first picture does not wait for it.
@@ -35,7 +36,7 @@ Opened = Callable[[], Screen[Any]]
 LOADING = "The model is loaded first, and where it is not here yet, fetched. Then the run goes on by itself."
 
 
-class ZoliteApp(App[None]):
+class ZoliteApp(Context):
     """`first` makes a screen that opens over Home. What tests need to hold still is given as an argument."""
 
     TITLE = "zolite"
@@ -91,7 +92,6 @@ class ZoliteApp(App[None]):
         return HomeScreen(id="_default")
 
     def prefer(self, **changes: Any) -> None:
-        """Changes a preference, here and in the file."""
         changed = dataclasses.replace(self.config, **changes)
         if changed == self.config:
             return
@@ -102,13 +102,11 @@ class ZoliteApp(App[None]):
             self.report(error)
 
     def report(self, error: ZoliteError, title: str = "") -> None:
-        """What went wrong, with the way out, until it is read."""
         from .screens.dialogs import Trouble
 
         self.push_screen(Trouble(error.message, error.hint, title))
 
     def begin(self, *command: str, over: Screen[Any] | None = None) -> None:
-        """Starts a trainer that needs nobody, and opens its Run screen once it runs, in place of `over`."""
         self.run_worker(self._begin(command, over))
 
     async def _begin(self, command: tuple[str, ...], over: Screen[Any] | None) -> None:

@@ -4,7 +4,7 @@
     client.start("resume", "first")                 leaves a run going by itself; its session's name
     with client.converse("chat", "first") as talk:  a line of JSON in, lines of JSON out
 
-Each raises what the command raised, as it would have said it: a message and a hint.
+Each raises what the command raised, with its message and its hint.
 """
 
 import json
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Self
 
-from zolite.common.errors import ZoliteError, told
+from zolite.common.errors import ZoliteError, process_error
 
 POLL_SECONDS = 0.1
 
@@ -41,11 +41,11 @@ class Client:
             child = self._child([*arguments, "--json"], out, errors)
             if not _waited(child, gone, left):
                 return None
-            printed, said = _content(out), _content(errors)
+            printed, stderr = _content(out), _content(errors)
         try:
             return json.loads(printed)
         except ValueError:
-            raise told(child.returncode, said) from None
+            raise process_error(child.returncode, stderr) from None
 
     def start(self, *arguments: str, gone: Callable[[], bool] = _never, left: Callable[[], bool] = _never) -> str:
         """Starts train, resume or demo in a process of its own, waits until it runs, and says its session's name; ""
@@ -97,7 +97,7 @@ class Talk:
         self._child.wait()
 
     def _ended(self) -> ZoliteError:
-        return told(self._child.wait(), _content(self._errors))
+        return process_error(self._child.wait(), _content(self._errors))
 
     def __enter__(self) -> Self:
         return self

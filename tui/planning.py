@@ -12,33 +12,22 @@ from zolite.common.text import human_bytes
 from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
+from zolite.config.sizes import BUCKET_TOKENS
 from zolite.data.lengths import Rows
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
 from zolite.planner import plan as planner
+from zolite.planner.backprop import needed
 from zolite.planner.calibration import Correction
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import Ledger, ledger, peak
+from zolite.planner.memory import GROUPS, Ledger, by_group, ledger, peak
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import Planning, Rejected
-from zolite.planner.qlora import needed
 from zolite.planner.step_time import beside_seconds, step_seconds
 
 from .widgets.stack import Part
 
-ROUND = 8  # tokens: batches are padded to multiples of it
 LONGEST = 2048  # tokens that a context is set to without being asked
-
-# What is left to be chosen by zolite where a recipe has 0.
-AUTO = (
-    "train.lr",
-    "train.eps",
-    "train.copies",
-    "train.queries",
-    "train.eval_every",
-    "train.eval_rows",
-    "train.save_every",
-)
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
@@ -99,12 +88,17 @@ def _here(short: str, known: catalog.Known) -> bool:
 
 
 def rows_of(report: Mapping[str, Any] | None, context: int = 0) -> Rows:
-    """What a ledger wants of the data: what `zolite data check` said of it, up to the context."""
+    """Lengths of the rows, from the document of `zolite data check`, up to the context."""
     if not report or not report["tokens"]:
         tokens = context or planner.CONTEXT
         return Rows(tokens, -(-tokens // planner.ANSWERED))
     longest = min(context or LONGEST, report["tokens"])
-    return Rows(-(-longest // ROUND) * ROUND, min(longest, report["positions"]), labels=len(report["labels"]))
+    return Rows(_padded(longest), min(longest, report["positions"]), labels=len(report["labels"]))
+
+
+def _padded(tokens: int) -> int:
+    """As batches are."""
+    return -(-tokens // BUCKET_TOKENS) * BUCKET_TOKENS
 
 
 def proposed(
@@ -130,7 +124,7 @@ def suggested(rows: Rows) -> list[ModelSpec]:
 def context_for(report: Mapping[str, Any]) -> int:
     """Room for every row, and no less than the default: what rows do not fill takes no memory. Letters may mislead."""
     longest: int = report["tokens"] * (2 if report["counted"] == "letters" else 1)
-    return max(recipes.DataPart.context, min(LONGEST, -(-longest // ROUND) * ROUND))
+    return max(recipes.DataPart.context, min(LONGEST, _padded(longest)))
 
 
 @dataclass(frozen=True)
@@ -157,7 +151,7 @@ class Priced:
 def priced(hardware: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows, correction: Correction) -> Priced:
     """Of a recipe as it stands: nothing in it is made smaller to fit."""
     full = recipes.resolve(recipe, rows.labels)
-    longest = min(rows.tokens, -(-full.data.context // ROUND) * ROUND)
+    longest = min(rows.tokens, _padded(full.data.context))
     rows = replace(rows, tokens=longest, positions=min(rows.positions, longest))
     lines = planner.corrected(ledger(hardware, spec, full, rows), correction)
     by = correction.seconds_of(full.model.quant, full.model.name)
@@ -188,35 +182,26 @@ def advice(hardware: Hardware, choice: Priced) -> str:
     )
 
 
-# Lines of a ledger to what a person thinks of; others are told by where they lie.
-GROUPS = {
-    "linear layers": "weights", "embeddings": "weights", "head": "weights", "norms and biases": "weights",
-    "theta": "adapter", "copies": "adapter", "frozen A": "adapter", "method": "adapter", "directions": "adapter",
-    "residual stream": "a step's work", "one layer": "a step's work", "logits": "a step's work",
-    "other processes": "others", "margin": "margin",
-}  # fmt: skip
-WHERE = {
-    "allocated": "a step's work",
-    "reserved": "torch and driver",
-    "process": "torch and driver",
-    "outside": "others",
-}
-LOOKS = {
-    "weights": ("█", "$primary"),
-    "adapter": ("▓", "$accent"),
-    "a step's work": ("▚", "$secondary"),
-    "torch and driver": ("▒", "$text-muted"),
-    "margin": ("░", "$text-muted"),
-    "others": ("▞", "$warning"),
-}
+# How each group of a ledger's lines is drawn.
+LOOKS = dict(
+    zip(
+        GROUPS,
+        (
+            ("█", "$primary"),
+            ("▓", "$accent"),
+            ("▚", "$secondary"),
+            ("▒", "$text-muted"),
+            ("░", "$text-muted"),
+            ("▞", "$warning"),
+        ),
+        strict=True,
+    )
+)
 
 
 def parts(lines: Ledger) -> list[Part]:
     """A ledger as a bar."""
-    sums = dict.fromkeys(LOOKS, 0)
-    for line in lines:
-        sums[GROUPS.get(line.what) or WHERE.get(line.where, "torch and driver")] += line.bytes
-    return [Part(name, size, *LOOKS[name]) for name, size in sums.items()]
+    return [Part(name, size, *LOOKS[name]) for name, size in by_group(lines).items()]
 
 
 # --- a choice ---------------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """What is done to a session as a whole, with the questions that come before it."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from textual.app import App
 
@@ -16,32 +17,36 @@ from .screens.dialogs import Ask, Confirm
 
 
 @dataclass(frozen=True)
-class Deed:
-    """A change of the disk, for a thread, and what to say when it is done."""
+class SessionAction:
+    """A change of the disk, for a thread."""
 
     change: Callable[[], object]
-    done: str
+    done: str  # the message when it is done
+    selects: str = ""  # the session that is selected then, if it is another one
 
 
-def tell(name: str, verb: str) -> Deed:
-    return Deed(partial(manage.tell, name, verb), f"{name}: {verb}")
+def control(name: str, command: str) -> SessionAction:
+    """A command for the run that writes a session: pause, continue or stop."""
+    return SessionAction(partial(manage.send, name, command), f"{name}: {command}")
 
 
-async def rename(app: App[None], session: Summary) -> Deed | None:
+async def rename(app: App[Any], session: Summary) -> SessionAction | None:
     name = session.name
     new = await app.push_screen_wait(Ask(f"A new name for {name}", name, wrong=free_name(name)))
-    return Deed(partial(manage.rename, name, new), f"{name} is {new} now") if new and new != name else None
+    if not new or new == name:
+        return None
+    return SessionAction(partial(manage.rename, name, new), f"{name} is {new} now", selects=new)
 
 
-async def fork(app: App[None], session: Summary) -> Deed | None:
+async def fork(app: App[Any], session: Summary) -> SessionAction | None:
     """A new session with the first steps of this one."""
     name, last = session.name, session.step
     detail = f"A new session that begins as {name} was after a step, to go another way from there."
     step = await app.push_screen_wait(Ask("Fork after which step?", str(last), detail, upto(last)))
-    return Deed(partial(manage.fork, name, None, int(step)), f"forked {name} at step {step}") if step else None
+    return SessionAction(partial(manage.fork, name, None, int(step)), f"forked {name} at step {step}") if step else None
 
 
-async def rewind(app: App[None], session: Summary) -> Deed | None:
+async def rewind(app: App[Any], session: Summary) -> SessionAction | None:
     """Takes steps back; asks twice, since they are gone then."""
     name, last = session.name, session.step
     detail = "Every step after it is taken back; a fork keeps both ways."
@@ -51,17 +56,26 @@ async def rewind(app: App[None], session: Summary) -> Deed | None:
     question = f"Take back {last - int(step):,} of {last:,} steps of {name}?"
     if not await app.push_screen_wait(Confirm(question, yes="Take them back", no="Keep them")):
         return None
-    return Deed(partial(manage.rewind, name, int(step)), f"{name} is at step {step}")
+    return SessionAction(partial(manage.rewind, name, int(step)), f"{name} is at step {step}")
 
 
-async def delete(app: App[None], session: Summary) -> Deed | None:
+async def delete(app: App[Any], session: Summary) -> SessionAction | None:
     detail = f"{session.step:,} steps and {human_bytes(session.bytes)}, with all that it learnt. There is no way back."
     if not await app.push_screen_wait(Confirm(f"Delete {session.name}?", detail, yes="Delete", no="Keep")):
         return None
-    return Deed(partial(manage.remove, session.name), f"{session.name} is gone")
+    return SessionAction(partial(manage.remove, session.name), f"{session.name} is gone")
 
 
-async def leave(app: App[None], running: list[str]) -> bool:
+# The actions that begin with a question, by the name of Home's action.
+QUESTIONS: dict[str, Callable[[App[Any], Summary], Awaitable[SessionAction | None]]] = {
+    "rename": rename,
+    "fork": fork,
+    "rewind": rewind,
+    "delete": delete,
+}
+
+
+async def leave(app: App[Any], running: list[str]) -> bool:
     """Leaving the app stops nothing, and says so."""
     detail = f"Still running: {', '.join(running)}. Runs go on without the app, and it finds them again."
     return await app.push_screen_wait(Confirm("Leave?", detail, yes="Leave", no="Stay"))

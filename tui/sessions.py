@@ -4,25 +4,24 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from zolite.common.errors import ZoliteError, told
+from zolite.common.errors import ZoliteError, process_error
 from zolite.common.events import Continued, Paused, Started
 from zolite.common.paths import paths
 from zolite.common.text import one_line
+from zolite.monitor.states import ALIVE
 from zolite.sessions import session as sessions
 from zolite.sessions.session import Session, Summary
 from zolite.sessions.steps import best_step, end
 
-from .states import ALIVE
-
-NO_WORD = (
+NO_ERROR = (
     "its process ended without a word: it was killed, for its memory perhaps, or the machine went off. "
     "Nothing that was saved is lost"
 )
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A session at a moment. `state` is one of states.STATES."""
+class Listed:
+    """A session as it is at a moment. `state` is one of monitor.states.STATES."""
 
     summary: Summary
     state: str
@@ -35,13 +34,13 @@ class Seen:
         return self.summary.name
 
 
-def look() -> list[Seen]:
+def list_sessions() -> list[Listed]:
     """All of them, those that live first, then the newest."""
-    found = [_seen(summary) for summary in sessions.list_()]
-    return sorted(found, key=lambda seen: seen.state not in ALIVE)
+    found = [_listed(summary) for summary in sessions.list_()]
+    return sorted(found, key=lambda each: each.state not in ALIVE)
 
 
-def _seen(summary: Summary) -> Seen:
+def _listed(summary: Summary) -> Listed:
     folder = paths()["sessions"] / summary.name
     state, memory = summary.status, 0
     if state == "running":
@@ -49,16 +48,16 @@ def _seen(summary: Summary) -> Seen:
             state, memory = _alive(summary.name)
         except ZoliteError:  # it was removed or damaged since
             memory = 0
-    return Seen(summary, state, _active(folder, summary.created), memory, _trouble(summary, folder))
+    return Listed(summary, state, _active(folder, summary.created), memory, _trouble(summary, folder))
 
 
 def _alive(name: str) -> tuple[str, int]:
     """(running or paused, bytes in use)."""
     with sessions.open_(name) as session:
-        said = [event for event in session.journal.events() if isinstance(event, Started | Paused | Continued)]
+        changes = [event for event in session.journal.events() if isinstance(event, Started | Paused | Continued)]
         memory = session.journal.memories()[-1:]
     return (
-        "paused" if said and isinstance(said[-1], Paused) else "running",
+        "paused" if changes and isinstance(changes[-1], Paused) else "running",
         memory[0].now_bytes if memory else 0,
     )
 
@@ -102,7 +101,7 @@ def _trouble(summary: Summary, folder: Path) -> ZoliteError | None:
     if summary.status != "stopped":
         return None
     try:
-        said = (folder / "trainer.log").read_text(encoding="utf-8", errors="replace")
+        log = (folder / "trainer.log").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        said = ""
-    return told(1, said) if "error: " in said else ZoliteError(NO_WORD, "resume goes on where it stopped")
+        log = ""
+    return process_error(1, log) if "error: " in log else ZoliteError(NO_ERROR, "resume goes on where it stopped")

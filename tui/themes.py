@@ -1,4 +1,4 @@
-"""zolite's own colours; the palette has Textual's beside them. No state is told by colour alone."""
+"""zolite's own colours; the palette has Textual's beside them. No state is shown by colour alone."""
 
 from textual.theme import Theme
 

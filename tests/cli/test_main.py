@@ -632,7 +632,7 @@ def test_a_detached_run_is_watched_and_told(zolite: Zolite, words: Words, home: 
         seen.communicate()
     assert waited("far") == "interrupted"
     shown = zolite("watch", "far", "--plain")
-    assert shown.code == 0 and "paused" in shown.out and "interrupted at step" in shown.out
+    assert shown.code == 0 and "paused" in shown.out and "stopped after" in shown.out
     log = home / "sessions" / "far" / "trainer.log"
     assert log.stat().st_mode & 0o777 == 0o600 and "Traceback" not in log.read_text()
 
@@ -677,7 +677,7 @@ def test_a_run_is_recorded_and_replayed(zolite: Zolite, words: Words, tmp_path: 
     assert "4 steps" in zolite("sessions", "record", "first", tmp_path / "run.jsonl").out
     said = [event for event in zolite("watch", "first", "--json").events if not isinstance(event, Saved)]
     assert [e for e in zolite("replay", tmp_path / "run.jsonl", "--json").events if not isinstance(e, Saved)] == said
-    assert "done at step 4" in zolite("replay", tmp_path / "run.jsonl", "--plain").out
+    assert "step 4  done after" in zolite("replay", tmp_path / "run.jsonl", "--plain").out
     blames(zolite("sessions", "record", "first", tmp_path / "run.jsonl"))
     (tmp_path / "other").write_text("{}")
     blames(zolite("replay", tmp_path / "other"))

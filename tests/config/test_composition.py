@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from zolite.config import recipe as recipes
-from zolite.config.composition import current, resolved, step_sizes, written
+from zolite.config.composition import renamed, resolved, step_sizes, written
 from zolite.config.methods import (
     ESTIMATORS,
     METHODS,
@@ -54,9 +54,10 @@ def test_old_tables_are_read(name: str) -> None:
 def test_old_names_are_read_inside_of_others() -> None:
     """By one table; a name that only contains an old one stays."""
     assert RENAMED_VALUES["method.sampler"] == {"signs": "rademacher"}
-    assert current(MethodPart(sampler="guided( signs )")).sampler == "guided( rademacher )"
-    assert current(MethodPart(sampler="my-signs")).sampler == "my-signs"
-    assert current(MethodPart(rule=("spread", "momentum"))).rule == ("std-normalize", "momentum")
+    assert recipes.override(Recipe(), {"method.sampler": "guided( signs )"}).method.sampler == "guided( rademacher )"
+    assert renamed("method.sampler", "my-signs") == "my-signs" and renamed("data.path", "signs") == "signs"
+    assert renamed("method.rule", "spread,momentum") == "std-normalize,momentum"
+    assert renamed("method.rule", ["spread", "momentum"]) == ["std-normalize", "momentum"]
 
 
 def test_zero_is_a_value_where_it_means_something() -> None:

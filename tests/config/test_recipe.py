@@ -44,14 +44,14 @@ RECIPES = st.builds(
     st.builds(ModelPart, TEXT, st.sampled_from(QUANTS), TEXT),
     st.builds(
         AdapterPart,
-        st.none() | st.sampled_from(tuple(SPACES)),
+        st.none() | st.sampled_from(list(SPACES)),
         st.none() | st.integers(1, 1024),
         st.floats(1e-6, 1e6),
         st.none() | st.lists(NAME, min_size=1, max_size=3).map(tuple),
     ),
     st.builds(DataPart, TEXT, TEXT.map(lambda text: text + "{label}"), st.integers(8, 10**6)),
     st.builds(
-        MethodPart, st.sampled_from(PLAIN), rank=st.none() | st.integers(1, 8), pool=st.none() | st.sampled_from((4, 8))
+        MethodPart, st.sampled_from(PLAIN), rank=st.none() | st.integers(1, 8), pool=st.sampled_from((None, 4, 8))
     ),
     st.builds(
         TrainPart,

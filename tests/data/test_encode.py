@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from zolite.common.errors import UsageError
-from zolite.data.encode import Encoded, Example, answer_of, encode, prompt_of
-from zolite.data.rows import Row
+from zolite.data.encode import Encoded, encode
+from zolite.data.examples import Example
+from zolite.data.kinds.kind import Row
+from zolite.data.kinds.label import answer_of, prompt_of
 
 TEMPLATE = "{text}\nCategory: {label}"
 CHATML = (
@@ -75,6 +77,7 @@ def refusal(rows: Sequence[Row], kind: str, labels: Sequence[str] = (), context:
 # ---- labels
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20), st.lists(st.text("ab ", min_size=1, max_size=5), min_size=2, max_size=6, unique=True))
 def test_queries_spell_the_labels(text: str, labels: list[str]) -> None:
     """Each candidate's queries are its answer's tokens, asked where a sequence has spelled what comes before."""
@@ -90,6 +93,7 @@ def test_queries_spell_the_labels(text: str, labels: list[str]) -> None:
         assert query.token == answer[done]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("ab", min_size=1, max_size=5), min_size=2, max_size=8, unique=True))
 def test_only_maximal_sequences_are_kept(labels: list[str]) -> None:
     """No sequence is the start of another, and none is longer than a label needs."""
@@ -112,6 +116,7 @@ def test_labels_of_one_token_share_the_prompt() -> None:
     assert example.answer == 1
 
 
+@settings(deadline=None)
 @given(st.text("{}a!:0", max_size=12))
 def test_braces_in_a_row_are_text(text: str) -> None:
     """What a row says is never read as a template."""
@@ -166,6 +171,7 @@ def test_labels_that_look_alike_are_refused() -> None:
 # ---- completions
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=10), st.text(min_size=1, max_size=40), st.integers(42, 90))
 def test_a_completion_is_scored_to_its_end(prompt: str, completion: str, context: int) -> None:
     """Every token of the completion and its end is asked for from the position before, up to the context."""
@@ -210,6 +216,7 @@ def test_an_exact_fit_is_not_cut(kind: str, row: Row) -> None:
 words = st.text("ab é<", min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(words, words), min_size=1, max_size=3))
 def test_only_the_assistant_is_scored(turns: list[tuple[str, str]]) -> None:
     """The tokens asked for spell the assistant's messages with their ends, each from the position before."""

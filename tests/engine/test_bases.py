@@ -20,7 +20,7 @@ from zolite.engine import bases as module
 from zolite.engine.adapter import attach
 from zolite.engine.bases import PARTS, Bases, bases, basis, digest, varying
 from zolite.engine.engine import Engine
-from zolite.export import formats
+from zolite.export import export as exports
 from zolite.model import load as models
 from zolite.sessions import session as sessions
 from zolite.sessions.manage import fork
@@ -297,7 +297,7 @@ def test_frames_are_found_again_where_the_cache_is_gone(core: Make, home: Path, 
         shutil.rmtree(paths()["cache"])
         with sessions.open_(name) as session:
             assert same(factors_at(session)[1], wanted)
-            assert formats.export(session, tmp_path / name).steps == (6,)
+            assert exports.export(session, tmp_path / name).steps == (6,)
 
 
 def test_other_frames_are_refused(core: Make, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_other_frames_are_refused(core: Make, home: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "basis", lambda *given: dataclasses.replace(real(*given), u=-real(*given).u))
     with sessions.open_("run") as session:
         was = session.facts["frames"]["digest"][:16]
-        for attempt in (lambda: factors_at(session), lambda: formats.export(session, tmp_path / "out")):
+        for attempt in (lambda: factors_at(session), lambda: exports.export(session, tmp_path / "out")):
             with pytest.raises(ZoliteError, match=was) as caught:
                 attempt()
             assert "frames" in caught.value.hint

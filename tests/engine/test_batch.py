@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zolite.data.encode import Example, Query
+from zolite.data.examples import Example, Query
 from zolite.engine import batch as batches
 from zolite.engine.batch import Batch, Order, bucket, buckets, collate, edges, length, longest, sample, weigh
 from zolite.model.loss import Tokens

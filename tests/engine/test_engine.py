@@ -16,7 +16,8 @@ from torch import Tensor
 
 from zolite.config.recipe import Recipe
 from zolite.data import rows as tables
-from zolite.data.encode import Example, Query, encode
+from zolite.data.encode import encode
+from zolite.data.examples import Example, Query
 from zolite.engine.adapter import attach
 from zolite.engine.batch import collate
 from zolite.engine.engine import Engine, waves

@@ -13,10 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
+from zolite.config.architectures import ARCHITECTURES, numbers
 from zolite.config.recipe import Recipe
 from zolite.data import rows as tables
 from zolite.demo.run import demo_recipe
-from zolite.export import formats, gguf, parity
+from zolite.export import export as exports
+from zolite.export import gguf, merged_gguf, parity, readers
 from zolite.export.source import Trained, trained
 from zolite.model import load as models
 from zolite.sessions import session as sessions
@@ -32,7 +34,8 @@ BOLD = {"train.steps": 30, "train.eval_rows": 10}  # half a nat
 
 def base_gguf(model: Any, file: Path) -> None:
     """A model of two layers as llama.cpp reads it, in float32 and without a vocabulary: it is given token ids alone."""
-    config, here = model.config.to_dict(), gguf.ARCHITECTURES[type(model).__name__]
+    config, here = model.config.to_dict(), ARCHITECTURES[model.config.model_type].llama_cpp
+    assert here is not None
     width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     angles = config["rope_parameters"]
     angles = angles.get("full_attention", angles)
@@ -62,7 +65,7 @@ def base_gguf(model: Any, file: Path) -> None:
         if name == "lm_head.weight" and config["tie_word_embeddings"]:
             continue
         shifted = tensor + 1 if here.name == "gemma3" and name.endswith("norm.weight") else tensor
-        ordered = shifted[gguf._order(here, config, name.rpartition(".")[0], len(tensor))]
+        ordered = shifted[gguf.order(here, numbers(config), name.rpartition(".")[0], len(tensor))]
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), ordered.contiguous().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -80,14 +83,14 @@ def test_every_architecture_is_read_by_llama_cpp(
     run = prepare(recipe(model__name=str(folder), train__steps=3, train__lr=0.3))
     with sessions.create("run", run.recipe, run.facts) as session:
         list(train(run, session))
-        formats.export(session, tmp_path / "gguf", "gguf", dtype="f32", verify=False)
-        formats.export(session, tmp_path / "peft", "peft", verify=False)
+        exports.export(session, tmp_path / "gguf", "gguf", dtype="f32", verify=False)
+        exports.export(session, tmp_path / "peft", "peft", verify=False)
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     base_gguf(base, tmp_path / "base.gguf")
     rows = [[5, 17, 250, 3, 99, 41, 41, 8, 260, 12]]
-    bare = parity.forward_of(base)(rows)[0]
-    theirs = parity.forward_of(parity.reloaded(base, tmp_path / "peft"))(rows)[0]
-    ours = parity.llama(tmp_path / "base.gguf", tmp_path / "gguf" / gguf.ADAPTER, 64)(rows)[0]
+    bare = readers.forward_of(base)(rows)[0]
+    theirs = readers.forward_of(readers.reloaded(base, tmp_path / "peft"))(rows)[0]
+    ours = readers.llama(tmp_path / "base.gguf", tmp_path / "gguf" / gguf.ADAPTER, 64)(rows)[0]
     assert (ours - theirs).abs().max() < 0.05 and (bare - theirs).abs().max() > 0.5
 
 
@@ -115,16 +118,16 @@ def test_llama_cpp_says_what_peft_says(bold: tuple[sessions.Session, Trained], t
     session, chosen = bold
     asked = prompts(models.tokenizer(chosen.source, paths()["cache"]))
     bare = dataclasses.replace(chosen, factors={k: torch.zeros_like(t) for k, t in chosen.factors.items()})
-    gguf.write_merged(bare, tmp_path, "f16")
-    formats.export(session, tmp_path / "peft", "peft", verify=False)
-    formats.export(session, tmp_path / "gguf", "gguf", verify=False)
+    merged_gguf.write(bare, tmp_path, "f16")
+    exports.export(session, tmp_path / "peft", "peft", verify=False)
+    exports.export(session, tmp_path / "gguf", "gguf", verify=False)
     base = AutoModelForCausalLM.from_pretrained(chosen.origin, dtype=torch.float32).eval()
-    theirs = {False: parity.continued(parity.forward_of(base), asked, TOKENS)}
-    theirs[True] = parity.continued(parity.forward_of(parity.reloaded(base, tmp_path / "peft")), asked, TOKENS)
+    theirs = {False: parity.continued(readers.forward_of(base), asked, TOKENS)}
+    theirs[True] = parity.continued(readers.forward_of(readers.reloaded(base, tmp_path / "peft")), asked, TOKENS)
     same = {}
     for adapted in (False, True):
         lora = tmp_path / "gguf" / gguf.ADAPTER if adapted else None
-        ours = parity.continued(parity.llama(tmp_path / gguf.MODEL, lora, 512), asked, TOKENS)
+        ours = parity.continued(readers.llama(tmp_path / merged_gguf.MODEL, lora, 512), asked, TOKENS)
         same[adapted] = sum(a == b for a, b in zip(ours, theirs[adapted], strict=True))
     moved = sum(a != b for a, b in zip(theirs[True], theirs[False], strict=True))
     print(f"same without adapter {same[False]}, with {same[True]}, moved {moved} of {PROMPTS}")
@@ -135,7 +138,7 @@ def test_llama_cpp_says_what_peft_says(bold: tuple[sessions.Session, Trained], t
 def test_an_export_is_read_by_llama_cpp_too(bold: tuple[sessions.Session, Trained], tmp_path: Path) -> None:
     """Where it is installed and the base is a GGUF file, the report has what llama.cpp makes of the export."""
     for format_ in ("gguf", "merged-gguf"):
-        done = formats.export(bold[0], tmp_path / format_, format_)
+        done = exports.export(bold[0], tmp_path / format_, format_)
         report = done.reports[1]
         assert "llama-cpp-python" in report.reader and report.apart < report.effect
         print(format_, report)

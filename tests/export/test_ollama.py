@@ -10,7 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from zolite.config.recipe import Recipe
-from zolite.export import formats, ollama
+from zolite.export import export as exports
+from zolite.export import ollama
 from zolite.sessions import session as sessions
 from zolite.training.loop import train
 from zolite.training.prepare import prepare
@@ -82,7 +83,7 @@ def written(make: Make, where: Path, format_: str, **changes: Any) -> tuple[str,
     run = prepare(make(train__steps=1, **changes))
     with sessions.create(None, run.recipe, run.facts) as session:
         list(train(run, session))
-        done = formats.export(session, where / format_, format_, verify=False)
+        done = exports.export(session, where / format_, format_, verify=False)
     file = where / format_ / "Modelfile"
     return file.read_text() if file.is_file() else "", done.notes
 

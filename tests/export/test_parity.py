@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.config.recipe import Recipe
 from zolite.config.spaces import SPACES
-from zolite.export import formats, parity, peft
+from zolite.export import export as exports
+from zolite.export import parity, peft
 from zolite.sessions import session as sessions
 from zolite.training.loop import train
 from zolite.training.prepare import prepare
@@ -45,7 +46,7 @@ def trained(recipe: Recipe, name: str = "run") -> Run:
 def export(folder: Path, name: str = "run") -> int:
     """Unchecked: the checks have tests of their own (tests/export)."""
     with sessions.open_(name) as session:
-        return formats.export(session, folder, verify=False).steps[0]
+        return exports.export(session, folder, verify=False).steps[0]
 
 
 def in_other_hands(tiny: Path, folder: Path) -> Any:

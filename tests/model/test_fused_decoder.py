@@ -22,6 +22,7 @@ from transformers import (
     SmolLM3ForCausalLM,
 )
 
+from zolite.config import sizes
 from zolite.model import fused_decoder
 from zolite.model.lora import Active, PerturbedLinear
 from zolite.model.quant import Int8Linear, replace_
@@ -118,9 +119,9 @@ def error(x: Tensor, exact: Tensor) -> float:
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "in pieces":
         width = COMMON["intermediate_size"]
-        monkeypatch.setattr(fused_decoder, "PIECE_BYTES", width * 4 * 7)
-        monkeypatch.setattr(fused_decoder, "PIECE_BYTES_EXPANDED", width * 4 * 5)
-        monkeypatch.setattr(fused_decoder, "STEP", 4)
+        monkeypatch.setattr(sizes, "PIECE_BYTES", width * 4 * 7)
+        monkeypatch.setattr(sizes, "PIECE_BYTES_EXPANDED", width * 4 * 5)
+        monkeypatch.setattr(sizes, "TILE_ROWS", 4)
 
 
 @pytest.mark.parametrize(("kind", "space"), [*((kind, "lora-b") for kind in KINDS), ("llama", "lora-core")])

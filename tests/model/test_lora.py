@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from zolite.config.recipe import Recipe
 from zolite.config.spaces import SPACES
 from zolite.data import rows as tables
-from zolite.data.encode import answer_of, encode, prompt_of
+from zolite.data.encode import encode
+from zolite.data.kinds.label import answer_of, prompt_of
 from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine
 from zolite.model import load as models

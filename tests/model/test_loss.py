@@ -22,11 +22,13 @@ from transformers import (
     PhiForCausalLM,
 )
 
+from zolite.config import sizes
 from zolite.data import rows as tables
-from zolite.data.encode import Example, answer_of, encode, prompt_of
+from zolite.data.encode import encode
+from zolite.data.examples import Example
+from zolite.data.kinds.label import answer_of, prompt_of
 from zolite.engine.batch import Batch, collate
 from zolite.model import load as models
-from zolite.model import loss
 from zolite.model.loss import Head, Tokens, candidate_scores, generic, loss_sums
 
 CPU = torch.device("cpu")
@@ -194,11 +196,11 @@ def test_chunks_change_nothing(
 
     monkeypatch.setattr(Head, "__call__", counted)
     monkeypatch.setattr(Head, "at", counted_at)
-    monkeypatch.setattr(loss, "COLUMNS", 4)
+    monkeypatch.setattr(sizes, "COLUMNS", 4)
     for numbers in (900, 2100, 1):  # 300 words, 64 wide; one number is less than four words'
         held.clear()
         queries.clear()
-        monkeypatch.setattr(loss, "CHUNK_NUMBERS", numbers)
+        monkeypatch.setattr(sizes, "CHUNK_NUMBERS", numbers)
         torch.testing.assert_close(sums_of(model, batch, 2), whole, rtol=2e-6, atol=0)
         assert sum(words for _, words in held) == 300 * (not batch.layout.single)
         assert sum(queries) == 2 * batch.layout.queries

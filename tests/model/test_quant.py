@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from zolite.config.weights import WEIGHT_FORMATS
 from zolite.model import load as models
-from zolite.model.quant import FORMATS, Int8Linear, activations, linear_names
+from zolite.model.quant import Int8Linear, activations, linear_names
 
 CPU = torch.device("cpu")
 # Largest error of a layer's output beside the largest output, by the dtype that it is computed in on a CPU.
@@ -35,7 +36,7 @@ def weights(layer: Any) -> Tensor:
     return layer.weight.float()
 
 
-@pytest.mark.parametrize("quant", FORMATS)
+@pytest.mark.parametrize("quant", WEIGHT_FORMATS)
 def test_a_layer_multiplies_by_the_weights_it_stands_for(tiny: Path, quant: str) -> None:
     """In every format every layer's output is a dense float32 product with its expanded weights, up to rounding."""
     model, dtype = loaded(tiny, quant), activations(quant, CPU)
@@ -88,7 +89,7 @@ def test_int8_codes_are_those_of_bitsandbytes(tiny: Path) -> None:
         assert held == layer.in_features * layer.out_features + 4 * layer.out_features
 
 
-@pytest.mark.parametrize("quant", FORMATS)
+@pytest.mark.parametrize("quant", WEIGHT_FORMATS)
 @torch.inference_mode()
 def test_plain_transformers_computes_the_same(tiny: Path, quant: str) -> None:
     """models.plain, which has none of zolite's layers, gives models.load's logits in every format."""
@@ -102,17 +103,17 @@ def test_plain_transformers_computes_the_same(tiny: Path, quant: str) -> None:
 
 def test_loaded_models_are_frozen(tiny: Path) -> None:
     """Nothing in a loaded model asks for a gradient or is in training mode, in any format."""
-    for quant in FORMATS:
+    for quant in WEIGHT_FORMATS:
         model = loaded(tiny, quant)
         assert not model.training
         assert not any(p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("quant", FORMATS)
+@pytest.mark.parametrize("quant", WEIGHT_FORMATS)
 def test_plain_is_float32_throughout(tiny: Path, quant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the export is checked against computes in float32, whatever a GPU trains in."""
-    low = dataclasses.replace(FORMATS[quant], cpu=torch.bfloat16)
-    monkeypatch.setitem(FORMATS, quant, low)
+    low = dataclasses.replace(WEIGHT_FORMATS[quant], cpu="bfloat16")
+    monkeypatch.setitem(WEIGHT_FORMATS, quant, low)
     model = models.plain(models.resolve(str(tiny)), quant, CPU, tiny.parent / "cache")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert model(torch.tensor([[1, 2, 3]])).logits.dtype == torch.float32

@@ -19,7 +19,7 @@ from zolite.cli.train import base
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.config import catalog
 from zolite.config import recipe as recipes
-from zolite.config.architectures import FAMILIES, Linear
+from zolite.config.architectures import ARCHITECTURES, Linear
 from zolite.config.methods import METHODS
 from zolite.data.lengths import Rows
 from zolite.model.load import load, resolve, text_alone
@@ -113,7 +113,7 @@ def header_of(model: Any, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_counts_from_config(family: str, tied: bool) -> None:
     """From its config alone, every class of parameters and every linear layer is what transformers builds."""
     for changes in ({}, BENT):
@@ -121,7 +121,7 @@ def test_counts_from_config(family: str, tied: bool) -> None:
         assert same(model_spec.from_config(family, config.to_dict()), built(config))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_counts_from_headers(family: str, tmp_path: Path) -> None:
     """An architecture that no table knows is counted from its tensors' names and shapes, to the same numbers."""
     config = config_of(family, tie_word_embeddings=True)
@@ -131,7 +131,7 @@ def test_counts_from_headers(family: str, tmp_path: Path) -> None:
     assert same(model_spec.from_tensors(family, config.to_dict(), header), model)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_defaults(family: str) -> None:
     """What a config leaves out is what transformers would assume."""
     from transformers import AutoConfig
@@ -218,7 +218,7 @@ def test_online(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.get_safetensors_metadata", metadata)
     known = model_spec.spec("some/one")
     assert not asked and (known.name, known.linears) == ("some/one", model_spec.spec(str(tiny)).linears)
-    monkeypatch.setattr(model_spec, "FAMILIES", {})
+    monkeypatch.delitem(ARCHITECTURES, "llama")
     other = model_spec.spec("some/one")
     assert asked == ["some/one"] and (other.parameters, other.fast) == (known.parameters, False)
 
@@ -354,12 +354,16 @@ def test_gguf_as_the_library_reads(tmp_path: Path) -> None:
     mine = weight_headers.gguf(path)
     theirs = {t.name: tuple(int(n) for n in reversed(t.shape)) for t in GGUFReader(str(path)).tensors}
     assert mine.tensors == theirs
-    assert (mine.facts["llama.block_count"], mine.facts["tokenizer.ggml.tokens"], mine.facts["some.numbers"]) == (
+    assert (
+        mine.metadata["llama.block_count"],
+        mine.metadata["tokenizer.ggml.tokens"],
+        mine.metadata["some.numbers"],
+    ) == (
         3,
         3,
         4,
     )
-    assert mine.facts["some.float"] == 0.5
+    assert mine.metadata["some.float"] == 0.5
 
 
 def spoiled(data: bytes) -> Iterator[bytes]:
@@ -374,7 +378,7 @@ def test_hostile_gguf(tmp_path: Path) -> None:
     path = tmp_path / "bad.gguf"
     whole = b"GGUF" + struct.pack("<IQQQ1sI", 3, 0, 1, 1, b"k", 8) + struct.pack("<Q5s", 5, b"hello")
     path.write_bytes(whole)
-    assert weight_headers.gguf(path).facts == {"k": "hello"}
+    assert weight_headers.gguf(path).metadata == {"k": "hello"}
     for data in spoiled(whole):
         path.write_bytes(data)
         with pytest.raises(ZoliteError):

@@ -17,7 +17,7 @@ def directions(u: Blocks, v: Blocks, z: Blocks) -> Blocks:
     return {name: u[name] @ v[name].T for name in u} | z
 
 
-def slope(theta: Blocks, loss: Callable[[Blocks], float], d: Blocks, eps: float) -> float:
+def projected_gradient(theta: Blocks, loss: Callable[[Blocks], float], d: Blocks, eps: float) -> float:
     plus = loss({name: w + eps * d[name] for name, w in theta.items()})
     minus = loss({name: w - eps * d[name] for name, w in theta.items()})
     return (plus - minus) / (2 * eps)
@@ -27,5 +27,5 @@ def step(
     theta: Blocks, loss: Callable[[Blocks], float], u: Blocks, v: Blocks, z: Blocks, eps: float, lr: float
 ) -> tuple[Blocks, float]:
     d = directions(u, v, z)
-    c = slope(theta, loss, d, eps)
+    c = projected_gradient(theta, loss, d, eps)
     return {name: w - lr * c * d[name] for name, w in theta.items()}, c

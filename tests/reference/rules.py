@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 Vector = NDArray[np.floating[Any]]
 
 
-def sign(slope: float) -> float:
-    return (slope > 0) - (slope < 0)
+def sign(c: float) -> float:
+    return (c > 0) - (c < 0)
 
 
-def rms(v: float, seen: float, slope: float, beta2: float, most: float) -> tuple[float, float, float]:
-    """The running mean of squares, the weights in it, and what is applied; a slope of zero was not measured."""
-    if slope:
-        v, seen = beta2 * v + (1 - beta2) * slope**2, beta2 * seen + (1 - beta2)
-    return v, seen, clip(slope / (v / seen) ** 0.5, most) if slope else 0.0
+def rms(v: float, seen: float, c: float, beta2: float, most: float) -> tuple[float, float, float]:
+    """The running mean of squares, the weights in it, and what is applied; 0 was not measured."""
+    if c:
+        v, seen = beta2 * v + (1 - beta2) * c**2, beta2 * seen + (1 - beta2)
+    return v, seen, clip(c / (v / seen) ** 0.5, most) if c else 0.0
 
 
-def clip(slope: float, most: float) -> float:
-    return max(-most, min(most, slope))
+def clip(c: float, most: float) -> float:
+    return max(-most, min(most, c))
 
 
 def momentum(m: Vector, g: Vector, beta: float) -> Vector:

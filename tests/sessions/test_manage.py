@@ -257,7 +257,7 @@ def test_a_watcher_sees_a_run_to_its_end(recipe: Make) -> None:
         watcher = threading.Thread(target=look)
         watcher.start()
         said = list(train(run, session))
-    watcher.join(timeout=60)
+    watcher.join(timeout=240)
     assert [type(e).__name__ for e in seen] == [type(e).__name__ for e in said]
 
 
@@ -273,7 +273,7 @@ def told(recipe: Recipe, name: str, verbs: dict[int, str]) -> Iterator[Event]:
     for event in begin(recipe, name, never):
         yield event
         if isinstance(event, StepDone) and event.step in verbs:
-            manage.tell(name, verbs[event.step])
+            manage.send(name, verbs[event.step])
 
 
 @pytest.mark.usefixtures("quick")
@@ -286,7 +286,7 @@ def test_a_run_is_paused_and_goes_on(recipe: Make) -> None:
         if isinstance(event, Paused):
             with sessions.open_("run") as session:
                 assert session.at(event.step) is not None
-            threading.Timer(0.2, manage.tell, ("run", "continue")).start()
+            threading.Timer(0.2, manage.send, ("run", "continue")).start()
     paused, went_on = only(seen, Paused), only(seen, Continued)
     assert len(paused) == len(went_on) == 1 and 2 <= paused[0].step == went_on[0].step < 6
     assert seen[-1].reason == "done" and same(factors("run"), factors("straight"))
@@ -303,7 +303,7 @@ def test_a_run_is_stopped_and_saved_by_who_looks_on(recipe: Make) -> None:
     for event in told(recipe(train__steps=60), "other", {2: "pause"}):
         seen.append(event)
         if isinstance(event, Paused):
-            manage.tell("other", "stop")
+            manage.send("other", "stop")
     assert seen[-1].reason == "interrupted" and seen[-1].step < 8
 
 
@@ -311,7 +311,7 @@ def test_nobody_is_told_anything_where_nobody_runs(recipe: Make) -> None:
     """A command for a session that is not running is refused with the way to go on."""
     list(begin(recipe(train__steps=4), "run", after(2)))
     with pytest.raises(UsageError, match="session run is not running") as refused:
-        manage.tell("run", "pause")
+        manage.send("run", "pause")
     assert "zolite resume run" in refused.value.hint
 
 
@@ -339,7 +339,7 @@ def test_eight_readers_and_a_writer_do_not_get_in_each_others_way(recipe: Make) 
         events = list(train(run, session))
         ended.set()
         for reader in readers:
-            reader.join(timeout=60)
+            reader.join(timeout=240)
     assert errors == [] and max(counts) > 0
     assert isinstance(events[-1], Finished) and events[-1].reason == "done"
 

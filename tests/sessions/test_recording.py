@@ -54,10 +54,10 @@ def test_of_a_session(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     with sessions.open_("run") as session:
         found = recording.of(session)
         assert list(found.rows) == list(session.journal.steps()) and len(found.rows) == 5
-        assert [event for _, event in found.told] == session.journal.events()
-        assert isinstance(found.told[-1][1], Finished) and any(isinstance(e, Saved) for _, e in found.told)
+        assert [event for _, event in found.events] == session.journal.events()
+        assert isinstance(found.events[-1][1], Finished) and any(isinstance(e, Saved) for _, e in found.events)
     exported = (5, Exported(5, str(tmp_path / "out")))
-    recording.write(replace(found, told=(*found.told, exported)), tmp_path / "run.jsonl")
+    recording.write(replace(found, events=(*found.events, exported)), tmp_path / "run.jsonl")
     text = (tmp_path / "run.jsonl").read_text()
     assert str(tmp_path.parent) not in text and '"out"' in text
     assert recording.read(tmp_path / "run.jsonl").rows == found.rows
@@ -99,5 +99,5 @@ def test_never_over_a_file(tmp_path: Path) -> None:
 def test_text_of_all_languages(tmp_path: Path) -> None:
     """What was said comes back whatever its letters."""
     note = Noted("warning", "größer → 大 \u2028 \x1b[2J")
-    recording.write(replace(made([]), told=((0, note),)), tmp_path / "a")
-    assert recording.read(tmp_path / "a").told == ((0, note),)
+    recording.write(replace(made([]), events=((0, note),)), tmp_path / "a")
+    assert recording.read(tmp_path / "a").events == ((0, note),)

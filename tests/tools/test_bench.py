@@ -80,7 +80,7 @@ def test_full_loss_is_of_the_answers(script: Callable[[str], ModuleType]) -> Non
     assert float(script("textbook").full_loss(loaded.model, batch)) == pytest.approx(-float(sum(scored)) / len(scored))
 
 
-def test_walk_returns(script: Callable[[str], ModuleType]) -> None:
+def test_perturbing_returns(script: Callable[[str], ModuleType]) -> None:
     """Without a learning rate, a textbook step ends where it began, up to rounding."""
     loaded = bench.random_model("tiny", "float32", CPU)
     rows = bench.random_rows(TINY.vocabulary, BATCH, TOKENS)
@@ -128,7 +128,7 @@ def test_script(
 ) -> None:
     """Every contender gets a row; one that fails says why, and the others go on."""
     step = script("step")
-    monkeypatch.setattr(step, "CPU_CASES", (step.Case("tiny", BATCH, TOKENS, step.WHAT),))
+    monkeypatch.setattr(step, "CPU_CASES", (step.Case("tiny", BATCH, TOKENS, what=step.WHAT),))
     monkeypatch.setattr(step, "pick_device", lambda _: CPU)
 
     def fails(*_: object) -> None:

@@ -12,8 +12,8 @@ import torch
 from zolite.cli import chat as chat_commands
 from zolite.common.errors import UsageError
 from zolite.config.recipe import Recipe
-from zolite.export import formats
-from zolite.export.parity import reloaded
+from zolite.export import export as exports
+from zolite.export.readers import reloaded
 from zolite.sessions import session as sessions
 from zolite.tools.chat import Answer, Piece, Talk, open_, prompt_of
 from zolite.training.resume import begin
@@ -64,7 +64,7 @@ def test_both_sides(talk: Talk, tiny: Path, tmp_path: Path) -> None:
     """Base is transformers' own model, tuned that model with the exported adapter, both read token by token."""
     from transformers import AutoModelForCausalLM
 
-    formats.export(talk.session, tmp_path / "out", verify=False)
+    exports.export(talk.session, tmp_path / "out", verify=False)
     base = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
     said = whole(talk, "Say ox:")
     assert said.base == greedy(base, talk, "Say ox:", 12)
@@ -81,7 +81,7 @@ def test_adapters_that_are_more_than_what_is_trained(
 
     changes = {"adapter__space": "lora-core"} if kind == "lora-core" else {"adapter__readout": True}
     with open_(trained(separable, **changes)) as talk:
-        formats.export(talk.session, tmp_path / "out", verify=False)
+        exports.export(talk.session, tmp_path / "out", verify=False)
         base = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
         tuned = reloaded(base, tmp_path / "out")
         ids = talk.tokenizer(["number 3: river\nCategory:"], return_tensors="pt")["input_ids"]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zolite.cli import main, process
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.config import sizes
 from zolite.config.composition import resolved
 from zolite.config.methods import MethodPart
 from zolite.config.recipe import Recipe, TrainPart
@@ -26,6 +27,7 @@ from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine
 from zolite.model import load as models
 from zolite.model.loss import Head
+from zolite.planner import backprop
 from zolite.training import learn_scales, scale_nets
 from zolite.training.learn_scales import Oracle, Settings, State, attempt, meta_gradient, step_
 from zolite.zo.build import Nets, build
@@ -508,11 +510,15 @@ def test_the_need_is_that_of_the_model(
     chosen = recipe(adapter__space=space, model__quant=quant, data__path=str(folder(kind)), adapter__targets="q_proj")
     task = learn_scales.prepare(chosen, Settings())
     loaded = models.load(task.source, quant, CPU, Path("unused"))
-    held = [*loaded.model.parameters(), *(b for n, b in loaded.model.named_buffers() if n.endswith(("codes", "bias")))]
+    held = [
+        *loaded.model.parameters(),
+        *(b for n, b in loaded.model.named_buffers() if n.endswith(("codes", "scales", "bias"))),
+    ]
     assert task.need["weights"] == sum(t.numel() * t.element_size() for t in held)
     n = attach(loaded, task.recipe).space.size
-    assert learn_scales.trained(learn_scales.skeleton(chosen.model.name), task.recipe) == n
-    words = task.need["logits"] - 4 * 3 * learn_scales.CHUNK_NUMBERS
+    item = 4  # bytes: activations on a CPU
+    assert task.need["adapter"] == n * (4 * backprop.VECTORS + 2 * task.recipe.train.copies * item)
+    words = task.need["logits"] - 4 * 3 * sizes.CHUNK_NUMBERS
     assert words > 6 * 4 * 300 if kind == "completion" else words < 6 * 4 * 1000
 
 

@@ -14,7 +14,7 @@ from zolite.common.errors import DoesNotFit
 from zolite.common.events import Evaluated, Event, Finished, Noted, StepDone
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
-from zolite.data.encode import Example, Query
+from zolite.data.examples import Example, Query
 from zolite.engine import device_memory
 from zolite.engine import engine as engines
 from zolite.engine.batch import Batch, collate

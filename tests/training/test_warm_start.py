@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from zolite.common.errors import UsageError
 from zolite.config import recipe as recipes
 from zolite.config.recipe import AdapterPart, Recipe
-from zolite.export import formats
+from zolite.export import export as exports
 from zolite.sessions import session as sessions
 from zolite.training import warm_start
 from zolite.training.loop import train
@@ -75,7 +75,7 @@ def test_step_0_is_the_adapter(recipe: Make, lora: Callable[..., Path], tmp_path
     run = prepare(chosen)
     with sessions.create("run", run.recipe, run.facts) as session:
         list(train(run, session))
-        done = formats.export(session, tmp_path / "out", step="0")  # compares with the bare model, too
+        done = exports.export(session, tmp_path / "out", step="0")  # compares with the bare model, too
     theirs, ours = load_file(folder / warm_start.WEIGHTS), load_file(tmp_path / "out" / warm_start.WEIGHTS)
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(theirs[name].float(), ours[name]) for name in theirs)
@@ -152,7 +152,7 @@ def test_another_model_and_another_space_are_refused(recipe: Make, lora: Callabl
     run = prepare(recipe(adapter__targets="q_proj", train__lr=0.05))
     with sessions.create("own", run.recipe, run.facts) as session:
         list(train(run, session))
-        formats.export(session, tmp_path / "own")
+        exports.export(session, tmp_path / "own")
     again = prepare(recipes.override(adopted(recipe, tmp_path / "own"), {"adapter.space": "lora-b"}))
     assert torch.equal(again.space.theta, run.space.theta)
 

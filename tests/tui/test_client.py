@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from zolite.tui.client import Client
 
-from zolite.common.errors import DoesNotFit, UsageError, ZoliteError, told
+from zolite.common.errors import DoesNotFit, UsageError, ZoliteError, process_error
 
 Script = Callable[[str], Client]
 
@@ -49,37 +49,46 @@ def test_a_killed_process_says_so(script: Script) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("stderr", "message"),
     [
         ("", "it ended with code 1"),
         ("Traceback\nValueError: x", "ValueError: x"),
         ("note\nerror: it is bad", "it is bad"),
     ],
 )
-def test_told(said: str, message: str) -> None:
+def test_process_error(stderr: str, message: str) -> None:
     """The last error on stderr is the one; without one the last line is."""
-    assert told(1, said).message == message
+    assert process_error(1, stderr).message == message
 
 
 def test_giving_up_ends_it(script: Script, tmp_path: Path) -> None:
     """Who is gone takes the process along, as Ctrl-C would, so that it may clean up."""
-    mark = tmp_path / "cleaned"
-    client = script(f"import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    open({str(mark)!r}, 'w')\n")
-    began = time.monotonic()
+    begun, cleaned = tmp_path / "begun", tmp_path / "cleaned"
+    client = script(
+        "import pathlib, time\n"
+        f"try:\n    pathlib.Path({str(begun)!r}).touch()\n    time.sleep(600)\n"
+        f"except KeyboardInterrupt:\n    pathlib.Path({str(cleaned)!r}).touch()\n"
+    )
     with pytest.raises(ZoliteError):
-        client.ask("train", gone=lambda: time.monotonic() - began > 1.5)
-    assert mark.exists()
+        client.ask("train", gone=begun.exists)
+    assert cleaned.exists()
 
 
 def test_leaving_lets_it_be(script: Script, tmp_path: Path) -> None:
     """Who leaves does not wait, and the process goes on."""
-    mark = tmp_path / "done"
-    client = script(f"import time; time.sleep(1); open({str(mark)!r}, 'w').close()")
+    left, done = tmp_path / "left", tmp_path / "done"
+    client = script(
+        "import pathlib, time\n"
+        f"while not pathlib.Path({str(left)!r}).exists(): time.sleep(0.05)\n"
+        f"pathlib.Path({str(done)!r}).touch()\n"
+    )
     assert client.start("train", left=lambda: True) == ""
-    until = time.monotonic() + 30
-    while not mark.exists() and time.monotonic() < until:
+    assert not done.exists()
+    left.touch()
+    until = time.monotonic() + 240
+    while not done.exists() and time.monotonic() < until:
         time.sleep(0.05)
-    assert mark.exists()
+    assert done.exists()
 
 
 def test_talk(script: Script) -> None:

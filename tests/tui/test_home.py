@@ -1,20 +1,24 @@
 """Claims about Home: it shows what there is, and every key does what it says."""
 
-from collections.abc import Callable
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Button, DataTable, Input
+from textual.widgets import Button, DataTable, Input, Static
 from zolite.tui.screens.dialogs import Ask, Confirm, Trouble, Waiting
 from zolite.tui.screens.home import ACTIONS, HomeScreen
+from zolite.tui.screens.run import RunScreen
+from zolite.tui.sessions import Listed
 
 from zolite.common.errors import DoesNotFit
 from zolite.common.paths import paths
 from zolite.sessions import session as sessions
 from zolite.sessions.journal import Journal
 
-from .conftest import SIZES, FakeClient, drive, settled, shown
+from .conftest import SIZES, FakeClient, drive, settled, shown, until
 
 pytestmark = pytest.mark.usefixtures("still")
 Make = Callable[..., Any]
@@ -40,7 +44,7 @@ def test_list(app: Make, made: Make, size: tuple[int, int]) -> None:
 
     async def script(pilot: Pilot[None]) -> None:
         text = shown(pilot.app)
-        for words in ("✓ done", "■ stopped", "✗ broke off", "▲ diverged", "40/120", "46.0%", "1h00m ago"):
+        for words in ("✓ done", "■ stopped", "✗ crashed", "▲ diverged", "40/120", "46.0%", "1h00m ago"):
             assert words in text, words
 
     drive(app(), size, script)
@@ -111,21 +115,78 @@ def test_rename(app: Make, made: Make, size: tuple[int, int]) -> None:
     made("other")
 
     async def script(pilot: Pilot[None]) -> None:
-        await settled(pilot)
         at(pilot, "first")
         await pilot.press("m")
-        await pilot.pause()
+        await settled(pilot)
         assert isinstance(pilot.app.screen, Ask) and "A new name for first" in shown(pilot.app)
         for wrong, why in (("other", "there already"), ("No!", "cannot be")):
             pilot.app.screen.query_one(Input).value = wrong
             await pilot.press("enter")
+            await settled(pilot)
             assert why in shown(pilot.app)
         pilot.app.screen.query_one(Input).value = "second"
         await pilot.press("enter")
         await settled(pilot)
         assert sessions.exists("second") and not sessions.exists("first")
+        assert named(pilot) == "second"
 
     drive(app(), size, script)
+
+
+def test_the_cursor_stays_on_its_session(app: Make, made: Make) -> None:
+    """However the list is ordered when it is read again; of a session that is gone the one in its place is next."""
+    for name in ("a", "b", "c"):
+        made(name)
+
+    async def script(pilot: Pilot[None]) -> None:
+        screen, rows = home(pilot), list(home(pilot).listed)
+        assert [row.name for row in rows] == ["c", "b", "a"]
+        at(pilot, "b")
+        for order in itertools.permutations(rows):
+            shows(screen, order)
+            assert named(pilot) == "b"
+            await settled(pilot)
+            assert named(pilot) == "b" and "b" in text_of(screen, "#details")
+        shows(screen, [rows[0], rows[2]])
+        assert named(pilot) == "a"
+
+    drive(app(), (120, 40), script)
+
+
+@pytest.mark.parametrize("action", ["rename", "fork", "rewind", "delete"])
+def test_a_question_is_about_the_session_of_its_key(app: Make, made: Make, action: str) -> None:
+    """A list that arrives between the key and the question, without the session, does not turn it to another one."""
+    made("first")
+    made("beside")
+
+    async def script(pilot: Pilot[None]) -> None:
+        screen = home(pilot)
+        at(pilot, "first")
+        getattr(screen, f"action_{action}")()
+        shows(screen, [each for each in screen.listed if each.name == "beside"])
+        assert named(pilot) == "beside"
+        await settled(pilot)
+        asked = pilot.app.screen
+        assert isinstance(asked, Ask | Confirm)
+        assert "beside" not in asked.question + asked.detail and "first" in asked.question + asked.detail
+
+    drive(app(), (120, 40), script)
+
+
+def test_enter_opens_the_session_that_it_was_pressed_on(app: Make, made: Make) -> None:
+    """Also when the cursor has moved on before the event arrives."""
+    made("first")
+    made("other")
+
+    async def script(pilot: Pilot[None]) -> None:
+        table = home(pilot).query_one("#list", DataTable)
+        at(pilot, "first")
+        table.action_select_cursor()  # the event is in flight now
+        at(pilot, "other")
+        await settled(pilot)
+        assert isinstance(pilot.app.screen, RunScreen) and pilot.app.screen.session == "first"
+
+    drive(app(), (120, 40), script)
 
 
 def test_rewind_asks_twice(app: Make, made: Make) -> None:
@@ -134,9 +195,10 @@ def test_rewind_asks_twice(app: Make, made: Make) -> None:
 
     async def script(pilot: Pilot[None]) -> None:
         await pilot.press("w")
-        await pilot.pause()
+        await settled(pilot)
         pilot.app.screen.query_one(Input).value = "41"
         await pilot.press("enter")
+        await settled(pilot)
         assert "from 0 to 40" in shown(pilot.app)
         pilot.app.screen.query_one(Input).value = "40"
         await pilot.press("enter")
@@ -152,13 +214,13 @@ def test_delete(app: Make, made: Make) -> None:
 
     async def script(pilot: Pilot[None]) -> None:
         await pilot.press("x")
-        await pilot.pause()
+        await settled(pilot)
         assert isinstance(pilot.app.screen, Confirm) and "40 steps" in shown(pilot.app)
         await pilot.press("enter")
         await settled(pilot)
         assert sessions.exists("first")
         await pilot.press("x")
-        await pilot.pause()
+        await settled(pilot)
         await pilot.press("y")
         await settled(pilot)
         assert not sessions.exists("first")
@@ -172,12 +234,12 @@ def test_what_fails_is_said(app: Make, made: Make) -> None:
 
     async def script(pilot: Pilot[None]) -> None:
         await pilot.press("f")
-        await pilot.pause()
+        await settled(pilot)
         await pilot.press("enter")
         await settled(pilot)
         assert isinstance(pilot.app.screen, Trouble) and "saved nothing yet" in shown(pilot.app)
         await pilot.press("enter")
-        await pilot.pause()
+        await settled(pilot)
         assert isinstance(pilot.app.screen, HomeScreen)
 
     drive(app(), (80, 24), script)
@@ -216,16 +278,16 @@ def test_leaving_says_that_runs_go_on(app: Make, made: Make) -> None:
             home(pilot).refresh_all()
             await settled(pilot)
             await pilot.press("q")
-            await pilot.pause()
+            await settled(pilot)
             assert isinstance(pilot.app.screen, Confirm)
             assert "Runs go on without the app" in " ".join(shown(pilot.app).split())
             await pilot.press("escape")
-            await pilot.pause()
+            await settled(pilot)
         home(pilot).refresh_all()
         await settled(pilot)
         await pilot.press("q")
-        await pilot.pause()
-        assert not pilot.app.is_running or pilot.app._exit
+        while pilot.app.is_running and not pilot.app._exit:
+            await asyncio.sleep(0.01)
 
     drive(app(), (80, 24), script)
 
@@ -236,9 +298,8 @@ def test_demo_starts(app: Make, client: FakeClient, made: Make) -> None:
 
     async def script(pilot: Pilot[None]) -> None:
         await pilot.press("d")
-        await pilot.pause(0.2)
+        await until(pilot, lambda: type(pilot.app.screen).__name__ == "RunScreen")
         assert client.asked == [("demo",)]
-        assert type(pilot.app.screen).__name__ == "RunScreen"
 
     drive(app(), (80, 24), script)
 
@@ -254,7 +315,7 @@ def test_what_does_not_start(app: Make, client: FakeClient) -> None:
         text = shown(pilot.app)
         assert "it needs 14 GiB of 12" in text and "take a smaller batch" in text
         await pilot.press("escape")
-        await pilot.pause()
+        await settled(pilot)
         assert isinstance(pilot.app.screen, HomeScreen)
 
     drive(app(), (80, 24), script)
@@ -268,11 +329,9 @@ def test_a_start_can_be_given_up(app: Make, client: FakeClient) -> None:
 
     class Slow(FakeClient):
         def start(self, *arguments: str, gone: Any = None, left: Any = None) -> str:
-            for _ in range(500):
-                if gone():
-                    given_up.set()
-                    break
+            while not gone():
                 threading.Event().wait(0.01)
+            given_up.set()
             return "first"
 
     made_app = app()
@@ -280,11 +339,10 @@ def test_a_start_can_be_given_up(app: Make, client: FakeClient) -> None:
 
     async def script(pilot: Pilot[None]) -> None:
         await pilot.press("d")
-        await pilot.pause()
+        await settled(pilot)
         assert isinstance(pilot.app.screen, Waiting)
         await pilot.press("escape")
-        await pilot.pause(0.2)
-        assert given_up.is_set() and isinstance(pilot.app.screen, HomeScreen)
+        await until(pilot, lambda: given_up.is_set() and isinstance(pilot.app.screen, HomeScreen))
 
     drive(made_app, (80, 24), script)
 
@@ -296,9 +354,10 @@ def test_marks_and_compare(app: Make, made: Make) -> None:
 
     async def script(pilot: Pilot[None]) -> None:
         await pilot.press("space", "c")
+        await settled(pilot)
         assert isinstance(pilot.app.screen, HomeScreen)
         await pilot.press("down", "space", "c")
-        await pilot.pause()
+        await settled(pilot)
         assert type(pilot.app.screen).__name__ == "CompareScreen"
 
     drive(app(), (120, 40), script)
@@ -313,11 +372,11 @@ def test_opens(app: Make, made: Make, client: FakeClient, key: str, screen: str)
 
     async def script(pilot: Pilot[None]) -> None:
         await pilot.press(key)
-        await pilot.pause()
+        await settled(pilot)
         assert screen in [type(each).__name__ for each in pilot.app.screen_stack]
         for _ in range(3):
             await pilot.press("escape")
-            await pilot.pause()
+            await settled(pilot)
         assert isinstance(pilot.app.screen, HomeScreen)
 
     drive(app(), (120, 40), script)
@@ -329,7 +388,7 @@ def test_mouse(app: Make, made: Make) -> None:
 
     async def script(pilot: Pilot[None]) -> None:
         await pilot.click("#do-rename")
-        await pilot.pause()
+        await settled(pilot)
         assert isinstance(pilot.app.screen, Ask)
 
     drive(app(), (80, 24), script)
@@ -343,8 +402,24 @@ def home(pilot: Pilot[None]) -> HomeScreen:
 
 def at(pilot: Pilot[None], name: str) -> None:
     """The cursor on a session."""
-    names = [each.name for each in home(pilot).seen]
+    names = [each.name for each in home(pilot).listed]
     home(pilot).query_one("#list", DataTable).move_cursor(row=names.index(name))
+
+
+def named(pilot: Pilot[None]) -> str:
+    """The session under the cursor."""
+    current = home(pilot).current
+    return current.name if current else ""
+
+
+def shows(screen: HomeScreen, sessions: Sequence[Listed]) -> None:
+    """What the thread that reads the sessions does in the end."""
+    assert screen.hardware is not None
+    screen.show(list(sessions), screen.hardware)
+
+
+def text_of(screen: HomeScreen, name: str) -> str:
+    return str(screen.query_one(name, Static).render())
 
 
 def test_actions_are_whole() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import Select
 from zolite.tui import config as configs
@@ -18,7 +19,7 @@ from zolite.tui.screens.new import NewScreen
 from zolite.common.errors import ZoliteError
 from zolite.tools.doctor import Check
 
-from .conftest import SIZES, FakeClient, drive, settled, shown
+from .conftest import SIZES, FakeClient, drive, settled, shown, until
 
 Make = Callable[..., Any]
 CHECKS = [
@@ -57,8 +58,8 @@ def test_doctor(pages: Make, size: tuple[int, int]) -> None:
         await pilot.press("1")
         await settled(pilot)
         text = shown(pilot.app)
-        assert text.index("✗ mend") < text.index("▲ look") < text.index("✓ ok")
-        assert "→ install the CUDA build" in text and "something must be mended first" in text
+        assert text.index("✗ fix") < text.index("▲ check") < text.index("✓ ok")
+        assert "→ install the CUDA build" in text and "something must be fixed first" in text
         await pilot.press("p")
         await settled(pilot)
         assert "✓ measured" in shown(pilot.app) and "copy: 3e+09" in shown(pilot.app)
@@ -148,12 +149,11 @@ def test_palette(pages: Make) -> None:
 
     async def script(pilot: Pilot[None]) -> None:
         await pilot.press("ctrl+p")
-        await pilot.pause(0.3)
+        await until(pilot, lambda: isinstance(pilot.app.screen, CommandPalette))
         await pilot.press(*"help")
-        await pilot.pause(0.5)
+        await until(pilot, lambda: "Keys of this screen" in shown(pilot.app))
         await pilot.press("enter")
-        await pilot.pause(0.3)
-        assert isinstance(pilot.app.screen, HelpScreen)
+        await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
 
     drive(pages(), (80, 24), script)
 
@@ -203,6 +203,6 @@ def test_no_colour(pages: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         await pilot.press("1")
         await settled(pilot)
         assert pilot.app.no_color
-        assert "✗ mend" in shown(pilot.app)
+        assert "✗ fix" in shown(pilot.app)
 
     drive(made, (80, 24), script)

@@ -76,8 +76,6 @@ def test_picture(pictured: ZoliteApp, snap_compare: Any, name: str, size: tuple[
         for field in pilot.app.screen.query("#path, #command"):
             field.visible = False  # it names a folder of this machine
         pilot.app.clear_notifications()
-        for _ in range(3):  # prices and what is laid out by them come from threads
-            await settled(pilot)
-            await pilot.pause(0.2)
+        await settled(pilot)
 
     assert snap_compare(pictured, terminal_size=size, run_before=ready)

@@ -22,7 +22,7 @@ from zolite.config.recipe import Recipe
 from zolite.data.lengths import Rows
 from zolite.planner.memory import step_forwards
 from zolite.sessions.session import open_
-from zolite.training import loop as training
+from zolite.training import resume as training
 from zolite.training.replay import rebuild
 from zolite.zo.direction import Combo, Noise, dense
 from zolite.zo.estimators import Estimate, Tape

@@ -284,8 +284,8 @@ def test_new_basis_is_measured(name: str) -> None:
 # LOZO-M
 
 
-def estimate_of(direction: Product, slope: float) -> Estimate:
-    coefs = torch.tensor([slope])
+def estimate_of(direction: Product, coefficient: float) -> Estimate:
+    coefs = torch.tensor([coefficient])
     return Estimate(Combo(((coefs[0], direction),)), coefs, coefs)
 
 
@@ -315,7 +315,7 @@ def test_momentum_follows_its_basis() -> None:
     torch.testing.assert_close(space.blocks[0].of(read(applied, space)), 0.9**2 * 3 * first.vectors)
 
 
-def test_momentum_adds_slopes() -> None:
+def test_momentum_adds_coefficients() -> None:
     """Inside a window N ← β N + (1 − β) c U, of every direction of the step."""
     space = noisy_space(MIXED)
     rule = FactorMomentum(2, EVERY, 0.75)
@@ -394,7 +394,7 @@ def test_guided_length(pool: int, share: float, unit: bool) -> None:
 
 
 def test_guided_is_even() -> None:
-    """With halves, a ranking the other way round turns v and its slope, and so changes the estimate by nothing."""
+    """With halves, a ranking the other way round turns v and its projected gradient: the estimate is the same."""
     bench = Bench(ROWS["mezo-gv"])
     ranked = torch.tensor([3.0, 1.0, 2.0, 4.0])
     grads = []
@@ -574,7 +574,7 @@ def test_curvature_keeps_small_steps() -> None:
 
 @pytest.mark.parametrize("name", ["fzoo", "grzo"])
 def test_flat_moves_nothing(name: str) -> None:
-    """Losses that are all alike have no spread to divide by: the step moves nothing."""
+    """Losses that are all alike have no standard deviation to divide by: the step moves nothing."""
     bench = Bench(ROWS[name], SMALL, loss=lambda x: x.double().sum() * 0 + 3)
     before = bench.space.theta.clone()
     bench.step(0)
@@ -582,7 +582,7 @@ def test_flat_moves_nothing(name: str) -> None:
 
 
 def test_flat_to_an_offset() -> None:
-    """One-sided losses that are all alike, though not θ's, have no spread either."""
+    """One-sided losses that are all alike, though not θ's, have no standard deviation either."""
     bench = Bench(ROWS["fzoo"], SMALL)
     before, bench.spoilt = bench.space.theta.clone(), {0: 1.0} | dict.fromkeys(range(1, 9), 2.0)
     taken = bench.step(0)
@@ -619,7 +619,7 @@ def test_examples_share_numbers() -> None:
 
 
 def test_inputs_are_views() -> None:
-    """Where a model is told to write its inputs' direction is the state, at its address, under the matrix's name."""
+    """Where a model writes its inputs' direction is the state, at its address, under the matrix's name."""
     bench = Bench(ROWS["agzo"])
     state, sampler = bench.state["estimator"], bench.estimator.sampler
     inputs = sampler.inputs(state, bench.space)

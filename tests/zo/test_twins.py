@@ -90,8 +90,8 @@ def ones(bench: Bench, key: Key) -> Blocks:
 def agree(bench: Bench, theta: Blocks | Array, start: Blocks | Array, amplified: float = 1.0) -> None:
     """The product's theta is the twin's within float32 rounding, which is far less than both have moved.
 
-    A loss of about 5 is rounded by 2⁻²² and so its slope, with ε = 0.1, by 2e-6 of some 1; where more is made of losses
-    than slopes, so much more.
+    A loss of about 5 is rounded by 2⁻²² and so its projected gradient, with ε = 0.1, by 2e-6 of some 1; where more is
+    made of losses than projected gradients, so much more.
     """
     theirs = whole(theta) if isinstance(theta, dict) else theta
     first = whole(start) if isinstance(start, dict) else start
@@ -112,18 +112,18 @@ def test_mezo(twin: Twin, name: str, transform: Callable[[Tensor], Tensor], quer
     agree(bench, theta, start)
 
 
-def mezo_slope(bench: Bench, theta: Array, step: int) -> tuple[float, Array]:
-    """A step's slope, and the direction that it is along."""
+def mezo_gradient(bench: Bench, theta: Array, step: int) -> tuple[float, Array]:
+    """A step's projected gradient, and the direction that it is along."""
     z = whole(gaussian(bench, Key(SEED, step)))
     return (loss_at(theta + EPS * z) - loss_at(theta - EPS * z)) / (2 * EPS), z
 
 
 def test_rms(twin: Twin) -> None:
-    """The slope over its running size."""
+    """The projected gradient over its running size."""
     bench, v, seen = bench_of({"method.name": "mezo-rms", "method.beta2": 0.8}), 0.0, 0.0
     theta = start = bench.space.theta.double().numpy().copy()
     for step in range(STEPS):
-        c, z = mezo_slope(bench, theta, step)
+        c, z = mezo_gradient(bench, theta, step)
         v, seen, applied = twin("rules").rms(v, seen, c, 0.8, 3.0)
         theta = theta - LR * applied * z
         bench.step(step)
@@ -131,12 +131,12 @@ def test_rms(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize("name", ["mezo-sign", "qzo"])
-def test_slopes(twin: Twin, name: str) -> None:
-    """Rules on slopes: their sign, and a clip that some of the steps meet."""
+def test_rules_on_coefficients(twin: Twin, name: str) -> None:
+    """Rules on projected gradients: their sign, and a clip that some of the steps meet."""
     bench, clipped = bench_of({"method.name": name, "method.clip": 0.5}), 0
     theta = start = bench.space.theta.double().numpy().copy()
     for step in range(STEPS):
-        c, z = mezo_slope(bench, theta, step)
+        c, z = mezo_gradient(bench, theta, step)
         clipped += abs(c) > 0.5
         theta = theta - LR * (twin("rules").sign(c) if name == "mezo-sign" else twin("rules").clip(c, 0.5)) * z
         bench.step(step)
@@ -151,7 +151,7 @@ def test_momentum(twin: Twin, clip: float) -> None:
     bench, m = bench_of(rule | {"method.beta": 0.8}), np.zeros(1)
     theta = start = bench.space.theta.double().numpy().copy()
     for step in range(STEPS):
-        c, z = mezo_slope(bench, theta, step)
+        c, z = mezo_gradient(bench, theta, step)
         m = twin("rules").momentum(m, (twin("rules").clip(c, clip) if clip else c) * z, 0.8)
         theta = theta - LR * m
         bench.step(step)
@@ -164,7 +164,7 @@ def test_adam(twin: Twin) -> None:
     theta = start = bench.space.theta.double().numpy().copy()
     m = v = np.zeros_like(theta)
     for step in range(STEPS):
-        c, z = mezo_slope(bench, theta, step)
+        c, z = mezo_gradient(bench, theta, step)
         m, v, applied = twin("rules").adam(m, v, c * z, step + 1, 0.8, 0.95)
         theta = theta - LR * applied
         bench.step(step)
@@ -176,7 +176,7 @@ def test_decay(twin: Twin) -> None:
     bench = bench_of({"method.decay": 0.5})
     start = theta = blocks(bench, bench.space.theta)
     for step in range(STEPS):
-        c, _ = mezo_slope(bench, whole(theta), step)
+        c, _ = mezo_gradient(bench, whole(theta), step)
         g = {name: c * z for name, z in gaussian(bench, Key(SEED, step)).items()}
         g |= {name: twin("rules").decay(theta[name], g[name], 0.5) for name in MATRICES}
         theta = {name: w - LR * g[name] for name, w in theta.items()}
@@ -209,7 +209,7 @@ def test_lozo_m(twin: Twin, beta: float) -> None:
     old: Blocks = {}
     for step in range(STEPS):
         u, v, z = lozo_numbers(bench, step)
-        c = twin("lozo").slope(theta, loss_at, twin("lozo").directions(u, v, z), EPS)
+        c = twin("lozo").projected_gradient(theta, loss_at, twin("lozo").directions(u, v, z), EPS)
         n = twin("lozo_m").momenta(n, c, u, old or v, v, beta, first=step == 0)
         m = twin("lozo_m").vectors(m, c, z, beta, first=step == 0)
         theta, old = twin("lozo_m").apply(theta, n, v, m, LR), v
@@ -233,7 +233,7 @@ def test_pgap(twin: Twin) -> None:
         delta = 1.5 * (1 - step / STEPS)
         d = {name: pgap.direction(*basis[name], z0[name], xi[name], delta) for name in MATRICES}
         d |= ones(bench, key.fold("z", 0))
-        c = twin("lozo").slope(theta, loss_at, d, EPS)
+        c = twin("lozo").projected_gradient(theta, loss_at, d, EPS)
         theta = {name: w - LR * c * d[name] for name, w in theta.items()}
         bench.step(step)
     agree(bench, theta, start, amplified=20)
@@ -298,14 +298,14 @@ def test_subzero(twin: Twin) -> None:
         z0 = factors(bench, key.fold("z", 0), core(3), square=True)
         d = {name: twin("subzero").direction(*basis[name], z0[name], SHAPES[name]) for name in MATRICES}
         d |= ones(bench, key.fold("z", 0))
-        c = twin("lozo").slope(theta, loss_at, d, EPS)
+        c = twin("lozo").projected_gradient(theta, loss_at, d, EPS)
         theta = {name: w - LR * c * d[name] for name, w in theta.items()}
         bench.step(step)
     agree(bench, theta, start)
 
 
 def test_fzoo(twin: Twin) -> None:
-    """The product's slopes over their spread are the losses' differences over theirs."""
+    """The projected gradients over their standard deviation are the losses' differences over theirs."""
     bench = bench_of({"method.name": "fzoo", "train.queries": 5})
     theta = start = bench.space.theta.double().numpy().copy()
     for step in range(STEPS):

@@ -70,13 +70,13 @@ def test_no_waiting(kind: str) -> None:
     assert all(isinstance(c, torch.Tensor) and c.device == META for c in values(scaled(kind, 0.1, 10, step, coefs)))
 
 
-def test_a_slope_in_its_own_unit() -> None:
-    """Whatever the slopes' unit, the first step has length one; an outlier is cut, and no slope is none."""
+def test_rms_in_its_own_unit() -> None:
+    """Whatever the coefficients' unit, the first step has length one; an outlier is cut, and 0 stays 0."""
     space, rule = make_space({"w": (3,)}, 0, torch.float32, CPU), Rms(0.99)
     for unit in (1e-6, 1.0, 1e6):
         state, moved = rule.init(space), []
-        for slope in (unit, -unit, 0.0, *[unit] * 50, 50 * unit):
-            coefs = torch.tensor([slope])
+        for c in (unit, -unit, 0.0, *[unit] * 50, 50 * unit):
+            coefs = torch.tensor([c])
             estimate = Estimate(Combo(((coefs[0], Noise(Key(1, 0))),)), coefs, coefs)
             ((c, _),) = rule.update(estimate, 0, state, space).grad.terms
             moved.append(float(c))

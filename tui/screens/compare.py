@@ -18,25 +18,30 @@ from textual.worker import get_current_worker
 from zolite.common.errors import ZoliteError
 from zolite.common.text import human_number
 from zolite.config.recipe import ResolvedRecipe
-from zolite.monitor.run_state import News, RunState, advance, metric_text
+from zolite.monitor import summary
+from zolite.monitor.log import metric_text
+from zolite.monitor.plots import Curve
+from zolite.monitor.run_state import About, RunState, updated
 from zolite.monitor.series import Point
+from zolite.sessions.follow import News, Reader
+from zolite.sessions.session import open_
 
-from ..follow import Reader, about_session
-from ..widgets.canvas import Curve
+from ..paint import MUTED, content
 from ..widgets.chart import Chart
-from ..widgets.panels import MUTED, Panel, status_of
+from ..widgets.panels import Panel
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 0.25
 LETTERS = "ABCDEF"
-COLUMNS = ("", "session", "state", "step", "loss", "best on dev", "lr", "ε", "method", "batch")
+COLUMNS = ("", "session", "state", "step", "loss", "best validation", "lr", "ε", "method", "batch")
+DETAILS = ("lr", "ε")  # columns for experts
 
 
 class CompareScreen(Screen[None]):
-    """Smoothed losses of several sessions by step, each with a letter on its curve; v shows their scores on dev
-    instead. Those that still run grow.
+    """Smoothed losses of several sessions by step, each with a letter on its curve; v shows their validation
+    scores instead. Those that still run are followed; d shows their step sizes too.
     """
 
     DEFAULT_CSS = """
@@ -46,10 +51,11 @@ class CompareScreen(Screen[None]):
     CompareScreen #trouble.-shown { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("v", "view", "Loss/dev", id="compare-view"),
+        Binding("v", "view", "Loss/validation", id="compare-view"),
         Binding("l", "log", "Log scale", id="compare-log"),
+        Binding("d", "details", "Details", id="compare-details"),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     class Arrived(Message):
         """One of the sessions has more; at first, its recipe."""
@@ -65,7 +71,8 @@ class CompareScreen(Screen[None]):
         self.left_out = tuple(names)[len(LETTERS) :]
         self.states: dict[int, RunState] = {}
         self.recipes: dict[int, ResolvedRecipe] = {}
-        self.scores = False  # dev instead of the loss
+        self.details = False
+        self.scores = False  # of validation instead of the loss
 
     def compose(self) -> ComposeResult:
         yield Static("", id="trouble", markup=False)
@@ -76,11 +83,11 @@ class CompareScreen(Screen[None]):
 
     def on_mount(self) -> None:
         if self.left_out:
-            self.say(f"{len(LETTERS)} at a time: {', '.join(self.left_out)} left out")
+            self.warn(f"{len(LETTERS)} at a time: {', '.join(self.left_out)} left out")
         self.query_one(Chart).focus()
         self.follow()
 
-    def say(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         widget = self.query_one("#trouble", Static)
         widget.update(f"▲ {text}")
         widget.add_class("-shown")
@@ -91,34 +98,35 @@ class CompareScreen(Screen[None]):
         readers = {place: found for place, name in enumerate(self.names) if (found := self._opened(name))}
         try:
             while not worker.is_cancelled:
-                news = [self._look(place, reader) for place, reader in readers.items()]
+                news = [self._read(place, reader) for place, reader in readers.items()]
                 if not any(news):
-                    time.sleep(LOOK_SECONDS / 4)
+                    time.sleep(POLL_SECONDS)
         except ZoliteError as error:
-            self.app.call_from_thread(self.say, error.message)
+            self.app.call_from_thread(self.warn, error.message)
         finally:
             for reader in readers.values():
-                reader.close()
+                reader.session.close()
 
     def _opened(self, name: str) -> Reader | None:
         try:
-            return Reader(name)
+            return Reader(open_(name))
         except ZoliteError as error:
-            self.app.call_from_thread(self.say, error.message)
+            self.app.call_from_thread(self.warn, error.message)
             return None
 
-    def _look(self, place: int, reader: Reader) -> bool:
-        news = reader.look()
+    def _read(self, place: int, reader: Reader) -> bool:
+        news = reader.read()
         if place not in self.states:
-            self.states[place] = RunState(about_session(reader.session))
-        elif not (news.rows or news.told or news.fresh or news.running != self.states[place].running):
+            session = reader.session
+            self.states[place] = RunState(About.of(session.name, session.recipe, ""))
+        elif not (news or news.running != self.states[place].running):
             return False
         self.post_message(self.Arrived(place, news, reader.session.recipe))
         return True
 
     @on(Arrived)
     def arrived(self, message: Arrived) -> None:
-        self.states[message.place] = advance(self.states[message.place], message.news)
+        self.states[message.place] = updated(self.states[message.place], message.news)
         self.recipes[message.place] = message.recipe
         self.draw()
 
@@ -130,6 +138,8 @@ class CompareScreen(Screen[None]):
         """A line a session, columns as wide as they have to be."""
         rows = [tuple(map(Content, COLUMNS))]
         rows += [self.cells(self.states[place], self.recipes[place], place) for place in sorted(self.recipes)]
+        shown = [i for i, name in enumerate(COLUMNS) if self.details or name not in DETAILS]
+        rows = [tuple(row[i] for i in shown) for row in rows]
         widths = [max(cell.cell_length for cell in column) for column in zip(*rows, strict=True)]
         lines = [
             Content("  ").join(cell.pad_right(size - cell.cell_length) for cell, size in zip(row, widths, strict=True))
@@ -139,13 +149,12 @@ class CompareScreen(Screen[None]):
         return Content("\n").join(line.truncate(max(1, width), ellipsis=True) for line in lines)
 
     def cells(self, state: RunState, recipe: ResolvedRecipe, place: int) -> tuple[Content, ...]:
-        symbol, word, style = status_of(state)
         best, t = state.best(), recipe.train
         return (
             Content.styled(LETTERS[place], "bold"),
             Content(state.about.name),
-            Content.styled(f"{symbol} {word}", style),
-            Content(f"{state.step:,}/{state.steps:,}"),
+            content([summary.status(state)]),
+            Content(f"{state.step:,} of {state.steps:,}"),
             Content(human_number(state.moving.loss)),
             Content(f"{metric_text(best)} at {best.step:,}" if best else "–"),
             Content(f"{t.lr:.3g}"),
@@ -173,12 +182,16 @@ class CompareScreen(Screen[None]):
         self.scores = not self.scores
         self.draw()
 
+    def action_details(self) -> None:
+        self.details = not self.details
+        self.draw()
+
     def action_log(self) -> None:
         self.query_one(Chart).action_log()
 
 
 def _dev(state: RunState) -> list[Point]:
-    """The scores on dev; accuracies in per cent."""
+    """Validation scores; accuracies in per cent."""
     by = {"accuracy": 100.0}
     scores = [(e.step, by.get(e.metric, 1.0) * e.value) for e in state.dev() if isfinite(e.value)]
     return [Point(step, value, value, value) for step, value in scores]

@@ -1,6 +1,6 @@
-"""Small windows over a screen: something went wrong, are you sure, what name, which of these."""
+"""Small windows over a screen: something went wrong, are you sure, what name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from textual import on
@@ -9,8 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Button, Input, OptionList, Static
-from textual.widgets.option_list import Option
+from textual.widgets import Button, Input, Static
 
 CLOSE: list[BindingType] = [Binding("escape", "close", "Close", id="close")]
 
@@ -97,33 +96,6 @@ class Ask(ModalScreen[str | None]):
         self.query_one("#wrong", Static).update(Content(f"✗ {problem}") if problem else "")
         if not problem:
             self.dismiss(value)
-
-    @on(Button.Pressed, "#cancel")
-    def action_close(self) -> None:
-        self.dismiss(None)
-
-
-class Choose(ModalScreen[str | None]):
-    """One of a few: (id, what it is)."""
-
-    BINDINGS: ClassVar = CLOSE
-
-    def __init__(self, question: str, choices: Sequence[tuple[str, str]], detail: str = "") -> None:
-        super().__init__(classes="dialog")
-        self.question, self.choices, self.detail = question, choices, detail
-
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="window"):
-            yield Static(self.question, classes="heading", markup=False)
-            if self.detail:
-                yield Static(self.detail, markup=False)
-            yield OptionList(*(Option(Content(text), id=key) for key, text in self.choices))
-            with Horizontal(classes="buttons"):
-                yield Button("Cancel", id="cancel")
-
-    @on(OptionList.OptionSelected)
-    def take(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(event.option_id)
 
     @on(Button.Pressed, "#cancel")
     def action_close(self) -> None:

@@ -19,10 +19,10 @@ from zolite.common.errors import ZoliteError
 from ..paint import cell
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
-STATES = {"fail": ("✗", "mend", "error"), "warn": ("▲", "look", "warning"), "ok": ("✓", "ok", "success")}
-VERDICTS = ("something must be mended first", "some things could be better", "all is well")
+STATES = {"fail": ("✗", "fix", "error"), "warn": ("▲", "check", "warning"), "ok": ("✓", "ok", "success")}
+VERDICTS = ("something must be fixed first", "some things could be better", "all is well")
 
 
 class DoctorScreen(Screen[None]):
@@ -34,10 +34,10 @@ class DoctorScreen(Screen[None]):
     DoctorScreen #found { height: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("r", "again", "Look again", id="doctor-again"),
+        Binding("r", "again", "Check again", id="doctor-again"),
         Binding("p", "profile", "Measure this machine", id="profile"),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="checks"):
@@ -49,27 +49,27 @@ class DoctorScreen(Screen[None]):
         self.action_again()
 
     def action_again(self) -> None:
-        self.say(Content("◐ looking at driver, torch, memory and disk: some ten seconds …"))
+        self.show(Content("◐ looking at driver, torch, memory and disk: some ten seconds …"))
         self.ask("doctor")
 
     def action_profile(self) -> None:
         """Half a minute of measuring, after which plans know this machine's own rates."""
-        self.say(Content("◐ measuring memory and rates: half a minute, best with nothing else running …"))
+        self.show(Content("◐ measuring memory and rates: half a minute, best with nothing else running …"))
         self.ask("profile")
 
     @work(thread=True, exclusive=True, group="pages")
     def ask(self, command: str) -> None:
         worker = get_current_worker()
-        said: Table | Content
+        answer: Table | Content
         try:
             found = self.app.client.ask(command, gone=lambda: worker.is_cancelled)
-            said = rows(self.app, found) if command == "doctor" else measured(found)
+            answer = rows(self.app, found) if command == "doctor" else measured(found)
         except ZoliteError as error:
-            said = Content(f"✗ {error.message}\n→ {error.hint}")
+            answer = Content(f"✗ {error.message}\n→ {error.hint}")
         if not worker.is_cancelled:
-            self.app.call_from_thread(self.say, said)
+            self.app.call_from_thread(self.show, answer)
 
-    def say(self, what: Table | Content) -> None:
+    def show(self, what: Table | Content) -> None:
         self.query_one("#found", Static).update(what)
 
 

@@ -14,28 +14,20 @@ from textual.widgets import Button, Footer, Input, Select, Static
 from textual.worker import get_current_worker
 
 from zolite.common.errors import UsageError, ZoliteError
+from zolite.export.registry import FORMATS
 
 from ..sessions import choices
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
-# Formats with their number types, the first being what is meant where none is chosen, and who reads them. A test holds
-# them equal to those of `zolite export`, which loads torch.
-FORMATS = {
-    "peft": (("f32",), "transformers + peft, vLLM, …"),
-    "gguf": (("f16", "f32"), "llama.cpp, with the base model"),
-    "merged": (("16-bit",), "everything that reads the model"),
-    "merged-gguf": (("f16", "q8_0"), "llama.cpp, Ollama; where the base was a GGUF"),
-}
-
-CHECKS = [("load it with its own reader and compare it with the session", "yes"), ("write it unchecked", "no")]
-REPLACES = [("only a new or empty folder", "no"), ("also what an earlier export left there", "yes")]
+CHECKS = [("load it as other programs do and compare it with the session", "yes"), ("write it unchecked", "no")]
+REPLACES = [("no: the folder must be new or empty", "no"), ("yes, where an earlier export left it", "yes")]
 
 
 class ExportScreen(Screen[None]):
-    """Writes the adapter, or the model with it, for other programs. The export is loaded with its own reader and its
-    losses are compared with the session's before it appears; one that is another model, or changes nothing, does not.
+    """Writes the adapter, or the model with it, for other programs. The export is loaded as those programs do, and its
+    losses and texts are compared with the session's; only if they are the same does it appear in the folder.
     """
 
     DEFAULT_CSS = """
@@ -48,7 +40,7 @@ class ExportScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f5", "export", "Export", id="export-go"),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     def __init__(self, session: str) -> None:
         super().__init__()
@@ -63,17 +55,19 @@ class ExportScreen(Screen[None]):
             yield Static(f"Export {self.session}", classes="heading", markup=False)
             with Grid():
                 yield Static("format")
-                formats = [(f"{name}: {readers}", name) for name, (_, readers) in FORMATS.items()]
-                yield Select(formats, value="peft", allow_blank=False, id="format", compact=True)
+                formats = [(f"{name}: {each.title}, for {each.readers}", name) for name, each in FORMATS.items()]
+                first = next(iter(FORMATS.values()))
+                yield Select(formats, value=first.name, allow_blank=False, id="format", compact=True)
                 yield Static("numbers")
-                yield Select([("f32", "f32")], value="f32", allow_blank=False, id="dtype", compact=True)
+                numbers = [(each, each) for each in first.dtypes]
+                yield Select(numbers, value=first.dtypes[0], allow_blank=False, id="dtype", compact=True)
                 yield Static("step")
                 yield Select(steps, value=steps[0][1], allow_blank=False, id="step", compact=True)
                 yield Static("folder")
-                yield Input(str(self.target("peft")), id="target", compact=True)
+                yield Input(str(self.target(first.name)), id="target", compact=True)
                 yield Static("check")
                 yield Select(CHECKS, value="yes", allow_blank=False, id="check", compact=True)
-                yield Static("replace")
+                yield Static("overwrite")
                 yield Select(REPLACES, value="no", allow_blank=False, id="replace", compact=True)
             yield Button("Export", variant="primary", id="go")
             yield Static("", id="result", markup=False)
@@ -97,7 +91,7 @@ class ExportScreen(Screen[None]):
     def changed(self, event: Select.Changed) -> None:
         """Other number types, and another folder unless one was typed."""
         format_ = str(event.value)
-        types = FORMATS[format_][0]
+        types = FORMATS[format_].dtypes
         dtype = self.query_one("#dtype", Select)
         dtype.set_options([(each, each) for each in types])
         dtype.value = types[0]
@@ -109,19 +103,22 @@ class ExportScreen(Screen[None]):
     def action_export(self) -> None:
         if self.busy:
             return
-        value = {str(select.id): str(select.value) for select in self.query(Select)}
         folder = self.query_one("#target", Input).value.strip()
         if not folder:
             self.app.report(UsageError("no folder was given", "give a new one, for example ~/adapter"))
             return
-        words = ["export", self.session, "--to", folder, "--format", value["format"], "--step", value["step"]]
-        words += ["--dtype", value["dtype"]] if len(FORMATS[value["format"]][0]) > 1 else []
-        words += ["--force"] if value["replace"] == "yes" else []
-        words += ["--no-verify"] if value["check"] == "no" else []
         self.busy, self.seconds = True, 0
         self.query_one("#go", Button).disabled = True
         self.tick()
-        self.run_export(words)
+        self.run_export(self.command(folder))
+
+    def command(self, folder: str) -> list[str]:
+        """What the form says, for the command line."""
+        value = {str(select.id): str(select.value) for select in self.query(Select)}
+        words = ["export", self.session, "--to", folder, "--format", value["format"], "--step", value["step"]]
+        words += ["--dtype", value["dtype"]] if len(FORMATS[value["format"]].dtypes) > 1 else []
+        words += ["--force"] if value["replace"] == "yes" else []
+        return words + (["--no-verify"] if value["check"] == "no" else [])
 
     @work(thread=True, exclusive=True, exit_on_error=False)
     def run_export(self, words: list[str]) -> None:
@@ -131,7 +128,7 @@ class ExportScreen(Screen[None]):
         except ZoliteError as error:
             done = partial(self.ended, Content(""), error)
         else:
-            done = partial(self.ended, told(document), None)
+            done = partial(self.ended, result(document), None)
         if not worker.is_cancelled:
             self.app.call_from_thread(done)
 
@@ -148,7 +145,7 @@ class ExportScreen(Screen[None]):
             self.seconds += 1
 
 
-def told(document: dict[str, Any]) -> Content:
+def result(document: dict[str, Any]) -> Content:
     """What became of an export."""
     steps = " and ".join(f"{step:,}" for step in document["steps"])
     lines = [
@@ -162,16 +159,16 @@ def told(document: dict[str, Any]) -> Content:
 
 
 def _checked(check: dict[str, Any]) -> list[Content]:
-    """The comparison of one reader with the session."""
+    """The comparison of one reader with the session, and its numbers below."""
     texts = f"the same text on {check['same_texts']} of {len(check['texts'])} prompts"
     return [
         Content.assemble(
             ("✓ read back ", "$text-success"),
-            f"with {check['reader']}: losses on {check['rows']} {check['split']} rows are {check['apart']:.1g} nats "
-            f"from the session's ({check['allowed']:g} allowed), {texts}",
+            f"with {check['reader']}: the session's losses on {check['rows']} {check['split']} rows, {texts}",
         ),
-        Content(
-            f"  mean loss {check['loss_base']:.4g} without the adapter, {check['loss_export']:.4g} with it; "
-            f"it moves a row's by {check['effect']:.2g}"
+        Content.styled(
+            f"  mean loss {check['loss_base']:.4g} without the adapter, {check['loss_export']:.4g} with it; rows are "
+            f"{check['apart']:.1g} from the session's, {check['allowed']:g} is what rounding explains",
+            "$text-muted",
         ),
     ]

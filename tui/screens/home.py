@@ -1,7 +1,6 @@
 """Home: the machine, the sessions, and what can be done with them."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
@@ -16,20 +15,19 @@ from textual.worker import get_current_worker
 
 from zolite.common.errors import ZoliteError
 from zolite.common.text import human_bytes, human_seconds, one_line
+from zolite.monitor.states import ALIVE, STATES
 
 from ..paint import cell
-from ..states import ALIVE, STATES
 from ..widgets.stack import Part, Stack
 
 if TYPE_CHECKING:
-    from zolite.tui.session_actions import Deed
-
     from zolite.planner.hardware import Hardware
 
-    from ..app import ZoliteApp
-    from ..sessions import Seen
+    from ..context import Context
+    from ..session_actions import SessionAction
+    from ..sessions import Listed
 
-LOOK_SECONDS = 2.0
+REFRESH_SECONDS = 2.0
 
 ALL = tuple(state for state in STATES if state != "damaged")
 ENDED = tuple(state for state in ALL if state not in ALIVE)
@@ -93,18 +91,18 @@ class HomeScreen(Screen[None]):
         Binding("3", "settings", "Settings", id="settings"),
         Binding("q", "quit", "Quit", id="quit"),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.seen: list[Seen] = []
+        self.listed: list[Listed] = []
         self.marked: set[str] = set()
+        self.selects = ""  # the session to select once it is in the list
         self.hardware: Hardware | None = None
-        self.known = False  # whether the sessions were looked at
 
     def compose(self) -> ComposeResult:
         with Vertical(id="machine", classes="panel"):
-            yield Static("looking at this machine …", id="machine-name", markup=False)
+            yield Static("reading this machine …", id="machine-name", markup=False)
             yield Stack(id="machine-memory")
         with Horizontal(id="sessions"):
             yield DataTable(id="list", cursor_type="row", zebra_stripes=False)
@@ -128,11 +126,14 @@ class HomeScreen(Screen[None]):
             table.add_column(name, key=name)
         table.focus()
         self.show_details()
-        self.set_interval(LOOK_SECONDS, self.look_again)
+        self.set_interval(REFRESH_SECONDS, self.refresh_while_shown)
 
-    def look_again(self) -> None:
-        """Not while another screen is open: it would cost more than showing a run does."""
-        if self.app.screen is self:
+    def refresh_while_shown(self) -> None:
+        """Not while another screen is open: it would cost more than showing a run does. Nor while the list is still
+        being read, which a busy disk would never end if every two seconds began anew.
+        """
+        reading = any(worker.group == "look" and not worker.is_finished for worker in self.workers)
+        if self.app.screen is self and not reading:
             self.refresh_all()
 
     def on_screen_resume(self) -> None:
@@ -143,31 +144,41 @@ class HomeScreen(Screen[None]):
         return self.query_one("#list", DataTable)
 
     @property
-    def current(self) -> "Seen | None":
+    def current(self) -> "Listed | None":
+        """The session under the cursor."""
         at = self.table.cursor_row
-        return self.seen[at] if 0 <= at < len(self.seen) else None
+        return self.listed[at] if 0 <= at < len(self.listed) else None
+
+    def named(self, name: str | None) -> "Listed | None":
+        return next((each for each in self.listed if each.name == name), None)
 
     # --- what is there ---------------------------------------------------------------------------------------------
 
     @work(thread=True, exclusive=True, group="look")
     def refresh_all(self) -> None:
-        from ..sessions import look
+        from ..sessions import list_sessions
 
-        seen, hardware = look(), self.app.machine()
+        listed, hardware = list_sessions(), self.app.machine()
         if not get_current_worker().is_cancelled:
-            self.app.call_from_thread(self.show, seen, hardware)
+            self.app.call_from_thread(self.show, listed, hardware)
 
-    def show(self, seen: Sequence["Seen"], hardware: "Hardware") -> None:
-        changed = [each.name for each in seen] != [each.name for each in self.seen]
-        before = self.current.name if self.current else ""
-        self.seen, self.hardware, self.known = list(seen), hardware, True
-        self.marked &= {each.name for each in seen}
+    def show(self, listed: Sequence["Listed"], hardware: "Hardware") -> None:
+        """The cursor stays on its session wherever that is in the new list."""
+        names = [each.name for each in listed]
+        changed = names != [each.name for each in self.listed]
+        wanted = [self.selects, self.current.name if self.current else ""]
+        row = next((names.index(name) for name in wanted if name in names), self.table.cursor_row)
+        self.listed, self.hardware = list(listed), hardware
+        self.marked &= set(names)
         self.show_machine()
         if changed:
-            self.fill(before)
+            self.fill()
         else:
             self.update_rows()
-        self.set_class(not seen, "-empty")
+        if changed or self.selects in names:
+            self.table.move_cursor(row=row)
+        self.selects = "" if self.selects in names else self.selects
+        self.set_class(not listed, "-empty")
         self.show_details()
 
     def show_machine(self) -> None:
@@ -175,7 +186,7 @@ class HomeScreen(Screen[None]):
         assert h is not None
         origin = "measured" if h.origin == "measured" else "not measured yet: Doctor does"
         self.query_one("#machine-name", Static).update(f"{h.name} · {human_bytes(h.total_bytes)} · {origin}")
-        ours = min(sum(each.memory_bytes for each in self.seen), h.others_bytes)
+        ours = min(sum(each.memory_bytes for each in self.listed), h.others_bytes)
         others, free = h.others_bytes - ours, max(0, h.total_bytes - h.others_bytes)
         parts = (
             Part("zolite", ours, "█", "$primary"),
@@ -184,22 +195,18 @@ class HomeScreen(Screen[None]):
         )
         self.query_one("#machine-memory", Stack).show(parts, h.total_bytes)
 
-    def fill(self, before: str) -> None:
-        """The table anew, with the cursor on the session that it was on."""
+    def fill(self) -> None:
         self.table.clear()
-        for each in self.seen:
+        for each in self.listed:
             self.table.add_row(*self.cells(each), key=each.name)
-        names = [each.name for each in self.seen]
-        if before in names:
-            self.table.move_cursor(row=names.index(before))
 
     def update_rows(self) -> None:
-        for each in self.seen:
+        for each in self.listed:
             for column, value in zip(COLUMNS, self.cells(each), strict=True):
                 if self.table.get_cell(each.name, column) != value:
                     self.table.update_cell(each.name, column, value, update_width=True)
 
-    def cells(self, each: "Seen") -> tuple[Text | str, ...]:
+    def cells(self, each: "Listed") -> tuple[Text | str, ...]:
         s = each.summary
         symbol, word, style = STATES[each.state]
         best = (
@@ -238,12 +245,21 @@ class HomeScreen(Screen[None]):
 
     # --- what is done ----------------------------------------------------------------------------------------------
 
+    # An action takes the session when its key is pressed, and keeps it: what happens next happens later, and the list
+    # may be another one by then.
+
     @on(DataTable.RowSelected)
+    def open_row(self, event: DataTable.RowSelected) -> None:
+        self.open(self.named(event.row_key.value))
+
     def action_open(self) -> None:
-        if self.current and self.current.state != "damaged":
+        self.open(self.current)
+
+    def open(self, session: "Listed | None") -> None:
+        if session and session.state != "damaged":
             from .run import RunScreen
 
-            self.app.push_screen(RunScreen(self.current.name))
+            self.app.push_screen(RunScreen(session.name))
 
     def action_new(self) -> None:
         from .new import NewScreen
@@ -258,19 +274,19 @@ class HomeScreen(Screen[None]):
             self.app.begin("resume", self.current.name)
 
     def action_pause(self) -> None:
-        self.tell("pause")
+        self.control("pause")
 
     def action_go_on(self) -> None:
-        self.tell("continue")
+        self.control("continue")
 
     def action_stop(self) -> None:
-        self.tell("stop")
+        self.control("stop")
 
-    def tell(self, verb: str) -> None:
-        from zolite.tui.session_actions import tell
+    def control(self, command: str) -> None:
+        from ..session_actions import control
 
         if self.current:
-            self.do(tell(self.current.name, verb))
+            self.do(control(self.current.name, command))
 
     def action_mark(self) -> None:
         if self.current:
@@ -296,34 +312,38 @@ class HomeScreen(Screen[None]):
             self.app.push_screen(ExportScreen(self.current.name))
 
     def action_rename(self) -> None:
-        self.ask("rename")
+        self.ask("rename", self.current)
 
     def action_fork(self) -> None:
-        self.ask("fork")
+        self.ask("fork", self.current)
 
     def action_rewind(self) -> None:
-        self.ask("rewind")
+        self.ask("rewind", self.current)
 
     def action_delete(self) -> None:
-        self.ask("delete")
+        self.ask("delete", self.current)
 
     @work
-    async def ask(self, what: str) -> None:
+    async def ask(self, question: str, session: "Listed | None") -> None:
         """One of the actions that begin with a question."""
-        from .. import session_actions
+        from ..session_actions import QUESTIONS
 
-        if self.current and (deed := await getattr(session_actions, what)(self.app, self.current.summary)):
-            self.do(deed)
+        if session and (action := await QUESTIONS[question](self.app, session.summary)):
+            self.do(action)
 
     @work(thread=True, group="do")
-    def do(self, deed: "Deed") -> None:
+    def do(self, action: "SessionAction") -> None:
         try:
-            deed.change()
+            action.change()
         except ZoliteError as error:
             self.app.call_from_thread(self.app.report, error)
         else:
-            self.app.call_from_thread(partial(self.notify, deed.done, markup=False))
+            self.app.call_from_thread(self.did, action)
         self.app.call_from_thread(self.refresh_all)
+
+    def did(self, action: "SessionAction") -> None:
+        self.selects = action.selects
+        self.notify(action.done, markup=False)
 
     def action_doctor(self) -> None:
         from .doctor import DoctorScreen
@@ -343,9 +363,9 @@ class HomeScreen(Screen[None]):
     @work
     async def action_quit(self) -> None:
         """Says so where something runs; otherwise it just leaves."""
-        from zolite.tui.session_actions import leave
+        from ..session_actions import leave
 
-        running = [each.name for each in self.seen if each.state in ALIVE]
+        running = [each.name for each in self.listed if each.state in ALIVE]
         if not running or await leave(self.app, running):
             self.app.exit()
 
@@ -358,7 +378,7 @@ WELCOME = Content.from_markup(
 )
 
 
-def described(each: "Seen") -> Content:
+def described(each: "Listed") -> Content:
     """A few lines about a session."""
     s = each.summary
     symbol, word, style = STATES[each.state]

@@ -12,7 +12,7 @@ from textual.widgets import DataTable, Footer, Static
 from zolite.common.errors import ZoliteError
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 
 class MethodsScreen(Screen[None]):
@@ -25,7 +25,7 @@ class MethodsScreen(Screen[None]):
     MethodsScreen #list { height: 1fr; }
     MethodsScreen #about { height: 6; }
     """
-    app: "ZoliteApp"
+    app: "Context"
 
     def __init__(self) -> None:
         super().__init__()

@@ -21,24 +21,24 @@ from zolite.common.text import human_bytes, human_seconds
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.data.lengths import Rows as Lengths
+from zolite.planner.backprop import needed
 from zolite.planner.calibration import Correction, so_far
 from zolite.planner.hardware import Hardware
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import Plan, Planning, Rejected, layouts
-from zolite.planner.qlora import needed
 
 from .. import planning
 from ..paint import cell
 from ..planning import Offer, Priced
 from ..widgets.form import Form
 from ..widgets.models import Models
-from ..widgets.report import told
+from ..widgets.report import described, shapes
 from ..widgets.slider import Slider
 from ..widgets.stack import Stack
 from .dialogs import Confirm
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 GIB = 2**30
 DEMO_TEMPLATE = "{text}\n\nTopic: {label}"
@@ -52,7 +52,7 @@ SHARED = {
     "train.steps": "steps",
 }
 # Columns of the plans where the table is so wide.
-SHORT = ("model", "weights", "at once", "peak", "a step", "in all")
+SHORT = ("model", "weights", "at once", "memory", "a step", "in all")
 PLAN_COLUMNS = (
     (
         126,
@@ -65,7 +65,7 @@ PLAN_COLUMNS = (
             "batch",
             "at once",
             "context",
-            "peak",
+            "memory",
             "a step",
             "in all",
             "QLoRA",
@@ -91,8 +91,8 @@ class Rows(DirectoryTree):
 class NewScreen(Screen[None]):
     """Three steps to a run. Model: take one that fits, or leave it to zolite. Data: a folder with train and dev, or one
     file of rows; you see what the model will read, and what is wrong with which line. Plan: what fits this machine,
-    best first, with where the memory goes. Every value can be changed and the bar follows; "auto" leaves it to zolite.
-    Start begins the run in a process of its own.
+    best first, with where the memory goes (d: line by line). Every value can be changed and the bar follows; "auto"
+    leaves it to zolite. Start begins the run in a process of its own.
     """
 
     TITLE = "New run"
@@ -134,7 +134,6 @@ class NewScreen(Screen[None]):
         #plans { max-height: 14; }
         #template-row, #ledger, #verdict { margin-top: 1; }
     }
-    NewScreen.-high.-wide #lines { display: block; }
     NewScreen.-narrow #command { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -143,9 +142,10 @@ class NewScreen(Screen[None]):
         Binding("2", "tab('data')", "Data", id="tab-data", show=False),
         Binding("3", "tab('plan')", "Plan", id="tab-plan", show=False),
         Binding("f5", "start", "Start", id="start"),
+        Binding("d", "details", "Details", id="plan-details"),
         Binding("backspace", "up", "Folder above", id="folder-up", show=False),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     def __init__(self, where: Path | None = None) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class NewScreen(Screen[None]):
                 with VerticalScroll(id="form-side", can_focus=False):
                     with Horizontal(id="start-row"):
                         yield Button("Start  F5", id="start", variant="success", compact=True)
-                        yield Static("empty or auto: zolite decides", classes="dim", markup=False)
+                        yield Static("auto: chosen", classes="dim", markup=False)
                     yield Form(id="form")
                     yield Static("", id="command", markup=False)
         yield Footer(show_command_palette=False)
@@ -198,7 +198,7 @@ class NewScreen(Screen[None]):
         self.query_one("#model-list").focus()
         self.query_one("#template-row").display = False
         self.query_one("#why").display = False
-        self.look()
+        self.check_machine()
 
     @property
     def plans(self) -> "DataTable[Any]":
@@ -221,24 +221,34 @@ class NewScreen(Screen[None]):
         else:
             await self.app.action_back()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Details are of the plan."""
+        return action != "details" or self.query_one(TabbedContent).active == "plan"
+
+    def action_details(self) -> None:
+        """Every line of the memory plan, with its reason, or the bar alone."""
+        lines = self.query_one("#lines")
+        lines.display = not lines.display
+
     def action_up(self) -> None:
         tree = self.query_one(Rows)
         tree.path = Path(tree.path).resolve().parent
 
     @on(TabbedContent.TabActivated)
     def arrived(self, event: TabbedContent.TabActivated) -> None:
+        self.refresh_bindings()
         if event.pane.id == "plan":
             self.plan()
 
     # --- machine and model -----------------------------------------------------------------------------------------
 
     @work(thread=True, group="machine")
-    def look(self) -> None:
+    def check_machine(self) -> None:
         machine = self.app.machine()
         offers, correction = planning.offers(machine), so_far(machine)
-        self.app.call_from_thread(self.seen, machine, offers, correction)
+        self.app.call_from_thread(self.machine_checked, machine, offers, correction)
 
-    def seen(self, machine: Hardware, offers: list[Offer], correction: Correction) -> None:
+    def machine_checked(self, machine: Hardware, offers: list[Offer], correction: Correction) -> None:
         self.machine, self.correction = machine, correction
         self.query_one(Models).show(offers)
         self.query_one("#budget", Slider).range(GIB // 2, machine.total_bytes)
@@ -313,9 +323,9 @@ class NewScreen(Screen[None]):
     def examined(self, report: dict[str, Any]) -> None:
         self.report = report
         sound = not report["problems"]
-        self.query_one("#report", Static).update(told(report, 0))
+        self.query_one("#report", Static).update(described(report, 0))
         self.query_one("#to-plan", Button).disabled = not sound
-        self.query_one("#template-row").display = not sound or report["kind"] == "label"
+        self.query_one("#template-row").display = not sound or bool(report["labels"])
         if sound:
             self.form.put({"data.context": str(planning.context_for(report))})
             if self.query_one(TabbedContent).active == "plan":
@@ -395,10 +405,10 @@ class NewScreen(Screen[None]):
             "rank": str(r.adapter.rank),
             "method": r.method.name,
             "batch": str(t.batch),
-            "at once": f"{t.microbatch} rows" + (", 1 point" if t.copies == 1 else ""),
+            "at once": f"{t.microbatch} rows" + (", 1 copy" if t.copies == 1 else ""),
             "context": str(r.data.context),
-            "peak": human_bytes(each.peak_bytes),
-            "a step": pace(step),
+            "memory": human_bytes(each.peak_bytes),
+            "a step": step_time(step),
             "in all": human_seconds(each.total_seconds),
             "QLoRA": cell(self.app, (f"{symbol} {human_bytes(need)}", colour)),
         }
@@ -444,7 +454,7 @@ class NewScreen(Screen[None]):
         for layout in layouts(recipes.resolve(cost.recipe, rows.labels)):
             if planning.priced(hardware, spec, layout, rows, self.correction).fits:
                 return f"a microbatch of {layout.train.microbatch} fits" + (
-                    " with copies 1" if layout.train.copies == 1 else ""
+                    " with 1 perturbed copy" if layout.train.copies == 1 else ""
                 )
         return "no microbatch is small enough: take other weights, a shorter context or a smaller model"
 
@@ -492,14 +502,16 @@ class NewScreen(Screen[None]):
         return self.cost.problem, "plan"
 
 
-DATA_HELP = Content.from_markup(
-    "Choose a file or a folder on the left, type a path above, or take the demo's rows.\n\n"
-    "Rows have one of three shapes:\n"
-    "  [bold]text, label[/bold]           it learns to choose among the labels\n"
-    "  [bold]prompt, completion[/bold]    it learns to complete\n"
-    "  [bold]messages[/bold]              it learns what the assistant says (JSONL)\n\n"
-    "A folder has train, and if you like dev and test; of one file a tenth is held out as dev.\n"
-    "Backspace goes to the folder above."
+DATA_HELP = Content("\n").join(
+    [
+        Content("Choose a file or a folder on the left, type a path above, or take the demo's rows.\n"),
+        Content("Rows have these columns:"),
+        *shapes(),
+        Content(
+            "\nA folder has train, and if you like dev and test; without dev, a tenth of train is held out as dev.\n"
+            "Backspace goes to the folder above."
+        ),
+    ]
 )
 
 
@@ -514,11 +526,11 @@ def verdict(cost: Priced, smaller: str) -> Content:
     steps, total = recipes.resolve(cost.recipe).train.steps, human_seconds(cost.total_seconds)
     fits = ("✓ fits: ", "$text-success bold")
     return Content.assemble(
-        fits, f"{peak} of {budget} · {pace(cost.seconds_per_step)} a step · {steps:,} steps in {total}"
+        fits, f"{peak} of {budget} · {step_time(cost.seconds_per_step)} a step · {steps:,} steps in {total}"
     )
 
 
-def pace(seconds: float) -> str:
+def step_time(seconds: float) -> str:
     return f"{1e3 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 

@@ -13,16 +13,16 @@ from textual.widgets import Footer, Static
 
 from zolite.common.errors import ZoliteError
 from zolite.common.events import Evaluated, Started
-from zolite.monitor.run_state import About, News, RunState, advance
+from zolite.monitor.run_state import About, RunState, updated
 from zolite.sessions import recording
+from zolite.sessions.follow import News
 from zolite.sessions.recording import Recording
 
-from ..follow import about
 from ..widgets.run_view import RunView
 from ..widgets.scrubber import Scrubber
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 TICK_SECONDS = 0.1
 WHOLE_SECONDS = 30.0  # that a run takes at the first speed
@@ -34,7 +34,7 @@ class Player:
 
     def __init__(self, recorded: Recording) -> None:
         r = self.recorded = recorded
-        self.about = about(r.session, r.recipe, r.device)
+        self.about = About.of(r.session, r.recipe, r.device)
         self.state, self.step = RunState(self.about), -1
 
     @property
@@ -46,10 +46,10 @@ class Player:
         if step < self.step:
             self.state, self.step = RunState(self.about), -1
         r, before = self.recorded, self.step
-        told = [(at, event) for at, event in r.told if before < at - isinstance(event, Started) <= step]
+        events = [(at, event) for at, event in r.events if before < at - isinstance(event, Started) <= step]
         memory = [m for m in r.memory if before < m.step <= step]
         running = step < self.steps
-        self.state = advance(self.state, News(r.rows[max(0, before) : step], told, memory, running))
+        self.state = updated(self.state, News(r.rows[max(0, before) : step], events, memory, running))
         self.step = step
         return self.state
 
@@ -69,9 +69,10 @@ class ReplayScreen(Screen[None]):
         Binding("full_stop", "step(1)", "Step on", id="replay-on", show=False),
         Binding("less_than_sign", "speed(-1)", "Slower", id="replay-slower", show=False),
         Binding("greater_than_sign", "speed(1)", "Faster", id="replay-faster", show=False),
+        Binding("d", "details", "Details", id="replay-details"),
         Binding("m", "larger", "Larger", id="replay-larger", show=False),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -107,7 +108,7 @@ class ReplayScreen(Screen[None]):
         self.player = Player(recorded)
         scrubber = self.query_one(Scrubber)
         scrubber.steps = self.player.steps
-        scrubber.marks = tuple(step for step, event in recorded.told if isinstance(event, Evaluated))
+        scrubber.marks = tuple(step for step, event in recorded.events if isinstance(event, Evaluated))
         self.go(self.player.steps)
 
     def go(self, step: float) -> None:
@@ -141,6 +142,10 @@ class ReplayScreen(Screen[None]):
 
     def action_larger(self) -> None:
         self.query_one(RunView).larger()
+
+    def action_details(self) -> None:
+        view = self.query_one(RunView)
+        view.show_details(not view.details)
 
     @on(Scrubber.Moved)
     def moved(self, message: Scrubber.Moved) -> None:

@@ -14,41 +14,43 @@ from textual.widgets import Footer
 from textual.worker import get_current_worker
 
 from zolite.common.errors import ZoliteError
-from zolite.monitor.run_state import About, News, Pace, RunState, advance
+from zolite.monitor.redraw import RedrawLimit
+from zolite.monitor.run_state import About, RunState, updated
 from zolite.sessions import manage
+from zolite.sessions.follow import News, Reader
 from zolite.sessions.session import open_
 from zolite.sessions.steps import within
 
-from ..follow import Reader, about_session, planned, tokens_per_step
+from ..estimates import planned, tokens_per_step
 from ..sessions import trouble_of
-from ..states import ALIVE
 from ..widgets.run_view import Beside, RunView
 from .dialogs import Ask, Confirm
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
-LOOK_SECONDS = {True: 0.25, False: 1.0}  # between two looks, by whether a process writes
-OTHERS_SECONDS = 5.0
+POLL_SECONDS = {True: 0.25, False: 1.0}  # between two reads of the journal, by whether a process writes it
+OTHERS_SECONDS = 5.0  # between two measurements of what others hold of the device
+UNDER_WAY = ("running", "paused")
 NOTHING = Beside()  # known yet
 
-# What can be asked for, and in which states.
-ASKED: dict[str, tuple[str, ...]] = {
-    "pause": ALIVE,
-    "checkpoint": ALIVE,
-    "stop": ALIVE,
+# What can be asked of a run, and in which states.
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "pause": UNDER_WAY,
+    "checkpoint": UNDER_WAY,
+    "stop": UNDER_WAY,
     "resume": ("interrupted", "stopped", "diverged"),
     "rewind": ("interrupted", "stopped", "diverged", "done"),
 }
 
 
 class RunScreen(Screen[None]):
-    """A run: its loss (each step as a dot, smoothed as a line, dev as ◆), its memory, what its steps say, and its
-    events. Leaving the screen, or the app, leaves it running.
+    """A run: its loss (each step as a dot, smoothed as a line), its validation scores (◆), its memory and its events.
+    Leaving the screen, or the app, leaves it running.
 
-    In the chart + and − or the wheel zoom, arrows or dragging move, 0 shows the whole run, l is a log scale. In a
-    small window 1 to 4 choose the panel below. Stop saves and ends the run; the best step on dev stays, and resume
-    goes on.
+    d shows details: the trend of the loss, step sizes and projected gradients. In the chart + and − or the wheel zoom,
+    arrows or dragging move, 0 shows the whole run, l is a log scale. In a small window 1 to 4 choose the panel below.
+    Stop saves and ends the run; the step with the best validation score is kept, and Resume continues.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -59,9 +61,10 @@ class RunScreen(Screen[None]):
         Binding("w", "rewind", "Rewind", id="run-rewind"),
         Binding("t", "try_it", "Try", id="run-try"),
         Binding("e", "export", "Export", id="run-export"),
+        Binding("d", "details", "Details", id="run-details"),
         Binding("m", "larger", "Larger", id="run-larger", show=False),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     class Arrived(Message):
         """The journal has more."""
@@ -82,7 +85,7 @@ class RunScreen(Screen[None]):
         self.title = self.session = session
         self.clock = clock
         self.state = RunState(About(session))
-        self.pace = Pace()
+        self.limit = RedrawLimit()
         self.waiting = False  # a redraw is due
         self.redraws = 0
         self.used = 0.0  # of the processor, by this thread, when it was last drawn
@@ -91,7 +94,7 @@ class RunScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield RunView(self.state.about, self.app.config.chart)
-        yield Footer()
+        yield Footer(show_command_palette=False)  # the keys of a run take a narrow terminal's whole line
 
     def on_mount(self) -> None:
         self.follow()
@@ -107,31 +110,26 @@ class RunScreen(Screen[None]):
         """Reads the journal until the screen closes. What it finds is handed over as messages."""
         worker = get_current_worker()
         try:
-            reader = Reader(self.session)
-        except ZoliteError as error:
+            with open_(self.session) as session:
+                self._follow(Reader(session), lambda: worker.is_cancelled)
+        except ZoliteError as error:  # no such session, the folder went away, or the disk failed
             self.post_message(self.Known(Beside(), error))
-            return
-        try:
-            self._follow(reader, lambda: worker.is_cancelled)
-        except ZoliteError as error:  # the folder went away, or the disk failed
-            self.post_message(self.Known(Beside(), error))
-        finally:
-            reader.close()
 
     def _follow(self, reader: Reader, gone: Callable[[], bool]) -> None:
-        self.state.about = about_session(reader.session)
+        session = reader.session
+        self.state.about = About.of(session.name, session.recipe, str(session.facts.get("device", "")))
         asked, running, beside = float("-inf"), None, NOTHING
         while not gone():
-            news = reader.look()
+            news = reader.read()
             ended = news.running != running
-            if news.rows or news.told or news.fresh or ended:
+            if news or ended:
                 running = news.running
                 self.post_message(self.Arrived(news))
             if ended or time.monotonic() - asked >= OTHERS_SECONDS:
                 asked, beside = time.monotonic(), self._beside(reader, beside)
-                self.post_message(self.Known(beside, None if news.running else trouble_of(reader.session)))
+                self.post_message(self.Known(beside, None if news.running else trouble_of(session)))
             if not news.rows:
-                time.sleep(LOOK_SECONDS[news.running])
+                time.sleep(POLL_SECONDS[news.running])
 
     def _beside(self, reader: Reader, before: Beside) -> Beside:
         """What others hold of the device now; the rest is worked out once."""
@@ -142,13 +140,13 @@ class RunScreen(Screen[None]):
         rows = next(reader.session.journal.steps(upto=1), None)
         if not tokens and rows is not None:
             tokens = tokens_per_step(recipe, len(rows.losses) // 4)
-        mine = reader.session.journal.memories(reader.remembered - 1)[-1:] if reader.session.running() else []
-        others = self.app.machine().others_bytes - (mine[0].now_bytes if mine else 0)
+        mine = reader.memory.now_bytes if reader.memory and reader.session.running() else 0
+        others = self.app.machine().others_bytes - mine
         return Beside(lines, max(0, others), tokens)
 
     @on(Arrived)
     def arrived(self, message: Arrived) -> None:
-        self.state = advance(self.state, message.news)
+        self.state = updated(self.state, message.news)
         self.due()
 
     @on(Known)
@@ -156,20 +154,20 @@ class RunScreen(Screen[None]):
         if message.beside != self.view.beside:
             self.view.beside = message.beside
             self.due()
-        said = str(message.trouble or "")
-        if said != self.trouble:
-            self.trouble = said
+        trouble = str(message.trouble or "")
+        if trouble != self.trouble:
+            self.trouble = trouble
             self.view.blame(message.trouble)
 
     def due(self) -> None:
-        """A redraw, at once or as soon as the pace allows."""
+        """A redraw, at once or as soon as the limit allows."""
         if not self.waiting:
             self.waiting = True
-            self.set_timer(max(1e-3, self.pace.wait(self.clock())), self.redraw)
+            self.set_timer(max(1e-3, self.limit.wait(self.clock())), self.redraw)
 
     def redraw(self) -> None:
         self.waiting, before, self.used = False, self.used, time.thread_time()
-        self.pace.drew(self.clock(), self.used - before)
+        self.limit.drew(self.clock(), self.used - before)
         self.redraws += 1
         self.view.show(self.state)
         can = (self.state.status, bool(self.state.saved))
@@ -182,44 +180,44 @@ class RunScreen(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("try_it", "export"):
             return bool(self.state.saved)
-        return action not in ASKED or self.state.status in ASKED[action]
+        return action not in COMMANDS or self.state.status in COMMANDS[action]
 
     def action_pause(self) -> None:
         if self.state.status == "paused":
-            self.tell("continue", "going on")
+            self.command("continue", "continuing")
         else:
-            self.tell("pause", "pausing after this step, with a checkpoint")
+            self.command("pause", "pausing after this step, with a checkpoint")
 
     def action_checkpoint(self) -> None:
-        self.tell("checkpoint", "saving after this step")
+        self.command("checkpoint", "saving after this step")
 
     @work
     async def action_stop(self) -> None:
         best = self.state.best()
-        kept = f" The best on dev so far, step {best.step:,}, stays too." if best else ""
-        detail = f"It saves and ends; Resume goes on from there, bit for bit.{kept}"
+        kept = f" The best by validation so far, step {best.step:,}, is kept too." if best else ""
+        detail = f"It saves and ends; Resume continues from there, bit for bit.{kept}"
         if await self.app.push_screen_wait(Confirm(f"Stop {self.session}?", detail, yes="Stop", no="Let it run")):
-            self.tell("stop", "stopping after this step")
+            self.command("stop", "stopping after this step")
 
     def action_resume(self) -> None:
         self.app.begin("resume", self.session, over=self)
 
     @work
     async def action_rewind(self) -> None:
-        """Takes back steps; asks twice, since they are gone then."""
+        """Removes steps; asks twice, since they cannot be brought back."""
         last, best = self.state.step, self.state.best()
-        hint = f" The best on dev is step {best.step:,}." if best else ""
-        detail = f"Every step after it is taken back.{hint}"
-        question = Ask(f"Rewind {self.session} to which step?", str(best.step if best else last), detail, self.no_step)
-        step = await self.app.push_screen_wait(question)
+        hint = f" The best by validation is step {best.step:,}." if best else ""
+        detail = f"Every step after it is removed.{hint}"
+        ask = Ask(f"Rewind {self.session} to which step?", str(best.step if best else last), detail, self.no_step)
+        step = await self.app.push_screen_wait(ask)
         if step is None or int(step) >= last:
             return
-        taken = f"Take back {last - int(step):,} of {last:,} steps?"
-        if await self.app.push_screen_wait(Confirm(taken, yes="Take them back", no="Keep them")):
+        question = f"Remove {last - int(step):,} of {last:,} steps?"
+        if await self.app.push_screen_wait(Confirm(question, yes="Remove them", no="Keep them")):
             self.do(partial(manage.rewind, self.session, int(step)), f"{self.session} is at step {int(step):,}")
 
     def no_step(self, text: str) -> str:
-        """What is the matter with a step's number."""
+        """Why a text is no step of the run; empty if it is one."""
         if not (text.isascii() and text.isdigit()):
             return "give a number"
         try:
@@ -242,8 +240,11 @@ class RunScreen(Screen[None]):
     def action_larger(self) -> None:
         self.view.larger()
 
-    def tell(self, verb: str, said: str) -> None:
-        self.do(partial(manage.tell, self.session, verb), said)
+    def action_details(self) -> None:
+        self.view.show_details(not self.view.details)
+
+    def command(self, verb: str, answer: str) -> None:
+        self.do(partial(manage.send, self.session, verb), answer)
 
     @work(thread=True, group="do")
     def do(self, change: Callable[[], object], done: str) -> None:

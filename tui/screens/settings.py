@@ -13,7 +13,7 @@ from zolite.common.paths import paths
 from ..config import CHARTS
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 CHART_WORDS = {
     "braille": "braille ⣀⠤⠒⠉ finest",
@@ -37,7 +37,7 @@ class SettingsScreen(Screen[None]):
         #where { height: auto; }
     }
     """
-    app: "ZoliteApp"
+    app: "Context"
 
     def compose(self) -> ComposeResult:
         themes = sorted(self.app.available_themes, key=lambda name: (not name.startswith("zolite"), name))

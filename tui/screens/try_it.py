@@ -17,7 +17,7 @@ from ..client import Talk
 from ..sessions import choices
 
 if TYPE_CHECKING:
-    from ..app import ZoliteApp
+    from ..context import Context
 
 SIDES = {"base": "base model, without the adapter", "tuned": "tuned"}
 
@@ -70,7 +70,7 @@ class TryScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+l", "clear", "Clear", id="try-clear"),
     ]
-    app: "ZoliteApp"
+    app: "Context"
 
     class Heard(Message):
         """A line of the process that answers; None once it has ended."""
@@ -193,16 +193,16 @@ class TryScreen(Screen[None]):
         box = self.query_one("#talk", VerticalScroll)
         await box.mount(Exchange(prompt, self.step or 0))
         box.scroll_end(animate=False)
-        self.tell({"prompt": prompt})
+        self.send({"prompt": prompt})
         self.say()
 
     @on(Select.Changed, "#step")
     def turn(self, event: Select.Changed) -> None:
         """Another step's adapter, for what is asked from here on."""
         if self.step is not None:
-            self.tell({"step": str(event.value)})
+            self.send({"step": str(event.value)})
 
-    def tell(self, document: dict[str, Any]) -> None:
+    def send(self, document: dict[str, Any]) -> None:
         if self.talk is None:
             return
         try:

@@ -15,7 +15,7 @@ from ..paint import cell
 from ..planning import Offer
 
 CHOOSES = "let zolite choose"
-COLUMNS = ("", "model", "size", "here it", "weights", "from", "context", "licence")
+COLUMNS = ("", "model", "size", "here", "download", "memory from", "context", "licence")
 
 
 class Models(Vertical):
@@ -43,7 +43,7 @@ class Models(Vertical):
     def compose(self) -> ComposeResult:
         yield Input(placeholder="filter, or any hub id, model folder or .gguf file", id="model-text")
         yield DataTable(id="model-list", cursor_type="row")
-        yield Static("looking at this machine …", id="model-note", markup=False)
+        yield Static("checking this machine …", id="model-note", markup=False)
 
     def on_resize(self) -> None:
         """As many columns as there is room for."""
@@ -96,9 +96,9 @@ class Models(Vertical):
 
     def note(self) -> None:
         fitting = sum(each.fits for each in self.offers)
-        what = f"{fitting} of {len(self.offers)} fit" if self.offers else "looking at this machine …"
-        said = f"{what} · ◆ {self.chosen or CHOOSES} · Enter chooses and goes on to your data"
-        self.query_one("#model-note", Static).update(said)
+        what = f"{fitting} of {len(self.offers)} fit" if self.offers else "checking this machine …"
+        note = f"{what} · ◆ {self.chosen or CHOOSES} · Enter chooses and goes on to your data"
+        self.query_one("#model-note", Static).update(note)
 
     @on(DataTable.RowSelected)
     def take(self, event: DataTable.RowSelected) -> None:

@@ -5,10 +5,19 @@ from typing import Any
 
 from textual.content import Content
 
+from zolite.config.recipe import DataPart
+from zolite.data.kinds.registry import KINDS
+
 BARS = 24  # cells of the longest
 
 
-def told(report: Mapping[str, Any], context: int) -> Content:
+def shapes() -> Iterator[Content]:
+    """Which columns rows may have, and what is learned of them."""
+    for kind in reversed(KINDS.values()):
+        yield Content.assemble("  ", (f"{', '.join(kind.columns(DataPart.template)):<18}", "bold"), f" {kind.title}")
+
+
+def described(report: Mapping[str, Any], context: int) -> Content:
     """Everything, or what is wrong."""
     return Content("\n").join(list(wrong(report) if report["problems"] else right(report, context)))
 
@@ -21,15 +30,8 @@ def wrong(report: Mapping[str, Any]) -> Iterator[Content]:
         yield Content(f"→ {report['hint']}")
 
 
-KINDS = {
-    "label": "rows with labels: it learns to choose one",
-    "completion": "prompts and completions: it learns to complete",
-    "messages": "conversations: it learns what the assistant says",
-}
-
-
 def right(report: Mapping[str, Any], context: int) -> Iterator[Content]:
-    yield Content.assemble(("✓ ", "$text-success"), (KINDS[report["kind"]], "bold"))
+    yield Content.assemble(("✓ ", "$text-success"), (report["title"], "bold"))
     held = report["files"].get("dev") == report["files"]["train"]
     counts = " · ".join(f"{split} {count:,}" for split, count in report["rows"].items())
     yield Content(f"  {counts}{', dev held out of train' if held else ''}")

@@ -13,16 +13,23 @@ from textual.content import Content
 from textual.widgets import Static
 
 from zolite.common.errors import ZoliteError
+from zolite.monitor.log import split_text
+from zolite.monitor.plots import Curve
 from zolite.monitor.run_state import About, RunState
 from zolite.monitor.series import Point
 from zolite.planner.memory import Ledger
 
 from . import panels
-from .canvas import Curve
 from .chart import Chart
 from .panels import Panel
 
-PANELS = {"memory": "memory", "steps": "signal and step size", "slopes": "slopes", "events": "events"}
+PANELS = {
+    "memory": "memory",
+    "events": "events",
+    "steps": "loss and step size",
+    "gradients": "projected gradients",
+}
+DETAILS = ("steps", "gradients")  # those that are for experts
 
 
 @dataclass
@@ -54,7 +61,7 @@ class RunView(Container):
     RunView #tabs { height: 1; padding: 0 1; width: 1fr; }
     RunView #side { height: 7; padding: 0 1; }
     RunView #side > * { display: none; height: 7; border: none; padding: 0; }
-    RunView.-memory #memory, RunView.-steps #steps, RunView.-slopes #slopes, RunView.-events #events {
+    RunView.-memory #memory, RunView.-steps #steps, RunView.-gradients #gradients, RunView.-events #events {
         display: block;
     }
     RunView #events-text { height: auto; width: 1fr; }
@@ -66,11 +73,13 @@ class RunView(Container):
     RunView.-roomy #side > * { display: block; height: auto; border: round $panel; padding: 0 1; }
     RunView.-roomy #events { border-title-color: $text-muted; }
     RunView.-roomy #side > *:focus { border: round $primary; }
-    RunView.-roomy #slopes { height: 8; }
+    RunView.-roomy #gradients { height: 8; }
+    RunView.-roomy #steps, RunView.-roomy #gradients { display: none; }
+    RunView.-roomy.-details #steps, RunView.-roomy.-details #gradients { display: block; }
     RunView.-roomy #memory { height: 1fr; min-height: 7; }
     RunView.-roomy #events { height: 1fr; min-height: 5; }
     RunView.-vast #body { grid-columns: 1fr 64; }
-    RunView.-vast #slopes { height: 12; }
+    RunView.-vast #gradients { height: 12; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
@@ -82,12 +91,13 @@ class RunView(Container):
     def __init__(self, about: About, mode: str) -> None:
         super().__init__(classes="-memory")
         self.state, self.mode, self.beside = RunState(about), mode, Beside()
-        self._told = -1
+        self.panel = "memory"  # that is seen in a small window
+        self.details = False
+        self._logged = -1
         self._curves: tuple[int, int, int] | None = None  # what of them is drawn
 
     def compose(self) -> ComposeResult:
-        yield Panel("", lambda w, h: panels.heading(self.state, w, self.mode, self.beside.tokens_per_step),
-                    id="heading")  # fmt: skip
+        yield Panel("", self._heading, id="heading")
         yield Static("", id="trouble", markup=False)
         with Container(id="body"):
             with Vertical(id="chart-box"):
@@ -96,7 +106,7 @@ class RunView(Container):
             with Vertical(id="side"):
                 yield Panel(PANELS["memory"], self._memory, id="memory")
                 yield Panel(PANELS["steps"], lambda w, h: panels.steps(self.state, w, self.mode), id="steps")
-                yield Panel(PANELS["slopes"], lambda w, h: panels.slopes(self.state, w, h, self.mode), id="slopes")
+                yield Panel(PANELS["gradients"], self._gradients, id="gradients")
                 with VerticalScroll(id="events"):
                     yield Static("", id="events-text")
 
@@ -121,31 +131,46 @@ class RunView(Container):
         self.draw()
 
     def draw(self) -> None:
-        curves = (id(self.state), self.state.step, self.state.count)
+        curves = (id(self.state), self.state.step, self.state.logged)
         if curves != self._curves:
             self._curves = curves
             self.query_one(Chart).update()
         for panel in self.query(Panel):
             panel.redraw()
-        if self._told != self.state.count:
-            self._told = self.state.count
-            self.query_one("#events-text", Static).update(panels.events(self.state))
+        if self._logged != self.state.logged:
+            self._logged = self.state.logged
+            self.query_one("#events-text", Static).update(panels.events(self.state, self.details))
             self.query_one("#events", VerticalScroll).scroll_end(animate=False, immediate=False)
 
     def blame(self, trouble: ZoliteError | None) -> None:
-        """Says what went wrong, and what to do; None takes it back."""
+        """Says what went wrong, and what to do; None hides it."""
         widget = self.query_one("#trouble", Static)
         widget.set_class(trouble is not None, "-shown")
         widget.update(Content(f"✗ {trouble.message}\n→ {trouble.hint}" if trouble else ""))
 
     def action_panel(self, name: str) -> None:
         """In a small window one panel is seen at a time."""
+        self.panel = name
         for other in PANELS:
             self.set_class(other == name, f"-{other}")
+        self.show_details(self.details or name in DETAILS)
+
+    def show_details(self, wanted: bool) -> None:
+        """What experts ask for, beside the rest."""
+        if self.panel in DETAILS and not wanted:
+            self.action_panel("memory")
+        if wanted != self.details:
+            self.details, self._logged = wanted, -1
+            self.set_class(wanted, "-details")
+        self._draw_tabs()
+        self.draw()
+
+    def _draw_tabs(self) -> None:
         words = [
             Content.from_markup(f"[{style}][@click=panel('{each}')]{i} {each}[/][/]")
             for i, each in enumerate(PANELS, 1)
-            for style in ["bold reverse" if each == name else "$text-muted"]
+            if self.details or each not in DETAILS
+            for style in ["bold reverse" if each == self.panel else "$text-muted"]
         ]
         self.query_one("#tabs", Static).update(Content("  ").join(words))
 
@@ -155,6 +180,12 @@ class RunView(Container):
             self.screen.minimize()
         else:
             self.screen.maximize(self.query_one(Chart))
+
+    def _heading(self, width: int, height: int) -> Content:
+        return panels.heading(self.state, width, self.mode, self.beside.tokens_per_step, self.details)
+
+    def _gradients(self, width: int, height: int) -> Content:
+        return panels.gradients(self.state, width, height, self.mode)
 
     def _memory(self, width: int, height: int) -> Content:
         beside = self.beside
@@ -174,11 +205,11 @@ class RunView(Container):
         return [curve for curve in (*found, *self._dev()) if curve.points]
 
     def _dev(self) -> list[Curve]:
-        """Evaluations on dev: a loss on the losses' scale, an accuracy on its own."""
+        """Validation scores: a loss on the losses' scale, an accuracy on its own."""
         scores = [e for e in self.state.dev() if isfinite(e.value)]
         if not scores:
             return []
         metric, values = scores[-1].metric, [e.value for e in scores]
         points = [Point(e.step, e.value, e.value, e.value) for e in scores if e.metric == metric]
         span = (min(values), max(max(values), min(values) + 0.01)) if metric == "accuracy" else None
-        return [Curve(f"dev {metric}", points, "dev", "marks", span=span)]
+        return [Curve(f"{split_text('dev')} {metric}", points, "dev", "marks", span=span)]

@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
-from .panels import FAINT
+from ..paint import FAINT
 
 SIGNS = {"braille": ("━", "●", "─", "◆"), "block": ("█", "█", "░", "◆"), "ascii": ("=", "O", "-", "o")}
 

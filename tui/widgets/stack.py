@@ -9,6 +9,8 @@ from textual.widget import Widget
 
 from zolite.common.text import human_bytes
 
+from ..paint import flow
+
 
 @dataclass(frozen=True)
 class Part:
@@ -70,16 +72,12 @@ class Stack(Widget):
 
     def words(self, width: int) -> list[Content]:
         """The legend, flowing over as many lines as it takes."""
-        lines: list[Content] = []
-        for part in self.parts:
-            if not part.bytes:
-                continue
-            word = Content.assemble((f"{part.fill}{part.fill} ", part.style), f"{part.label} {human_bytes(part.bytes)}")
-            if lines and lines[-1].cell_length + 3 + word.cell_length <= width:
-                lines[-1] = Content.assemble(lines[-1], "   ", word)
-            else:
-                lines.append(word)
-        return lines
+        words = [
+            Content.assemble((f"{part.fill}{part.fill} ", part.style), f"{part.label} {human_bytes(part.bytes)}")
+            for part in self.parts
+            if part.bytes
+        ]
+        return flow(words, width)
 
     def get_content_height(self, container: object, viewport: object, width: int) -> int:
         return 1 + (len(self.words(width)) if self.legend else 0)

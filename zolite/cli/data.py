@@ -44,7 +44,7 @@ def check(
     elif found.problems:
         raise UsageError(f"the rows at {path} cannot be used:\n{listed(found.problems)}", found.hint)
     else:
-        for line in told(found):
+        for line in described(found):
             Console().print(line, soft_wrap=True)
     raise typer.Exit(UsageError.exit_code if found.problems else 0)
 
@@ -55,10 +55,11 @@ def _tokenizer(model: str) -> Any:
     return tokenizer(resolve(model), paths()["cache"])
 
 
-def told(found: "Report") -> Iterator[Text]:
-    """For a person. What is asked for stands between ⟦ and ⟧."""
+def described(found: "Report") -> Iterator[Text]:
+    """For a person. What the model learns to write stands between ⟦ and ⟧."""
     counts = ", ".join(f"{split} {count:,}" for split, count in found.rows.items())
-    yield Text(f"{found.kind} rows: {counts}")
+    yield Text(f"{found.title}; evaluated by {found.metric} on the dev split")
+    yield Text(f"rows: {counts}")
     if found.labels:
         yield Text("labels: " + ", ".join(f"{label} {count:,}" for label, count in sorted(found.labels.items())))
     yield Text(f"tokens, counted by {found.counted}: {found.typical} in the middle, {found.tokens} in the longest row")

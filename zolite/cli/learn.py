@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     "data.template",
     helps={
         "data.path": "any rows: the file serves other tasks too",
-        "train.steps": "steps; 750 if left out",
+        "train.steps": "steps; 570 if left out",
         "train.batch": "rows a step; 8 if left out",
         "train.lr": "learning rate of the zeroth-order step that is learned for",
         "train.eps": "perturbation scale ε of that step",
@@ -41,7 +41,7 @@ def learn_optimizer(
     convert: Annotated[
         Path | None, typer.Option(help="instead of learning: a checkpoint its authors published")
     ] = None,
-    restart_every: Annotated[int, typer.Option(help="steps until the adapter goes back to its start")] = 250,
+    restart_every: Annotated[int, typer.Option(help="steps until the adapter goes back to its start")] = 190,
     lr_mlp: Annotated[float, typer.Option(help="learning rate of the networks")] = 0.1,
     lr_llm: Annotated[float, typer.Option(help="first-order learning rate of the adapter")] = 1e-2,
     sets: Sets = None,

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from zolite.cli.process import Json
-from zolite.config import composition
+from zolite.config.composition import forwards_per_step, queries_of, replays, resolved, state_formula
 from zolite.config.methods import METHODS, Method, MethodPart
 from zolite.config.recipe import TrainPart
 
@@ -20,17 +20,17 @@ def methods(as_json: Json = False) -> None:
         print(f"{'':14} {row['forwards_per_step']:g} forwards a step; bytes held: {row['state_bytes']}")
 
 
-def _row(m: Method) -> dict[str, Any]:
-    part, batch = composition.resolved(MethodPart(m.name)), TrainPart().batch
+def _row(row: Method) -> dict[str, Any]:
+    m = resolved(MethodPart(row.name))
     return {
-        "name": m.name,
-        "paper": m.paper,
-        "summary": m.summary,
-        "sampler": part.sampler,
-        "estimator": part.estimator,
-        "rule": list(part.rule),
-        "forwards_per_step": composition.forwards_per_step(part, composition.queries_of(part), batch),
-        "state_bytes": composition.state_formula(part),
-        "spaces": list(m.spaces),
-        "deterministic": composition.replays(part),
+        "name": row.name,
+        "paper": row.paper,
+        "summary": row.summary,
+        "sampler": m.sampler,
+        "estimator": m.estimator,
+        "rule": list(m.rule),
+        "forwards_per_step": forwards_per_step(m, queries_of(m), TrainPart.batch),
+        "state_bytes": state_formula(m),
+        "spaces": list(row.spaces),
+        "deterministic": replays(m),
     }

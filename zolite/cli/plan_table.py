@@ -1,4 +1,4 @@
-"""A planning as people read it: the plans, the best one's ledger, what was rejected, and what backpropagation needs."""
+"""A planning as people read it: what fits and how long it takes; with `verbose`, every number behind that."""
 
 from collections.abc import Iterator
 
@@ -7,87 +7,132 @@ from rich.table import Table
 from rich.text import Text
 
 from zolite.common.text import human_bytes, human_seconds
-from zolite.planner.memory import Ledger
+from zolite.planner.backprop import needed
+from zolite.planner.memory import by_group
 from zolite.planner.plan import RULE, Plan, Planning
-from zolite.planner.qlora import needed
 
 SHOWN = 12
 
 
 def render(planning: Planning, verbose: bool = False) -> Group:
-    """`verbose`: with the rule that the plans are sorted by."""
-    best = planning.plans[0]
-    parts = [heading(planning), plans(planning), ledger(best), *remarks(planning, verbose)]
+    parts = [heading(planning), plans(planning, verbose), *(details(planning) if verbose else summary(planning))]
     return Group(*(piece for part in parts for piece in (part, Text())))
 
 
 def heading(planning: Planning) -> Text:
     h = planning.hardware
-    used = f", {human_bytes(h.others_bytes)} of it in use by others" if h.others_bytes else ""
+    used = f", {human_bytes(h.others_bytes)} of it in use by other programs" if h.others_bytes else ""
     taken = ", a common card of that memory, as there is none here" if h.origin == "typical" else ""
     rates = "published" if taken else h.origin
-    return Text(f"{h.name}{taken}: {human_bytes(h.total_bytes)}{used}; rates {rates}")
+    return Text(f"{h.name}{taken}: {human_bytes(h.total_bytes)}{used}; speeds {rates}")
 
 
-COLUMNS = {"weights": 7, "at once": 7, "peak": 8, "a step": 6, "in all": 6, "QLoRA": 8}  # and their widths
+PLAIN = {"weights": 7, "memory": 8, "a step": 6, "in all": 6}  # columns beside the model, and their widths
+VERBOSE = {"weights": 7, "rows×copies": 11, "memory": 8, "a step": 6, "in all": 6, "QLoRA": 8}
 
 
-def plans(planning: Planning) -> Table:
+def plans(planning: Planning, verbose: bool) -> Table:
     """What is alike in all of them is in the title, so that the rest has room in 80 columns."""
     r = planning.plans[0].recipe
-    title = (
-        f"{r.train.steps:,} steps of {r.train.batch} rows, at most {r.data.context} tokens each; "
-        f"{r.method.name}, {r.adapter.space}, rank {r.adapter.rank}"
-    )
+    title = f"{r.train.steps:,} steps of {r.train.batch} rows, at most {r.data.context} tokens each"
+    title += f"; {r.method.name}, {r.adapter.space}, rank {r.adapter.rank}" if verbose else ""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")
-    for name, width in COLUMNS.items():
+    columns = VERBOSE if verbose else PLAIN
+    for name, width in columns.items():
         table.add_column(name, no_wrap=True, min_width=width)
     for each in planning.plans[:SHOWN]:
-        table.add_row(
-            each.spec.name.rpartition("/")[2], each.recipe.model.quant, _at_once(each), human_bytes(each.peak_bytes),
-            _step(each), human_seconds(each.total_seconds), _backprop(planning, each),
-        )  # fmt: skip
+        cells = _cells(planning, each)
+        table.add_row(_short(each), *(cells[name] for name in columns))
     return table
 
 
-def _at_once(each: Plan) -> str:
-    """Rows and points of a forward."""
-    return f"{each.recipe.train.microbatch} × {each.recipe.train.copies}"
+def _cells(planning: Planning, each: Plan) -> dict[str, str]:
+    t = each.recipe.train
+    return {
+        "weights": each.recipe.model.quant,
+        "rows×copies": f"{t.microbatch} × {t.copies}",
+        "memory": human_bytes(each.peak_bytes),
+        "a step": _step(each),
+        "in all": human_seconds(each.total_seconds),
+        "QLoRA": _backprop(planning, each),
+    }
+
+
+def _short(each: Plan) -> str:
+    return each.spec.name.rpartition("/")[2]
+
+
+# --- what a person needs ---------------------------------------------------------------------------------------------
+
+
+def summary(planning: Planning) -> Iterator[RenderableType]:
+    best, has = planning.plans[0], human_bytes(planning.hardware.total_bytes)
+    where = ", ".join(f"{group} {human_bytes(size)}" for group, size in by_group(best.ledger).items() if size)
+    yield Text(
+        f"best: {_short(best)} with {best.recipe.model.quant} weights, {human_bytes(best.peak_bytes)} of {has}: {where}"
+    )
+    yield Text(f"`zolite train {best.spec.name} --data PATH --quant {best.recipe.model.quant}` starts it")
+    if planning.backprop.recommended:
+        yield Text(_advice(planning))
+    yield from _sources(planning)
+    yield Text("--verbose shows where the memory goes line by line, how plans are ranked and what did not fit")
+
+
+def _advice(planning: Planning) -> str:
+    b = planning.backprop
+    return f"backpropagation (QLoRA) of {b.model} would take {human_bytes(b.peak_bytes)}: {b.why}"
+
+
+def _sources(planning: Planning) -> Iterator[Text]:
+    """How far the numbers are to be trusted."""
+    c = planning.correction
+    if c.runs:
+        yield Text(f"corrected by {c.runs} runs on this machine: the next one is within about {c.spread:.0%}")
+    elif planning.hardware.origin not in ("measured", "typical"):
+        yield Text(f"speeds are {planning.hardware.origin}: `zolite profile` measures this machine in half a minute")
+
+
+# --- every number ----------------------------------------------------------------------------------------------------
+
+
+def details(planning: Planning) -> Iterator[RenderableType]:
+    yield ledger(planning.plans[0])
+    yield Text(
+        "rows×copies: rows and perturbed copies of the adapter in one forward pass; QLoRA: what backpropagation would "
+        "need, no: more than there is"
+    )
+    hidden = len(planning.plans) - SHOWN
+    yield Text(RULE + (f"; {hidden} more plans with --json" if hidden > 0 else ""))
+    if planning.rejected:
+        yield rejected(planning)
+    yield Text(_advice(planning))
+    c = planning.correction
+    if c.runs:
+        yield Text(
+            f"predicted and measured so far, {c.runs} runs: memory {c.bytes - 1:+.1%}, time {c.seconds - 1:+.0%}, "
+            f"corrected above; largest departure {c.spread:.0%}"
+        )
+    yield from _sources(planning)
 
 
 def ledger(best: Plan) -> Table:
-    lines: Ledger = best.ledger
     title = f"{best.spec.name} in {best.recipe.model.quant}: where {human_bytes(best.peak_bytes)} go"
     table = Table("what", "size", "why", title=title, title_justify="left", box=None, pad_edge=False)
-    for line in lines:
+    for line in best.ledger:
         if line.bytes:
             table.add_row(line.what, human_bytes(line.bytes), line.why)
     table.add_row("peak", human_bytes(best.peak_bytes), "")
     return table
 
 
-def remarks(planning: Planning, verbose: bool) -> Iterator[RenderableType]:
-    b, c = planning.backprop, planning.correction
-    hidden = len(planning.plans) - SHOWN
-    yield Text("at once: rows × points of a forward; QLoRA: what backpropagation would need, no: more than there is")
-    order = RULE if verbose else "best first: large models and fast steps (--verbose: by what rule)"
-    yield Text(order + (f"; {hidden} more plans with --json" if hidden > 0 else ""))
-    if planning.rejected:
-        r = planning.rejected[0]
-        many = f"{len(planning.rejected)} rejected, such as"
-        yield Text(f"{many} {r.spec.name} in {r.recipe.model.quant}: {r.reason}")
-    advice = "backpropagation" if b.recommended else "for comparison"
-    yield Text(
-        f"{advice}: QLoRA with checkpointing on {b.model}, a row at a time: {human_bytes(b.peak_bytes)}; {b.why}"
-    )
-    if c.runs:
-        yield Text(
-            f"error so far on this machine, {c.runs} runs: memory {c.bytes - 1:+.1%}, time {c.seconds - 1:+.0%}, "
-            f"corrected above; largest departure {c.spread:.0%}"
-        )
-    elif planning.hardware.origin not in ("measured", "typical"):
-        yield Text(f"rates are {planning.hardware.origin}: `zolite profile` measures this machine's in half a minute")
+def rejected(planning: Planning) -> Table:
+    many = len(planning.rejected)
+    title = f"{many} rejected" + (f", such as these {SHOWN}" if many > SHOWN else "")
+    table = Table("model", "weights", "why", title=title, title_justify="left", box=None, pad_edge=False)
+    for each in planning.rejected[:SHOWN]:
+        table.add_row(each.spec.name.rpartition("/")[2], each.recipe.model.quant, each.reason)
+    return table
 
 
 def _step(each: Plan) -> str:

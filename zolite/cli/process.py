@@ -1,4 +1,4 @@
-"""What the commands share: options, reports, and how a run is shown, left alone and let go."""
+"""What the commands share: options, reports, and how a run is shown, interrupted and detached from its terminal."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from zolite.cli import live
-from zolite.common.errors import told
+from zolite.common.errors import process_error
 from zolite.common.events import Event, Finished, Started, from_json
 from zolite.common.paths import paths
 
@@ -25,11 +25,11 @@ Verbose = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="one JSON document, or one event a line, on stdout")]
 Plain = Annotated[bool, typer.Option("--plain", help="lines of text instead of live panels")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="a session")]
-Detach = Annotated[bool, typer.Option("--detach", help="leave it running by itself; `zolite watch` looks on")]
+Detach = Annotated[bool, typer.Option("--detach", help="run in the background; `zolite watch` shows it")]
 
 
 class Interrupt:
-    """Ctrl-C: the first is a wish, which `promise` answers; the second leaves at once."""
+    """Ctrl-C: the first asks for an end and prints `promise`; the second exits at once."""
 
     def __init__(self, promise: str) -> None:
         self.asked, self.promise = False, promise
@@ -47,8 +47,8 @@ class Interrupt:
             print(self.promise, file=sys.stderr)
 
 
-def interrupt(promise: str = "finishing this step and saving; once more to leave at once") -> Interrupt:
-    """From here on, what Ctrl-C asks."""
+def interrupt(promise: str = "finishing this step and saving; Ctrl-C again exits at once") -> Interrupt:
+    """Installed for Ctrl-C and termination, from here on."""
     asked = Interrupt(promise)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, asked.handle)
@@ -56,11 +56,11 @@ def interrupt(promise: str = "finishing this step and saving; once more to leave
 
 
 def follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bool, verbose: bool = False) -> None:
-    """Show a run's events, and leave with what they mean. Without anybody to show them to, it goes on."""
+    """Show a run's events, and exit with what they mean. Where the terminal goes away, the run goes on."""
     asked, name, last = interrupt(), "", None
     if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, lambda *_: let_go())
-    with live.VIEWS[live.pick(plain, as_json)]() as view:
+        signal.signal(signal.SIGHUP, lambda *_: detach_output())
+    with live.VIEWS[live.pick(plain, as_json)](verbose=verbose) as view:
         for event in run(asked):
             show(view, event)
             name = event.session if isinstance(event, Started) else name
@@ -71,15 +71,15 @@ def follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bo
 
 
 def show(view: live.View, event: Event) -> None:
-    """What cannot be shown, the terminal or the pipe being gone, is no reason to end."""
+    """A terminal or a pipe that is gone does not end the run."""
     try:
         view.show(event)
     except OSError:
-        let_go()
+        detach_output()
 
 
-def let_go() -> None:
-    """Nobody looks any more: from here on nothing is read, and what is said goes nowhere."""
+def detach_output() -> None:
+    """The terminal is gone: from here on input is empty and output is dropped."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for handle in (0, 1, 2):
         os.dup2(nowhere, handle)
@@ -104,9 +104,9 @@ def detached(arguments: list[str]) -> str:
         child.terminate()
         raise
     if name is None:
-        code, said = child.wait(), log.read_text(errors="replace")
+        code, message = child.wait(), log.read_text(errors="replace")
         log.unlink()
-        raise told(code, said)
+        raise process_error(code, message)
     log.replace(root / name / "trainer.log")
     return name
 

@@ -9,6 +9,7 @@ import typer
 from zolite.cli.flags import Given, changes, takes
 from zolite.cli.process import Json, Name, report
 from zolite.common.events import to_json
+from zolite.export import registry
 from zolite.sessions import session as sessions
 
 
@@ -20,7 +21,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Accuracy on rows with labels, token loss on others."""
-    from zolite.monitor.run_state import metric_text
+    from zolite.monitor.log import metric_text
     from zolite.training.score import score
 
     event = score(target, Path(data), changes(given))
@@ -34,16 +35,16 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="peft; gguf, the adapter for llama.cpp; merged, the model in 16 bits; merged-gguf, that for llama.cpp",
+            help=registry.described(),
         ),
     ] = "peft",
     step: Annotated[
         str, typer.Option(help="a number, last, best (on dev), or numbers with commas for their mean")
     ] = "last",
-    dtype: Annotated[str, typer.Option(help="gguf: f16 or f32; merged-gguf: f16 or q8_0; the first if left out")] = "",
+    dtype: Annotated[str, typer.Option(help=registry.dtypes_described())] = "",
     force: Annotated[bool, typer.Option("--force", help="replace what an earlier export left in DIR")] = False,
     verify: Annotated[
-        bool, typer.Option(help="load the export with its own reader and compare it with the session")
+        bool, typer.Option(help="load the export as other programs do and compare it with the session")
     ] = True,
     as_json: Json = False,
 ) -> None:
@@ -51,10 +52,10 @@ def export(
 
     DIR gets a model card, a Modelfile for Ollama where it can read the format, and the comparison in export.json.
     """
-    from zolite.export import formats
+    from zolite.export import export as exports
 
     folder = to.expanduser()
     with sessions.open_(name) as session:
-        done = formats.export(session, folder, format_, step, dtype, force, verify)
-        document = formats.about(done, session, format_) | {"path": str(to)}
-    report(document, "\n".join(formats.told(done, name, format_)), as_json)
+        done = exports.export(session, folder, format_, step, dtype, force, verify)
+        document = exports.about(done, session, format_) | {"path": str(to)}
+    report(document, "\n".join(exports.summary(done, name, format_)), as_json)

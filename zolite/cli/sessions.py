@@ -1,4 +1,4 @@
-"""`zolite sessions …` and `zolite watch`: what was trained, what is training, and what is done to it."""
+"""`zolite sessions …`, `zolite watch` and `zolite replay`: runs of the past and the present."""
 
 import json
 import sys
@@ -13,21 +13,22 @@ from rich.console import Console
 from rich.table import Table
 
 from zolite.cli import live
-from zolite.cli.process import Json, Name, Plain, interrupt, outline, report, show
+from zolite.cli.process import Json, Name, Plain, Verbose, interrupt, outline, report, show
 from zolite.common.errors import ZoliteError
 from zolite.common.events import to_json
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
-from zolite.monitor.run_state import metric_text
+from zolite.monitor.log import metric_text, split_text
+from zolite.monitor.states import STATES
 from zolite.sessions import manage, recording
 from zolite.sessions import session as sessions
 from zolite.sessions.control import COMMANDS
-from zolite.sessions.follow import follow, in_order
+from zolite.sessions.follow import News, follow, in_order
 from zolite.sessions.steps import chosen
 
-app = typer.Typer(help="What was trained, and what is in it.", no_args_is_help=True)
+app = typer.Typer(help="Sessions: list, inspect, rewind, fork, record and control them.", no_args_is_help=True)
 
-Step = Annotated[str, typer.Option(help="a number, last, or best (on dev)")]
+Step = Annotated[str, typer.Option(help="a number, last, or best (on validation rows)")]
 
 
 @app.command("list")
@@ -37,12 +38,12 @@ def list_sessions(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
         return
-    table = Table("name", "status", "step", "model", "method", "best", "disk", box=None, pad_edge=False)
+    table = Table("name", "state", "step", "model", "method", "best", "disk", box=None, pad_edge=False)
     for row in rows:
-        best = f"{row.best.split} {metric_text(row.best)}" if row.best else row.problem
-        table.add_row(
-            row.name, row.status, f"{row.step}/{row.steps}", row.model, row.method, best, human_bytes(row.bytes)
-        )
+        symbol, word, _ = STATES[row.status]
+        best = f"{split_text(row.best.split)} {metric_text(row.best)}" if row.best else row.problem
+        steps = f"{row.step:,} of {row.steps:,}"
+        table.add_row(row.name, f"{symbol} {word}", steps, row.model, row.method, best, human_bytes(row.bytes))
     Console().print(table if rows else "no sessions yet: `zolite demo` makes the first")
 
 
@@ -71,12 +72,12 @@ def rename(name: Name, new: Annotated[str, typer.Argument(metavar="NEW", help="i
 
 @app.command()
 def rewind(name: Name, to: Step, as_json: Json = False) -> None:
-    """Take back every step after one; `zolite resume` then goes on from there."""
+    """Remove every step after one; `zolite resume` then continues from there."""
     with sessions.open_(name) as session:
         before, step = session.journal.last_step(), chosen(session, to)
     manage.rewind(name, step)
     document = {"session": name, "step": step, "taken_back": before - step}
-    report(document, f"{name} is at step {step}; {before - step} steps were taken back", as_json)
+    report(document, f"{name} is at step {step}; {before - step} steps were removed", as_json)
 
 
 @app.command()
@@ -86,7 +87,7 @@ def fork(
     at: Step = "last",
     as_json: Json = False,
 ) -> None:
-    """A new session with the first steps of another, which may be running; `zolite resume NEW` goes on from there."""
+    """A new session with the first steps of another, which may be running; `zolite resume NEW` continues from there."""
     with sessions.open_(name) as session:
         step = chosen(session, at)
     made = manage.fork(name, new, step)
@@ -95,25 +96,27 @@ def fork(
 
 @app.command()
 def prune(name: Name, as_json: Json = False) -> None:
-    """Remove checkpoints that nothing needs: all but the first, the best and the newest."""
+    """Remove checkpoints: all but the first, the best and the newest. Every step can still be rebuilt."""
     freed = manage.prune(name)
-    report({"session": name, "freed_bytes": freed}, f"{human_bytes(freed)} freed; every step is still there", as_json)
+    report(
+        {"session": name, "freed_bytes": freed}, f"{human_bytes(freed)} freed; every step can still be rebuilt", as_json
+    )
 
 
 @app.command()
-def rm(name: Name, yes: Annotated[bool, typer.Option("--yes", help="without asking")] = False) -> None:
-    """Remove a session, with all that it learnt."""
+def rm(name: Name, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
+    """Delete a session with its checkpoints."""
     with sessions.open_(name) as session:
         step = session.journal.last_step()
     if not yes:
-        typer.confirm(f"remove {name} and its {step} steps?", abort=True)
+        typer.confirm(f"delete {name} and its {step} steps?", abort=True)
     manage.remove(name)
-    print(f"{name} is gone")
+    print(f"{name} is deleted")
 
 
 @app.command()
 def verify(name: Name, as_json: Json = False) -> None:
-    """Replay a session without its model and compare it with every checkpoint that was taken."""
+    """Replay a session without its model and compare it with every checkpoint that was saved."""
     from zolite.training.verify import device_of, verify
 
     with sessions.open_(name) as session:
@@ -124,12 +127,12 @@ def verify(name: Name, as_json: Json = False) -> None:
         print(json.dumps({"session": name, "device": str(device), "checkpoints": rows}))
     else:
         lines = [f"step {v.step:<8} {v.state:10} {v.detail}" for v in verdicts]
-        print("\n".join([*(lines or ["no checkpoint was taken yet"]), f"replayed on {device}"]))
+        print("\n".join([*(lines or ["no checkpoint was saved yet"]), f"replayed on {device}"]))
     if bad := [v for v in verdicts if not v.sound]:
         sound = [0, *(v.step for v in takewhile(lambda v: v.sound, verdicts))]
         raise ZoliteError(
-            f"{len(bad)} of {len(verdicts)} checkpoints of {name} are not what its journal says",
-            f"`zolite sessions rewind {name} --to {sound[-1]}` keeps what is sound",
+            f"{len(bad)} of {len(verdicts)} checkpoints of {name} differ from its journal",
+            f"`zolite sessions rewind {name} --to {sound[-1]}` keeps the steps that are sound",
         )
 
 
@@ -137,28 +140,28 @@ def verify(name: Name, as_json: Json = False) -> None:
 def record(
     name: Name, file: Annotated[Path, typer.Argument(metavar="FILE", help="a new file, such as run.jsonl")]
 ) -> None:
-    """Write a run's course to one file of text, to hand on and to replay. None of its rows or numbers is in it."""
+    """Write a run's losses and events to one text file, to share and to replay. No weights and no data are in it."""
     with sessions.open_(name) as session:
         recorded = recording.of(session)
     recording.write(recorded, file.expanduser())
-    print(f"{file}: {len(recorded.rows)} steps of {name}; `zolite replay {file}` shows them")
+    print(f"{file}: {len(recorded.rows)} steps of {name}; `zolite replay {file}` plays it")
 
 
-def _telling(verb: str) -> Callable[[str], None]:
+def _control(verb: str) -> Callable[[str], None]:
     def command(name: Name) -> None:
-        manage.tell(name, verb)
+        manage.send(name, verb)
         print(f"{name}: {verb}")
 
-    command.__doc__ = f"Of a session that is running: {COMMANDS[verb]}."
+    command.__doc__ = f"For a session that is running: {COMMANDS[verb]}."
     return command
 
 
 for each in COMMANDS:
-    app.command(each)(_telling(each))
+    app.command(each)(_control(each))
 
 
-def watch(name: Name, plain: Plain = False, as_json: Json = False) -> None:
-    """Look on at a run, or at what a finished one was; on a terminal in the app. Leaving leaves it as it is."""
+def watch(name: Name, plain: Plain = False, as_json: Json = False, verbose: Verbose = False) -> None:
+    """Follow a run, or show a finished one; on a terminal in the app. Leaving does not stop the run."""
     with sessions.open_(name):
         pass  # an unknown name is refused before anything is drawn
     if live.pick(plain, as_json) == "live" and sys.stdin.isatty():
@@ -168,7 +171,7 @@ def watch(name: Name, plain: Plain = False, as_json: Json = False) -> None:
         open_app(lambda: RunScreen(name))
         return
     leave = interrupt(f"no longer watching {name}")
-    with sessions.open_(name) as session, live.VIEWS[live.pick(plain, as_json)]() as view:
+    with sessions.open_(name) as session, live.VIEWS[live.pick(plain, as_json)](verbose=verbose) as view:
         for event in follow(session, leave):
             show(view, event)
 
@@ -177,8 +180,9 @@ def replay(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="what `zolite sessions record` wrote")],
     plain: Plain = False,
     as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Show a recorded run again: on a terminal in the app, to go back and forth in; else all of it, event by event."""
+    """Play a recorded run: on a terminal in the app, where you can move to any step; else event by event."""
     recorded = recording.read(file.expanduser())
     if live.pick(plain, as_json) == "live" and sys.stdin.isatty():
         from zolite.tui.app import open_app
@@ -186,6 +190,6 @@ def replay(
 
         open_app(lambda: ReplayScreen(file.expanduser()))
         return
-    with live.VIEWS[live.pick(plain, as_json)]() as view:
-        for event in in_order(list(recorded.rows), list(recorded.told), list(recorded.memory)):
+    with live.VIEWS[live.pick(plain, as_json)](verbose=verbose) as view:
+        for event in in_order(News(recorded.rows, recorded.events, recorded.memory)):
             show(view, event)

@@ -43,14 +43,14 @@ def listed(problems: Sequence[str], limit: int = 20) -> str:
     return shown + (f"\n  … and {rest} more" if rest > 0 else "")
 
 
-def told(code: int, said: str) -> ZoliteError:
-    """The error of a process of zolite that ended with this code, by what it left on stderr."""
+def process_error(code: int, stderr: str) -> ZoliteError:
+    """The error of a process of zolite that ended with this exit code, by what it wrote on stderr."""
     kinds = {kind.exit_code: kind for kind in (UsageError, DoesNotFit)}
-    _, error, text = f"\n{said}".rpartition("\nerror: ")
+    _, error, text = f"\n{stderr}".rpartition("\nerror: ")
     if error:
         message, _, hint = text.strip().partition("\nhint: ")
         return kinds.get(code, ZoliteError)(message, hint)
     if code < 0:
         return ZoliteError(f"it was killed by signal {-code}", "the system kills what takes too much memory (signal 9)")
-    *_, last = said.strip().splitlines() or [f"it ended with code {code}"]
+    *_, last = stderr.strip().splitlines() or [f"it ended with code {code}"]
     return kinds.get(code, ZoliteError)(last)

@@ -59,7 +59,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Noted:
-    """Something a person should know. `level` is "info" or "warning"."""
+    """Something a person should know. `level` is "info", "warning", or "detail" for what only an expert asks for."""
 
     level: str
     message: str

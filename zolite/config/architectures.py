@@ -1,4 +1,9 @@
-"""How each architecture's parameters follow from its config: linear layers, tables, norms. A table; no torch.
+"""The table of architectures: one record says all that zolite knows of one. No torch.
+
+Planning counts parameters by it, the fused decoder asks it what it may run, exports take llama.cpp's names from it. An
+architecture is added by one object, here or from outside of zolite:
+
+    ARCHITECTURES["mine"] = Architecture("mine", BOTH, gated(), decoder=True, llama_cpp=LlamaCpp("llama", ROTATED))
 
 D width, I inner width of the MLP, H heads of d numbers, K of them for keys and values, V words of the vocabulary.
 """
@@ -9,7 +14,9 @@ from typing import Any
 
 from zolite.common.errors import ZoliteError
 
-ROTATIONS = ("default", "llama3", "linear", "yarn")  # what zolite's own decoder turns by
+# What zolite's own decoder can do: rotations whose angles do not depend on a text's length, and the MLP's activation.
+ROTATIONS = ("default", "llama3", "linear", "yarn")
+ACTIVATIONS = ("silu", "swish")
 MOST = 2**31  # no number of a config is larger
 
 
@@ -58,45 +65,61 @@ Layers = Callable[[Config], Made]
 Count = Callable[[Config], int]
 
 
-@dataclass(frozen=True)
-class Family:
-    """One architecture. `norms` are all parameters that are neither in a matrix nor a bias of one."""
+Order = Callable[[Config, int], list[int]]
+"""A config and a layer's number of rows to the places (out,) that llama.cpp takes its rows from."""
 
+
+@dataclass(frozen=True)
+class LlamaCpp:
+    """What llama.cpp calls an architecture, and which layers' rows it keeps in another order, by their last names."""
+
+    name: str
+    orders: Mapping[str, Order] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """`layer_norms` and `final_norm` count all parameters that are neither in a matrix nor a bias of one."""
+
+    name: str  # as transformers calls it: model_type
     attention: Layers
     mlp: Layers
-    layer_norms: Count = lambda c: 2 * c.hidden  # in every layer
+    layer_norms: Count = lambda c: 2 * c.hidden  # of every layer, those of heads apart
+    head_norms: bool = False  # a norm of queries and one of keys, each of d numbers that all heads share
     final_norm: Count = lambda c: c.hidden
-    tables: Count = lambda c: 0  # embeddings beside that of words
+    places: Count = lambda c: 0  # learned embeddings of positions
     outside: Layers = lambda c: []  # linear layers that belong to no layer
     left_out: Count = lambda c: 0  # parameters of its files that no text goes through: never loaded
     head_bias: bool = False
     decoder: bool = False  # zolite's own decoder knows it
-    words: Callable[[Config], int] = lambda c: c.hidden  # width of the embedding table
+    words: Count = lambda c: c.hidden  # width of the embedding table
     defaults: Mapping[str, Any] = field(default_factory=dict)  # what transformers assumes where a config says nothing
+    llama_cpp: LlamaCpp | None = None  # None: exports for llama.cpp are refused
 
     def linears(self, c: Config) -> Made:
         each = self.attention(c) + self.mlp(c)
         return [Linear(m.name, m.inputs, m.outputs, c.layers, m.bias) for m in each] + self.outside(c)
 
     def norms(self, c: Config) -> int:
-        return c.layers * self.layer_norms(c) + self.final_norm(c)
+        heads = 2 * c.head_dim if self.head_norms else 0
+        return c.layers * (self.layer_norms(c) + heads) + self.final_norm(c)
 
     def embedding(self, c: Config) -> int:
-        return c.vocabulary * self.words(c) + self.tables(c)
+        return c.vocabulary * self.words(c) + self.places(c)
 
     def fast(self, c: Config) -> bool:
-        """May zolite's own decoder run it? What it looks at before it compares numbers (model/fused.py)."""
+        """May zolite's own decoder run it? What it looks at before it compares numbers (model/fused_decoder.py)."""
         rope = c.raw.get("rope_parameters") or c.raw.get("rope_scaling") or {}
         turn = rope.get("rope_type") or rope.get("type") or "default"
-        return self.decoder and turn in ROTATIONS and c.raw.get("hidden_act", "silu") in ("silu", "swish")
+        return self.decoder and turn in ROTATIONS and c.raw.get("hidden_act", "silu") in ACTIVATIONS
 
 
 def numbers(config: Mapping[str, Any]) -> Config:
     """A config.json, or a catalogue's table. Raises with every number that is missing or absurd."""
     outer = dict(config)
     kind = str(outer.get("model_type") or "")
-    family = FAMILIES.get(kind)
-    raw = {**(family.defaults if family else {}), **outer, **(outer.get("text_config") or {})}
+    known = ARCHITECTURES.get(kind)
+    raw = {**(known.defaults if known else {}), **outer, **(outer.get("text_config") or {})}
     problems: list[str] = []
 
     def number(*names: str, default: int | None = None) -> int:
@@ -185,6 +208,28 @@ def plain(up: str, down: str, bias: str = "", always: bool = False) -> Layers:
     return made
 
 
+# --- llama.cpp -------------------------------------------------------------------------------------------------------
+
+
+def halves(heads: int, rows: int) -> list[int]:
+    """transformers rotates numbers i and i + width/2 of a head together, llama.cpp 2i and 2i + 1."""
+    half = rows // heads // 2
+    return [(2 * head + part) * half + i for head in range(heads) for i in range(half) for part in (0, 1)]
+
+
+def thirds(heads: int, rows: int) -> list[int]:
+    """q, k and v of each head in turn, to all of q, all of k, all of v."""
+    width = rows // heads // 3
+    return [(3 * head + part) * width + i for part in range(3) for head in range(heads) for i in range(width)]
+
+
+ROTATED: dict[str, Order] = {
+    "q_proj": lambda c, rows: halves(c.heads, rows),
+    "k_proj": lambda c, rows: halves(c.kv_heads, rows),
+}
+WOVEN: dict[str, Order] = {"query_key_value": lambda c, rows: thirds(c.heads, rows)}
+
+
 # --- peculiarities ---------------------------------------------------------------------------------------------------
 
 
@@ -238,7 +283,7 @@ SIGLIP = {
 
 
 def _tower(c: Config) -> int:
-    """All parameters of what turns pictures into text's hidden states; Family.left_out."""
+    """All parameters of what turns pictures into text's hidden states; Architecture.left_out."""
     v = _vision(c)
     width, inner, count, patch = (v[k] for k in ("hidden_size", "intermediate_size", "num_hidden_layers", "patch_size"))
     layer = 4 * (width + 1) * width + (width + 1) * inner + (inner + 1) * width + 4 * width  # two norms with biases
@@ -256,11 +301,6 @@ def four_norms(c: Config) -> int:
     return 4 * c.hidden
 
 
-def two_and_heads(c: Config) -> int:
-    """Two of the layer, and one of queries and of keys that all heads share."""
-    return 2 * c.hidden + 2 * c.head_dim
-
-
 def two_and_all_heads(c: Config) -> int:
     return 2 * c.hidden + c.q + c.kv
 
@@ -273,7 +313,8 @@ def biased(c: Config) -> int:
 GEMMA3: dict[str, Any] = {
     "attention": BOTH,
     "mlp": gated(),
-    "layer_norms": lambda c: 4 * c.hidden + 2 * c.head_dim,
+    "layer_norms": four_norms,
+    "head_norms": True,
     "defaults": {
         "vocab_size": 262208,
         "hidden_size": 2304,
@@ -291,48 +332,74 @@ OPT = {"enable_bias": True, "do_layer_norm_before": True}
 GLM = UNTIED | {"attention_bias": True, "head_dim": 128, "num_key_value_heads": 2}
 SEED = UNTIED | {"attention_bias": True, "head_dim": 128, "num_key_value_heads": 8}
 
-FAMILIES: dict[str, Family] = {
-    "llama": Family(BOTH, gated("mlp_bias"), decoder=True, defaults=UNTIED),
-    "mistral": Family(split(), gated(), decoder=True, defaults=UNTIED | {"num_key_value_heads": 8}),
-    "ministral": Family(split(), gated(), decoder=True, defaults=UNTIED | {"num_key_value_heads": 8}),
-    "qwen2": Family(split(always=(True, False)), gated(), decoder=True, defaults=QWEN),
-    "qwen3": Family(BOTH, gated(), two_and_heads, decoder=True, defaults=QWEN | {"head_dim": 128}),
-    "gemma": Family(BOTH, gated(), defaults={"head_dim": 256, "num_key_value_heads": 16}),
-    "gemma2": Family(BOTH, gated(), four_norms, defaults=GEMMA2),
-    "gemma3_text": Family(**GEMMA3),
-    "gemma3": Family(**GEMMA3, left_out=_tower),
-    "phi": Family(
-        split(always=(True, True), out="dense"), plain("fc1", "fc2", always=True), final_norm=biased, head_bias=True,
-        defaults=UNTIED,
+_ALL = (
+    Architecture("llama", BOTH, gated("mlp_bias"), decoder=True, defaults=UNTIED, llama_cpp=LlamaCpp("llama", ROTATED)),
+    Architecture(
+        "mistral", split(), gated(), decoder=True, defaults=UNTIED | {"num_key_value_heads": 8},
+        llama_cpp=LlamaCpp("llama", ROTATED),
     ),
-    "phi3": Family(joined("qkv_proj", "o_proj"), gated_joined, defaults=UNTIED),
-    "opt": Family(
-        _opt_attention, plain("fc1", "fc2", "enable_bias"), four_norms, _opt_final, words=_opt_words,
-        tables=lambda c: (c.context + 2) * c.hidden, outside=_opt_projections, defaults=OPT,
+    Architecture("ministral", split(), gated(), decoder=True, defaults=UNTIED | {"num_key_value_heads": 8}),
+    Architecture(
+        "qwen2", split(always=(True, False)), gated(), decoder=True, defaults=QWEN, llama_cpp=LlamaCpp("qwen2"),
     ),
-    "gpt_neox": Family(
-        _neox_attention, plain("dense_h_to_4h", "dense_4h_to_h", always=True), four_norms, biased,
-        defaults=UNTIED | {"attention_bias": True},
+    Architecture(
+        "qwen3", BOTH, gated(), head_norms=True, decoder=True, defaults=QWEN | {"head_dim": 128},
+        llama_cpp=LlamaCpp("qwen3"),
     ),
-    "smollm3": Family(BOTH, gated("mlp_bias"), defaults={"num_key_value_heads": 4, "use_sliding_window": False}),
-    "granite": Family(BOTH, gated("mlp_bias"), defaults=UNTIED),
-    "olmo": Family(BOTH, gated(), lambda c: 0, lambda c: 0, defaults=UNTIED),
-    "olmo2": Family(BOTH, gated(), two_and_all_heads, defaults=UNTIED),
-    "olmo3": Family(BOTH, gated(), two_and_all_heads, defaults=UNTIED),
-    "stablelm": Family(
-        _stablelm_attention, gated(), four_norms, biased, defaults=UNTIED | {"num_key_value_heads": 32}
+    Architecture(
+        "gemma", BOTH, gated(), defaults={"head_dim": 256, "num_key_value_heads": 16}, llama_cpp=LlamaCpp("gemma"),
     ),
-    "starcoder2": Family(
-        split("use_bias", "use_bias"), plain("c_fc", "c_proj", "use_bias"), four_norms, biased,
-        defaults={"use_bias": True, "num_key_value_heads": 2},
+    Architecture("gemma2", BOTH, gated(), four_norms, defaults=GEMMA2, llama_cpp=LlamaCpp("gemma2")),
+    Architecture("gemma3_text", **GEMMA3, llama_cpp=LlamaCpp("gemma3")),
+    Architecture("gemma3", **GEMMA3, left_out=_tower),
+    Architecture(
+        "phi", split(always=(True, True), out="dense"), plain("fc1", "fc2", always=True), final_norm=biased,
+        head_bias=True, defaults=UNTIED, llama_cpp=LlamaCpp("phi2"),
     ),
-    "cohere": Family(BOTH, gated(), lambda c: c.hidden + (c.q + c.kv if c.flag("use_qk_norm") else 0)),
-    "cohere2": Family(BOTH, gated(), lambda c: c.hidden),
-    "glm": Family(split("attention_bias"), gated_joined, defaults=GLM),
-    "glm4": Family(split("attention_bias"), gated_joined, four_norms, defaults=GLM),
-    "nemotron": Family(BOTH, plain("up_proj", "down_proj", "mlp_bias"), four_norms, biased, defaults=UNTIED),
-    "seed_oss": Family(split("attention_bias", "attention_out_bias"), gated("mlp_bias"), defaults=SEED),
-    "arcee": Family(BOTH, plain("up_proj", "down_proj", "mlp_bias"), defaults=UNTIED),
-    "hunyuan_v1_dense": Family(BOTH, gated(), two_and_heads, defaults=UNTIED),
-    "exaone4": Family(split(), gated(), two_and_heads, defaults=UNTIED | {"num_key_value_heads": 32}),
-}  # fmt: skip
+    Architecture(
+        "phi3", joined("qkv_proj", "o_proj"), gated_joined, defaults=UNTIED, llama_cpp=LlamaCpp("phi3"),
+    ),
+    Architecture(
+        "opt", _opt_attention, plain("fc1", "fc2", "enable_bias"), four_norms, final_norm=_opt_final,
+        words=_opt_words, places=lambda c: (c.context + 2) * c.hidden, outside=_opt_projections, defaults=OPT,
+    ),
+    Architecture(
+        "gpt_neox", _neox_attention, plain("dense_h_to_4h", "dense_4h_to_h", always=True), four_norms,
+        final_norm=biased, defaults=UNTIED | {"attention_bias": True}, llama_cpp=LlamaCpp("gptneox", WOVEN),
+    ),
+    Architecture(
+        "smollm3", BOTH, gated("mlp_bias"), defaults={"num_key_value_heads": 4, "use_sliding_window": False},
+        llama_cpp=LlamaCpp("smollm3", ROTATED),
+    ),
+    Architecture("granite", BOTH, gated("mlp_bias"), defaults=UNTIED),
+    Architecture("olmo", BOTH, gated(), lambda c: 0, final_norm=lambda c: 0, defaults=UNTIED),
+    Architecture("olmo2", BOTH, gated(), two_and_all_heads, defaults=UNTIED),
+    Architecture("olmo3", BOTH, gated(), two_and_all_heads, defaults=UNTIED),
+    Architecture(
+        "stablelm", _stablelm_attention, gated(), four_norms, final_norm=biased,
+        defaults=UNTIED | {"num_key_value_heads": 32},
+    ),
+    Architecture(
+        "starcoder2", split("use_bias", "use_bias"), plain("c_fc", "c_proj", "use_bias"), four_norms,
+        final_norm=biased, defaults={"use_bias": True, "num_key_value_heads": 2},
+    ),
+    Architecture("cohere", BOTH, gated(), lambda c: c.hidden + (c.q + c.kv if c.flag("use_qk_norm") else 0)),
+    Architecture("cohere2", BOTH, gated(), lambda c: c.hidden),
+    Architecture("glm", split("attention_bias"), gated_joined, defaults=GLM),
+    Architecture("glm4", split("attention_bias"), gated_joined, four_norms, defaults=GLM),
+    Architecture(
+        "nemotron", BOTH, plain("up_proj", "down_proj", "mlp_bias"), four_norms, final_norm=biased, defaults=UNTIED,
+    ),
+    Architecture("seed_oss", split("attention_bias", "attention_out_bias"), gated("mlp_bias"), defaults=SEED),
+    Architecture("arcee", BOTH, plain("up_proj", "down_proj", "mlp_bias"), defaults=UNTIED),
+    Architecture("hunyuan_v1_dense", BOTH, gated(), head_norms=True, defaults=UNTIED),
+    Architecture("exaone4", split(), gated(), head_norms=True, defaults=UNTIED | {"num_key_value_heads": 32}),
+)  # fmt: skip
+
+ARCHITECTURES: dict[str, Architecture] = {each.name: each for each in _ALL}
+
+
+def by_llama_cpp(name: str) -> Architecture | None:
+    """The first of that name in llama.cpp, else one that transformers calls so too."""
+    named = (each for each in ARCHITECTURES.values() if each.llama_cpp and each.llama_cpp.name == name)
+    return next(named, ARCHITECTURES.get(name))

@@ -51,7 +51,6 @@ class Card:
     tensor16_per_s: float
     int8_per_s: float
     capability: tuple[int, int]
-    pcie: tuple[int, int]  # generation, lanes
 
 
 def builtins() -> dict[str, Builtin]:
@@ -115,7 +114,6 @@ def _card(name: str, facts: dict[str, Any]) -> Card:
         tensor16_per_s=facts["tensor16_tflops"] * 1e12,
         int8_per_s=facts["int8_tops"] * 1e12,
         capability=(int(major), int(minor)),
-        pcie=(facts["pcie"]["generation"], facts["pcie"]["lanes"]),
     )
 
 

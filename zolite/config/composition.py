@@ -78,17 +78,24 @@ def written(m: MethodPart) -> MethodPart:
 
 
 def current(m: MethodPart) -> MethodPart:
-    """What old recipes and sessions say, in today's terms: names that changed, and 0 for what is open or not read."""
-    renamed = {path.partition(".")[2]: names for path, names in RENAMED_VALUES.items()}
-    rule = m.rule and tuple(renamed["rule"].get(name, name) for name in m.rule)
-    sampler = m.sampler and re.sub(r"[\w-]+", lambda word: renamed["sampler"].get(word[0], word[0]), m.sampler)
-    m = dataclasses.replace(m, rule=rule, sampler=sampler or None, estimator=m.estimator or None)
-    if isinstance(m, ResolvedMethod) or _unknown(m):
+    """With what zolite 0.1 wrote as 0 or "" left open: numbers that no part reads, or of which 0 is no value."""
+    m = dataclasses.replace(m, sampler=m.sampler or None, estimator=m.estimator or None)
+    if _unknown(m):
         return m
     read = defaults(pieces(resolved(m)))
     zero = {name for name in NUMBERS if getattr(m, name) == 0}
     opened: dict[str, Any] = {n: None for n in zero if n not in read or RANGES.get(n, (0,))[0] > 0}
     return dataclasses.replace(m, **opened)
+
+
+def renamed(path: str, value: Any) -> Any:
+    """A setting's value with names that were others before by those of today."""
+    names = RENAMED_VALUES.get(path)
+    if names is None or not isinstance(value, str | list | tuple):
+        return value
+    if isinstance(value, str):
+        return re.sub(r"[\w-]+", lambda word: names.get(word[0], word[0]), value)
+    return [names.get(name, name) for name in value]
 
 
 def queries_of(m: MethodPart) -> int:

@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +21,7 @@ from zolite.config.composition import MOST_COPIES, current, points_at_once, quer
 from zolite.config.fields import setting, settings_of
 from zolite.config.methods import RENAMED_VALUES, MethodPart, ResolvedMethod
 from zolite.config.spaces import SPACES
+from zolite.config.weights import WEIGHT_FORMATS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -31,7 +32,7 @@ MOST_RANK = 64  # that a run chooses by itself
 # (most evaluations of a run, its ends included; rows of each that so many need)
 EVALUATIONS = ((11, 200), (41, 500))
 LEAST_ROWS, MOST_ROWS = 50, 500
-QUANTS = ("int8", "nf4", "bf16", "float32")
+QUANTS = tuple(WEIGHT_FORMATS)
 SCHEDULES = ("linear", "constant")
 
 
@@ -139,6 +140,14 @@ class Recipe:
     data: DataPart = field(default_factory=DataPart)
     method: MethodPart = field(default_factory=MethodPart)
     train: TrainPart = field(default_factory=TrainPart)
+
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> "Recipe":
+        """A checked recipe from settings as the command line names them: Recipe.of({"train.steps": 400, …}).
+
+        What is left out keeps its default; None leaves a choice to zolite. Raises UsageError with all that is wrong.
+        """
+        return override(Recipe(), dict(settings))
 
 
 PARTS: dict[str, type] = {
@@ -349,13 +358,13 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 
 def renewed(path: str, value: Any) -> tuple[str, Any]:
-    """A setting as it is written now, where it was written as zolite 0.1 did: another name, or 0 for an open value."""
+    """A setting as it is written now, where it was written as zolite 0.1 did: other names, or 0 for an open value."""
     path = RENAMED.get(path, path)
     if path in RENAMED_VALUES and isinstance(value, str) and value:
         names = RENAMED_VALUES[path]
         return path, re.sub(r"[\w-]+", lambda word: names.get(word[0], word[0]), value)
     if path.startswith("method.") and value != "":
-        return path, value  # composition.current knows of which of its numbers 0 is a value
+        return path, composition.renamed(path, value)  # `current` knows of which of its numbers 0 is a value
     return path, SETTINGS[path].renewed(value) if path in SETTINGS else value
 
 

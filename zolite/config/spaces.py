@@ -9,10 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class SpaceRow:
-    """Which factors of each layer a run trains, and what follows from it.
-
-    Factors are a (rank, in), b (out, rank) and c (rank, rank).
-    """
+    """Which factors of each layer a run trains, and what follows from it."""
 
     summary: str
     paper: str
@@ -23,6 +20,11 @@ class SpaceRow:
     bases: bool = False  # frozen factors are found in the model (engine/bases.py), not drawn from the seed
     probe: bool = False  # has room for a linear probe to begin with
     export_bytes: Mapping[str, int] = field(default_factory=dict)  # of a frozen number kept for exports, by device
+
+    def shapes(self, inputs: int, outputs: int, rank: int) -> dict[str, tuple[int, int]]:
+        """Of every factor of a layer's adapter, by its letter. Bases have at most a layer's smaller side of columns."""
+        r = min(rank, inputs, outputs) if self.bases else rank
+        return {"a": (r, inputs), "b": (outputs, r), "c": (r, r)}
 
 
 # step_sizes: MeZO's learning rate and ε, and how far a step moves a number under rules that take the gradient's size

@@ -7,11 +7,12 @@ from pathlib import Path
 from statistics import fmean
 
 from zolite.data import rows as tables
-from zolite.data.rows import Row
+from zolite.data.kinds.kind import Row
+from zolite.data.kinds.registry import KINDS
 
 LETTERS = 3.5  # of a token, about, in English
 MARKS = 8  # tokens that a template puts around a row or a message
-MOST_ROWS = 5000  # looked at, the longest first by letters
+MOST_ROWS = 5000  # whose tokens are counted, the longest first by letters
 
 
 @dataclass(frozen=True)
@@ -21,21 +22,20 @@ class Rows:
     tokens: int
     positions: int
     sequences: int = 1  # of a row: more where the labels of a row are texts that go different ways
-    lengths: int = 8  # how many different lengths batches are padded to, at most (data/batch.py: edges)
+    lengths: int = 8  # how many different lengths batches are padded to, at most (engine/batch.py: edges)
     evaluated: bool = True
     labels: int = 0  # where rows have labels, how many there are
 
 
-def survey(path: Path, template: str, folder: Path | None, longest: int) -> Rows:
-    """Of all splits; rows beyond `longest` tokens are cut, as training cuts them."""
+def estimate(path: Path, template: str, folder: Path | None, longest: int) -> Rows:
+    """Of all splits, with the tokenizer in `folder`; rows beyond `longest` tokens are cut, as training cuts them."""
     dataset = tables.load(path, template)
+    kind, count = KINDS[dataset.kind], counter(folder)
     rows = [row for split in dataset.splits.values() for row in split]
-    count = counter(folder)
     rows = sorted(rows, key=lambda row: -len(_text(row)))[:MOST_ROWS]
     tokens = min(longest, max(count(_text(row)) + MARKS * (1 + len(row.messages)) for row in rows))
-    answers = {"label": lambda row: 1, "completion": lambda row: count(row.columns["completion"]) + 1}
-    answer = answers.get(dataset.kind, lambda row: count(_said(row)) + len(row.messages))
-    return Rows(-(-tokens // 8) * 8, min(tokens, max(map(answer, rows))), labels=len(dataset.labels))
+    predicted = min(tokens, max(kind.predicted(row, count) for row in rows))
+    return Rows(-(-tokens // 8) * 8, predicted, labels=len(dataset.labels))
 
 
 def counter(folder: Path | None) -> Callable[[str], int]:
@@ -57,8 +57,3 @@ def mean_tokens(path: Path, template: str, longest: int) -> float:
 
 def _text(row: Row) -> str:
     return "\n".join([*row.columns.values(), *(json.dumps(m, ensure_ascii=False) for m in row.messages)])
-
-
-def _said(row: Row) -> str:
-    """What the assistant says in a conversation."""
-    return "\n".join(m.get("content", "") for m in row.messages if m.get("role") == "assistant")

@@ -1,5 +1,5 @@
 """What will be made of rows, before anything is trained: their kind, how long they are, the first of them as the model
-will read them with the tokens that are asked for, and every problem with its line.
+will read them with the tokens that are trained, and every problem with its line.
 
     report(path, template)                  by letters, in a moment
     report(path, template, NAME, tokenizer) by that model's tokenizer
@@ -7,16 +7,19 @@ will read them with the tokens that are asked for, and every problem with its li
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zolite.common.errors import UsageError
 from zolite.data import rows as tables
-from zolite.data.encode import Example, answer_of, encode, prompt_of
+from zolite.data.encode import encode
+from zolite.data.examples import Example
+from zolite.data.kinds.kind import Piece, Row
+from zolite.data.kinds.registry import KINDS
 from zolite.data.lengths import counter
-from zolite.data.rows import Dataset, Row
+from zolite.data.rows import Dataset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,14 +28,6 @@ SHOWN = 5  # rows
 MOST = 5000  # rows of a split that are tokenized
 ENDLESS = 2**31  # tokens: nothing is cut, so that the true lengths are known
 BINS = 12
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Text of a row; `trained` if the model is asked for it."""
-
-    text: str
-    trained: bool
 
 
 @dataclass(frozen=True)
@@ -54,19 +49,21 @@ class Bin:
 
 @dataclass(frozen=True)
 class Report:
-    """`tokens`, `positions` and `lengths` are 0 or empty where there are problems."""
+    """Where there are problems, only the path, the problems and the hint are filled in."""
 
     path: str
-    kind: str
-    files: dict[str, str]
-    rows: dict[str, int]
-    labels: dict[str, int]  # rows of train by label
-    counted: str  # what counted the tokens: a model's name, or "letters"
-    tokens: int  # of the longest row
-    typical: int  # of the one in the middle
-    positions: int  # the most tokens that a row asks for
-    lengths: tuple[Bin, ...]
-    first: tuple[Shown, ...]
+    kind: str = ""
+    title: str = ""  # what such rows are, and what a model learns of them
+    metric: str = ""  # what they are evaluated by
+    files: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)  # rows of train by label
+    counted: str = ""  # what counted the tokens: a model's name, or "letters"
+    tokens: int = 0  # of the longest row
+    typical: int = 0  # of the one in the middle
+    positions: int = 0  # the most of a row's tokens that are predicted
+    lengths: tuple[Bin, ...] = ()
+    first: tuple[Shown, ...] = ()
     problems: tuple[str, ...] = ()
     hint: str = ""
 
@@ -87,14 +84,15 @@ def report(path: Path, template: str, model: str = "", coder: "PreTrainedTokeniz
         read = list(_by_tokens(dataset, template, coder) if coder else _by_letters(dataset, template))
     except UsageError as error:
         return _refused(path, error)
-    lengths = sorted(each.tokens for each in read)
-    labels = Counter(row.columns["label"] for row in dataset.splits["train"]) if dataset.kind == "label" else {}
+    lengths, kind = sorted(each.tokens for each in read), KINDS[dataset.kind]
     return Report(
         path=str(path),
-        kind=dataset.kind,
+        kind=kind.name,
+        title=kind.title,
+        metric=kind.metric,
         files=dataset.files,
         rows={split: len(rows) for split, rows in dataset.splits.items()},
-        labels=dict(labels),
+        labels=_balance(dataset, kind.label_column),
         counted=model or "letters",
         tokens=lengths[-1],
         typical=lengths[len(lengths) // 2],
@@ -107,7 +105,12 @@ def report(path: Path, template: str, model: str = "", coder: "PreTrainedTokeniz
 def _refused(path: Path, error: UsageError) -> Report:
     what, *lines = error.message.splitlines()
     problems = tuple(line.strip() for line in lines) or (what,)
-    return Report(str(path), "", {}, {}, {}, "", 0, 0, 0, (), (), problems, error.hint)
+    return Report(str(path), problems=problems, hint=error.hint)
+
+
+def _balance(dataset: Dataset, column: str) -> dict[str, int]:
+    """Rows of train by label; empty where rows have none."""
+    return dict(Counter(row.columns[column] for row in dataset.splits["train"])) if column else {}
 
 
 def binned(lengths: Sequence[int]) -> tuple[Bin, ...]:
@@ -128,27 +131,13 @@ def _sampled(dataset: Dataset) -> Iterator[tuple[str, tuple[Row, ...]]]:
 
 
 def _by_letters(dataset: Dataset, template: str) -> Iterator[_Read]:
-    count = counter(None)
+    count, kind = counter(None), KINDS[dataset.kind]
     for split, rows in _sampled(dataset):
         for i, row in enumerate(rows):
-            pieces = tuple(_pieces(dataset.kind, row, template))
+            pieces = tuple(kind.pieces(row, template))
             tokens = sum(count(piece.text) for piece in pieces)
-            asked = 1 if dataset.kind == "label" else sum(count(piece.text) + 1 for piece in pieces if piece.trained)
-            yield _Read(tokens, asked, Shown(row.line, tokens, pieces) if split == "train" and i < SHOWN else None)
-
-
-def _pieces(kind: str, row: Row, template: str) -> Iterator[Piece]:
-    """As far as text alone can say: without what the tokenizer puts around it."""
-    if kind == "label":
-        yield Piece(prompt_of(row, template), False)
-        yield Piece(answer_of(row.columns["label"], template), True)
-    elif kind == "completion":
-        yield Piece(row.columns["prompt"], False)
-        yield Piece(row.columns["completion"], True)
-    else:
-        for message in row.messages:
-            yield Piece(f"[{message['role']}] ", False)
-            yield Piece(f"{message['content']}\n", message["role"] == "assistant")
+            shown = Shown(row.line, tokens, pieces) if split == "train" and i < SHOWN else None
+            yield _Read(tokens, kind.predicted(row, count), shown)
 
 
 # ---- by a model's tokenizer
@@ -158,7 +147,7 @@ def _by_tokens(dataset: Dataset, template: str, coder: "PreTrainedTokenizerBase"
     for split, rows in _sampled(dataset):
         coded = encode(rows, dataset.kind, dataset.labels, coder, template, ENDLESS, dataset.files[split])
         for i, (row, example) in enumerate(zip(rows, coded.examples, strict=True)):
-            longest = max(map(len, example.sequences)) + 1  # with the last token, which is only asked for
+            longest = max(map(len, example.sequences)) + 1  # with the last token, which is only predicted
             places = len({(query.sequence, query.position) for query in example.queries})
             shown = _shown(row.line, example, coder) if split == "train" and i < SHOWN else None
             yield _Read(longest, places, shown)

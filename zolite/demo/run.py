@@ -14,8 +14,10 @@ from zolite.common.paths import paths
 from zolite.common.text import human_bytes, human_seconds
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
-from zolite.data.encode import Example
-from zolite.export import formats, parity
+from zolite.data.examples import Example
+from zolite.export import parity
+from zolite.export.export import export
+from zolite.export.readers import reloaded
 from zolite.model import load as models
 from zolite.sessions import session as sessions
 from zolite.training.evaluate import evaluate
@@ -48,7 +50,7 @@ def demo(recipe: Recipe, stop: Callable[[], bool]) -> Iterator[Event]:
         session.journal.event(after)
         yield after
         folder = session.path / "adapter"
-        formats.export(session, folder, verify=False)  # what follows is more than that
+        export(session, folder, verify=False)  # what follows is more than that
         yield Exported(finished.step, str(folder))
     rows, source, device = run.examples["test"], run.engine.loaded.source, run.engine.loaded.device
     del run  # one model at a time
@@ -83,7 +85,7 @@ def _reloaded(
     """Accuracy on test as another program would have it: none of zolite's layers, logits or losses."""
     began = time.monotonic()
     base = models.plain(source, quant, device, paths()["cache"])
-    value = parity.accuracy(parity.reloaded(base, folder), rows)
+    value = parity.accuracy(reloaded(base, folder), rows)
     return Evaluated(step, AFTER, "accuracy", value, len(rows), time.monotonic() - began)
 
 

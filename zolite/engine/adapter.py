@@ -52,11 +52,13 @@ class Adapter:
 
 def attach(loaded: Loaded, recipe: ResolvedRecipe) -> Adapter:
     """Wrap the chosen linear layers. A starts uniform in ±1/√in as LoRA's Kaiming start does, B and cores at zero."""
-    model, part = loaded.model, recipe.adapter
+    model, part, row = loaded.model, recipe.adapter, SPACES[recipe.adapter.space]
     names = select(model, part.targets)
-    found = bases(loaded, names, recipe) if SPACES[part.space].bases else None
-    every = {f"{n}.{f}": shape for n in names for f, shape in shapes(model.get_submodule(n), part.rank).items()}
-    trained = {name: shape for name, shape in every.items() if name[-1] in SPACES[part.space].trained}
+    found = bases(loaded, names, recipe) if row.bases else None
+    layers = {name: model.get_submodule(name) for name in names}
+    shapes = {name: row.shapes(each.in_features, each.out_features, part.rank) for name, each in layers.items()}
+    every = {f"{name}.{factor}": shape for name, of in shapes.items() for factor, shape in of.items()}
+    trained = {name: shape for name, shape in every.items() if name[-1] in row.trained}
     dtype = activations(recipe.model.quant, loaded.device)
     space = make_space(trained, recipe.train.copies, dtype, loaded.device, writer=writer(loaded.device))
     drawn = [name for name in every if name.endswith(".a")] if found is None else []
@@ -94,12 +96,6 @@ def _wrap(model: Any, name: str, adapter: Adapter, blocks: dict[str, Block], sca
         )
     adapter.layers[name] = layer
     replace_(model, name, layer)
-
-
-def shapes(linear: Any, rank: int) -> dict[str, tuple[int, int]]:
-    """Of every factor that some space trains."""
-    core = min(rank, linear.in_features, linear.out_features)
-    return {"a": (rank, linear.in_features), "b": (linear.out_features, rank), "c": (core, core)}
 
 
 def start(seed: int, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -39,6 +39,7 @@ from torch.nn.functional import pad
 from zolite.common import files
 from zolite.common.errors import ZoliteError
 from zolite.common.paths import paths
+from zolite.config import sizes
 from zolite.config.recipe import ResolvedRecipe
 from zolite.engine import device_memory
 from zolite.model import load as models
@@ -47,7 +48,7 @@ from zolite.model.quant import weight16
 from zolite.sessions.session import Session
 
 FORMAT, PARTS = 1, ("u", "v", "unit")
-TOKENS = (17, 64)  # sequences and their length: more rows than any rank has columns
+TOKENS = sizes.BASIS_TOKENS  # sequences and their length: more rows than any rank has columns
 OVERSAMPLED, ROUNDS = 8, 2  # columns more than asked for, and power iterations
 
 
@@ -121,7 +122,7 @@ def ensure_same(session: Session, found: Bases | None) -> None:
     raise ZoliteError(
         f"session {session.name} was trained between other frozen bases: they were {was}; "
         f"now they are {found.digest[:16]}, found on {found.device}",
-        f"go on where it was trained, or copy {paths()['cache'] / 'bases'} from there: another device, or another "
+        f"go on where it was trained, or copy {_folder()} from there: another device, or another "
         "version of torch, rounds them differently",
     )
 
@@ -129,7 +130,11 @@ def ensure_same(session: Session, found: Bases | None) -> None:
 def place(fingerprint: str, recipe: ResolvedRecipe, names: list[str]) -> Path:
     """The file of the cache that such frozen bases are in."""
     key = json.dumps([FORMAT, fingerprint, recipe.model.quant, recipe.adapter.rank, names])
-    return paths()["cache"] / "frames" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+    return _folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+
+
+def _folder() -> Path:
+    return paths()["cache"] / "frames"  # its name in caches that there are
 
 
 @torch.no_grad()

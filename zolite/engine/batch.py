@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zolite.data.encode import Arrays, Example
+from zolite.config import sizes
+from zolite.data.examples import Arrays, Example
 from zolite.model.loss import Layout
 
 Ints = NDArray[np.int64]
 
 GROUP = 16  # batches whose rows are sorted by length together: less padding, and still random from epoch to epoch
-STEP = 8  # tokens: buckets end at multiples of it
+STEP = sizes.BUCKET_TOKENS  # tokens: buckets end at multiples of it
 FORESEEN = 256  # batches, at least, whose lengths the buckets are chosen by
 SHARES = (8, 4, 2, 1)  # a free answer's tokens take up to an eighth, a quarter, a half or all of the room there is
 
@@ -122,7 +123,7 @@ def collate(
 
 
 def weigh(examples: Sequence[Example], groups: int = 1) -> tuple[int, ...]:
-    """What each group's sum of losses is divided by: its rows where they have labels, else its answers' tokens."""
+    """What each group's sum of losses is divided by: its rows where candidates compete, else its answers' tokens."""
     each, rest = divmod(len(examples), groups)
     if rest:
         raise ValueError(f"{len(examples)} rows do not divide into {groups} groups")

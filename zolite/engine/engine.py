@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zolite.config.recipe import ResolvedRecipe
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.engine.adapter import Adapter
 from zolite.engine.batch import STEP, Batch, collate, weigh
 from zolite.model.fused_decoder import fused

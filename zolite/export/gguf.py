@@ -1,11 +1,10 @@
-"""LoRA as llama.cpp reads it, and whole models merged in a GGUF file's own order: with the gguf package alone.
+"""LoRA as llama.cpp reads it, written with the gguf package alone.
 
-What llama.cpp calls a layer, and in which order it keeps its rows, is a property of the architecture.
+What llama.cpp calls a layer, and in which order it keeps its rows, is in the architecture's record.
 """
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,68 +12,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zolite.common.errors import UsageError, ZoliteError, listed
-from zolite.export.source import Trained, delta
+from zolite.common.errors import UsageError, ZoliteError
+from zolite.config.architectures import ARCHITECTURES, Config, LlamaCpp, numbers
+from zolite.export import ollama, peft
+from zolite.export.readers import Forward, Reader, by_llama_cpp, context_of, llama
+from zolite.export.source import Trained
+from zolite.export.writer import Card, Writer
 
-ADAPTER, MODEL = "adapter.gguf", "model.gguf"
-
-Order = Callable[[dict[str, Any], int], Tensor]
-"""A config and a layer's number of rows to the places (out,) that llama.cpp takes its rows from."""
-
-
-def _halves(heads: str) -> Order:
-    """transformers rotates numbers i and i + width/2 of a head together, llama.cpp 2i and 2i + 1."""
-    return lambda config, rows: torch.arange(rows).view(config[heads], 2, -1).transpose(1, 2).flatten()
+ADAPTER = "adapter.gguf"
 
 
-def _thirds(config: dict[str, Any], rows: int) -> Tensor:
-    """q, k and v of each head in turn, to all of q, all of k, all of v."""
-    return torch.arange(rows).view(config["num_attention_heads"], 3, -1).transpose(0, 1).flatten()
-
-
-@dataclass(frozen=True)
-class Architecture:
-    name: str  # what llama.cpp calls it
-    orders: dict[str, Order]  # of the layers whose rows it keeps in another order, by the last part of their names
-
-
-ROTATED = {"q_proj": _halves("num_attention_heads"), "k_proj": _halves("num_key_value_heads")}
-ARCHITECTURES = {
-    "LlamaForCausalLM": Architecture("llama", ROTATED),
-    "MistralForCausalLM": Architecture("llama", ROTATED),
-    "SmolLM3ForCausalLM": Architecture("smollm3", ROTATED),
-    "Qwen2ForCausalLM": Architecture("qwen2", {}),
-    "Qwen3ForCausalLM": Architecture("qwen3", {}),
-    "GemmaForCausalLM": Architecture("gemma", {}),
-    "Gemma2ForCausalLM": Architecture("gemma2", {}),
-    "Gemma3ForCausalLM": Architecture("gemma3", {}),
-    "PhiForCausalLM": Architecture("phi2", {}),
-    "Phi3ForCausalLM": Architecture("phi3", {}),
-    "GPTNeoXForCausalLM": Architecture("gptneox", {"query_key_value": _thirds}),
-}
-
-
-def architecture(trained: Trained) -> Architecture:
-    known = ARCHITECTURES.get(trained.architecture)
-    if known is None:
+def architecture(trained: Trained) -> LlamaCpp:
+    if trained.llama_cpp is None:
+        known = ", ".join(name for name, each in ARCHITECTURES.items() if each.llama_cpp)
         raise UsageError(
-            f"zolite does not know how llama.cpp names the layers of {trained.architecture}; it knows "
-            f"{', '.join(a.removesuffix('ForCausalLM') for a in ARCHITECTURES)}",
+            f"zolite does not know how llama.cpp names the layers of {trained.architecture}; it knows {known}",
             "--format merged works with any architecture; llama.cpp's convert_hf_to_gguf.py may know more",
         )
-    return known
+    return trained.llama_cpp
 
 
 def converted(trained: Trained) -> dict[str, tuple[Tensor, Tensor]]:
     """A and B of every layer by llama.cpp's name for its weight, B's rows in llama.cpp's order."""
-    here, config = architecture(trained), trained.config
-    names = {layer: _name(here, config["num_hidden_layers"], layer) for layer in trained.layers}
+    here, config = architecture(trained), numbers(trained.config)
+    names = {layer: _name(here, config.layers, layer) for layer in trained.layers}
     if unknown := [layer for layer, name in names.items() if name is None]:
         raise UsageError(
             f"llama.cpp's {here.name} has no adapters on {', '.join(unknown[:8])}",
             "export --format merged, or train other layers (--targets)",
         )
-    return {str(names[layer]): (a, b[_order(here, config, layer, len(b))]) for layer, (a, b) in trained.layers.items()}
+    return {str(names[layer]): (a, b[order(here, config, layer, len(b))]) for layer, (a, b) in trained.layers.items()}
 
 
 def write(trained: Trained, folder: Path, dtype: str) -> None:
@@ -100,70 +67,20 @@ def read(trained: Trained, file: Path) -> tuple[float, dict[str, Tensor]]:
     """(alpha, every factor by its block's name) of a file that `write` made, by the gguf package's reader."""
     from gguf import GGUFReader, Keys
 
-    reader, here = GGUFReader(file), architecture(trained)
+    reader, here, config = GGUFReader(file), architecture(trained), numbers(trained.config)
     stored = {t.name: torch.from_numpy(np.array(t.data, dtype=np.float32)) for t in reader.tensors}
     alpha = reader.get_field(Keys.Adapter.LORA_ALPHA)
     assert alpha is not None
     factors = {}
     for layer in trained.layers:
-        name = _name(here, trained.config["num_hidden_layers"], layer)
+        name = _name(here, config.layers, layer)
         b = stored[f"{name}.lora_b"]
         factors[f"{layer}.a"] = stored[f"{name}.lora_a"]
-        factors[f"{layer}.b"] = b[torch.argsort(_order(here, trained.config, layer, len(b)))]
+        factors[f"{layer}.b"] = b[torch.argsort(order(here, config, layer, len(b)))]
     return float(alpha.contents()), factors
 
 
-def write_merged(trained: Trained, folder: Path, dtype: str) -> None:
-    """The base model's GGUF file with the adapter added to its weights, which are expanded and rounded once to `dtype`.
-
-    One weight at a time is in memory.
-    """
-    from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, LlamaFileType
-    from gguf.quants import dequantize, quantize
-
-    if trained.gguf is None:
-        raise UsageError(
-            f"{trained.source.name} is not a GGUF file, from which a merged one takes its tokenizer and settings",
-            _by_llama_cpp(trained, dtype),
-        )
-    reader, here = GGUFReader(trained.gguf), architecture(trained)
-    gains = converted(trained)
-    kind = GGMLQuantizationType[dtype.upper()]
-    kinds = {t.name: GGMLQuantizationType.F32 if len(t.shape) < 2 else _fitting(t, kind) for t in reader.tensors}
-    if missing := gains.keys() - kinds.keys():
-        raise ZoliteError(f"{trained.gguf} lacks {listed(sorted(missing))}", "it is not the file that was trained on")
-    writer = GGUFWriter(folder / MODEL, here.name)
-    _copy_fields(reader, writer, LlamaFileType[f"MOSTLY_{dtype.upper()}"])
-    for t in reader.tensors:
-        shape = [int(n) for n in reversed(t.shape)]
-        writer.add_tensor_info(t.name, shape, np.dtype(np.float32), _bytes(shape, kinds[t.name]), kinds[t.name])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for t in reader.tensors:
-        values = dequantize(t.data, t.tensor_type)
-        if t.name in gains:
-            values = values + delta(*gains[t.name], trained.scale).numpy()
-        writer.write_tensor_data(quantize(np.ascontiguousarray(values, dtype=np.float32), kinds[t.name]))
-    writer.close()
-
-
-def bytes_of(trained: Trained, dtype: str) -> int:
-    """What `write_merged` will write, about."""
-    from gguf import GGUFReader
-
-    each = {"f16": 2.0, "q8_0": 34 / 32}[dtype]
-    return int(sum(int(t.n_elements) for t in GGUFReader(trained.gguf).tensors) * each) if trained.gguf else 0
-
-
-def _by_llama_cpp(trained: Trained, dtype: str) -> str:
-    return (
-        f"`zolite export {trained.name} --to DIR --format merged`, then llama.cpp's "
-        f"`python convert_hf_to_gguf.py DIR --outfile {MODEL} --outtype {dtype}`"
-    )
-
-
-def _name(here: Architecture, blocks: int, layer: str) -> str | None:
+def _name(here: LlamaCpp, blocks: int, layer: str) -> str | None:
     """llama.cpp's name for a layer's weight; None where an adapter on it would not be read."""
     from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
 
@@ -173,11 +90,10 @@ def _name(here: Architecture, blocks: int, layer: str) -> str | None:
     return name if name and name.startswith("blk.") else None
 
 
-def _order(here: Architecture, config: dict[str, Any], layer: str, rows: int) -> Tensor:
-    order = here.orders.get(layer.rpartition(".")[2])
-    # Configs leave out the number of key heads where it is that of the others.
-    full = {"num_key_value_heads": config["num_attention_heads"], **config}
-    return torch.arange(rows) if order is None else order(full, rows)
+def order(here: LlamaCpp, config: Config, layer: str, rows: int) -> Tensor:
+    """Places (rows,) that llama.cpp takes a layer's rows from."""
+    known = here.orders.get(layer.rpartition(".")[2])
+    return torch.arange(rows) if known is None else torch.tensor(known(config, rows))
 
 
 def _rounded(layers: dict[str, tuple[Tensor, Tensor]], dtype: str) -> dict[str, Any]:
@@ -190,32 +106,30 @@ def _rounded(layers: dict[str, tuple[Tensor, Tensor]], dtype: str) -> dict[str, 
     return rounded
 
 
-def _fitting(tensor: Any, kind: Any) -> Any:
-    """Rows that a block format does not divide are kept in 16 bits."""
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
-    return kind if int(tensor.shape[0]) % GGML_QUANT_SIZES[kind][0] == 0 else GGMLQuantizationType.F16
-
-
-def _bytes(shape: list[int], kind: Any) -> int:
-    from gguf import GGML_QUANT_SIZES
-
-    block, size = (int(n) for n in GGML_QUANT_SIZES[kind])
-    return math.prod(shape) // block * size
+def _forward(trained: Trained, folder: Path, device: torch.device) -> Forward:
+    """What the gguf package reads, put on by peft."""
+    alpha, factors = read(trained, folder / ADAPTER)
+    if alpha != trained.recipe.adapter.alpha:
+        raise ZoliteError(f"{ADAPTER} says alpha {alpha:g}", "nothing was written; please report this")
+    with tempfile.TemporaryDirectory() as again:
+        peft.write(replace(trained, factors=factors), Path(again), "f32")
+        return peft.forward(trained, Path(again), device)
 
 
-def _copy_fields(reader: Any, writer: Any, file_type: int) -> None:
-    """Everything a GGUF file says of its model, but for how its weights are stored."""
-    for name, value, kind, inner in _fields(reader):
-        if name != "general.file_type":
-            writer.add_key_value(name, value, kind, sub_type=inner)
-    writer.add_file_type(file_type)
+def _llama(trained: Trained, folder: Path, device: torch.device) -> Forward:
+    assert trained.gguf is not None
+    return llama(trained.gguf, folder / ADAPTER, context_of(trained))
 
 
-def _fields(reader: Any) -> Iterator[tuple[str, Any, Any, Any]]:
-    from gguf import GGUFValueType
-
-    for field in reader.fields.values():
-        if not field.name.startswith("GGUF.") and field.name != "general.architecture":  # which the writer writes
-            kind = field.types[0]
-            yield field.name, field.contents(), kind, field.types[-1] if kind == GGUFValueType.ARRAY else None
+USE = """```
+llama-cli -m BASE.gguf --lora adapter.gguf
+```
+BASE.gguf is {base} as llama.cpp's convert_hf_to_gguf.py makes it, in any quantization.
+"""
+WRITER = Writer(
+    write,
+    Card("A LoRA adapter for {base}, for llama.cpp", USE),
+    {"f32": 0.0, "f16": 1e-2},
+    (Reader(("gguf", "peft"), True, _forward), by_llama_cpp(_llama)),
+    ollama=lambda trained: ollama.with_adapter(trained, f"./{ADAPTER}"),
+)

@@ -14,7 +14,10 @@ from torch import Tensor
 
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.common.text import human_bytes
+from zolite.export import ollama
+from zolite.export.readers import Forward, Reader, forward_of, in_float32
 from zolite.export.source import Trained, delta
+from zolite.export.writer import Card, Writer
 
 INDEX = "model.safetensors.index.json"
 BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")  # config, tokenizer, chat template, licence
@@ -135,3 +138,24 @@ def _copy_rest(origin: Path, folder: Path) -> None:
         if settings.get(key) == "float32":
             settings[key] = "bfloat16"
     config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _forward(trained: Trained, folder: Path, device: torch.device) -> Forward:
+    return forward_of(in_float32(folder, device))
+
+
+USE = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER", dtype="auto")
+tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER")
+```
+"""
+WRITER = Writer(
+    write,
+    Card("{base} with a LoRA adapter merged into its weights", USE, "library_name: transformers\n"),
+    {"16-bit": 5e-2},
+    (Reader(("transformers",), False, _forward),),
+    size=lambda trained, _: bytes_of(trained),
+    ollama=lambda trained: (["FROM ."], ollama.doubts(trained)),
+)

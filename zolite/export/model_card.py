@@ -1,6 +1,7 @@
 """The README of an export: what it is, how it was made, how it is loaded."""
 
 from zolite.export.source import Trained
+from zolite.export.writer import Card
 
 CARD = """---
 base_model: {base}
@@ -16,50 +17,17 @@ Adapter: rank {rank}, alpha {alpha:g}. The frozen weights were held in {quant} w
 
 PROMPT = "Prompts looked like this, with the answer in place of the last braces: `{template}`\n"
 
-PEFT = """```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "PATH OF THIS FOLDER")
-tokenizer = AutoTokenizer.from_pretrained("{base}")
-```
-"""
-MERGED = """```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER", dtype="auto")
-tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER")
-```
-"""
-GGUF = """```
-llama-cli -m BASE.gguf --lora adapter.gguf
-```
-BASE.gguf is {base} as llama.cpp's convert_hf_to_gguf.py makes it, in any quantization.
-"""
-MERGED_GGUF = """```
-llama-cli -m model.gguf
-```
-"""
-
-# What a format's file is called in the first sentence, the library that the hub shows, how it is loaded.
-WORDS = {
-    "peft": ("A LoRA adapter for {base}", "library_name: peft\n", PEFT),
-    "gguf": ("A LoRA adapter for {base}, for llama.cpp", "", GGUF),
-    "merged": ("{base} with a LoRA adapter merged into its weights", "library_name: transformers\n", MERGED),
-    "merged-gguf": ("{base} with a LoRA adapter merged into its weights, for llama.cpp", "", MERGED_GGUF),
-}
-
-
-def card(trained: Trained, format_: str) -> str:
-    r, facts, base = trained.recipe, trained.facts, trained.source.base
-    what, library, use = (text.format(base=base) if "{base}" in text else text for text in WORDS[format_])
+def card(trained: Trained, about: Card) -> str:
+    r, facts, base, shown = trained.recipe, trained.facts, trained.source.base, trained.prompt.template
+    what, use = (text.replace("{base}", base) for text in (about.what, about.use))
     *others, last = [str(step) for step in trained.steps]
     measured = [
         f"Measured: {e.split} {e.metric} {e.value:.4g} on {e.rows} rows at step {e.step}.\n" for e in trained.scores
     ]
     return CARD.format(
         base=base,
-        library=library,
+        library=about.library,
         name=trained.name,
         what=what,
         version=facts["versions"]["zolite"],
@@ -75,6 +43,6 @@ def card(trained: Trained, format_: str) -> str:
         quant=r.model.quant,
         model=r.model.name,
         score="".join(measured[-1:]),
-        prompt=PROMPT.format(template=r.data.template.replace("\n", "⏎")) if facts["labels"] else "",
+        prompt=PROMPT.format(template=shown.replace("\n", "⏎")) if shown else "",
         use=use,
     )

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zolite.data.rows import pieces
-from zolite.export import gguf
 from zolite.export.source import Trained
 
 # What Ollama converts by itself (its convert.go): adapters by llama.cpp's name of the model, models by transformers'.
@@ -19,9 +17,9 @@ MODELS = (
 REFUSED = 'Ollama\'s newer engine has no adapters ("loras are not yet implemented"): there, export --format merged'
 
 
-def write(trained: Trained, folder: Path, format_: str, tokenizer: Any) -> list[str]:
-    """Writes the Modelfile if there is anything that Ollama could read; what should be said to the user."""
-    files, notes = _files(trained, format_)
+def write(trained: Trained, folder: Path, weights: tuple[list[str], list[str]], tokenizer: Any) -> list[str]:
+    """Writes the Modelfile if there are lines that name weights; returns the notes for the user, those given first."""
+    files, notes = weights[0], [*weights[1]]
     if files:
         template, problem = _template(trained, tokenizer)
         notes += [problem] if problem else []
@@ -35,22 +33,26 @@ def commands(name: str, folder: Path) -> list[str]:
     return [f"ollama create {name} -f {folder / 'Modelfile'}", f"ollama run {name}"]
 
 
-def _files(trained: Trained, format_: str) -> tuple[list[str], list[str]]:
-    """Lines that name the weights, none where Ollama cannot take them; and notes."""
-    base, kind = trained.gguf or trained.origin, gguf.ARCHITECTURES.get(trained.architecture)
+def with_adapter(trained: Trained, adapter: str) -> tuple[list[str], list[str]]:
+    """Lines that name the base model and an adapter beside the Modelfile, and what is to be said of that."""
+    base = trained.gguf or trained.origin
+    return [f"FROM {base}", f"ADAPTER {adapter}"], [REFUSED, *([] if trained.gguf else doubts(trained))]
+
+
+def peft_adapter(trained: Trained) -> tuple[list[str], list[str]]:
+    """The same for one in safetensors, which Ollama converts for few architectures."""
+    if trained.llama_cpp and trained.llama_cpp.name in ADAPTERS:
+        return with_adapter(trained, ".")
+    return [], [
+        f"Ollama converts safetensors adapters of {' and '.join(ADAPTERS)} only, not of {trained.architecture}: "
+        "for Ollama, export --format gguf or merged"
+    ]
+
+
+def doubts(trained: Trained) -> list[str]:
+    """Of the base model's safetensors."""
     unsure = f"Ollama may not convert {trained.architecture}: if so, llama.cpp's convert_hf_to_gguf.py first"
-    doubts = [] if trained.architecture in MODELS else [unsure]
-    if format_ == "merged-gguf":
-        return [f"FROM ./{gguf.MODEL}"], []
-    if format_ == "merged":
-        return ["FROM ."], doubts
-    if format_ == "peft" and (kind is None or kind.name not in ADAPTERS):
-        return [], [
-            f"Ollama converts safetensors adapters of {' and '.join(ADAPTERS)} only, not of {trained.architecture}: "
-            "for Ollama, export --format gguf or merged"
-        ]
-    adapter = f"./{gguf.ADAPTER}" if format_ == "gguf" else "."
-    return [f"FROM {base}", f"ADAPTER {adapter}"], [REFUSED, *([] if trained.gguf else doubts)]
+    return [] if trained.architecture in MODELS else [unsure]
 
 
 def _parameters(trained: Trained, tokenizer: Any) -> list[str]:
@@ -72,25 +74,14 @@ def _ends(trained: Trained, tokenizer: Any) -> list[str]:
 
 
 def _template(trained: Trained, tokenizer: Any) -> tuple[list[str], str]:
-    """The prompt as it was trained on, in Go's template language; and what is wrong where that cannot be said in it."""
-    if trained.facts["labels"]:
-        text = _of_label(trained.recipe.data.template)
-    elif trained.kind == "messages":
-        turns = turns_of(tokenizer)
-        if turns is None:
-            return [], "the chat template could not be put in Ollama's words: write a TEMPLATE by hand"
-        text = turns.go
-    else:
-        text = "{{ .Prompt }}"
-    return [f'TEMPLATE """{text}"""'], ""
-
-
-def _of_label(template: str) -> str:
-    """With one column the prompt is the column; with several it has to be typed as a whole."""
-    *before, (last, _) = pieces(template)
-    if len(before) != 1:
-        return "{{ .Prompt }}"
-    return f"{before[0][0]}{{{{ .Prompt }}}}{last.rstrip()}"
+    """The prompt as it was in training, as a Go template; and what is wrong where Go's templates cannot express it."""
+    prompt = trained.prompt
+    if not prompt.chat:
+        return [f'TEMPLATE """{prompt.before}{{{{ .Prompt }}}}{prompt.after}"""'], ""
+    turns = turns_of(tokenizer)
+    if turns is None:
+        return [], "the model's chat template could not be translated for Ollama: write a TEMPLATE by hand"
+    return [f'TEMPLATE """{turns.go}"""'], ""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,8 @@
-"""Is an export what was trained? Asked of the readers that others use, with none of zolite's layers."""
+"""Is an export what was trained? Its losses and texts, as other programs read it, beside the session's."""
 
-import contextlib
 import gc
 import importlib.metadata
-import importlib.util
-import io
-import itertools
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -21,29 +16,27 @@ from zolite.common.paths import paths
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.data import rows as tables
-from zolite.data.encode import Example, encode
+from zolite.data.encode import encode
+from zolite.data.examples import Example
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine
-from zolite.export import gguf, peft
+from zolite.export.readers import TOKENS, Forward, Reader, forward_of
 from zolite.export.source import Trained
+from zolite.export.writer import Writer
 from zolite.model import load as models
 from zolite.model.quant import activations
 
 BATCH = 8  # rows a forward: whole logits are large
-ROWS, PROMPTS, TOKENS = 32, 3, 8  # rows whose losses are compared; prompts that are continued, by so many tokens
+ROWS, PROMPTS = 32, 3  # rows whose losses are compared; prompts that are continued
 NOTHING = 1e-5  # nats a token: below, an export is the bare model
 
-# Nats a token that rounding activations, factors or weights so may move a row's loss by (docs/log.md).
-ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1, "f32": 0.0, "f16": 1e-2, "16-bit": 5e-2, "q8_0": 1e-1}
-LLAMA = 2.5e-1  # llama.cpp rounds activations to 8 bits where weights are quantized
-
-Forward = Callable[[Sequence[Sequence[int]]], Sequence[Tensor]]
-"""Token sequences to the logits (tokens, V) of each."""
+# Nats a token that rounding activations so may move a row's loss by (docs/log.md).
+ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 
 
 @dataclass(frozen=True)
-class Seen:
+class Measured:
     losses: list[float]  # nats a token of each row's right answer
     texts: list[list[int]]  # the prompts and what follows, greedily
 
@@ -66,32 +59,23 @@ class Report:
     texts: list[dict[str, str]]  # prompt, session, export
 
 
-@dataclass(frozen=True)
-class Reader:
-    packages: tuple[str, ...]
-    quantized: bool  # whether it is given the session's quantized weights, or reads others at full precision
-    open: Callable[[Trained, Path, torch.device], Forward]
-    rounding: float = 0.0  # of its own, nats a token
-    serves: Callable[[Trained], bool] = lambda _: True
-
-
-def check(trained: Trained, folder: Path, format_: str, dtype: str) -> list[Report]:
-    """What each reader of the format makes of an export. Raises where it is another model than the session's."""
+def check(trained: Trained, folder: Path, writer: Writer, dtype: str) -> list[Report]:
+    """What each reader of a format makes of an export. Raises where it is another model than the session's."""
     split, rows = held_out(trained)
     device, sessions, reports = place(trained), {}, []
-    for reader in READERS[format_]:
+    for reader in writer.readers:
         if not reader.serves(trained):
             continue
         quant = trained.recipe.model.quant if reader.quantized else "float32"
         if quant not in sessions:
             sessions[quant] = by_zolite(trained, quant, device, rows)
         with torch.inference_mode():
-            export = look(reader.open(trained, folder, device), rows)
+            export = measured(reader.open(trained, folder, device), rows)
         gc.collect()
         computed = str(activations(quant, device)).removeprefix("torch.")
         report = _compared(trained, rows, *sessions[quant], export)
         about = {"reader": _versions(reader), "weights": quant, "split": split}
-        allowed = ROUNDING[computed] + ROUNDING[dtype] + reader.rounding
+        allowed = ROUNDING[computed] + writer.rounding[dtype] + reader.rounding
         reports.append(_judged(replace(report, **about, allowed=allowed)))  # type: ignore[arg-type]
     return reports
 
@@ -139,7 +123,9 @@ def place(trained: Trained) -> torch.device:
 
 
 @torch.inference_mode()
-def by_zolite(trained: Trained, quant: str, device: torch.device, rows: Sequence[Example]) -> tuple[Seen, list[float]]:
+def by_zolite(
+    trained: Trained, quant: str, device: torch.device, rows: Sequence[Example]
+) -> tuple[Measured, list[float]]:
     """The session's adapter in zolite's own forward, and the losses without it."""
     changes = {"model.quant": quant, "adapter.space": "lora", "train.copies": 1}  # every factor is given, A's too
     recipe = recipes.resolve(recipes.override(trained.recipe, changes))
@@ -151,7 +137,7 @@ def by_zolite(trained: Trained, quant: str, device: torch.device, rows: Sequence
     losses = _losses(engine, rows)
     texts = continued(forward_of(loaded.model), prompts_of(rows))  # its layers read what the losses were measured at
     adapter.space.theta.zero_()
-    return Seen(losses, texts), _losses(engine, rows)
+    return Measured(losses, texts), _losses(engine, rows)
 
 
 def _losses(engine: Engine, rows: Sequence[Example]) -> list[float]:
@@ -160,9 +146,9 @@ def _losses(engine: Engine, rows: Sequence[Example]) -> list[float]:
     return [-float(s[row.answer]) for s, row in zip(scores, rows, strict=True)]
 
 
-def look(forward: Forward, rows: Sequence[Example]) -> Seen:
+def measured(forward: Forward, rows: Sequence[Example]) -> Measured:
     losses = [-float(s[row.answer]) for s, row in zip(_scores(forward, rows), rows, strict=True)]
-    return Seen(losses, continued(forward, prompts_of(rows)))
+    return Measured(losses, continued(forward, prompts_of(rows)))
 
 
 def prompts_of(rows: Sequence[Example]) -> list[list[int]]:
@@ -200,22 +186,12 @@ def _scores(forward: Forward, rows: Sequence[Example]) -> list[Tensor]:
     return scores
 
 
-def forward_of(model: Any) -> Forward:
-    """Any transformers model, padded on the right, which attention cannot see."""
-
-    def forward(sequences: Sequence[Sequence[int]]) -> Sequence[Tensor]:
-        rows = [torch.tensor(list(s)) for s in sequences]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(model.device)
-        logits = model(input_ids=ids, use_cache=False).logits
-        return [logits[i, : len(row)] for i, row in enumerate(rows)]
-
-    return forward
-
-
-def _compared(trained: Trained, rows: Sequence[Example], session: Seen, base: list[float], export: Seen) -> Report:
+def _compared(
+    trained: Trained, rows: Sequence[Example], session: Measured, base: list[float], export: Measured
+) -> Report:
     tokenizer, prompts = models.tokenizer(trained.source, paths()["cache"]), prompts_of(rows)
 
-    def said(text: list[int], prompt: list[int]) -> str:
+    def answer(text: list[int], prompt: list[int]) -> str:
         return str(tokenizer.decode(text[len(prompt) :]))
 
     both = list(zip(prompts, session.texts, export.texts, strict=True))
@@ -231,7 +207,9 @@ def _compared(trained: Trained, rows: Sequence[Example], session: Seen, base: li
         apart=fmean(abs(a - b) for a, b in zip(export.losses, session.losses, strict=True)),
         allowed=0.0,
         same_texts=sum(a == b for _, a, b in both),
-        texts=[{"prompt": str(tokenizer.decode(p)), "session": said(a, p), "export": said(b, p)} for p, a, b in both],
+        texts=[
+            {"prompt": str(tokenizer.decode(p)), "session": answer(a, p), "export": answer(b, p)} for p, a, b in both
+        ],
     )
 
 
@@ -250,115 +228,17 @@ def _judged(report: Report) -> Report:
     return report
 
 
-def said(report: Report) -> list[str]:
-    """A report in a few lines."""
+def summary(report: Report) -> list[str]:
+    """A report in a line or two; its numbers are in export.json."""
     r = report
     lines = [
-        f"checked with {r.reader}: losses on {r.rows} {r.split} rows {r.apart:.1g} nats from the session's "
-        f"({r.allowed:g} allowed); the adapter moves them by {r.effect:.2g}; the same text on {r.same_texts} of "
+        f"checked with {r.reader}: the session's losses on {r.rows} {r.split} rows, the same text on {r.same_texts} of "
         f"{len(r.texts)} prompts"
     ]
     if r.effect < r.allowed:
-        lines.append("that says little: the adapter moves losses by less than rounding may")
+        lines.append("that proves little: the adapter changes losses by less than rounding may")
     return lines
 
 
 def _versions(reader: Reader) -> str:
     return " + ".join(f"{name} {importlib.metadata.version(name)}" for name in reader.packages)
-
-
-def _float32(where: Path, device: torch.device, **options: Any) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    with models.quiet():
-        return AutoModelForCausalLM.from_pretrained(
-            where, dtype=torch.float32, device_map={"": device}, **options
-        ).eval()
-
-
-def reloaded(base: Any, folder: Path) -> Any:
-    """The model with the adapter as peft puts it on."""
-    with models.quiet():
-        from peft import PeftModel
-
-        return PeftModel.from_pretrained(base, str(folder)).eval()
-
-
-def _peft(trained: Trained, folder: Path, device: torch.device) -> Forward:
-    base = models.plain(trained.source, trained.recipe.model.quant, device, paths()["cache"])
-    return forward_of(reloaded(base, folder))
-
-
-def _gguf(trained: Trained, folder: Path, device: torch.device) -> Forward:
-    """What the gguf package reads, put on by peft."""
-    alpha, factors = gguf.read(trained, folder / gguf.ADAPTER)
-    if alpha != trained.recipe.adapter.alpha:
-        raise ZoliteError(f"{gguf.ADAPTER} says alpha {alpha:g}", "nothing was written; please report this")
-    with tempfile.TemporaryDirectory() as again:
-        peft.write(replace(trained, factors=factors), Path(again), "f32")
-        return _peft(trained, Path(again), device)
-
-
-def _merged(trained: Trained, folder: Path, device: torch.device) -> Forward:
-    return forward_of(_float32(folder, device))
-
-
-def _merged_gguf(trained: Trained, folder: Path, device: torch.device) -> Forward:
-    from transformers import GgufConfig
-
-    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
-        expanded = GgufConfig(dequantize=True)
-        return forward_of(_float32(folder, device, gguf_file=gguf.MODEL, quantization_config=expanded))
-
-
-def llama(model: Path, adapter: Path | None = None, context: int = 1024) -> Forward:
-    """llama.cpp itself, on the CPU."""
-    from llama_cpp import Llama
-
-    lora, threads = str(adapter) if adapter else None, torch.get_num_threads()
-    runner: Any = Llama(
-        str(model), lora_path=lora, n_ctx=context, n_threads=threads, n_gpu_layers=0, logits_all=True, verbose=False
-    )
-
-    def forward(sequences: Sequence[Sequence[int]]) -> Sequence[Tensor]:
-        found = []
-        for sequence in sequences:
-            held = runner.input_ids[: runner.n_tokens].tolist()
-            same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(held, sequence[:-1], strict=False))
-            shared = sum(1 for _ in same)  # what it has in its cache already
-            runner.n_tokens = shared
-            runner.eval(list(sequence[shared:]))
-            found.append(torch.from_numpy(runner.scores[: len(sequence)].copy()))
-        return found
-
-    return forward
-
-
-def _llama_here(trained: Trained) -> bool:
-    """Where it is installed and the base is a GGUF file."""
-    return trained.gguf is not None and importlib.util.find_spec("llama_cpp") is not None
-
-
-def _llama_lora(trained: Trained, folder: Path, device: torch.device) -> Forward:
-    assert trained.gguf is not None
-    return llama(trained.gguf, folder / gguf.ADAPTER, _context(trained))
-
-
-def _llama_merged(trained: Trained, folder: Path, device: torch.device) -> Forward:
-    return llama(folder / gguf.MODEL, None, _context(trained))
-
-
-def _context(trained: Trained) -> int:
-    return trained.recipe.data.context + TOKENS
-
-
-LLAMA_CPP = ("llama-cpp-python",)
-READERS: dict[str, tuple[Reader, ...]] = {
-    "peft": (Reader(("peft", "transformers"), True, _peft),),
-    "gguf": (Reader(("gguf", "peft"), True, _gguf), Reader(LLAMA_CPP, False, _llama_lora, LLAMA, _llama_here)),
-    "merged": (Reader(("transformers",), False, _merged),),
-    "merged-gguf": (
-        Reader(("transformers", "gguf"), False, _merged_gguf),
-        Reader(LLAMA_CPP, False, _llama_merged, LLAMA, _llama_here),
-    ),
-}

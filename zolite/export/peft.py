@@ -3,16 +3,21 @@
 import math
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from zolite.common.paths import paths
 from zolite.config.recipe import ResolvedRecipe
+from zolite.export import ollama
+from zolite.export.readers import Forward, Reader, forward_of, reloaded
 from zolite.export.source import Trained
-from zolite.model.load import quiet
+from zolite.export.writer import Card, Writer
+from zolite.model import load as models
 
 
 def write(trained: Trained, folder: Path, dtype: str) -> None:
-    with quiet():
+    with models.quiet():
         from peft import LoraConfig
 
     recipe = trained.recipe
@@ -44,3 +49,26 @@ def _targets(factors: dict[str, Tensor], recipe: ResolvedRecipe) -> list[str]:
 def _whole(alpha: float) -> int:
     """lora_alpha is an integer in peft's config; other programs read it as one."""
     return int(alpha) if math.isclose(alpha, int(alpha)) else alpha  # type: ignore[return-value]
+
+
+def forward(trained: Trained, folder: Path, device: torch.device) -> Forward:
+    """As peft puts it on the session's quantized weights."""
+    base = models.plain(trained.source, trained.recipe.model.quant, device, paths()["cache"])
+    return forward_of(reloaded(base, folder))
+
+
+USE = """```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "PATH OF THIS FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("{base}")
+```
+"""
+WRITER = Writer(
+    write,
+    Card("A LoRA adapter for {base}", USE, "library_name: peft\n"),
+    {"f32": 0.0},
+    (Reader(("peft", "transformers"), True, forward),),
+    ollama=ollama.peft_adapter,
+)

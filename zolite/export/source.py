@@ -13,8 +13,12 @@ from torch import Tensor
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated
 from zolite.common.paths import paths
+from zolite.config.architectures import ARCHITECTURES, LlamaCpp
 from zolite.config.recipe import ResolvedRecipe
 from zolite.data import rows as tables
+from zolite.data.kinds import completion, label
+from zolite.data.kinds.kind import Kind, Prompt
+from zolite.data.kinds.registry import KINDS
 from zolite.model import load as models
 from zolite.sessions.session import Chapter, Session
 from zolite.sessions.steps import chosen
@@ -50,12 +54,25 @@ class Trained:
         return read
 
     @functools.cached_property
-    def kind(self) -> str:
-        return kind_of(self.recipe, self.facts["labels"])
+    def prompt(self) -> Prompt:
+        """How the model is prompted, as it was in training."""
+        return kind_of(self.recipe, self.facts["labels"]).prompt(self.recipe.data.template)
 
     @property
     def architecture(self) -> str:
+        """As transformers calls its class."""
         return str((self.config.get("architectures") or ["an architecture without a name"])[0])
+
+    @property
+    def llama_cpp(self) -> LlamaCpp | None:
+        """What llama.cpp knows of the architecture; None where zolite cannot say."""
+        known = ARCHITECTURES.get(str(self.config.get("model_type")))
+        return known.llama_cpp if known else None
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Of all factors in float32."""
+        return sum(4 * t.numel() for t in self.factors.values())
 
     @property
     def gguf(self) -> Path | None:
@@ -64,14 +81,15 @@ class Trained:
         return path if path and path.suffix == ".gguf" else None
 
 
-def kind_of(recipe: ResolvedRecipe, labels: Sequence[str]) -> str:
-    """label, completion or messages; the rows are asked where the session's labels do not say."""
-    if labels:
-        return "label"
+def kind_of(recipe: ResolvedRecipe, labels: Sequence[str]) -> Kind:
+    """Of the rows that a session was trained on, as they lie there now; `labels` are those that it recorded."""
     try:
-        return tables.load(Path(recipe.data.path), recipe.data.template).kind
-    except UsageError:  # they are gone: prompts are then taken as they are typed
-        return "completion"
+        found = tables.load(Path(recipe.data.path), recipe.data.template)
+    except UsageError:  # they are gone or others
+        found = None
+    if found is not None and bool(found.labels) == bool(labels):
+        return KINDS[found.kind]
+    return label.KIND if labels else completion.KIND  # the latter takes prompts as they are typed
 
 
 def trained(session: Session, which: str) -> Trained:

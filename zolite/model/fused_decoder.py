@@ -17,15 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zolite.config import sizes
+from zolite.config.architectures import ACTIVATIONS, ROTATIONS
 from zolite.model.lora import Active, PerturbedLinear
 from zolite.model.quant import Int8Linear, is_linear, triton_kernels, weight16
 
-# The MLP's middle, at most. Weights that must be expanded once more for each piece get larger ones.
-PIECE_BYTES, PIECE_BYTES_EXPANDED = 128 << 20, 256 << 20
 MOST_ROUNDED = 0.25  # of a model's final hidden states; beyond, its int8 activations are not to be trusted
-STEP = 128  # rows: the MLP's pieces are multiples of a product's tile
-ROTATIONS = ("default", "llama3", "linear", "yarn")  # whose angles do not depend on the length of the text
-
 
 Piece = tuple[slice, slice]
 """Which points' which rows: whole points, or rows of one point, or the same rows of all points. Never open-ended."""
@@ -103,7 +100,7 @@ class Decoder:
         mlp = layer.mlp
         users = (mlp.gate_proj, mlp.up_proj)
         width = 2 * parts(mlp.gate_proj)[0].out_features
-        for at in arithmetic.pieces(len(h), h.shape[1], width, STEP, mlp.gate_proj):
+        for at in arithmetic.pieces(len(h), h.shape[1], width, sizes.TILE_ROWS, mlp.gate_proj):
             x = arithmetic.normed(h, at, layer.post_attention_layernorm, users)
             g, u = (arithmetic.product(x, at, user) for user in users)
             del x
@@ -120,7 +117,7 @@ class Dense:
     kernels: Any
 
     def pieces(self, points: int, rows: int, width: int, unit: int, user: nn.Module) -> Iterator[Piece]:
-        most = PIECE_BYTES if isinstance(parts(user)[0], nn.Linear) else PIECE_BYTES_EXPANDED
+        most = sizes.PIECE_BYTES if isinstance(parts(user)[0], nn.Linear) else sizes.PIECE_BYTES_EXPANDED
         if 2 * width * points * rows <= most:
             yield slice(0, points), slice(0, rows)
             return
@@ -172,7 +169,7 @@ class Paired:
     stacks: dict[nn.Module, Tensor]
 
     def pieces(self, points: int, rows: int, width: int, unit: int, user: nn.Module) -> Iterator[Piece]:
-        count = -(-2 * points * rows * width // PIECE_BYTES)
+        count = -(-2 * points * rows * width // sizes.PIECE_BYTES)
         return ((slice(0, points), part) for part in even(rows, count, unit))
 
     def normed(self, h: Tensor, at: Piece, norm: Any, users: Sequence[nn.Module]) -> Codes:
@@ -295,7 +292,7 @@ def _looks_alike(decoder: Any, longest: int) -> bool:
         and all(getattr(layer.self_attn, "use_rope", True) for layer in decoder.layers)  # SmolLM3: not in every fourth
         and (not window or window >= longest)
         and rotation in ROTATIONS
-        and config.hidden_act in ("silu", "swish")
+        and config.hidden_act in ACTIVATIONS
     )
 
 

@@ -213,6 +213,43 @@ def expand(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     return out
 
 
+@triton.jit
+def _tile_origin(
+    tile: tl.tensor, rows: tl.tensor, N: tl.tensor, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """First row and column of a tile. Tiles that share rows run together, so that their weights are read once."""
+    across = tl.cdiv(N, BN)
+    band = tile // (GROUP * across)
+    height = min(tl.cdiv(rows, BM) - band * GROUP, GROUP)
+    return (band * GROUP + tile % (GROUP * across) % height) * BM, tile % (GROUP * across) // height * BN
+
+
+@triton.jit
+def _codes_at(
+    mean: tl.tensor, diff: tl.tensor, weight: tl.tensor, inside: tl.tensor, WHOLE: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Tiles of codes by their pointers, zero where K ends within them."""
+    if WHOLE:
+        x, y, w = tl.load(mean), tl.load(diff), tl.load(weight)
+    else:
+        x = tl.load(mean, mask=inside[None, :], other=0)
+        y = tl.load(diff, mask=inside[None, :], other=0)
+        w = tl.load(weight, mask=inside[:, None], other=0)
+    return x, y, w
+
+
+@triton.jit
+def _with_adapter(
+    y: tl.tensor, low: tl.tensor, b: tl.tensor, alpha: tl.tensor, row_live: tl.tensor, col_live: tl.tensor,
+    R: tl.constexpr, BR: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """y (BM, BN) plus alpha · low Bᵀ, from pointers to the rows of low (BM, R) and of B (BN, R)."""
+    r = tl.arange(0, BR)
+    x = tl.load(low + r[None, :], mask=row_live[:, None] & (r < R)[None, :], other=0.0)
+    w = tl.load(b + r[:, None], mask=col_live[None, :] & (r < R)[:, None], other=0.0)
+    return tl.dot((x.to(tl.float32) * alpha).to(x.dtype), w, y, input_precision="ieee")
+
+
 @triton.jit(do_not_specialize=["rows", "M", "first", "low_stride", "b_stride"])  # else each bucket compiles anew
 def _pair_product_kernel(
     codes: tl.tensor,  # (S · rows, K) int8, STRIDE from row to row; with TMA a descriptor of its tiles (BM, BK)
@@ -229,12 +266,8 @@ def _pair_product_kernel(
     TMA: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, BR: tl.constexpr, GROUP: tl.constexpr,
 ) -> None:  # fmt: skip
-    tile, pair = tl.program_id(0), tl.program_id(1)
-    across = tl.cdiv(N, BN)
-    band = tile // (GROUP * across)  # tiles that share rows run together, so that a band's weights are read once
-    height = min(tl.cdiv(rows, BM) - band * GROUP, GROUP)
-    row0 = (band * GROUP + tile % (GROUP * across) % height) * BM
-    col0 = tile % (GROUP * across) // height * BN
+    pair = tl.program_id(1)
+    row0, col0 = _tile_origin(tl.program_id(0), rows, N, BM, BN, GROUP)
     row, col = row0 + tl.arange(0, BM), col0 + tl.arange(0, BN)
     k = tl.arange(0, BK)
     row_live, col_live = row < rows, col < N
@@ -252,13 +285,7 @@ def _pair_product_kernel(
         at_diff = at_mean + rows.to(tl.int64) * STRIDE
         at_weight = weight + tl.where(col_live, col, 0)[None, :].to(tl.int64) * K + k[:, None]
         for done in range(0, K, BK):
-            if WHOLE:
-                x, y, w = tl.load(at_mean), tl.load(at_diff), tl.load(at_weight)
-            else:
-                inside = k + done < K
-                x = tl.load(at_mean, mask=inside[None, :], other=0)
-                y = tl.load(at_diff, mask=inside[None, :], other=0)
-                w = tl.load(at_weight, mask=inside[:, None], other=0)
+            x, y, w = _codes_at(at_mean, at_diff, at_weight, k + done < K, WHOLE)
             mean = tl.dot(x, w, mean, out_dtype=tl.int32)
             diff = tl.dot(y, w, diff, out_dtype=tl.int32)
             at_mean += BK
@@ -270,20 +297,14 @@ def _pair_product_kernel(
     if BIAS:
         m += tl.load(bias + col, mask=col_live, other=0.0).to(tl.float32)[None, :]
     live = row_live[:, None] & col_live[None, :]
-    r = tl.arange(0, BR)
     for sign in tl.static_range(2):
         y = m + d if sign == 0 else m - d
         point = 2 * pair.to(tl.int64) + sign
         if R > 0:
-            x = tl.load(
-                low + (point * rows + row)[:, None] * low_stride + r[None, :],
-                mask=row_live[:, None] & (r < R)[None, :], other=0.0,
+            y = _with_adapter(
+                y, low + (point * rows + row)[:, None] * low_stride, b + point * b_stride + col[None, :] * R, alpha,
+                row_live, col_live, R, BR,
             )  # fmt: skip
-            w = tl.load(
-                b + point * b_stride + col[None, :] * R + r[:, None],
-                mask=col_live[None, :] & (r < R)[:, None], other=0.0,
-            )  # fmt: skip
-            y = tl.dot((x.to(tl.float32) * alpha).to(x.dtype), w, y, input_precision="ieee")
         to = out + (point * M + first + row)[:, None] * N + col[None, :]
         if ADD:
             y += tl.load(to, mask=live, other=0.0).to(tl.float32)

@@ -83,7 +83,7 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def load(source: Source, quantization: str, device: torch.device, cache: Path) -> Loaded:
-    """The model with its frozen weights in the given format (a key of quant.FORMATS), quiet and whole."""
+    """The model with its frozen weights in the given format (a key of WEIGHT_FORMATS), quiet and whole."""
     with quiet(), _explained(source, quantization):
         model = _pretrained(_place(source, cache), quantization, device)
     quant.simplify_(model, quant.activations(quantization, device))
@@ -157,7 +157,7 @@ def _pretrained(where: str, quantization: str, device: torch.device) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
     dtype = quant.activations(quantization, device)
-    options = quant.FORMATS[quantization].load(dtype)
+    options = quant.loading(quantization, device)
     extra: dict[str, Any] = {"quantization_config": BitsAndBytesConfig(**options)} if options else {}
     config = AutoConfig.from_pretrained(where)
     if towers := [tower for name in TOWERS if (tower := getattr(config, name, None)) is not None]:

@@ -18,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_NUMBERS = 2**21  # float32 logits held at once: 8 MiB
-COLUMNS = 256  # words of the vocabulary that are taken together, at least: what a matrix unit likes
+from zolite.config import sizes
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 """Token ids (n, T) and indices (p,) into their n · T tokens to the last hidden states (p, D) there, for the head."""
@@ -135,18 +134,19 @@ def token_scores(decode: Decode, head: "Head", batch: Tokens, points: int) -> Te
 
 
 def _logits(head: "Head", hidden: Tensor, owners: Tensor, tokens: Tensor) -> Tensor:
-    """Logit of each query's token: (K · Q,) float32, gathering CHUNK_NUMBERS numbers of the head at once."""
-    chunks = _chunks(len(tokens), CHUNK_NUMBERS // hidden.shape[1])
+    """Logit of each query's token: (K · Q,) float32, gathering sizes.CHUNK_NUMBERS numbers of the head at once."""
+    chunks = _chunks(len(tokens), sizes.CHUNK_NUMBERS // hidden.shape[1])
     return torch.cat([head.at(hidden[owners[chunk]], tokens[chunk]) for chunk in chunks])
 
 
 def _log_sums(head: "Head", hidden: Tensor) -> Tensor:
-    """Log-sum-exp of all logits at each position: (K · P,) float32, holding about CHUNK_NUMBERS logits at once.
+    """Log-sum-exp of all logits at each position: (K · P,) float32, holding about sizes.CHUNK_NUMBERS logits at once.
 
     In chunks of the vocabulary, so that the head, often the largest weight of all, is read once.
     """
     sums = hidden.new_full((len(hidden),), -math.inf, dtype=torch.float32)
-    for chunk in _chunks(head.vocabulary, max(COLUMNS, CHUNK_NUMBERS // len(hidden) // COLUMNS * COLUMNS)):
+    columns = sizes.CHUNK_NUMBERS // len(hidden) // sizes.COLUMNS * sizes.COLUMNS
+    for chunk in _chunks(head.vocabulary, max(sizes.COLUMNS, columns)):
         sums = torch.logaddexp(sums, head(hidden, chunk).logsumexp(dim=1))
     return sums
 

@@ -1,9 +1,8 @@
-"""Weight formats: how frozen weights are stored and how they multiply."""
+"""Weight formats (config/weights.py) in torch: how frozen weights are loaded and how they multiply."""
 
 import logging
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -11,34 +10,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zolite.config.weights import WEIGHT_FORMATS
 
-@dataclass(frozen=True)
-class Format:
-    """A way to store the frozen linear layers. Embeddings, norms and the head stay in the activations' dtype."""
-
-    bits: float  # a weight, its share of the scales included
-    cpu: torch.dtype  # activations on a CPU, which computes nothing faster than float32
-    cuda: torch.dtype  # activations on a GPU
-    load: Callable[[torch.dtype], dict[str, Any]]  # what transformers' BitsAndBytesConfig is told
-
-
-FORMATS = {
-    # float16 is eight times finer than bfloat16, which zeroth-order differences need (docs/log.md).
-    "int8": Format(8.0, torch.float32, torch.float16, lambda _: {"load_in_8bit": True, "llm_int8_threshold": 0.0}),
-    "nf4": Format(
-        4.5,
-        torch.float32,
-        torch.bfloat16,
-        lambda dtype: {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype},
-    ),
-    "bf16": Format(16.0, torch.bfloat16, torch.bfloat16, lambda _: {}),
-    "float32": Format(32.0, torch.float32, torch.float32, lambda _: {}),
+LOADING: dict[str, Callable[[torch.dtype], dict[str, Any]]] = {
+    "int8": lambda _: {"load_in_8bit": True, "llm_int8_threshold": 0.0},
+    "nf4": lambda dtype: {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype},
 }
+"""Options of transformers' BitsAndBytesConfig, by format, for activations of a dtype; other formats need none."""
 
 
 def activations(name: str, device: torch.device) -> torch.dtype:
     """What a format computes in on a device."""
-    return FORMATS[name].cuda if device.type == "cuda" else FORMATS[name].cpu
+    dtype: torch.dtype = getattr(torch, WEIGHT_FORMATS[name].dtype(device.type))
+    return dtype
+
+
+def loading(name: str, device: torch.device) -> dict[str, Any]:
+    """Options of transformers' BitsAndBytesConfig; {} for none."""
+    options = LOADING.get(name)
+    return options(activations(name, device)) if options else {}
 
 
 class Int8Linear(nn.Module):

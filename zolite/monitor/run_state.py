@@ -1,42 +1,45 @@
-"""What a Run screen shows, from what a journal says: no clock, no file, no widget.
+"""What is known of a run, for every view of it: from its events, or from what its journal says. No clock, no file.
 
 state = RunState(about)
-advance(state, news)      as often as there is news; however it is cut up, the state is the same
+advance(state, event)           in the terminal, each event as it comes
+state = updated(state, news)    where a journal is read, a page at a time; however it is cut up, the state is the same
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite, nan, sqrt
-from statistics import fmean, pstdev
+from math import isfinite, isnan, nan
 from struct import unpack
-from typing import NamedTuple
 
-from zolite.common.events import Continued, Evaluated, Event, Exported, Finished, Noted, Paused, Saved, Started
-from zolite.common.text import human_bytes, human_number, human_seconds, one_line
+from zolite.common.events import (
+    Continued,
+    Evaluated,
+    Event,
+    Finished,
+    Noted,
+    Paused,
+    Saved,
+    Started,
+    StepDone,
+)
+from zolite.common.text import one_line
+from zolite.config.recipe import ResolvedRecipe
 from zolite.monitor.ema import Moving
-from zolite.monitor.plots import HUGE
-from zolite.monitor.series import Series
+from zolite.monitor.log import LogLine, log_line
+from zolite.monitor.series import Series, usable
+from zolite.monitor.statistics import RECENT, GradientStats, Trend, gradient_stats, signal_to_noise, trend
+from zolite.sessions.follow import News
 from zolite.sessions.journal import SKIPPED, MemoryRow, StepRow
 
-RECENT = 200  # steps that the signal is measured over
-SLOPES = 1000  # projected gradients in the histogram
-TOLD = 500  # events that are remembered
-REDRAWS = 10  # a second, at most
-SHARE = 0.022  # of a core that drawing a run may take; reading it and being there take as much again
-SLOWEST = 1.5  # seconds between two redraws, whatever they take
-
-
-def metric_text(event: Evaluated) -> str:
-    """46.0% for an accuracy, 1.312 for a loss."""
-    return f"{event.value:.1%}" if event.metric == "accuracy" else f"{human_number(event.value)}"
+GRADIENTS = 1000  # projected gradients that are kept for their histogram
+LOGGED = 500  # lines of the log that are kept
 
 
 @dataclass(frozen=True)
 class About:
     """What is known of a run before its first step."""
 
-    name: str
+    name: str = ""
     model: str = ""
     quant: str = ""
     method: str = ""
@@ -46,56 +49,42 @@ class About:
     steps: int = 0
     device: str = ""
 
-
-@dataclass(frozen=True)
-class News:
-    """What a journal has got since the last look."""
-
-    rows: Sequence[StepRow] = ()
-    told: Sequence[tuple[int, Event]] = ()  # with the step that they belong to
-    memory: Sequence[MemoryRow] = ()
-    running: bool = False  # does a process write it?
-    fresh: bool = False  # all there is: steps were taken back
-
-
-class Told(NamedTuple):
-    """A line of the event log."""
-
-    step: int
-    symbol: str
-    text: str
-    level: str = ""  # "warning" and "error" stand out
+    @classmethod
+    def of(cls, name: str, recipe: ResolvedRecipe, device: str) -> "About":
+        r = recipe
+        return cls(
+            name, r.model.name, r.model.quant, r.method.name, r.adapter.space, r.adapter.rank, r.train.batch,
+            r.train.steps, device,
+        )  # fmt: skip
 
 
 @dataclass
 class RunState:
-    """Changed by `advance` alone."""
+    """Changed by `advance` alone. Steps that come once more were rolled back: what was known of them is forgotten."""
 
-    about: About
+    about: About = field(default_factory=About)
     running: bool = False
-    looked: bool = False  # there was news at least once
     started: Started | None = None
     finished: Finished | None = None
     paused: bool = False
-    last: StepRow | None = None
+    step: int = 0
+    last_loss: float = nan  # of the last step; not a number where it was skipped
+    memory_bytes: int = 0
     peak_bytes: int = 0
     skipped: int = 0
     losses: Series = field(default_factory=Series)
     means: Series = field(default_factory=Series)  # the smoothed loss
     rates: Series = field(default_factory=Series)  # learning rate
-    scales: Series = field(default_factory=Series)  # ε
-    ratios: Series = field(default_factory=Series)  # signal to noise of each RECENT / 4 steps
-    slopes: deque[float] = field(default_factory=lambda: deque(maxlen=SLOPES))
-    scores: list[Evaluated] = field(default_factory=list)
+    scales: Series = field(default_factory=Series)  # ε; from a journal only, as all of what follows on gradients
+    noise_ratios: Series = field(default_factory=Series)  # signal-to-noise of each RECENT / 4 projected gradients
+    gradients: deque[float] = field(default_factory=lambda: deque(maxlen=GRADIENTS))  # projected
+    gathered: list[float] = field(default_factory=list)  # of them, those that the next ratio is of
+    evaluations: list[Evaluated] = field(default_factory=list)
     saved: list[int] = field(default_factory=list)
-    told: deque[Told] = field(default_factory=lambda: deque(maxlen=TOLD))
-    count: int = 0  # events ever told, so that a log knows which are new
+    log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOGGED))
+    logged: int = 0  # lines ever logged, so that a view knows which are new
+    warning: str = ""
     moving: Moving = field(default_factory=Moving)
-    block: list[float] = field(default_factory=list)  # slopes of the ratio that is being gathered
-
-    @property
-    def step(self) -> int:
-        return self.last.step if self.last else 0
 
     @property
     def steps(self) -> int:
@@ -110,200 +99,125 @@ class RunState:
         return self.finished.reason if self.finished else "stopped"
 
     @property
-    def loss(self) -> float:
-        """The last finite one."""
-        return nan if self.losses.newest is None else self.losses.newest
-
-    @property
     def left(self) -> float:
         """Seconds until the last step."""
         return self.moving.left(self.steps - self.step)
 
+    @property
+    def trend(self) -> Trend:
+        return trend(*self.losses.tail(RECENT))
+
+    @property
+    def gradient_stats(self) -> GradientStats:
+        return gradient_stats(list(self.gradients)[-RECENT:])
+
     def dev(self) -> list[Evaluated]:
         """The evaluations that say which step is best."""
-        return [e for e in self.scores if e.split == "dev"]
+        return [e for e in self.evaluations if e.split == "dev"]
 
     def best(self) -> Evaluated | None:
-        known = [e for e in self.dev() if isfinite(e.value)]
-        return max(known, key=lambda e: e.value if e.metric == "accuracy" else -e.value, default=None)
+        return best_of(self.dev())
 
 
-def advance(state: RunState, news: News) -> RunState:
-    """Take in what is new. The same state, or another one where the news begins anew."""
+def best_of(scores: Sequence[Evaluated]) -> Evaluated | None:
+    """The highest accuracy or the lowest loss, the first of equal ones; never one that is not a number."""
+    known = [e for e in scores if isfinite(e.value)]
+    return max(known, key=lambda e: e.value if e.metric == "accuracy" else -e.value, default=None)
+
+
+def updated(state: RunState, news: News) -> RunState:
+    """With what is new in the journal. The same state, or another one where the news begins anew."""
     state = RunState(state.about) if news.fresh else state
-    state.running, state.looked = news.running, True
     for row in news.rows:
-        _step(state, row)
-    state.peak_bytes = max([state.peak_bytes, *(point.peak_bytes for point in news.memory)])
-    for step, event in news.told:
-        _event(state, step, event)
+        advance(state, row)
+    for point in news.memory:
+        advance(state, point)
+    for step, event in news.events:
+        advance(state, event, step)
+    state.running = news.running
     return state
 
 
-def _step(state: RunState, row: StepRow) -> None:
-    state.last, state.finished = row, None
+def advance(state: RunState, what: Event | StepRow | MemoryRow, at: int | None = None) -> None:
+    """Take in one event, at a step, or what a journal has in its place: a row of a step, a point of memory."""
+    match what:
+        case StepRow():
+            _step(state, what, bool(what.flags & SKIPPED))
+            _measured(state, what)
+        case StepDone():
+            _step(state, what, what.skipped)
+            state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
+        case MemoryRow():
+            state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
+        case _:
+            _event(state, what)
+            state.log.append(log_line(getattr(what, "step", state.step) if at is None else at, what))
+            state.logged += 1
+
+
+def _step(state: RunState, row: StepRow | StepDone, skipped: bool) -> None:
+    if row.step <= state.step:
+        _roll_back(state, row.step - 1)
+    state.step, state.finished, state.memory_bytes = row.step, None, row.memory_bytes
     state.peak_bytes = max(state.peak_bytes, row.memory_bytes)
-    state.moving.took(max(0.0, row.seconds) if isfinite(row.seconds) else 0.0)
-    for series, value in ((state.rates, row.lr), (state.scales, row.eps)):
-        if isfinite(value) and value != series.newest:
-            series.append(row.step, value)
-    losses = _floats(row.losses)
-    loss = fmean(losses) if losses else nan
-    if row.flags & SKIPPED or not isfinite(loss) or abs(loss) >= HUGE:
-        state.skipped += 1
+    state.moving.took(row.seconds)
+    _changed(state.rates, row.step, row.lr)
+    loss = row.loss
+    if skipped or not usable(loss):
+        state.skipped, state.last_loss = state.skipped + 1, nan
         return
     state.moving.lost(loss)
+    state.last_loss = loss
     state.losses.append(row.step, loss)
     state.means.append(row.step, state.moving.loss)
-    _slopes(state, row)
 
 
-def _slopes(state: RunState, row: StepRow) -> None:
-    found = [c for c in _floats(row.coefs) if isfinite(c) and abs(c) < HUGE]
-    state.slopes.extend(found)
-    state.block += found
-    if len(state.block) >= RECENT // 4:
-        state.ratios.append(row.step, _ratio(state.block))
-        state.block = []
+def _changed(series: Series, step: int, value: float) -> None:
+    """A value that stands still is kept once."""
+    if isfinite(value) and value != series.newest:
+        series.append(step, value)
 
 
-def _floats(blob: bytes) -> tuple[float, ...]:
-    return unpack(f"<{len(blob) // 4}f", blob[: len(blob) // 4 * 4])
+def _measured(state: RunState, row: StepRow) -> None:
+    """What only a journal knows of a step."""
+    _changed(state.scales, row.step, row.eps)
+    if isnan(state.last_loss):  # it was skipped
+        return
+    found = [c for c in unpack(f"<{len(row.coefs) // 4}f", row.coefs[: len(row.coefs) // 4 * 4]) if usable(c)]
+    state.gradients.extend(found)
+    state.gathered += found
+    if len(state.gathered) >= RECENT // 4:
+        ratio = signal_to_noise(state.gathered)
+        if isfinite(ratio):
+            state.noise_ratios.append(row.step, ratio)
+        state.gathered = []
 
 
-def _event(state: RunState, step: int, event: Event) -> None:
+def _roll_back(state: RunState, step: int) -> None:
+    """Forget what comes after a step; what gradients say of those before is gathered anew."""
+    for series in (state.losses, state.means, state.rates, state.scales, state.noise_ratios):
+        series.truncate(step)
+    state.moving.forget_losses()
+    state.gradients.clear()
+    state.gathered = []
+    state.evaluations = [e for e in state.evaluations if e.step <= step]
+    state.saved = [saved for saved in state.saved if saved <= step]
+
+
+def _event(state: RunState, event: Event) -> None:
     match event:
         case Started():
-            state.started, state.finished, state.paused = event, None, False
+            state.started, state.finished, state.paused, state.running = event, None, False, True
+            state.step = max(state.step, event.step - 1)
         case Evaluated():
-            state.scores.append(event)
+            state.evaluations.append(event)
         case Saved():
             state.saved.append(event.step)
         case Paused() | Continued():
             state.paused = isinstance(event, Paused)
+        case Noted(level="warning"):
+            state.warning = one_line(event.message)
         case Finished():
-            state.finished, state.paused = event, False
+            state.finished, state.paused, state.running = event, False, False
         case _:
             pass
-    state.told.append(_told(step, event))
-    state.count += 1
-
-
-SYMBOLS = {
-    Started: "▶", Evaluated: "◆", Saved: "↓", Paused: "‖", Continued: "▶", Exported: "→", Noted: "·", Finished: "■",
-}  # fmt: skip
-ENDS = {"done": "✓", "interrupted": "■", "diverged": "✗", "stopped": "✗"}
-
-
-def _told(step: int, event: Event) -> Told:
-    symbol, level = SYMBOLS.get(type(event), "·"), ""
-    match event:
-        case Started():
-            text = f"{'started' if event.step <= 1 else 'resumed'} on {one_line(event.device)}"
-        case Evaluated():
-            text = f"{one_line(event.split)} {event.metric} {metric_text(event)} on {event.rows} rows"
-        case Saved():
-            text = "checkpoint saved"
-        case Paused():
-            text = "paused"
-        case Continued():
-            text = "going on"
-        case Exported():
-            text = f"exported to {one_line(event.path)}"
-        case Noted():
-            text, level = one_line(event.message), "warning" if event.level == "warning" else ""
-            symbol = "▲" if level else symbol
-        case Finished():
-            symbol, level = ENDS.get(event.reason, symbol), "error" if event.reason == "diverged" else ""
-            peak = human_bytes(event.peak_bytes)
-            text = f"{one_line(event.reason)} after {human_seconds(event.seconds)}, peak {peak}"
-        case _:
-            text = type(event).__name__.lower()
-    return Told(step, symbol, text, level)
-
-
-# --- what is worked out of it ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Signal:
-    """Do the last steps say anything?
-
-    A slope is a projected gradient. Its direction is drawn with either sign alike, so that where directions are not
-    guided by earlier ones the ratio is chance, ± `error`; the trend of the loss is what says that a run learns.
-    """
-
-    ratio: float  # mean of the slopes over their standard deviation
-    error: float  # what chance alone makes of it
-    size: float  # mean absolute slope
-    trend: float  # of the loss, nats a hundred steps
-    trend_error: float
-
-    @property
-    def verdict(self) -> str:
-        if not isfinite(self.trend_error):
-            return "too early to say"
-        if abs(self.trend) < 2 * self.trend_error:
-            return "no trend beyond noise"
-        return "falling" if self.trend < 0 else "rising"
-
-
-def signal(state: RunState) -> Signal:
-    slopes = list(state.slopes)[-RECENT:]
-    error = 1 / sqrt(len(slopes)) if slopes else nan
-    size = fmean(map(abs, slopes)) if slopes else nan
-    return Signal(_ratio(slopes), error, size, *_trend(*state.losses.tail(RECENT)))
-
-
-def _ratio(values: Sequence[float]) -> float:
-    spread = pstdev(values) if len(values) > 1 else 0.0
-    return fmean(values) / spread if spread > 0 else nan
-
-
-def _trend(steps: Sequence[int], losses: Sequence[float]) -> tuple[float, float]:
-    """Slope of the least-squares line and its standard error, of a hundred steps."""
-    n = len(steps)
-    if n < 10:
-        return nan, nan
-    x0, y0 = fmean(steps), fmean(losses)
-    sxx = sum((x - x0) ** 2 for x in steps)
-    slope = sum((x - x0) * (y - y0) for x, y in zip(steps, losses, strict=True)) / sxx
-    rest = sum((y - y0 - slope * (x - x0)) ** 2 for x, y in zip(steps, losses, strict=True))
-    return 100 * slope, 100 * sqrt(rest / (n - 2) / sxx)
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Its ends are as far from zero; what lies beyond them counts there, so that outliers do not stretch it."""
-
-    high: float
-    counts: tuple[int, ...]
-
-
-def histogram(values: Iterable[float], bins: int) -> Histogram | None:
-    """Wide enough for 99 of a hundred; None without values."""
-    sizes = sorted(map(abs, values := list(values)))
-    if not sizes:
-        return None
-    high = sizes[min(len(sizes) - 1, int(0.99 * len(sizes)))] or 1.0
-    counts = [0] * bins
-    for value in values:
-        counts[min(bins - 1, max(0, int((value + high) / (2 * high) * bins)))] += 1
-    return Histogram(high, tuple(counts))
-
-
-@dataclass
-class Pace:
-    """When the next redraw may be: news that comes in between waits for it."""
-
-    every: float = 1 / REDRAWS
-    drawn: float = float("-inf")
-
-    def wait(self, now: float) -> float:
-        """Seconds from now; 0 for at once."""
-        return max(0.0, self.drawn + self.every - now)
-
-    def drew(self, now: float, used: float) -> None:
-        """A redraw is made; `used` is what the processor had to do since the last: a slow machine draws less often."""
-        self.drawn = now
-        self.every = min(SLOWEST, max(1 / REDRAWS, used / SHARE))

@@ -4,9 +4,16 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import NamedTuple
 
 FAN = 8  # entries of a level that one of the next stands for
+HUGE = 1e30  # a loss beyond this has diverged: it counts as not finite, and differences stay below overflow
+
+
+def usable(value: float) -> bool:
+    """Can it be drawn and averaged?"""
+    return isfinite(value) and abs(value) < HUGE
 
 
 class Point(NamedTuple):
@@ -28,6 +35,10 @@ class _Level:
     def points(self, first: int, last: int) -> Iterator[Point]:
         parts = (self.steps, self.lows, self.highs, self.means)
         return map(Point, *(part[first:last] for part in parts))
+
+    def truncate(self, count: int) -> None:
+        for part in (self.steps, self.lows, self.highs, self.means):  # of single steps the last three are one
+            del part[count:]
 
 
 class Series:
@@ -59,6 +70,14 @@ class Series:
         level.means.append(sum(below.means[-FAN:]) / FAN)
         if len(level.steps) % FAN == 0:
             self._group(number + 1)
+
+    def truncate(self, step: int) -> None:
+        """Forgets what comes after a step."""
+        count = bisect_right(self._levels[0].steps, step)
+        for level in self._levels:
+            level.truncate(count)
+            count //= FAN
+        self.newest = self._levels[0].means[-1] if len(self) else None
 
     def window(self, first: float, last: float, most: int) -> list[Point]:
         """What lies from one step to another, in about `most` points or fewer, in order; none is left out."""

@@ -1,25 +1,21 @@
-"""The memory that a forward works in, from the shapes alone: what model/fused.py, model/loss.py and transformers hold.
+"""Activations of a forward, from shapes alone: what model/fused_decoder.py, model/loss.py and transformers hold.
 
-    working(model, forward) -> Working(residual, layer, logits)
+    activation_memory(model, forward) -> ActivationMemory(residual, layer, logits)
 
 Each sum below names tensors that are alive at once, at the places in the code where most are. Tests run that code with
-every tensor counted and compare. K points, S sequences of a point, T tokens, R = K · S · T rows, D width, I the MLP's
-inner width, a bytes of an activation, r rank.
+every tensor counted and compare. K perturbed copies ("points" where the mathematics is meant), S sequences of each, T
+tokens, R = K · S · T rows, D width, I the MLP's inner width, a bytes of an activation, r rank.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from zolite.config import sizes
 from zolite.config.architectures import Linear
+from zolite.config.weights import WEIGHT_FORMATS
 from zolite.planner.model_spec import ModelSpec
 
-# Copies of constants in modules that load torch; a test holds them equal.
-PIECE_BYTES, PIECE_BYTES_EXPANDED = 128 << 20, 256 << 20  # model/fused.py
-TILE_ROWS = 128  # STEP there
-CHUNK_NUMBERS, COLUMNS = 2**21, 256  # model/loss.py
-EVAL_TOKENS = 4096  # evaluate.py
-BASIS_TOKENS = (17, 64)  # engine/bases.py
-FLOAT = 4
+FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True)
@@ -35,13 +31,17 @@ class Model:
     adapted: frozenset[str]  # last names of the layers with adapters
     core: bool = False  # between the factors of an adapter
 
+    @property
+    def coded(self) -> bool:
+        return WEIGHT_FORMATS[self.quant].coded
+
     def low(self, *names: str) -> int:
         """Numbers of x Aᵀ of these layers, for one row; a core makes as many of them again."""
         return self.rank * sum(name in self.adapted for name in names) * (2 if self.core else 1)
 
     def expanded(self, linear: Linear) -> int:
         """Bytes of a layer's weight as it is multiplied: none more where it lies in 16 bits."""
-        return linear.inputs * linear.outputs * self.activation if self.quant in ("int8", "nf4") else 0
+        return linear.inputs * linear.outputs * self.activation if self.coded else 0
 
     def expanding(self, linear: Linear) -> int:
         """The same just before: without Triton, int8 weights go through float32."""
@@ -64,7 +64,7 @@ class Forward:
 
 
 @dataclass(frozen=True)
-class Working:
+class ActivationMemory:
     """Bytes. Residual and layer are there together, the logits after them."""
 
     residual: int
@@ -76,14 +76,14 @@ class Working:
         return max(self.residual + self.layer, self.logits)
 
 
-def working(model: Model, forward: Forward) -> Working:
-    """Of one forward, everything that is there between steps left out."""
+def activation_memory(model: Model, forward: Forward) -> ActivationMemory:
+    """Of one forward, without everything that is there between steps."""
     rows = forward.points * forward.rows
     by = _generic if not model.fused else _paired if paired(model, forward) else _dense
-    # transformers keeps the embeddings and each layer's input beside its own sum, and OPT the places' embeddings too
-    kept = 1 if model.fused else 4 if model.spec.architecture == "opt" else 3
+    # transformers keeps the embeddings, each layer's input beside its own sum, and embeddings of positions it may have
+    kept = 1 if model.fused else 4 if model.spec.places else 3
     residual = kept * rows * model.spec.hidden * model.activation + 8 * rows  # and token numbers for each point
-    return Working(residual, max(by(model, forward)), _logits(model, forward))
+    return ActivationMemory(residual, max(by(model, forward)), _logits(model, forward))
 
 
 def paired(model: Model, forward: Forward) -> bool:
@@ -94,7 +94,7 @@ def paired(model: Model, forward: Forward) -> bool:
 def pieces(model: Model, forward: Forward) -> tuple[int, int]:
     """Rows of all points that attention, and the MLP, take at once in zolite's decoder."""
     s = model.spec
-    widths = ((2 * (s.heads + 2 * s.kv_heads) * s.head_dim, forward.tokens), (2 * s.intermediate, TILE_ROWS))
+    widths = ((2 * (s.heads + 2 * s.kv_heads) * s.head_dim, forward.tokens), (2 * s.intermediate, sizes.TILE_ROWS))
     attention, mlp = (_piece(model, forward, width, unit) for width, unit in widths)
     return attention, mlp
 
@@ -103,8 +103,8 @@ def _piece(model: Model, forward: Forward, width: int, unit: int) -> int:
     """As `Paired.pieces` and `Dense.pieces` cut them: whole points, or rows of all or of one."""
     m, points = forward.rows, forward.points
     if paired(model, forward):
-        return points * even(m, -(-2 * points * m * width // PIECE_BYTES), unit)
-    most = PIECE_BYTES if model.quant not in ("int8", "nf4") else PIECE_BYTES_EXPANDED
+        return points * even(m, -(-2 * points * m * width // sizes.PIECE_BYTES), unit)
+    most = sizes.PIECE_BYTES_EXPANDED if model.coded else sizes.PIECE_BYTES
     if 2 * width * points * m <= most:
         return points * m
     return even(m, -(-2 * width * m // most), unit)
@@ -151,7 +151,7 @@ def _mixed(model: Model, rows: int) -> Iterable[int]:
     """Queries, keys and values, with their norms' results where they have norms; what attention makes of them."""
     s, a = model.spec, model.activation
     q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    normed = q + kv if s.architecture == "qwen3" else 0
+    normed = q + kv if s.head_norms else 0
     yield rows * (a * (q + 2 * kv + normed + q) + FLOAT * s.heads)
 
 
@@ -191,6 +191,6 @@ def _logits(model: Model, forward: Forward) -> int:
     s, a = model.spec, model.activation
     count = forward.points * forward.positions
     hidden = count * s.hidden * a
-    gathered = min(count, max(1, CHUNK_NUMBERS // s.hidden)) * s.hidden * (a + 3 * FLOAT)
-    columns = min(s.vocabulary, max(COLUMNS, CHUNK_NUMBERS // count // COLUMNS * COLUMNS))
+    gathered = min(count, max(1, sizes.CHUNK_NUMBERS // s.hidden)) * s.hidden * (a + 3 * FLOAT)
+    columns = min(s.vocabulary, max(sizes.COLUMNS, sizes.CHUNK_NUMBERS // count // sizes.COLUMNS * sizes.COLUMNS))
     return hidden + max(gathered, 2 * FLOAT * count * columns)

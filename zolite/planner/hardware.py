@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,6 @@ REACHED_COPY, REACHED_PRODUCT = 0.9, 0.79
 REACHED_PAIRS = 0.61
 # Bytes written where weights are expanded to 16 bits, beside the copy rate: two of three, and of 2.56, at 0.75 of it.
 EXPAND = {"int8": 0.5, "nf4": 0.58}
-PCIE_LANE = 0.985e9  # bytes/s of a lane of generation 3, each later one twice as much
-REACHED_PCIE = 0.8
 
 # The driver's context, the code of torch, cuBLAS and Triton kernels, captured graphs: on a GPU nobody allocates these.
 CONTEXT_CUDA = 512 * MIB
@@ -65,8 +63,6 @@ class Hardware:
     tensor16_per_s: float  # products of 16-bit numbers
     pairs_per_s: float  # zolite's product of int8 pairs
     expand_per_s: Mapping[str, float]  # bytes written where 8- or 4-bit weights are expanded, by format
-    host_per_s: float = 0.0  # from pinned host memory
-    pageable_per_s: float = 0.0  # from any other
     capability: tuple[int, int] = (0, 0)
     origin: str = "published"  # or measured, estimated, or typical: published, and chosen for its memory alone
 
@@ -74,6 +70,9 @@ class Hardware:
     def fused(self) -> bool:
         """Do zolite's own kernels run here? (model/quant.py: triton_kernels)"""
         return self.capability >= (8, 0)
+
+
+_FIELDS = {each.name for each in fields(Hardware)}  # what another version measured besides is left out
 
 
 def published(name: str) -> Hardware:
@@ -99,8 +98,12 @@ def here(device: str = "") -> Hardware:
     now = _of_gpu(gpu) if gpu else _of_cpu()
     if stored is None or stored["hardware"]["device"] != now.device:
         return now
-    measured = Hardware(**{**stored["hardware"], "capability": tuple(stored["hardware"]["capability"])})
-    return replace(measured, total_bytes=now.total_bytes, others_bytes=now.others_bytes)
+    measured = {name: value for name, value in stored["hardware"].items() if name in _FIELDS} | {
+        "capability": tuple(stored["hardware"]["capability"]),
+        "total_bytes": now.total_bytes,
+        "others_bytes": now.others_bytes,
+    }
+    return Hardware(**measured)
 
 
 # --- the stored profile ----------------------------------------------------------------------------------------------
@@ -255,8 +258,6 @@ def _told(ask: Any, otherwise: Any) -> Any:
 
 
 def _of_card(card: Card) -> Hardware:
-    generation, lanes = card.pcie
-    host = lanes * PCIE_LANE * 2 ** (generation - 3) * REACHED_PCIE
     copy = card.memory_bytes_per_s * REACHED_COPY
     return Hardware(
         name=card.title,
@@ -269,8 +270,6 @@ def _of_card(card: Card) -> Hardware:
         tensor16_per_s=card.tensor16_per_s * REACHED_PRODUCT,
         pairs_per_s=card.int8_per_s * REACHED_PAIRS,
         expand_per_s={"int8": copy * EXPAND["int8"], "nf4": copy * EXPAND["nf4"]},
-        host_per_s=host,
-        pageable_per_s=host / 2,
         capability=card.capability,
     )
 
@@ -298,7 +297,6 @@ def _estimated(gpu: Gpu) -> Card:
         tensor16_per_s=2 * float32,
         int8_per_s=8 * float32,
         capability=gpu.capability,
-        pcie=(3, 16),
     )
 
 

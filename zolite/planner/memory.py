@@ -4,40 +4,32 @@
     peak(lines), allocated(lines), ours(lines)
 
 Every line follows from the code that allocates it, so there is nothing to fit: docs/log.md has it against measurements.
-K points in a forward, n trained numbers, a bytes of an activation.
+K perturbed copies in a forward, n trained numbers, a bytes of an activation.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from zolite.common.text import human_bytes
-from zolite.config import composition
+from zolite.config import composition, sizes
 from zolite.config.architectures import Linear
 from zolite.config.recipe import ResolvedRecipe
 from zolite.config.spaces import SPACES
+from zolite.config.weights import WEIGHT_FORMATS
 from zolite.data.lengths import Rows
-from zolite.planner.activations import BASIS_TOKENS, EVAL_TOKENS, FLOAT, Forward, Model, Working, working
+from zolite.planner.activations import FLOAT, ActivationMemory, Forward, Model, activation_memory
 from zolite.planner.hardware import Hardware
 from zolite.planner.model_spec import ModelSpec
 
 MIB = 2**20
-STEP = 8  # data/batch.py: a bucket may end so far behind the longest row
 SEGMENT, LARGE, ROUND = 20 * MIB, 10 * MIB, 2 * MIB  # torch's allocator: what it asks the driver for
 SMALL_BLOCK = MIB  # smaller ones share segments of 2 MiB
 MARGIN, LEAST_MARGIN = 0.02, 64 * MIB
 
-# Bytes a weight by format: codes, and a float32 scale for 64 of them where it is nf4. int8 has one for a whole row.
-CODES = {"int8": 1.0, "nf4": 0.5 + FLOAT / 64, "bf16": 2.0, "float32": 4.0}
-
-
 Shape = tuple[int, ...]
-# Each layer's factors: (rank, layer) to a shape.
-FACTORS: dict[str, Callable[[int, Linear], Shape]] = {
-    "a": lambda rank, layer: (rank, layer.inputs),
-    "b": lambda rank, layer: (layer.outputs, rank),
-    "c": lambda rank, layer: (rank, rank),
-}
+GROUPS = ("weights", "adapter", "activations", "libraries", "margin", "other programs")
 
 
 @dataclass(frozen=True)
@@ -47,6 +39,7 @@ class Line:
     what: str
     bytes: int
     why: str
+    group: str  # one of GROUPS: what a person thinks of
     where: str = "allocated"
 
 
@@ -67,14 +60,22 @@ def ours(lines: Iterable[Line]) -> int:
     return sum(line.bytes for line in lines if line.where != "outside")
 
 
+def by_group(lines: Iterable[Line]) -> dict[str, int]:
+    """Bytes of every group, in their order."""
+    sums = dict.fromkeys(GROUPS, 0)
+    for line in lines:
+        sums[line.group] += line.bytes
+    return sums
+
+
 def ledger(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows) -> Ledger:
     """Of a resolved recipe. Lines of no bytes stay: they say why there are none."""
     model = laid_out(hardware, spec, recipe)
     step, evaluation = forwards(model, recipe, rows)
     fixed = [*weights(model), *adapter(hardware, model, recipe), *tools(hardware, model, recipe, rows)]
-    at_work = [*busy(step, evaluation), load(hardware, model, fixed, step, evaluation)]
+    at_work = [*activation_lines(step, evaluation), load(hardware, model, fixed, step, evaluation)]
     beyond = reserved(hardware, model, step, evaluation, rows)
-    process = Line("context", hardware.context_bytes, CONTEXT[hardware.device], "process")
+    process = Line("context", hardware.context_bytes, CONTEXT[hardware.device], "libraries", "process")
     mine = [process, *fixed, *at_work, *beyond]
     return (*mine, *outside(hardware, peak(mine)))
 
@@ -88,39 +89,33 @@ CONTEXT = {
 def laid_out(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe) -> Model:
     """The model as it would lie on that device."""
     quant = recipe.model.quant
-    names = {linear.name for linear in spec.linears}
     fused = hardware.device == "cuda" and hardware.fused and spec.fast and quant != "float32"
-    seen = recipe.data.context + STEP
+    longest = recipe.data.context + sizes.BUCKET_TOKENS  # a bucket may end behind the longest row
     return Model(
         spec=spec,
         quant=quant,
-        activation=activation(hardware.device, quant),
-        fused=fused and (not spec.window or spec.window >= seen),
+        activation=WEIGHT_FORMATS[quant].activation_bytes(hardware.device),
+        fused=fused and (not spec.window or spec.window >= longest),
         triton=hardware.device == "cuda" and hardware.fused,
         rank=recipe.adapter.rank,
         core=SPACES[recipe.adapter.space].bases,
-        adapted=frozenset(names & set(recipe.adapter.targets) if recipe.adapter.targets else names),
+        adapted=frozenset(each.name for each in targeted(spec.linears, recipe.adapter.targets) if each.count),
     )
-
-
-def activation(device: str, quant: str) -> int:
-    """Bytes, by quant.FORMATS."""
-    return 4 if quant == "float32" or (device == "cpu" and quant != "bf16") else 2
 
 
 # --- what lies there for the whole run -------------------------------------------------------------------------------
 
 
 def weights(model: Model) -> list[Line]:
-    s, a, quant = model.spec, model.activation, model.quant
-    scales = sum(FLOAT * linear.count * linear.outputs for linear in s.linears) if quant == "int8" else 0
-    layers = int(s.linear * CODES[quant]) + scales
+    s, a, stored = model.spec, model.activation, WEIGHT_FORMATS[model.quant]
+    scales = sum(stored.row_bytes * linear.count * linear.outputs for linear in s.linears)
+    layers = int(s.linear * stored.bytes) + scales
     head = f"{s.vocabulary:,} × {s.hidden:,} in {8 * a} bits" if s.head else "it is the embedding table"
     return [
-        Line("linear layers", layers, f"{s.linear:,} weights in {quant}, scales included"),
-        Line("embeddings", a * s.embedding, f"{s.embedding:,} numbers in {8 * a} bits"),
-        Line("head", a * s.head, head),
-        Line("norms and biases", a * s.other, f"{s.other:,} numbers in {8 * a} bits"),
+        Line("linear layers", layers, f"{s.linear:,} weights in {model.quant}, scales included", "weights"),
+        Line("embeddings", a * s.embedding, f"{s.embedding:,} numbers in {8 * a} bits", "weights"),
+        Line("head", a * s.head, head, "weights"),
+        Line("norms and biases", a * s.other, f"{s.other:,} numbers in {8 * a} bits", "weights"),
     ]
 
 
@@ -131,28 +126,39 @@ def adapter(hardware: Hardware, model: Model, recipe: ResolvedRecipe) -> list[Li
     held = composition.state_bytes(recipe.method, trained)
     aside = factors.export_bytes.get(hardware.device, 0)
     still = f"{frozen:,} numbers in {8 * a} bits to multiply" + (f", in {8 * aside} to export" if aside else "")
-    return [
-        Line("theta", FLOAT * n, f"{n:,} trained numbers in float32"),
-        Line("copies", copies * n * a, f"{copies} copies of them in {8 * a} bits, one a point of a forward"),
-        Line("frozen factors", (a + aside) * frozen, still),
-        Line("method", held, f"{recipe.method.name} keeps {composition.state_formula(recipe.method)} bytes"),
-        Line("directions", _written_out(recipe) * n, "noise is made inside a kernel" if not _written_out(recipe) else
-             "a direction is written out in float32 before it is added"),
-    ]  # fmt: skip
+    written = composition.direction_bytes(recipe.method)
+    noise = "a direction is written out in float32 before it is added" if written else "noise is made inside a kernel"
+    lines = (
+        ("trained numbers", FLOAT * n, f"{n:,} in float32"),
+        ("perturbed copies", copies * n * a, f"{copies} of them in {8 * a} bits, each for one pass through the model"),
+        ("frozen factors", (a + aside) * frozen, still),
+        ("optimizer state", held, f"{recipe.method.name} keeps {composition.state_formula(recipe.method)} bytes"),
+        ("directions", written * n, noise),
+    )
+    return [Line(what, size, why, "adapter") for what, size, why in lines]
 
 
 def blocks(spec: ModelSpec, recipe: ResolvedRecipe, factors: Iterable[str]) -> dict[str, Shape]:
     """These factors of every layer with an adapter."""
-    targets, thin = set(recipe.adapter.targets), SPACES[recipe.adapter.space].bases
+    space, rank = SPACES[recipe.adapter.space], recipe.adapter.rank
     return {
-        f"{linear.name}.{linear.inputs}.{linear.outputs}.{i}.{factor}": FACTORS[factor](
-            min(recipe.adapter.rank, linear.inputs, linear.outputs) if thin else recipe.adapter.rank, linear
-        )
-        for linear in spec.linears
-        if not targets or linear.name in targets
+        f"{linear.name}.{linear.inputs}.{linear.outputs}.{i}.{factor}": space.shapes(
+            linear.inputs, linear.outputs, rank
+        )[factor]
+        for linear in targeted(spec.linears, recipe.adapter.targets)
         for i in range(linear.count)
         for factor in factors
     }
+
+
+def targeted(linears: Iterable[Linear], targets: Sequence[str]) -> list[Linear]:
+    """Layers with adapters, and how many: all, those of a last name, or single ones by their full names."""
+    single = Counter(target.rpartition(".")[2] for target in targets if "." in target)
+
+    def count(each: Linear) -> int:
+        return each.count if not targets or each.name in targets else min(each.count, single[each.name])
+
+    return [replace(each, count=count(each)) for each in linears]
 
 
 def trained_numbers(spec: ModelSpec, recipe: ResolvedRecipe) -> int:
@@ -164,39 +170,35 @@ def _count(shapes: Mapping[str, Shape]) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
 
 
-def _written_out(recipe: ResolvedRecipe) -> int:
-    """Bytes a trained number while copies are filled."""
-    return composition.direction_bytes(recipe.method)
-
-
 def tools(hardware: Hardware, model: Model, recipe: ResolvedRecipe, rows: Rows) -> list[Line]:
-    """What libraries keep."""
+    """What libraries keep, and zolite's own decoder."""
     if hardware.device != "cuda":
         return []
     big = hardware.capability[0] in (9, 10)
     workspace = 32 * MIB if big else 4096 * 1024 * 2 + 16 * 1024 * 8
-    angles = 2 * FLOAT * (rows.tokens + 1 + STEP) * model.spec.head_dim if model.fused else 0
+    angles = 2 * FLOAT * (rows.tokens + 1 + sizes.BUCKET_TOKENS) * model.spec.head_dim if model.fused else 0
+    made = "cosines and sines of every place" if model.fused else "made anew in each forward"
     return [
-        Line("cuBLAS", workspace, f"its workspace on compute capability {hardware.capability[0]}.x"),
-        Line("rotations", angles, "cosines and sines of every place" if model.fused else "made anew in each forward"),
+        Line("cuBLAS", workspace, f"its workspace on compute capability {hardware.capability[0]}.x", "libraries"),
+        Line("rotations", angles, made, "activations"),
     ]
 
 
 # --- what comes and goes ---------------------------------------------------------------------------------------------
 
 
-def forwards(model: Model, recipe: ResolvedRecipe, rows: Rows) -> tuple[Working, Working]:
-    """The largest working memory of a step, and that of an evaluation."""
-    kinds = [working(model, forward) for forward in step_forwards(recipe, rows)]
+def forwards(model: Model, recipe: ResolvedRecipe, rows: Rows) -> tuple[ActivationMemory, ActivationMemory]:
+    """The largest activations of a step, and those of an evaluation."""
+    kinds = [activation_memory(model, forward) for forward in step_forwards(recipe, rows)]
     step = max(kinds, key=lambda each: each.peak)
     if not rows.evaluated:
-        return step, Working(0, 0, 0)
-    count = max(1, EVAL_TOKENS // (rows.sequences * rows.tokens))
-    return step, working(model, Forward(1, count * rows.sequences, rows.tokens, count * rows.positions))
+        return step, ActivationMemory(0, 0, 0)
+    count = max(1, sizes.EVAL_TOKENS // (rows.sequences * rows.tokens))
+    return step, activation_memory(model, Forward(1, count * rows.sequences, rows.tokens, count * rows.positions))
 
 
 def step_forwards(recipe: ResolvedRecipe, rows: Rows) -> list[Forward]:
-    """A step's forwards of most points: pairs of points go together, candidates that a pool ranks do not."""
+    """A step's largest forwards: mirrored pairs of copies go together, candidates that a pool ranks do not."""
     m, points = recipe.method, recipe.train.copies
     at_once = 1 if composition.per_example(m) else recipe.train.microbatch
     mirrored = composition.mirrored(m) and points > 1
@@ -207,18 +209,22 @@ def step_forwards(recipe: ResolvedRecipe, rows: Rows) -> list[Forward]:
     return found
 
 
-def busy(step: Working, evaluation: Working) -> list[Line]:
+def activation_lines(step: ActivationMemory, evaluation: ActivationMemory) -> list[Line]:
     most = max((step, evaluation), key=lambda each: each.peak)
     of = "an evaluation" if most is evaluation else "a step"
     more = max(0, most.logits - most.residual - most.layer)
-    return [
-        Line("residual stream", most.residual, f"what goes from layer to layer in {of}"),
-        Line("one layer", most.layer, f"activations between two products in {of}, at their most"),
-        Line("logits", more, "in chunks, where a layer's memory was" + (": so much more" if more else ": no more")),
-    ]
+    beyond = "in chunks, where a layer's memory was" + (": so much more" if more else ": no more")
+    lines = (
+        ("residual stream", most.residual, f"what goes from layer to layer in {of}"),
+        ("one layer", most.layer, f"activations between two products in {of}, at their most"),
+        ("logits", more, beyond),
+    )
+    return [Line(what, size, why, "activations") for what, size, why in lines]
 
 
-def load(hardware: Hardware, model: Model, fixed: Sequence[Line], step: Working, evaluation: Working) -> Line:
+def load(
+    hardware: Hardware, model: Model, fixed: Sequence[Line], step: ActivationMemory, evaluation: ActivationMemory
+) -> Line:
     """How far a load exceeds the run: it reads tensor by tensor, and quantizes each from a copy or two in 16 bits.
 
     Frozen bases are found in a forward of some tokens, layer by layer in float32.
@@ -230,13 +236,14 @@ def load(hardware: Hardware, model: Model, fixed: Sequence[Line], step: Working,
     if hardware.device == "cpu":
         copies += 2 * model.activation * model.spec.embedding  # a load of SmolLM2-135M took about so much
     more = max(0, copies - peak(fixed[4:]) - max(step.peak, evaluation.peak))
-    return Line("load", more, f"before they are quantized layers take {human_bytes(copies)}, while nothing runs yet")
+    why = f"before they are quantized layers take {human_bytes(copies)}, while nothing runs yet"
+    return Line("load", more, why, "weights")
 
 
 def basis_memory(model: Model) -> int:
     """What it takes to find bases: a forward without adapters, a weight, and a layer's rows twice, for their mean."""
-    bare = working(replace(model, fused=False, adapted=frozenset()), Forward(1, *BASIS_TOKENS, 1))
-    rows = BASIS_TOKENS[0] * BASIS_TOKENS[1]
+    bare = activation_memory(replace(model, fused=False, adapted=frozenset()), Forward(1, *sizes.BASIS_TOKENS, 1))
+    rows = sizes.BASIS_TOKENS[0] * sizes.BASIS_TOKENS[1]
     most = max(each.inputs * each.outputs + 2 * rows * (each.inputs + each.outputs) for each in model.spec.linears)
     return bare.peak + FLOAT * most
 
@@ -247,24 +254,21 @@ def mapped(spec: ModelSpec) -> int:
 
 
 def reserved(
-    hardware: Hardware, model: Model, step: Working, evaluation: Working, rows: Rows
-) -> list[Line]:  # fmt: skip
+    hardware: Hardware, model: Model, step: ActivationMemory, evaluation: ActivationMemory, rows: Rows
+) -> list[Line]:
     """What torch's allocator holds beyond what is in use."""
     if hardware.device != "cuda":
         return []
     eager = max(evaluation.peak, step.peak if rows.lengths > 1 else 0)
     pool = min(step.peak, eager)
-    sizes = [(linear.inputs * linear.outputs, linear.count) for linear in model.spec.linears]
-    loose = sum(
-        segments(int(size * CODES[model.quant]), count) - int(size * CODES[model.quant]) * count
-        for size, count in sizes
+    each = WEIGHT_FORMATS[model.quant].bytes
+    stored = [(int(linear.inputs * linear.outputs * each), linear.count) for linear in model.spec.linears]
+    loose = sum(segments(size, count) - size * count for size, count in stored)
+    lines = (
+        ("captured steps", pool, "CUDA graphs keep a step's memory while an evaluation or another length runs"),
+        ("allocator", loose + 2 * SEGMENT, "it asks the driver for 2 MiB at least, and mostly for 20"),
     )
-    return [
-        Line(
-            "captured steps", pool, "graphs keep a step's memory while an evaluation or another length runs", "reserved"
-        ),
-        Line("allocator", loose + 2 * SEGMENT, "it asks the driver for 2 MiB at least, and mostly for 20", "reserved"),
-    ]
+    return [Line(what, size, why, "libraries", "reserved") for what, size, why in lines]
 
 
 def segments(size: int, count: int) -> int:
@@ -276,8 +280,9 @@ def segments(size: int, count: int) -> int:
 
 def outside(hardware: Hardware, mine: int) -> list[Line]:
     margin = max(LEAST_MARGIN, int(MARGIN * mine))
+    why = f"{MARGIN:.0%} of the above, at least {human_bytes(LEAST_MARGIN)}"
     return [
-        Line("other processes", hardware.others_bytes, "what is in use beside this one", "outside"),
-        Line("streamed layers", 0, "none: all layers are on the device", "outside"),
-        Line("margin", margin, f"{MARGIN:.0%} of the above, at least {human_bytes(LEAST_MARGIN)}", "outside"),
+        Line("other processes", hardware.others_bytes, "what is in use beside this one", "other programs", "outside"),
+        Line("streamed layers", 0, "none: all layers are on the device", "weights", "outside"),
+        Line("margin", margin, why, "margin", "outside"),
     ]

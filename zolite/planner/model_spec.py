@@ -21,7 +21,7 @@ from typing import Any
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.paths import paths
 from zolite.config import catalog
-from zolite.config.architectures import FAMILIES, Config, Linear, numbers
+from zolite.config.architectures import ARCHITECTURES, Config, Linear, by_llama_cpp, numbers
 from zolite.planner import weight_headers
 from zolite.planner.weight_headers import Header
 
@@ -53,6 +53,8 @@ class ModelSpec:
     bytes: int  # of its files, 0 where they were not seen
     left_out: int = 0  # parameters of its files that no text goes through
     packed: str = ""  # the quantization its files are stored in
+    places: int = 0  # parameters of learned embeddings of positions, among `embedding`
+    head_norms: bool = False  # queries and keys have norms of their own
 
     @property
     def linear(self) -> int:
@@ -108,16 +110,16 @@ def of_folder(path: Path) -> ModelSpec:
 
 
 def of_gguf(header: Header) -> ModelSpec:
-    """From a GGUF's own facts. Its tensors are unpacked to 16 bits before zolite quantizes them its own way."""
+    """From a GGUF's own metadata. Its tensors are unpacked to 16 bits before zolite quantizes them its own way."""
     config = _gguf_config(header)
-    made = from_config(str(header.facts.get("general.name", "gguf")), config)
+    made = from_config(str(header.metadata.get("general.name", "gguf")), config)
     return replace(made, bytes=header.bytes, packed="gguf")
 
 
 def described(name: str, config: Mapping[str, Any], header: Header | None) -> ModelSpec:
     """A config's spec, with what the headers know better: which tensors there are, if they are stored as they are."""
     packed = str((config.get("quantization_config") or {}).get("quant_method") or "")
-    known = (config.get("model_type") or "") in FAMILIES
+    known = (config.get("model_type") or "") in ARCHITECTURES
     if not known and (header is None or packed):
         raise ZoliteError(
             f"{name} is of the architecture {config.get('model_type')!r}, which zolite does not know by its config",
@@ -130,18 +132,20 @@ def described(name: str, config: Mapping[str, Any], header: Header | None) -> Mo
 def from_config(name: str, config: Mapping[str, Any]) -> ModelSpec:
     """By the table of architectures alone."""
     c = numbers(config)
-    family = FAMILIES[c.model_type]
-    linears = merged(family.linears(c))
+    known = ARCHITECTURES[c.model_type]
+    linears = merged(known.linears(c))
     biases = sum(each.count * each.outputs for each in linears if each.bias)
     return ModelSpec(
         **_basics(name, c),
         linears=linears,
-        embedding=family.embedding(c),
-        head=(0 if c.tied else c.vocabulary * c.hidden) + (c.vocabulary if family.head_bias else 0),
-        other=biases + family.norms(c),
-        fast=family.fast(c),
+        embedding=known.embedding(c),
+        places=known.places(c),
+        head_norms=known.head_norms,
+        head=(0 if c.tied else c.vocabulary * c.hidden) + (c.vocabulary if known.head_bias else 0),
+        other=biases + known.norms(c),
+        fast=known.fast(c),
         bytes=0,
-        left_out=family.left_out(c),
+        left_out=known.left_out(c),
     )
 
 
@@ -253,7 +257,7 @@ def _online(name: str) -> ModelSpec:
 
     try:
         config = _json(Path(hf_hub_download(name, "config.json")))
-        known = (config.get("model_type") or "") in FAMILIES
+        known = (config.get("model_type") or "") in ARCHITECTURES
         header = None if known else _merged_metadata(get_safetensors_metadata(name))
     except RepositoryNotFoundError as error:
         raise unknown(name, "the hub has none, or it is private") from error
@@ -291,7 +295,6 @@ def _json(path: Path) -> dict[str, Any]:
 
 # --- GGUF -------------------------------------------------------------------------------------------------------------
 
-GGUF_TYPES = {"gemma3": "gemma3_text"}  # where GGUF's name for an architecture is not transformers'
 GGUF_KEYS = {
     "hidden_size": "embedding_length",
     "num_hidden_layers": "block_count",
@@ -305,14 +308,15 @@ GGUF_KEYS = {
 
 
 def _gguf_config(header: Header) -> dict[str, Any]:
-    """A GGUF's facts under the names of a config.json."""
-    kind = str(header.facts.get("general.architecture"))
-    config = {key: header.facts.get(f"{kind}.{name}") for key, name in GGUF_KEYS.items()}
-    if GGUF_TYPES.get(kind, kind) not in FAMILIES:
+    """A GGUF's metadata under the names of a config.json."""
+    kind = str(header.metadata.get("general.architecture"))
+    config = {key: header.metadata.get(f"{kind}.{name}") for key, name in GGUF_KEYS.items()}
+    known = by_llama_cpp(kind)
+    if known is None:
         raise ZoliteError(f"GGUF architecture {kind!r} is not known to the planner", "plan with the hub id instead")
     table = header.tensors.get("token_embd.weight", (0, 0))
     return {key: value for key, value in config.items() if value} | {
-        "model_type": GGUF_TYPES.get(kind, kind),
+        "model_type": known.name,
         "vocab_size": table[0],
         "tie_word_embeddings": "output.weight" not in header.tensors,
         "attention_bias": "blk.0.attn_q.bias" in header.tensors,

@@ -22,25 +22,24 @@ from zolite.config.composition import per_example
 from zolite.config.methods import METHODS
 from zolite.config.recipe import QUANTS, DataPart, Recipe, ResolvedRecipe
 from zolite.config.spaces import SPACES
-from zolite.data.lengths import Rows, survey
+from zolite.config.weights import WEIGHT_FORMATS
+from zolite.data.lengths import Rows, estimate
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
+from zolite.planner.backprop import Backprop, compared, needed
 from zolite.planner.calibration import Correction, so_far
 from zolite.planner.hardware import Hardware
 from zolite.planner.memory import Ledger, Line, ledger, ours, peak
 from zolite.planner.model_spec import ModelSpec
-from zolite.planner.qlora import Backprop, compared, needed
 from zolite.planner.step_time import beside_seconds, step_seconds
 
 FORMATS = ("int8", "nf4", "bf16")
 LONGEST_RUN = 7 * 86400.0  # seconds
 
-# How much of a step's signal a format leaves at ε 1e-2: its correlation with float32 (docs/log.md).
-SIGNAL = {"int8": 0.95, "nf4": 0.85, "bf16": 0.97, "float32": 1.0}
-
 RULE = (
-    "best first by log2(parameters) + ½ log2(steps an hour × signal²): a model twice as large is worth four times as "
-    "many steps; signal is what the weight format leaves of a step, as measured: int8 0.95, nf4 0.85, bf16 0.97"
+    "best first by log2(parameters) + ½ log2(steps an hour × correlation²): a model twice as large counts like four "
+    "times as many steps; correlation is how true a weight format keeps measured loss differences, as measured: "
+    + ", ".join(f"{name} {WEIGHT_FORMATS[name].correlation:g}" for name in FORMATS)
 )
 
 
@@ -123,7 +122,7 @@ def _tried(
         if peak(lines) <= hardware.total_bytes:
             return _timed(hardware, spec, layout, rows, lines, correction)
     needs, has = human_bytes(peak(lines)), human_bytes(hardware.total_bytes)
-    return Rejected(spec, recipe, f"needs {needs} of {has} even a row and a point at a time", peak(lines))
+    return Rejected(spec, recipe, f"needs {needs} of {has} even with one row and one copy at a time", peak(lines))
 
 
 def refusal(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows) -> str:
@@ -147,12 +146,12 @@ def layouts(recipe: ResolvedRecipe) -> Iterator[ResolvedRecipe]:
 
 
 def smaller(recipe: ResolvedRecipe) -> ResolvedRecipe | None:
-    """Half the rows of a forward, or half its points where it has one row; None where it has one of each.
+    """Half the rows of a forward, or half its perturbed copies where it has one row; None where it has one of each.
 
-    Pairs of points stay together to the last, since int8 weights multiply pairs by another product.
+    Mirrored pairs of copies stay together to the last, since int8 weights multiply pairs by another product.
     """
     t = recipe.train
-    if t.microbatch > 1 and not per_example(recipe.method):  # which has one row a point as it is
+    if t.microbatch > 1 and not per_example(recipe.method):  # which has one row a copy as it is
         return replace(recipe, train=replace(t, microbatch=-(-t.microbatch // 2)))
     return replace(recipe, train=replace(t, copies=t.copies // 2)) if t.copies > 1 else None
 
@@ -163,7 +162,7 @@ def corrected(lines: Ledger, correction: Correction) -> Ledger:
     if not more:
         return lines
     why = f"{correction.runs} runs here took {correction.bytes:.3f} times what was predicted"
-    return (*lines, Line("correction", more, why, "process"))
+    return (*lines, Line("correction", more, why, "libraries", "process"))
 
 
 def _timed(
@@ -180,7 +179,7 @@ def _timed(
 
 def quality(spec: ModelSpec, quant: str, seconds_per_step: float) -> float:
     """RULE in numbers."""
-    return log2(spec.parameters) + 0.5 * log2(3600 / seconds_per_step * SIGNAL[quant] ** 2)
+    return log2(spec.parameters) + 0.5 * log2(3600 / seconds_per_step * WEIGHT_FORMATS[quant].correlation ** 2)
 
 
 def _nothing(hardware: Hardware, rejected: Sequence[Rejected]) -> DoesNotFit | UsageError:
@@ -192,14 +191,15 @@ def _nothing(hardware: Hardware, rejected: Sequence[Rejected]) -> DoesNotFit | U
     least = sized[0]
     if least.peak_bytes <= hardware.total_bytes:
         return DoesNotFit(f"nothing finishes in time: {least.spec.name} {least.reason}", "take fewer --steps")
-    what = f"{least.spec.name} in {least.recipe.model.quant}"
+    what = f"{least.spec.name} in {least.recipe.model.quant} with {human_bytes(least.peak_bytes)}"
     return DoesNotFit(
         f"nothing fits {human_bytes(hardware.total_bytes)}",
-        f"the smallest that would is {what}, one row and one point at a time, with {human_bytes(least.peak_bytes)}",
+        f"the smallest that would is {what}, one row and one perturbed copy at a time",
     )
 
 
 CONTEXT = 512  # tokens, where nothing says how long rows are
+LEAST_CONTEXT = 8
 ANSWERED = 8  # one position in so many predicts something, where nothing says how many do
 
 
@@ -212,29 +212,40 @@ def asked(
     template: str | None,
     choices: Mapping[str, Any],
 ) -> Planning:
-    """From what a person said on the command line."""
+    """From options as they are written: sizes as "8GiB", names of models and cards; None leaves a choice open."""
     budget = size(vram) if vram else 0
-    card = machine.published(hardware) if hardware else machine.here()
-    if budget and not hardware and card.device == "cpu":
-        card = machine.typical(budget)
-    specs = (
-        [model_spec.spec(model)]
-        if model
-        else [model_spec.of_catalogue(n) for n, m in catalog.models().items() if m.suggested]
-    )
-    if context is not None and context < 8:
-        raise UsageError(f"a context of {context} tokens", "8 is the least")
-    if model and context and context > specs[0].context:
-        raise UsageError(
-            f"{specs[0].name} has a context of {specs[0].context:,} tokens, less than {context:,}",
-            f"--context {specs[0].context}, or a model with a longer one",
-        )
-    longest = context or CONTEXT
-    rows = Rows(longest, -(-longest // ANSWERED))
-    if data:
-        rows = survey(Path(data).expanduser(), template or DataPart.template, model_spec.place(model or ""), longest)
-    wanted = wish(specs, rows, **choices)
+    card = _card(hardware, budget)
+    specs = _specs(model, context)
+    wanted = wish(specs, _rows(model, context or CONTEXT, data, template), **choices)
     return plan(machine.pretended(card, budget) if budget else card, wanted, _known(card, hardware))
+
+
+def _card(named: str | None, budget: int) -> Hardware:
+    """A card of the catalogue or this machine; where it has no GPU, a common card that has the budget."""
+    card = machine.published(named) if named else machine.here()
+    return machine.typical(budget) if budget and not named and card.device == "cpu" else card
+
+
+def _specs(model: str | None, context: int | None) -> list[ModelSpec]:
+    """The one that was named, else the catalogue's."""
+    if context is not None and context < LEAST_CONTEXT:
+        raise UsageError(f"a context of {context} tokens", f"{LEAST_CONTEXT} is the least")
+    if not model:
+        return [model_spec.of_catalogue(name) for name, known in catalog.models().items() if known.suggested]
+    spec = model_spec.spec(model)
+    if context and context > spec.context:
+        raise UsageError(
+            f"{spec.name} has a context of {spec.context:,} tokens, less than {context:,}",
+            f"--context {spec.context}, or a model with a longer one",
+        )
+    return [spec]
+
+
+def _rows(model: str | None, longest: int, data: str | None, template: str | None) -> Rows:
+    """The lengths of somebody's rows, else of rows as long as they may be."""
+    if not data:
+        return Rows(longest, -(-longest // ANSWERED))
+    return estimate(Path(data).expanduser(), template or DataPart.template, model_spec.place(model or ""), longest)
 
 
 def _known(card: Hardware, named: str | None) -> Correction:
@@ -251,13 +262,13 @@ def size(text: str) -> int:
 
 
 def wish(specs: Sequence[ModelSpec], rows: Rows, **asked: Any) -> Wish:
-    """From what a person said; None leaves a choice open. Raises with all that is wrong."""
+    """From choices by the names of their options; None leaves one open. Raises with all that is wrong."""
     flags = {"rank": "adapter.rank", "method": "method.name", "batch": "train.batch", "steps": "train.steps"}
     changes = {path: asked[flag] for flag, path in flags.items() if asked.get(flag) is not None}
     for flag, known in (("quant", QUANTS), ("space", SPACES)):
         if asked.get(flag) is not None and asked[flag] not in known:
             raise UsageError(f"no {flag} {asked[flag]!r}", f"choose one of {', '.join(known)}")
-    recipe = recipes.override(Recipe(), changes | {"data.context": max(8, rows.tokens)})
+    recipe = recipes.override(Recipe(), changes | {"data.context": max(LEAST_CONTEXT, rows.tokens)})
     quants = (asked["quant"],) if asked.get("quant") else FORMATS
     spaces = (asked["space"],) if asked.get("space") else Wish.spaces
     return Wish(tuple(specs), recipe, rows, quants, spaces)

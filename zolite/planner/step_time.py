@@ -10,11 +10,12 @@ come out within 15%. K points, R rows of all points, D width, I the MLP's inner 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from zolite.config import sizes
 from zolite.config.architectures import Linear
 from zolite.config.composition import forwards_per_step
 from zolite.config.recipe import ResolvedRecipe, evaluations_of, starts_with_probe
 from zolite.data.lengths import Rows
-from zolite.planner.activations import EVAL_TOKENS, Forward, Model, paired, pieces
+from zolite.planner.activations import Forward, Model, paired, pieces
 from zolite.planner.hardware import Hardware
 from zolite.planner.memory import laid_out, step_forwards, trained_numbers
 from zolite.planner.model_spec import ModelSpec
@@ -56,7 +57,7 @@ def step_seconds(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, ro
 def beside_seconds(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows) -> float:
     """What a run does beside its steps: all evaluations, and a start in closed form that takes as long as it may."""
     model, t = laid_out(hardware, spec, recipe), recipe.train
-    each = max(1, EVAL_TOKENS // (rows.sequences * rows.tokens))
+    each = max(1, sizes.EVAL_TOKENS // (rows.sequences * rows.tokens))
     once = _forward(hardware, model, Forward(1, each * rows.sequences, rows.tokens, each * rows.positions))
     looks = evaluations_of(t.steps, t.eval_every) * -(-t.eval_rows // each) if rows.evaluated else 0
     start = linear_probe_rows(recipe) if rows.labels and starts_with_probe(recipe.adapter) else 0
@@ -147,7 +148,7 @@ def _between(hardware: Hardware, model: Model, forward: Forward, attention: int,
             if not whole:
                 yield Kernel(traffic=piece * s.intermediate * (2 * a + made), share=ELEMENTWISE)
                 continue
-            yield Kernel(traffic=piece * (q + kv) * 2 * a * (2 if s.architecture == "qwen3" else 1), share=ELEMENTWISE)
+            yield Kernel(traffic=piece * (q + kv) * 2 * a * (2 if s.head_norms else 1), share=ELEMENTWISE)
             yield _attention(hardware, model, forward, piece)
             if pairs:
                 yield Kernel(traffic=piece * q * made, share=ELEMENTWISE)

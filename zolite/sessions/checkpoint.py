@@ -8,11 +8,11 @@ import shutil
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zolite import __version__
 from zolite.common.files import fsync_folder, reading, saving, size, write_new
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _build(partial: Path, step: int, files: Mapping[str, bytes]) -> str:
     for name, data in files.items():
         write_new(partial / name, data)
     noted = {name: _noted(data) for name, data in files.items()}
-    manifest = {"step": step, "zolite": __version__, "files": noted}
+    manifest = {"step": step, "zolite": version("zolite"), "files": noted}
     write_new(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
     fsync_folder(partial)
     return _digest(noted)

@@ -1,7 +1,11 @@
-"""A run as its events, read from its journal by another process. Without torch: the app looks on this way too."""
+"""A session read while another process writes it: a page of news at a time, or the same as events.
+
+Without torch: the app follows runs this way too.
+"""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from heapq import merge
 
 from zolite.common.events import Event, Started, StepDone
@@ -11,30 +15,81 @@ from zolite.sessions.session import Session
 POLL_SECONDS = 0.2
 
 
+@dataclass(frozen=True)
+class News:
+    """What a journal has got since it was last read."""
+
+    rows: Sequence[StepRow] = ()
+    events: Sequence[tuple[int, Event]] = ()  # with the step that they belong to
+    memory: Sequence[MemoryRow] = ()
+    running: bool = False  # does a process write it?
+    fresh: bool = False  # all there is, once more: steps were rolled back
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.events or self.fresh)
+
+
+class Reader:
+    """One session's journal, a page at a time. For one thread at a time."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._begin()
+
+    def _begin(self) -> None:
+        self.last: StepRow | None = None
+        self.seen = 0  # number of the last event
+        self.memory: MemoryRow | None = None  # the last point
+
+    def read(self) -> News:
+        """What is new since the last call; all of it once more where steps were rolled back meanwhile."""
+        running = self.session.running()  # asked before reading: what a writer left behind last is read too
+        if fresh := self._rolled_back():
+            self._begin()
+        rows, events = self.session.journal.news(self.last.step if self.last else 0, self.seen)
+        memory = self._memory(rows[-1].step) if rows else []
+        self.last = rows[-1] if rows else self.last
+        self.seen = events[-1][0] if events else self.seen
+        self.memory = memory[-1] if memory else self.memory
+        return News(rows, [event for _, event in events], memory, running, fresh)
+
+    def _rolled_back(self) -> bool:
+        """Is the last step that was read not there any more, or another one by now?"""
+        last = self.last
+        if last is None:
+            return False
+        return next(self.session.journal.steps(last.step - 1, last.step), None) != last
+
+    def _memory(self, upto: int) -> list[MemoryRow]:
+        """Of the steps of this page; a later one has its own."""
+        points = self.session.journal.memories(self.memory.time if self.memory else 0.0)
+        return [point for point in points if point.step <= upto]
+
+
 def follow(session: Session, stop: Callable[[], bool]) -> Iterator[Event]:
-    """Everything in the journal, then what is added to it, until `stop` says so or nobody writes any more."""
-    step = seen = 0
+    """Everything in the journal, then what is added to it, until `stop` says so or nobody writes any more.
+
+    After a rollback it comes once more from the first step.
+    """
+    reader = Reader(session)
     while not stop():
-        written = session.running()  # asked before reading: what a writer left behind last is read too
-        rows, told = session.journal.news(step, seen)
-        if rows or told:
-            peaks = session.journal.memories(rows[0].time - 1 if rows else 0.0)
-            yield from in_order(rows, [event for _, event in told], peaks)
-            step, seen = rows[-1].step if rows else step, told[-1][0] if told else seen
-        elif not written:
+        news = reader.read()
+        if news:
+            yield from in_order(news)
+        elif not news.running:
             return
         else:
             time.sleep(POLL_SECONDS)
 
 
-def in_order(rows: list[StepRow], told: list[tuple[int, Event]], memory: list[MemoryRow]) -> Iterator[Event]:
-    """Steps and other events as they were said. By step, since clocks may go backwards."""
-    peaks = {m.step: m.peak_bytes for m in memory}
+def in_order(news: News) -> Iterator[Event]:
+    """Steps and other events in the order in which they happened. By step, since clocks may go backwards."""
+    peaks = {m.step: m.peak_bytes for m in news.memory}
     peak, done = 0, []
-    for row in reversed(rows):  # the memory of a batch of steps stands at its last
+    for row in reversed(news.rows):  # the memory of a batch of steps stands at its last
         peak = peaks.get(row.step, peak)
         done.append((2 * row.step, done_of(row, peak)))
-    others = [(2 * (step - isinstance(event, Started)) + 1, event) for step, event in told]
+    others = [(2 * (step - isinstance(event, Started)) + 1, event) for step, event in news.events]
     yield from (event for _, event in merge(reversed(done), others, key=lambda item: item[0]))
 
 

@@ -94,9 +94,9 @@ def _copied_journal(journal: Journal, path: Path) -> None:
         new.execute("PRAGMA journal_mode = WAL")
 
 
-def tell(name: str, verb: str) -> None:
+def send(name: str, command: str) -> None:
     """Leaves a command for the run that writes a session."""
     with open_(name) as found:
         if not found.running():
             raise UsageError(f"session {name} is not running", f"`zolite resume {name}` goes on with it")
-        found.journal.post(verb)
+        found.journal.post(command)

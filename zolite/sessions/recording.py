@@ -1,4 +1,4 @@
-"""A run in one file of text, to hand on and to replay: its journal line by line, without its numbers or its rows.
+"""A run in one file of text, to share and to replay: its journal line by line, without its weights or its rows.
 
     write(of(session), path)
     recording = read(path)
@@ -13,19 +13,21 @@ import math
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
 
-from zolite import __version__
 from zolite.common import files
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Event, Exported, Saved, from_json, to_json, typed
 from zolite.config import recipe as recipes
 from zolite.config.recipe import ResolvedRecipe
+from zolite.sessions.follow import Reader
 from zolite.sessions.journal import MemoryRow, StepRow
 from zolite.sessions.session import Session
 
 VERSION = 1
+EVENT = "told"  # what a line of an event is called in the file
 NUMBERS = ("coefs", "losses")  # columns of a step that are float32, little endian
 
 
@@ -36,23 +38,23 @@ class Recording:
     recipe: ResolvedRecipe
     device: str
     rows: tuple[StepRow, ...]
-    told: tuple[tuple[int, Event], ...]  # with the step that they belong to
+    events: tuple[tuple[int, Event], ...]  # with the step that they belong to
     memory: tuple[MemoryRow, ...]
 
 
 def of(session: Session) -> Recording:
     """Everything a session's journal holds."""
     rows: list[StepRow] = []
-    told: list[tuple[int, Event]] = []
-    seen = 0
-    while news := session.journal.news(rows[-1].step if rows else 0, seen):
-        if not news[0] and not news[1]:
-            break
-        rows += news[0]
-        told += [event for _, event in news[1]]
-        seen = news[1][-1][0] if news[1] else seen
+    events: list[tuple[int, Event]] = []
+    reader = Reader(session)
+    while news := reader.read():
+        if news.fresh:  # steps were rolled back meanwhile
+            rows.clear()
+            events.clear()
+        rows += news.rows
+        events += news.events
     device, memory = str(session.facts.get("device", "")), tuple(session.journal.memories())
-    return Recording(session.name, session.created, session.recipe, device, tuple(rows), tuple(told), memory)
+    return Recording(session.name, session.created, session.recipe, device, tuple(rows), tuple(events), memory)
 
 
 def write(recording: Recording, path: Path) -> None:
@@ -67,7 +69,7 @@ def write(recording: Recording, path: Path) -> None:
 
 def _lines(recording: Recording) -> Iterator[str]:
     head = {
-        "zolite": __version__,
+        "zolite": version("zolite"),
         "recording": VERSION,
         "session": recording.session,
         "created": recording.created,
@@ -77,8 +79,8 @@ def _lines(recording: Recording) -> Iterator[str]:
     yield json.dumps(head, ensure_ascii=False)
     for row in recording.rows:
         yield json.dumps({"kind": "step"} | asdict(row) | {name: _numbers(getattr(row, name)) for name in NUMBERS})
-    for step, event in recording.told:
-        yield json.dumps({"kind": "told", "at": step} | json.loads(to_json(_unplaced(event))))
+    for step, event in recording.events:
+        yield json.dumps({"kind": EVENT, "at": step} | json.loads(to_json(_unplaced(event))))
     for point in recording.memory:
         yield json.dumps({"kind": "memory"} | asdict(point))
 
@@ -119,7 +121,7 @@ def read(path: Path) -> Recording:
                 f"there is no recording at {path}", "`zolite sessions record NAME FILE` writes one"
             ) from None
     head = _head(path, lines[0])
-    found: dict[str, list[Any]] = {"step": [], "told": [], "memory": []}
+    found: dict[str, list[Any]] = {kind: [] for kind in PARTS}
     for number, line in enumerate(lines[1:], 2):
         try:
             values = json.loads(line)
@@ -153,7 +155,7 @@ def _step(values: dict[str, Any]) -> StepRow:
     return typed(StepRow(**(values | {name: _blob(values[name]) for name in NUMBERS})))
 
 
-def _told(values: dict[str, Any]) -> tuple[int, Event]:
+def _event(values: dict[str, Any]) -> tuple[int, Event]:
     step = values.pop("at")
     if not isinstance(step, int):
         raise ValueError(f"{step!r} is no step")
@@ -164,4 +166,4 @@ def _memory(values: dict[str, Any]) -> MemoryRow:
     return typed(MemoryRow(**values))
 
 
-PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {"step": _step, "told": _told, "memory": _memory}
+PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {"step": _step, EVENT: _event, "memory": _memory}

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import tempfile
 import time
 import tomllib
@@ -36,6 +37,9 @@ from zolite.sessions import checkpoint
 from zolite.sessions import journal as journals
 from zolite.sessions.checkpoint import Checkpoint
 from zolite.sessions.journal import Journal, MemoryRow, StepRow
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     import torch
@@ -450,10 +454,25 @@ def _owner(path: Path) -> str:
 
 
 def _held(path: Path) -> bool:
-    """Whether a process writes. Tried for a moment, since another reader may be trying too."""
-    if not (path / "lock").exists():
-        return False
-    lock = filelock.FileLock(path / "lock", mode=0o600, thread_local=False)
+    """Whether a process writes. Asked with a shared lock, so that two readers who ask at the same moment do not take
+    each other for a writer.
+    """
+    lock = path / "lock"
+    if sys.platform == "win32" or not lock.exists():
+        return lock.exists() and _locked(lock)
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without flock, where filelock has its own way; a folder of someone else
+        return _locked(lock)
+    return False
+
+
+def _locked(path: Path) -> bool:
+    """The same where no lock can be shared: tried for a moment, since another reader may be trying too."""
+    lock = filelock.FileLock(path, mode=0o600, thread_local=False)
     try:
         lock.acquire(timeout=0.05, poll_interval=0.01)
     except filelock.Timeout:

@@ -23,7 +23,8 @@ from zolite.common.errors import DoesNotFit, UsageError
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
-from zolite.data.encode import Example, Query
+from zolite.config.weights import WEIGHT_FORMATS
+from zolite.data.examples import Example, Query
 from zolite.engine import device_memory
 from zolite.model import quant
 from zolite.model.load import Loaded, Source, quiet
@@ -63,7 +64,7 @@ class Shape:
     def weight_bytes(self, weights: str) -> int:
         """At rest, with tables of 16 bits."""
         tables = self.vocabulary * self.hidden * (1 if self.tied else 2)
-        return int(self.parameters * quant.FORMATS[weights].bits / 8) + 2 * tables
+        return int(self.parameters * WEIGHT_FORMATS[weights].bytes) + 2 * tables
 
 
 SHAPES = {

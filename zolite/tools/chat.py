@@ -20,8 +20,10 @@ from zolite.common.errors import DoesNotFit, UsageError
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
 from zolite.config.recipe import ResolvedRecipe
-from zolite.data.encode import encode, tokenized
-from zolite.data.rows import Row, pieces
+from zolite.data.encode import encode
+from zolite.data.examples import tokenized
+from zolite.data.kinds.kind import Row
+from zolite.data.kinds.registry import KINDS
 from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine
 from zolite.export.source import kind_of
@@ -60,8 +62,9 @@ class Prompt:
 
     fill: Callable[[str], str]
     special: bool = True  # the tokenizer's own beginning goes before it
-    labels: tuple[str, ...] = ()  # one of them is the answer, where the rows' column `column` is all that is asked
+    labels: tuple[str, ...] = ()  # one of them is the answer, where the text is the column `column` of a row
     column: str = ""
+    kind: str = ""  # of that row
 
 
 @dataclass
@@ -113,8 +116,8 @@ class Talk:
     def _labelled(self, text: str, sides: tuple[_Side, _Side]) -> Iterator[Piece]:
         """As accuracy is measured: by the mean log-probability of each label's tokens."""
         data, labels = self.recipe.data, self.prompt.labels
-        row = Row(1, {self.prompt.column: text, "label": labels[0]})
-        examples = encode((row,), "label", labels, self.tokenizer, data.template, data.context).examples
+        row = Row(1, {self.prompt.column: text, KINDS[self.prompt.kind].label_column: labels[0]})
+        examples = encode((row,), self.prompt.kind, labels, self.tokenizer, data.template, data.context).examples
         tuned = self.space.theta.clone()
         for side, theta in zip(sides, (torch.zeros_like(tuned), tuned), strict=True):
             self.space.theta.copy_(theta)
@@ -184,14 +187,12 @@ def prompt_of(session: Session, tokenizer: Any) -> Prompt:
     """Of a session's rows: its template, the model's chat template, or nothing."""
     labels, template = session.facts["labels"], session.recipe.data.template
     kind = kind_of(session.recipe, labels)
-    if kind == "messages":
+    asked = kind.prompt(template)
+    if asked.chat:
         return Prompt(lambda text: _turn(tokenizer, text), special=False)
-    if kind == "completion":
-        return Prompt(lambda text: text)
-    (_, column), *others = pieces(template)
-    if len(others) > 1:  # which part of a text would be which column's? So the whole prompt is to be said
-        return Prompt(lambda text: text)
-    return Prompt(lambda text: text, labels=tuple(labels), column=column)
+    if asked.column and labels:
+        return Prompt(lambda text: text, labels=tuple(labels), column=asked.column, kind=kind.name)
+    return Prompt(lambda text: asked.before + text + asked.after)
 
 
 def _turn(tokenizer: Any, text: str) -> str:

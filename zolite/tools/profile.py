@@ -7,7 +7,6 @@ from typing import Any
 
 import psutil
 import torch
-from torch import Tensor
 
 from zolite.common.paths import paths
 from zolite.engine import device_memory
@@ -19,7 +18,6 @@ from zolite.planner.hardware import Gpu, Hardware
 from zolite.tools import bench
 
 ROWS, WIDE = 4096, {"cuda": (8192, 4096), "cpu": (2048, 2048)}  # of a point; a layer's outputs and inputs
-TRANSFER = {"cuda": 2**28, "cpu": 2**26}  # bytes
 
 
 def measure(device: torch.device) -> dict[str, Any]:
@@ -53,7 +51,6 @@ def context_bytes(device: torch.device, gpu: Gpu | None) -> int:
 
 def hardware(device: torch.device, gpu: Gpu | None, context: int) -> Hardware:
     rates = bench.rates(device)
-    pinned, pageable = transfers(device)
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
     memory = psutil.virtual_memory()
     return Hardware(
@@ -67,8 +64,6 @@ def hardware(device: torch.device, gpu: Gpu | None, context: int) -> Hardware:
         tensor16_per_s=rates.bf16_flops_per_s,
         pairs_per_s=pairs_rate(device),
         expand_per_s={name: expand_rate(name, device) for name in ("int8", "nf4")},
-        host_per_s=pinned,
-        pageable_per_s=pageable,
         capability=capability,
         origin="measured",
     )
@@ -96,18 +91,6 @@ def pairs_rate(device: torch.device) -> float:
         kernels.pair_product(codes, scales, layer.codes, layer.scales, None, None, out, 0, False)
 
     return 2 * 2 * ROWS * n * k / best_s(product, device)
-
-
-def transfers(device: torch.device) -> tuple[float, float]:
-    """Bytes a second from pinned host memory and from any other to the device; a CPU copies within its own."""
-    size = TRANSFER[device.type]
-    target = torch.empty(size, dtype=torch.uint8, device=device)
-
-    def rate(source: Tensor) -> float:
-        return size / best_s(lambda: target.copy_(source, non_blocking=True), device)
-
-    plain = torch.zeros(size, dtype=torch.uint8)
-    return (rate(plain.pin_memory()), rate(plain)) if device.type == "cuda" else (rate(plain), rate(plain))
 
 
 def surroundings(gpu: Gpu | None) -> dict[str, Any]:

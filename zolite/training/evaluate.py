@@ -1,29 +1,24 @@
-"""How good a model is at theta: accuracy where rows have labels, token loss elsewhere."""
+"""How good a model is at theta, by the metric of the rows' shape: accuracy where candidates are compared, else loss."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from zolite.common.events import Evaluated
-from zolite.data.encode import Example
+from zolite.config.sizes import EVAL_TOKENS
+from zolite.data.examples import Example
 from zolite.engine.batch import by_length, length
 from zolite.engine.engine import Engine
-
-EVAL_TOKENS = 4096  # a forward's size: large enough to keep a device busy, small beside the weights
 
 
 @torch.inference_mode()
 def evaluate(engine: Engine, rows: Sequence[Example], split: str, step: int, tokens: int = EVAL_TOKENS) -> Evaluated:
-    """Accuracy in [0, 1], or nats a token. `tokens` a forward, or a row's where it has more."""
-    began = time.monotonic()
-    measure = right_answers if rows[0].candidates > 1 else nats
+    """The rows' metric: accuracy in [0, 1], or nats a token. `tokens` a forward, or a row's where it has more."""
+    began, metric = time.monotonic(), rows[0].metric
+    measure, count = METRICS[metric]
     total = sum(measure(engine, [rows[i] for i in batch]) for batch in by_length([length(row) for row in rows], tokens))
-    if rows[0].candidates > 1:
-        metric, value = "accuracy", total / len(rows)
-    else:
-        metric, value = "loss", total / sum(len(row.queries) for row in rows)
-    return Evaluated(step, split, metric, value, len(rows), time.monotonic() - began)
+    return Evaluated(step, split, metric, total / sum(map(count, rows)), len(rows), time.monotonic() - began)
 
 
 def right_answers(engine: Engine, rows: Sequence[Example]) -> float:
@@ -36,3 +31,12 @@ def nats(engine: Engine, rows: Sequence[Example]) -> float:
     """Summed cross-entropy of the answers' tokens."""
     means = engine.scores(rows)[:, 0].cpu()
     return -float((means * torch.tensor([len(row.queries) for row in rows])).sum())
+
+
+Measure = Callable[[Engine, Sequence[Example]], float]
+
+# Name to what is summed over rows, and what each row counts for in the mean.
+METRICS: dict[str, tuple[Measure, Callable[[Example], int]]] = {
+    "accuracy": (right_answers, lambda row: 1),
+    "loss": (nats, lambda row: len(row.queries)),
+}

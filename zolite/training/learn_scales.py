@@ -42,16 +42,15 @@ from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.methods import MethodPart
 from zolite.config.recipe import Recipe, ResolvedRecipe, ResolvedTrain, TrainPart
-from zolite.config.spaces import SPACES
 from zolite.data import rows as tables
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.engine import device_memory
-from zolite.engine.adapter import attach, shapes
+from zolite.engine.adapter import attach
 from zolite.engine.batch import Order, collate, length
 from zolite.engine.engine import Engine
 from zolite.model import load as models
-from zolite.model import quant
-from zolite.model.loss import CHUNK_NUMBERS, Head, Tokens, generic, loss_sums
+from zolite.model.loss import Head, Tokens, generic, loss_sums
+from zolite.planner import backprop, model_spec
 from zolite.training import scale_nets
 from zolite.training.journal_writer import MOST_SKIPPED
 from zolite.training.prepare import encode_all, facts_of
@@ -62,8 +61,6 @@ from zolite.zo.samplers import INPUTS, NET, WEIGHTS, Objective, features, normed
 from zolite.zo.space import Space
 
 BASE = Recipe(train=TrainPart(steps=570, batch=8))  # as published: 15 epochs of 300 rows, in eights: 570 steps
-FLOAT = 4  # bytes
-VECTORS = 10  # float32 vectors (n,) held at once: θ, its start, velocity, noise, direction, two gradients, three sums
 ALLOWANCE = 0.2  # of the rest, for what allocators and libraries take on top: steps of 1.34 GiB were seen for 1.1
 LOSS_SCALE = 1024.0  # keeps float16 gradients from vanishing (Micikevicius et al. 2018, arXiv 1710.03740)
 SMALLER = (
@@ -137,7 +134,7 @@ def prepare(recipe: Recipe, settings: Settings) -> Task:
     examples, _ = encode_all(dataset, tokenizer, recipe)
     rows = examples["train"]
     held = device_memory.used_bytes(device)  # by Python and its libraries, where that is the memory that counts
-    need = {"this process": held} | needs(skeleton(tokenizer.name_or_path), recipe, device, rows)
+    need = {"this process": held} | needs(recipe, device, rows)
     need["allowance"] = int(ALLOWANCE * sum(need.values()))
     task = Task(recipe, settings, device, source, dataset, rows, need, device_memory.budget_bytes(device))
     if sum(need.values()) > task.budget_bytes:
@@ -154,42 +151,12 @@ def explained(task: Task) -> str:
     )
 
 
-def skeleton(where: str) -> Any:
-    """The model of a folder or hub id without its weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        with models.quiet(), torch.device("meta"):
-            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(where))
-    except (ValueError, OSError, KeyError) as error:
-        raise ZoliteError(f"{where} does not load: {error}", "check that it is a language model") from error
-
-
-def needs(model: Any, recipe: ResolvedRecipe, device: torch.device, rows: Sequence[Example]) -> dict[str, int]:
-    """Bytes by what for: arithmetic on shapes, of first-order LoRA with each layer's activations made again."""
-    form, item = quant.FORMATS[recipe.model.quant], quant.activations(recipe.model.quant, device).itemsize
-    config, names = model.config.get_text_config(), quant.linear_names(model)
+def needs(recipe: ResolvedRecipe, device: torch.device, rows: Sequence[Example]) -> dict[str, int]:
+    """Bytes by what for, of the longest rows; no weight is read."""
     layout = collate(sorted(rows, key=length)[-recipe.train.microbatch :]).layout
-    tokens, layers, hidden = layout.sequences * layout.tokens, config.num_hidden_layers, config.hidden_size
-    linears = [model.get_submodule(name) for name in names]
-    numbers, widths = sum(m.weight.numel() for m in linears), sum(m.in_features + m.out_features for m in linears)
-    rest = sum(p.numel() for p in model.parameters()) - numbers
-    expanded = 2 * numbers * item // layers if form.bits <= 8 else 0  # a layer's weights as products take them
-    logits = 0 if layout.single else layout.positions * config.vocab_size
-    n = trained(model, recipe)
-    return {
-        "weights": int(numbers * form.bits / 8) + rest * item,
-        "activations": layers * tokens * hidden * item + 2 * tokens * widths * item // layers + expanded,
-        "logits": FLOAT * (logits + 3 * CHUNK_NUMBERS + 3 * layout.queries * hidden),
-        "adapter": n * (VECTORS * FLOAT + 2 * recipe.train.copies * item),
-    }
-
-
-def trained(model: Any, recipe: ResolvedRecipe) -> int:
-    """n, without the adapter."""
-    part = recipe.adapter
-    chosen = [shapes(model.get_submodule(name), part.rank) for name in models.select(model, part.targets)]
-    return sum(math.prod(each[factor]) for each in chosen for factor in SPACES[part.space].trained)
+    positions = 0 if layout.single else layout.positions
+    batch = backprop.Batch(layout.sequences * layout.tokens, positions, layout.queries)
+    return backprop.learning(model_spec.spec(recipe.model.name), recipe, device.type, batch)
 
 
 # ---- the model: θ to loss and gradient

@@ -15,7 +15,7 @@ import torch
 from zolite.common.errors import DoesNotFit, ZoliteError
 from zolite.common.text import human_bytes
 from zolite.config.recipe import ResolvedRecipe, TrainPart
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.data.lengths import Rows
 from zolite.engine import device_memory
 from zolite.engine.batch import longest

@@ -26,13 +26,14 @@ import torch
 from zolite.common.errors import DoesNotFit
 from zolite.common.events import Event, Noted, StepDone
 from zolite.common.text import human_bytes
-from zolite.data.encode import Example
+from zolite.config.sizes import EVAL_TOKENS
+from zolite.data.examples import Example
 from zolite.engine import device_memory
 from zolite.engine.batch import Batch, length
 from zolite.engine.engine import Engine
 from zolite.planner import hardware as machine
 from zolite.planner.plan import smaller
-from zolite.training.evaluate import EVAL_TOKENS, evaluate
+from zolite.training.evaluate import evaluate
 from zolite.training.run import Run
 
 T = TypeVar("T")

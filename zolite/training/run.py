@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zolite.common.events import Noted
 from zolite.config.recipe import ResolvedRecipe
-from zolite.data.encode import Example
+from zolite.data.examples import Example
 from zolite.engine.batch import Batch, Order, bucket, longest, sample
 from zolite.engine.cuda_graph import Steps
 from zolite.engine.engine import Engine

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zolite.common.errors import UsageError
 from zolite.common.events import Evaluated
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
@@ -45,13 +44,12 @@ def _scored(
     recipe: Recipe, labels: tuple[str, ...], data: Path, step: int, fill: Callable[[Adapter], None]
 ) -> Evaluated:
     recipe = recipes.resolve(recipe)
-    kind, rows, file = tables.load_for_eval(data.expanduser(), recipe.data.template, labels)
-    labels = labels or tuple(sorted({row.columns["label"] for row in rows})) if kind == "label" else ()
-    if kind == "label" and len(labels) < 2:
-        raise UsageError(f"{data} has one label only: {', '.join(labels)}", "accuracy needs at least two")
+    dataset, r = tables.load_for_eval(data.expanduser(), recipe.data.template, labels), recipe.data
     source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
-    tokenizer, data_part = models.tokenizer(source, paths()["cache"]), recipe.data
-    examples = encode(rows, kind, labels, tokenizer, data_part.template, data_part.context, file).examples
+    tokenizer = models.tokenizer(source, paths()["cache"])
+    ((split, rows),) = dataset.splits.items()
+    file = dataset.files[split]
+    examples = encode(rows, dataset.kind, dataset.labels, tokenizer, r.template, r.context, file).examples
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
     adapter = attach(loaded, recipe)
     fill(adapter)

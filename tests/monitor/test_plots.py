@@ -1,12 +1,27 @@
-"""Claims about curves as characters: all of them inside, each where it belongs, in the characters asked for."""
+"""Claims about plots as characters: all of them inside, each where it belongs, in the characters asked for."""
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zolite.tui.widgets.canvas import MODES, Curve, Window, draw, sampled, span, step_ticks, ticks
 
+from zolite.monitor.plots import (
+    MODES,
+    Curve,
+    Window,
+    bar,
+    chart,
+    columns,
+    draw,
+    flowing,
+    sampled,
+    span,
+    sparkline,
+    step_ticks,
+    ticks,
+)
 from zolite.monitor.series import Point, Series
 
 NUMBERS = st.floats(-1e9, 1e9)
@@ -31,7 +46,7 @@ def test_nothing_leaves_the_chart(values: list[float], a: float, b: float, mode:
     cells = draw([*curves, Curve("b", points(values), "y", letter="B")], window, 30, 8, mode)
     assert all(0 <= x < 30 and 0 <= y < 8 for x, y in cells)
     assert {char for char, _ in cells.values()} <= CHARACTERS[mode] | {"B"}
-    assert {style for _, style in cells.values()} <= {"x", "y", "bold y"}
+    assert {style for _, style in cells.values()} <= {"x", "y", "strong y"}
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=40), st.sampled_from(list(MODES)))
@@ -74,6 +89,7 @@ def test_letters_tell_curves_apart() -> None:
 
 
 @given(st.lists(st.floats(0.01, 1e6), min_size=1, max_size=300))
+@settings(deadline=None)
 def test_span(values: list[float]) -> None:
     """It covers every line, all but a few per cent of a cloud, and has a height."""
     line, cloud = Curve("a", points(values), "x"), Curve("b", points(values), "x", "cloud")
@@ -102,10 +118,79 @@ def test_ticks(rows: int) -> None:
 
 
 @given(st.lists(st.floats(-1e3, 1e3, width=32), max_size=200), st.integers(1, 60))
-def test_sampled(values: list[float], columns: int) -> None:
+@settings(deadline=None)
+def test_sampled(values: list[float], width: int) -> None:
     """A series in a line of text is no wider than the line."""
     series = Series()
     for i, value in enumerate(values, 1):
         series.append(i, value)
-    found = sampled(series, len(values), columns)  # of the same steps at equal distances
-    assert len(found) == min(columns, len(values)) and found[-1:] == pytest.approx(values[-1:])
+    found = sampled(series, len(values), width)  # of the same steps at equal distances
+    assert len(found) == min(width, len(values)) and found[-1:] == pytest.approx(values[-1:])
+
+
+@given(
+    st.lists(NUMBERS, max_size=60), st.integers(1, 120), st.integers(1, 30), st.sampled_from(list(MODES)), st.booleans()
+)
+@settings(deadline=None)
+def test_a_chart_keeps_to_its_size(values: list[float], width: int, height: int, mode: str, log: bool) -> None:
+    """Rows and columns are no more than there are, whatever the numbers; each style is a curve's, or the axis."""
+    marks = Curve("score", points([abs(v) % 1 for v in values]), "dev", "marks", span=(0.0, 1.0))
+    curves = [Curve("loss", points(values), "raw", "cloud"), Curve("mean", points(values), "mean"), marks]
+    rows = chart([c for c in curves if c.points], (0, 60), (width, height), mode, log, ["zoomed"])
+    assert len(rows) <= height and all(len("".join(text for text, _ in row)) <= width for row in rows)
+    assert {style for row in rows for _, style in row} <= {"", "axis", "raw", "mean", "dev"}
+
+
+def test_a_chart_has_labels_and_a_legend() -> None:
+    """Its values are on the left, steps below, what is what under them, and the scale of marks on the right."""
+    line, marks = (
+        Curve("loss", points([3.0, 1.0]), "x"),
+        Curve("score", points([0.25, 0.75]), "y", "marks", span=(0, 1)),
+    )
+    rows = ["".join(text for text, _ in row) for row in chart([line, marks], (0, 1), (60, 10), "ascii", notes=["n"])]
+    assert len(rows) == 10 and rows[0].startswith(" 3.080 +") and rows[0].rstrip().endswith("100%")
+    assert rows[7].rstrip().endswith("0%") and rows[8].split() == ["0", "1"] and rows[9].split() == [
+        "*", "loss", "o", "score", "n",
+    ]  # fmt: skip
+    assert chart([], (0, 1), (60, 10), "braille") == [[("no loss yet", "axis")]]
+
+
+def test_a_sparkline_leaves_gaps() -> None:
+    """Values are blocks from lowest to highest; what is not finite is a gap."""
+    assert sparkline([0, 1, math.nan, 0.5]) == "▁█ ▅"
+    assert sparkline([2, 2]) == "▄▄"
+    assert sparkline([]) == ""
+    assert sparkline([0, 1, 0.5], "ascii").isascii()
+
+
+@given(
+    st.floats(-1, 2) | st.just(math.nan), st.integers(-3, 60), st.none() | st.floats(-1, 2), st.sampled_from([*MODES])
+)
+@settings(deadline=None)
+def test_a_bar_is_as_wide_as_it_should_be(share: float, width: int, mark: float | None, mode: str) -> None:
+    """And its full part is the share of it; a mark takes one cell's place."""
+    pieces = bar(share, width, mode, mark)
+    assert sum(len(text) for text, _ in pieces) == max(0, width)
+    full = sum(len(text) for text, style in pieces if style == "full")
+    expected = min(1.0, max(0.0, share)) * max(0, width) if math.isfinite(share) else 0
+    assert abs(full - expected) <= 0.5 + (mark is not None)
+
+
+@given(st.lists(st.integers(0, 99), min_size=1, max_size=30), st.integers(1, 9), st.sampled_from([*MODES]))
+@settings(deadline=None)
+def test_columns_are_as_high_as_their_counts(counts: list[int], rows: int, mode: str) -> None:
+    """The highest reaches the top, and a higher one is nowhere emptier than a lower one."""
+    drawn = columns(counts, rows, mode)
+    heights = [sum(line[i] != " " for line in drawn) for i in range(len(counts))]
+    assert [len(line) for line in drawn] == [len(counts)] * rows
+    assert max(counts) == 0 or heights[counts.index(max(counts))] == rows
+    assert all(a <= b for (_, a), (_, b) in itertools.pairwise(sorted(zip(counts, heights, strict=True))))
+
+
+@given(st.lists(st.integers(1, 30), max_size=20), st.integers(1, 60))
+@settings(deadline=None)
+def test_flowing(widths: list[int], width: int) -> None:
+    """Every part is there once, in order, and a line of several is no wider than there is room."""
+    lines = flowing(widths, width)
+    assert [i for line in lines for i in line] == list(range(len(widths)))
+    assert all(len(line) == 1 or sum(widths[i] for i in line) + 3 * (len(line) - 1) <= width for line in lines)

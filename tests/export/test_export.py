@@ -15,8 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.config.architectures import ARCHITECTURES
 from zolite.config.recipe import Recipe
-from zolite.export import formats, gguf, merged
+from zolite.export import export as exports
+from zolite.export import gguf, merged, peft
 from zolite.sessions import session as sessions
 from zolite.training.loop import train
 from zolite.training.prepare import prepare
@@ -36,9 +38,9 @@ def trained(recipe: Recipe, name: str = "run") -> Run:
     return run
 
 
-def export(folder: Path, *options: Any, name: str = "run", **more: Any) -> formats.Done:
+def export(folder: Path, *options: Any, name: str = "run", **more: Any) -> exports.Done:
     with sessions.open_(name) as session:
-        return formats.export(session, folder, *options, **more)
+        return exports.export(session, folder, *options, **more)
 
 
 def bold(recipe: Make, folder: Path, **changes: Any) -> Run:
@@ -113,12 +115,8 @@ def test_lora_gguf_is_the_adapter(
     fields = {name: field.contents() for name, field in reader.fields.items()}
     assert fields["general.type"] == "adapter" and fields["adapter.type"] == "lora"
     assert fields["adapter.lora.alpha"] == 12.0
-    assert (
-        fields["general.architecture"]
-        == gguf.ARCHITECTURES[
-            json.loads((model_folder(kind, torch.bfloat16) / "config.json").read_text())["architectures"][0]
-        ].name
-    )
+    known = ARCHITECTURES[kind].llama_cpp
+    assert known is not None and fields["general.architecture"] == known.name
     stored = {t.name: torch.from_numpy(np.array(t.data)) for t in reader.tensors}
     query = {"llama": "q_proj", "mistral": "q_proj", "gpt_neox": "query_key_value"}
     assert len(stored) == len(factors)
@@ -137,13 +135,6 @@ def test_lora_gguf_is_the_adapter(
         block = name.split(".layers.")[1].split(".")[0]
         alike = [n for n, p in products.items() if p.shape == product.shape and torch.allclose(p, product, atol=1e-6)]
         assert [n.split(".")[1] for n in alike] == [block], name
-
-
-def test_the_halves_of_a_head_are_interleaved() -> None:
-    """Rows 0, 1, 2, 3 of a head of four become 0, 2, 1, 3: what transformers rotates together stands together."""
-    order = gguf.ROTATED["q_proj"]({"num_attention_heads": 2}, 8)
-    assert order.tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
-    assert gguf._thirds({"num_attention_heads": 2}, 12).tolist() == [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]
 
 
 def test_what_llama_cpp_has_no_name_for_is_refused(recipe: Make, model_folder: ModelFolder, tmp_path: Path) -> None:
@@ -207,7 +198,7 @@ def test_merging_looks_before_it_starts(recipe: Make, tmp_path: Path, monkeypatc
         with pytest.raises(DoesNotFit, match="1000 B are free"):
             export(tmp_path / "out", "merged")
     with monkeypatch.context() as patch:
-        patch.setattr(formats.shutil, "disk_usage", lambda _: type("Disk", (), {"free": 1000}))
+        patch.setattr(exports.shutil, "disk_usage", lambda _: type("Disk", (), {"free": 1000}))
         with pytest.raises(ZoliteError, match="1000 B are free"):
             export(tmp_path / "out", "merged")
     assert not (tmp_path / "out").exists()
@@ -240,7 +231,8 @@ def test_a_wrong_export_never_appears(
 ) -> None:
     """Numbers that are written otherwise than trained are found by reading them back, and nothing stays."""
     trained(recipe(train__steps=3, train__lr=0.05))
-    spoil, write = WRONG[wrong], formats.FORMATS[format_].write
+    spoil, module = WRONG[wrong], {"peft": peft, "gguf": gguf, "merged": merged}[format_]
+    write = module.WRITER.write
 
     def spoilt(chosen: Any, folder: Path, dtype: str) -> None:
         factors = {k: spoil(t) if k.endswith(".b") else t for k, t in chosen.factors.items()}
@@ -248,7 +240,7 @@ def test_a_wrong_export_never_appears(
         monkeypatch.setattr(merged.torch, "isfinite", torch.ones_like) if wrong == "not a number" else None
         write(dataclasses.replace(chosen, factors=factors), folder, dtype)
 
-    monkeypatch.setitem(formats.FORMATS, format_, dataclasses.replace(formats.FORMATS[format_], write=spoilt))
+    monkeypatch.setattr(module, "WRITER", dataclasses.replace(module.WRITER, write=spoilt))
     with pytest.raises(ZoliteError, match="other losses than the session"):
         export(tmp_path / "exports" / "out", format_)
     assert not any((tmp_path / "exports").iterdir())
@@ -278,7 +270,7 @@ def test_the_step_that_was_asked_for(recipe: Make, tmp_path: Path) -> None:
     for name, mean in files["1,3"].items():
         torch.testing.assert_close(mean, (files["1"][name] + files["3"][name]) / 2)
     assert not torch.equal(*(files[w]["base_model.model.model.layers.0.mlp.up_proj.lora_B.weight"] for w in ("1", "3")))
-    about = {w: json.loads((tmp_path / w / formats.REPORT).read_text())["steps"] for w in ("1,3", "best", "last")}
+    about = {w: json.loads((tmp_path / w / exports.REPORT).read_text())["steps"] for w in ("1,3", "best", "last")}
     assert (about["1,3"], about["last"]) == ([1, 3], [4])
     assert scores[about["best"][0]] == max(scores.values())
     assert "the mean of steps 1 and 3" in (tmp_path / "1,3" / "README.md").read_text()
@@ -310,11 +302,11 @@ def test_the_report_says_what_was_compared(recipe: Make, tmp_path: Path) -> None
     """export.json has both losses, their distance, what is allowed, and what each goes on with."""
     run = trained(recipe(train__steps=3, train__lr=0.05))
     done = export(tmp_path / "out", "gguf")
-    report = json.loads((tmp_path / "out" / formats.REPORT).read_text())["checks"][0]
+    report = json.loads((tmp_path / "out" / exports.REPORT).read_text())["checks"][0]
     assert report["loss_session"] == pytest.approx(np.mean(losses(run)), abs=1e-5)
     assert report["apart"] <= report["allowed"] < report["effect"]
     assert len(report["texts"]) == 3 and report["rows"] == 8 and report["split"] == "test"
-    assert "gguf" in report["reader"] and "checked with gguf" in "\n".join(formats.told(done, "run", "gguf"))
+    assert "gguf" in report["reader"] and "checked with gguf" in "\n".join(exports.summary(done, "run", "gguf"))
 
 
 def test_rows_that_are_gone_are_asked_for(recipe: Make, folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -49,12 +49,12 @@ def speed(run: Run) -> float:
 def compare(quant: str) -> dict[str, Any]:
     one, two = prepared(quant, 1), prepared(quant, 2)
     first, second = losses(one), losses(two)
-    slope, difference = first[:, 0] - first[:, 1], (first - second).abs()
+    two_sided, difference = first[:, 0] - first[:, 1], (first - second).abs()
     return {
         "quant": quant,
         "largest_relative_difference": float((difference / first).max()),
-        "largest_difference_over_rms_loss_difference": float(difference.max() / slope.pow(2).mean().sqrt()),
-        "time_ratio_slots_1_over_2": round(speed(one) / speed(two), 2),
+        "largest_difference_over_rms_loss_difference": float(difference.max() / two_sided.pow(2).mean().sqrt()),
+        "time_ratio_copies_1_over_2": round(speed(one) / speed(two), 2),
     }
 
 

@@ -1,11 +1,10 @@
-"""Every format that an adapter is written in, whole and checked, or not at all."""
+"""Exports a session's adapter in any format of the registry: whole and checked, or not at all."""
 
 import dataclasses
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,27 +13,12 @@ from zolite.common import files
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.paths import paths
 from zolite.common.text import human_bytes
-from zolite.export import gguf, merged, model_card, ollama, parity, peft
-from zolite.export.source import Trained, trained
+from zolite.export import model_card, ollama, parity, registry
+from zolite.export.source import trained
 from zolite.model import load as models
 from zolite.sessions.session import Session
 
 REPORT = "export.json"  # in every folder that an export made
-
-
-@dataclass(frozen=True)
-class Format:
-    write: Callable[[Trained, Path, str], None]
-    dtypes: tuple[str, ...]  # the first where none is asked for
-    size: Callable[[Trained, str], int]  # bytes on the disk, about
-
-
-FORMATS = {
-    "peft": Format(peft.write, ("f32",), lambda t, _: _adapter_bytes(t)),
-    "gguf": Format(gguf.write, ("f16", "f32"), lambda t, _: _adapter_bytes(t)),
-    "merged": Format(merged.write, ("16-bit",), lambda t, _: merged.bytes_of(t)),
-    "merged-gguf": Format(gguf.write_merged, ("f16", "q8_0"), gguf.bytes_of),
-}
 
 
 @dataclass(frozen=True)
@@ -56,20 +40,29 @@ def export(
     force: bool = False,
     verify: bool = True,
 ) -> Done:
-    """Write a session's adapter to a new folder, read it back as others would, and only then let it appear."""
-    dtype, folder = _dtype(format_, dtype), folder.resolve()
+    """Write a session's adapter to a new folder, read it back as others would, and only then let it appear.
+
+    `format_` is a row of export/registry.py; `step` a number, last, best, or several with commas, whose mean is taken;
+    `dtype` one of the format's, its first if empty. `force` replaces what an earlier export left in the folder.
+
+    Raises UsageError for what cannot be exported so, DoesNotFit where memory is short, and ZoliteError where the export
+    is not what was trained; nothing is left behind then.
+    """
+    known, folder = registry.named(format_), folder.resolve()
+    dtype = known.dtype(dtype)
     _check_free(folder, force)
-    chosen = trained(session, step)
-    _check_disk(folder, FORMATS[format_].size(chosen, dtype))
+    chosen, writer = trained(session, step), known.writer()
+    _check_disk(folder, writer.size(chosen, dtype))
     with files.saving("the export", folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".zolite-export-") as parent:
             partial = Path(parent) / folder.name
             partial.mkdir()
-            FORMATS[format_].write(chosen, partial, dtype)
-            (partial / "README.md").write_text(model_card.card(chosen, format_), encoding="utf-8")
-            notes = ollama.write(chosen, partial, format_, models.tokenizer(chosen.source, paths()["cache"]))
-            reports = parity.check(chosen, partial, format_, dtype) if verify else []
+            writer.write(chosen, partial, dtype)
+            (partial / "README.md").write_text(model_card.card(chosen, writer.card), encoding="utf-8")
+            tokenizer = models.tokenizer(chosen.source, paths()["cache"])
+            notes = ollama.write(chosen, partial, writer.ollama(chosen), tokenizer)
+            reports = parity.check(chosen, partial, writer, dtype) if verify else []
             done = Done(chosen.steps, dtype, folder, chosen.source.base, reports, notes)
             (partial / REPORT).write_text(json.dumps(about(done, session, format_), indent=1), encoding="utf-8")
             _appear(partial, folder, Path(parent) / "old")
@@ -90,26 +83,15 @@ def about(done: Done, session: Session, format_: str) -> dict[str, Any]:
     }
 
 
-def told(done: Done, name: str, format_: str) -> list[str]:
-    """The same for people."""
+def summary(done: Done, name: str, format_: str) -> list[str]:
+    """The same for people, in lines."""
     step = " and ".join(str(step) for step in done.steps)
     lines = [f"{done.folder}: {name} at step {step} as {format_} in {done.dtype}, for {done.base}"]
-    lines += [line for report in done.reports for line in parity.said(report)] or ["not checked"]
+    lines += [line for report in done.reports for line in parity.summary(report)] or ["not checked"]
     lines += [f"note: {note}" for note in done.notes]
     if (done.folder / "Modelfile").is_file():
         lines += ["for Ollama:", *(f"  {line}" for line in ollama.commands(name, done.folder))]
     return lines
-
-
-def _dtype(format_: str, dtype: str) -> str:
-    known = FORMATS.get(format_)
-    if known is None:
-        raise UsageError(f"--format {format_} is not one of {', '.join(FORMATS)}", "peft is the default")
-    if dtype and dtype not in known.dtypes:
-        raise UsageError(
-            f"--format {format_} is not written in {dtype}", f"it is written in {' or '.join(known.dtypes)}"
-        )
-    return dtype or known.dtypes[0]
 
 
 def _check_free(folder: Path, force: bool) -> None:
@@ -148,7 +130,3 @@ def _appear(partial: Path, folder: Path, old: Path) -> None:
             os.rename(old, folder)
         raise
     files.fsync_folder(folder.parent)
-
-
-def _adapter_bytes(trained: Trained) -> int:
-    return sum(4 * t.numel() for t in trained.factors.values())

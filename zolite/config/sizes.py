@@ -1,0 +1,13 @@
+"""How much is worked on at once. Code that loads torch cuts its work by these numbers, plans count memory by them."""
+
+# A piece of the rows between two products of zolite's own decoder, at most. Weights that must be expanded once more for
+# each piece get larger ones. The MLP's pieces are multiples of a product's tile, in rows.
+PIECE_BYTES, PIECE_BYTES_EXPANDED = 128 << 20, 256 << 20
+TILE_ROWS = 128
+
+CHUNK_NUMBERS = 2**21  # float32 logits held at once: 8 MiB
+COLUMNS = 256  # words of the vocabulary that are taken together, at least: what a matrix unit likes
+
+BUCKET_TOKENS = 8  # lengths that batches are padded to are multiples of it
+EVAL_TOKENS = 4096  # of an evaluation's forward: large enough to keep a device busy, small beside the weights
+BASIS_TOKENS = (17, 64)  # sequences and their tokens that frozen bases are found on

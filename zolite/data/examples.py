@@ -1,0 +1,115 @@
+"""What a row becomes for a model: token sequences to run, and which tokens are predicted from which places of them."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Query:
+    """The hidden state at `position` of sequences[sequence] predicts `token` of candidate answer `candidate`."""
+
+    sequence: int
+    position: int
+    token: int
+    candidate: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row: the inputs to run, the tokens to score, which of the candidates is right (0 where there is one)."""
+
+    sequences: tuple[Tokens, ...]
+    queries: tuple[Query, ...]
+    answer: int
+    candidates: int
+    metric: str = "loss"
+    """what it is evaluated by, a row of training/evaluate.py: METRICS"""
+
+    @functools.cached_property
+    def arrays(self) -> Arrays:
+        """Made once: a row comes back every epoch, and its batch is put together while the device waits."""
+        import numpy as np  # not by those who only read rows: it takes longer than they do
+
+        queries = sorted(self.queries, key=lambda q: q.candidate)
+        places = sorted({(q.sequence, q.position) for q in queries})
+        owner = {place: i for i, place in enumerate(places)}
+        return Arrays(
+            ids=_array(itertools.chain(*self.sequences)),
+            lengths=_array(map(len, self.sequences)),
+            sequences=_array(sequence for sequence, _ in places),
+            positions=_array(position for _, position in places),
+            tokens=_array(q.token for q in queries),
+            owners=_array(owner[q.sequence, q.position] for q in queries),
+            counts=np.bincount(_array(q.candidate for q in queries), minlength=self.candidates).astype(np.int32),
+        )
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """An example's numbers, int32: s sequences, p different places that predict something, q queries."""
+
+    ids: NDArray[np.int32]  # (all tokens,): the sequences, one behind the other
+    lengths: NDArray[np.int32]  # (s,)
+    sequences: NDArray[np.int32]  # (p,): the sequence of each place, ascending
+    positions: NDArray[np.int32]  # (p,): and where in it
+    tokens: NDArray[np.int32]  # (q,), the candidates one behind the other
+    owners: NDArray[np.int32]  # (q,): the place that predicts each
+    counts: NDArray[np.int32]  # (candidates,): tokens of each
+
+
+def _array(values: Iterable[int]) -> NDArray[np.int32]:
+    import numpy as np
+
+    return np.fromiter(values, np.int32)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a row cannot become an example."""
+
+    text: str
+    hint: str = ""
+    context: int = 0
+    """the smallest context that would do; 0 where none would"""
+
+
+Rendered = tuple[Example, bool] | Fault  # bool: was the row's end cut off at the context
+
+
+def tokenized(tokenizer: PreTrainedTokenizerBase, texts: list[str], special: bool) -> list[Tokens]:
+    """Token ids of each text; with `special`, those that the tokenizer puts in front of a text too."""
+    coded = tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
+    # An end that the tokenizer appends would stand between prompt and answer; one that the text spells stays.
+    end = 1 if special and tokenizer("a")["input_ids"][-1:] == [tokenizer.eos_token_id] else 0
+    return [tuple(ids[: len(ids) - end]) for ids in coded]
+
+
+def no_room(prompt: Tokens, answer: int, context: int) -> Fault | None:
+    """What is wrong with a prompt before an answer of `answer` tokens."""
+    if not prompt:
+        return Fault("the prompt has no tokens to predict an answer from", "give these rows a prompt")
+    if len(prompt) + answer <= context:
+        return None
+    text = f"prompt of {len(prompt)} tokens leaves no room for the answer at context {context}"
+    return Fault(text, context=len(prompt) + answer)
+
+
+def one_sequence(tokens: Tokens, predicted: Sequence[int]) -> Example:
+    """An example of one answer: the tokens at the indices `predicted`, from 1, each from the place before it.
+
+    Indices beyond the last token are left out, as they are of a row that was cut.
+    """
+    inside = [i for i in predicted if i < len(tokens)]
+    return Example((tokens[: inside[-1]],), tuple(Query(0, i - 1, tokens[i], 0) for i in inside), 0, 1)

@@ -1,0 +1,94 @@
+"""What zolite asks of a shape of rows. A new one is a class of these members, in a file of its own, and a line in
+registry.KINDS; nothing else names a shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from zolite.data.examples import Rendered
+from zolite.data.records import Record
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Row:
+    """What its kind uses of a record, and the line of the file where it starts."""
+
+    line: int
+    columns: dict[str, str]
+    messages: tuple[dict[str, str], ...] = ()
+
+    def content(self) -> bytes:
+        """Its columns and messages without its line: one line of JSON, the same for every order of keys."""
+        return json.dumps([self.columns, self.messages], sort_keys=True).encode()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text of a row; `trained` if the model learns to write it."""
+
+    text: str
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What stands around a text that somebody types, so that the model is prompted as it was in training."""
+
+    before: str = ""
+    after: str = ""
+    chat: bool = False
+    """the model's own chat template stands around it"""
+    column: str = ""
+    """the column that such a text is, where the answer is one of the labels; empty where it is any text"""
+    template: str = ""
+    """as a model card shows it; empty where there is nothing to show"""
+
+
+class Kind(Protocol):
+    """A shape of rows. Members have no state; `columns` are always those that `columns(template)` gave."""
+
+    name: str
+    """in the table, in messages and in JSON"""
+    title: str
+    """what such rows are, and what a model learns of them"""
+    label_column: str
+    """the column whose values are the labels, which all splits share; empty where rows have none"""
+    metric: str
+    """what they are evaluated by, a row of training/evaluate.py: METRICS"""
+
+    def columns(self, template: str) -> tuple[str, ...]:
+        """The columns by which a record is recognised: it has all of them. UsageError where `template` is faulty."""
+
+    def faults(self, record: Record, columns: Sequence[str]) -> list[str]:
+        """What is wrong with a record that has all columns."""
+
+    def row(self, line: int, record: Record, columns: Sequence[str]) -> Row:
+        """Of a record without faults."""
+
+    def render(
+        self,
+        rows: Sequence[Row],
+        labels: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        template: str,
+        context: int,
+    ) -> Iterator[Rendered]:
+        """Each row, in order, as an example of at most `context` tokens, or why it cannot be one.
+
+        Raises UsageError where the tokenizer cannot serve any of them.
+        """
+
+    def pieces(self, row: Row, template: str) -> Iterator[Piece]:
+        """The row as text with its answer, without what a tokenizer puts around it."""
+
+    def predicted(self, row: Row, count: Callable[[str], int]) -> int:
+        """About how many tokens of a row are predicted; `count` gives a text's tokens."""
+
+    def prompt(self, template: str) -> Prompt:
+        """How the model is prompted after training, by exports and by `zolite chat`."""

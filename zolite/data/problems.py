@@ -1,0 +1,36 @@
+"""How faults of rows are worded, and the one error that lists them all."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from zolite.common.errors import UsageError, listed
+
+CORRECT = "correct these places; nothing was started"
+
+
+def faulty(problems: Sequence[str], hint: str = CORRECT) -> UsageError:
+    return UsageError("the data has problems:\n" + listed(problems), hint)
+
+
+def refuse(problems: Sequence[str], hint: str = CORRECT) -> None:
+    """Raises UsageError if there are problems."""
+    if problems:
+        raise faulty(problems, hint)
+
+
+def noun(value: Any) -> str:
+    """What a JSON value is: null, text, a list, …"""
+    names = {type(None): "null", bool: "true or false", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), "a number")
+
+
+def as_text(value: Any) -> str:
+    """A value as the text that a prompt gets: a number or a boolean as JSON has it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def some(names: Iterable[str], limit: int = 12) -> str:
+    """The first few names in a line."""
+    known = list(names)
+    return ", ".join(known[:limit]) + (f" and {len(known) - limit} more" if len(known) > limit else "")

@@ -1,0 +1,27 @@
+"""What the module of a format has: WRITER, which writes files and says how they are read back."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from zolite.export.readers import Reader
+from zolite.export.source import Trained
+
+
+@dataclass(frozen=True)
+class Card:
+    """A format's part of the model card. {base} in it stands for the base model's name."""
+
+    what: str  # beginning of the first sentence
+    use: str  # how it is loaded
+    library: str = ""  # a line of the card's header
+
+
+@dataclass(frozen=True)
+class Writer:
+    write: Callable[[Trained, Path, str], None]  # into an empty folder, in a dtype
+    card: Card
+    rounding: Mapping[str, float]  # by dtype: nats a token that rounding to it may move a row's loss by (docs/log.md)
+    readers: tuple[Reader, ...] = ()  # () leaves an export unchecked
+    size: Callable[[Trained, str], int] = lambda trained, _: trained.adapter_bytes  # on the disk, about
+    ollama: Callable[[Trained], tuple[list[str], list[str]]] = lambda _: ([], [])  # a Modelfile's files, and notes

@@ -1,0 +1,67 @@
+"""A run's events as lines of text, the same in every view."""
+
+from typing import NamedTuple
+
+from zolite.common.events import Continued, Evaluated, Event, Exported, Finished, Noted, Paused, Saved, Started
+from zolite.common.text import human_bytes, human_number, human_seconds, one_line
+from zolite.monitor.states import STATES
+
+SPLITS = {"dev": "validation"}  # what a split is called on a screen, where its own name is not it
+SYMBOLS = {
+    Started: "▶", Evaluated: "◆", Saved: "↓", Paused: "‖", Continued: "▶", Exported: "→", Noted: "·", Finished: "■",
+}  # fmt: skip
+NOTED = {"warning": "▲"}  # symbols of levels that have one of their own
+
+
+class LogLine(NamedTuple):
+    """`level` is "", "warning" or "error", which stand out, or "detail", which is for experts."""
+
+    step: int
+    symbol: str
+    text: str
+    level: str = ""
+
+
+def split_text(split: str) -> str:
+    return SPLITS.get(split, one_line(split))
+
+
+def metric_text(event: Evaluated) -> str:
+    """46.0% for an accuracy, 1.312 for a loss."""
+    return f"{event.value:.1%}" if event.metric == "accuracy" else f"{human_number(event.value)}"
+
+
+def score_text(event: Evaluated) -> str:
+    """validation accuracy 46.0%"""
+    return f"{split_text(event.split)} {one_line(event.metric)} {metric_text(event)}"
+
+
+def log_line(step: int, event: Event) -> LogLine:
+    """An event at a step. Steps themselves are no events here: curves show them."""
+    symbol = SYMBOLS.get(type(event), "·")
+    match event:
+        case Noted():
+            level = event.level if event.level in ("warning", "detail") else ""
+            return LogLine(step, NOTED.get(level, symbol), one_line(event.message), level)
+        case Finished():
+            end, word, _ = STATES.get(event.reason, (symbol, one_line(event.reason), ""))
+            text = f"{word} after {human_seconds(event.seconds)}, peak memory {human_bytes(event.peak_bytes)}"
+            return LogLine(step, end, text, "error" if event.reason == "diverged" else "")
+        case _:
+            return LogLine(step, symbol, _text(event))
+
+
+def _text(event: Event) -> str:
+    match event:
+        case Started():
+            return f"{'started' if event.step <= 1 else 'resumed'} on {one_line(event.device)}"
+        case Evaluated():
+            return score_text(event)
+        case Saved():
+            return "checkpoint saved"
+        case Exported():
+            return f"exported to {one_line(event.path)}"
+        case Continued():
+            return "continued"
+        case _:
+            return type(event).__name__.lower()
