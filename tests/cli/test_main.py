@@ -218,7 +218,6 @@ def test_a_dry_run_loads_and_leaves_nothing(
     assert not home.exists()
 
 
-@pytest.mark.parametrize("option", [("--template",), ("--set", "data.template=")])
 def dry(zolite: Zolite, *arguments: object) -> Any:
     """The recipe of a dry run."""
     ended = zolite(*arguments, "--dry-run", "--json")
@@ -312,6 +311,7 @@ def test_what_is_missing_or_twice_is_named(zolite: Zolite, what: str) -> None:
     assert text in blames(zolite(*arguments))[0]
 
 
+@pytest.mark.parametrize("option", [("--template",), ("--set", "data.template=")])
 def test_backslash_n_in_a_template_is_a_new_line(zolite: Zolite, words: Words, option: tuple[str, ...]) -> None:
     """A shell passes \\n in quotes as two characters; nobody wants those in a prompt."""
     text = option[-1].removeprefix("--template") + r"{text}\nIt is {label}"
