@@ -267,6 +267,7 @@ def test_names_that_other_tools_have(zolite: Zolite, words: Words) -> None:
         (["--set", "train.vram_gib=0"], "train.vram_gib=0 is now train.vram_gib=none"),
         (["--set", "train.patience=0"], "train.patience=0 is now train.patience=never"),
         (["--lr", "0"], "train.lr=0 is now train.lr=auto"),
+        (["--set", "method.sampler=signs"], "method.sampler=signs is now method.sampler=rademacher"),
         (["--set", "adapter.readout=false"], "adapter.readout=false is now adapter.linear_probe=false"),
     ],
 )
@@ -283,6 +284,17 @@ def test_an_open_value_may_be_said(zolite: Zolite, words: Words) -> None:
     """`auto` on the command line is what a flag that was left out means."""
     recipe = dry(zolite, *words(), "--rank", "auto", "--lr", "auto", "--vram", "none")
     assert (recipe["adapter"]["rank"], recipe["train"]["lr"], recipe["train"]["vram_gib"]) == (8, 0.003, "none")
+
+
+def test_verbose_is_handed_to_the_view(zolite: Zolite, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run to the view, which shows numbers for experts with it alone; of a plan to its remarks."""
+    seen: list[bool] = []
+    monkeypatch.setattr("zolite.cli.train.follow", lambda run, plain, as_json, verbose: seen.append(verbose))
+    for extra in ((), ("--verbose",), ("-v",)):
+        assert zolite(*words(), *extra).code == 0
+    assert seen == [False, True, True]
+    plan = ("plan", "smollm2-135m", "--vram", "8GiB")
+    assert "log2" not in zolite(*plan).out and "log2" in zolite(*plan, "--verbose").out
 
 
 MISSING = {
@@ -411,7 +423,7 @@ BAD_SETTINGS = {
     "unknown key": (["--set", "train.stepz=3"], "train.stepz: no such setting (did you mean train.steps?)"),
     "no part": (["--set", "lr=3"], "lr: no such setting (did you mean train.lr?)"),
     "no number": (["--set", "train.lr=fast"], "train.lr: 'fast' is not a number"),
-    "out of range": (["--set", "train.copies=65"], "train.copies is 65, not 0 to 64"),
+    "out of range": (["--set", "train.copies=65"], "train.copies is 65, not 1 to 64"),
     "unknown method": (["--method", "sgd"], "method.name is 'sgd', not one of mezo"),
     "unknown quant": (["--quant", "int3"], "model.quant is 'int3'"),
     "unusable name": (["--name", "../up"], "'../up' cannot be a session's name"),
@@ -620,7 +632,7 @@ def test_a_detached_run_is_watched_and_told(zolite: Zolite, words: Words, home: 
         seen.communicate()
     assert waited("far") == "interrupted"
     shown = zolite("watch", "far", "--plain")
-    assert shown.code == 0 and "paused" in shown.out and "interrupted at step" in shown.out
+    assert shown.code == 0 and "paused" in shown.out and "stopped after" in shown.out
     log = home / "sessions" / "far" / "trainer.log"
     assert log.stat().st_mode & 0o777 == 0o600 and "Traceback" not in log.read_text()
 
@@ -665,7 +677,7 @@ def test_a_run_is_recorded_and_replayed(zolite: Zolite, words: Words, tmp_path: 
     assert "4 steps" in zolite("sessions", "record", "first", tmp_path / "run.jsonl").out
     said = [event for event in zolite("watch", "first", "--json").events if not isinstance(event, Saved)]
     assert [e for e in zolite("replay", tmp_path / "run.jsonl", "--json").events if not isinstance(e, Saved)] == said
-    assert "done at step 4" in zolite("replay", tmp_path / "run.jsonl", "--plain").out
+    assert "step 4  done after" in zolite("replay", tmp_path / "run.jsonl", "--plain").out
     blames(zolite("sessions", "record", "first", tmp_path / "run.jsonl"))
     (tmp_path / "other").write_text("{}")
     blames(zolite("replay", tmp_path / "other"))

@@ -354,12 +354,16 @@ def test_gguf_as_the_library_reads(tmp_path: Path) -> None:
     mine = weight_headers.gguf(path)
     theirs = {t.name: tuple(int(n) for n in reversed(t.shape)) for t in GGUFReader(str(path)).tensors}
     assert mine.tensors == theirs
-    assert (mine.facts["llama.block_count"], mine.facts["tokenizer.ggml.tokens"], mine.facts["some.numbers"]) == (
+    assert (
+        mine.metadata["llama.block_count"],
+        mine.metadata["tokenizer.ggml.tokens"],
+        mine.metadata["some.numbers"],
+    ) == (
         3,
         3,
         4,
     )
-    assert mine.facts["some.float"] == 0.5
+    assert mine.metadata["some.float"] == 0.5
 
 
 def spoiled(data: bytes) -> Iterator[bytes]:
@@ -374,7 +378,7 @@ def test_hostile_gguf(tmp_path: Path) -> None:
     path = tmp_path / "bad.gguf"
     whole = b"GGUF" + struct.pack("<IQQQ1sI", 3, 0, 1, 1, b"k", 8) + struct.pack("<Q5s", 5, b"hello")
     path.write_bytes(whole)
-    assert weight_headers.gguf(path).facts == {"k": "hello"}
+    assert weight_headers.gguf(path).metadata == {"k": "hello"}
     for data in spoiled(whole):
         path.write_bytes(data)
         with pytest.raises(ZoliteError):

@@ -165,6 +165,21 @@ def test_plans(new: Make, size: tuple[int, int]) -> None:
     drive(new(), size, script)
 
 
+def test_details(new: Make) -> None:
+    """The memory plan's lines with their reasons are behind a key, on the tab of the plan alone."""
+
+    async def script(pilot: Pilot[None]) -> None:
+        assert "Details" not in shown(pilot.app)
+        screen = await to_plans(pilot, "Qwen/Qwen3-0.6B")
+        screen.query_one("#plans").focus()
+        assert not screen.query_one("#lines").display
+        await pilot.press("d")
+        await pilot.pause()
+        assert screen.query_one("#lines").display and "linear layers" in text_of(screen, "#lines")
+
+    drive(new(), (120, 40), script)
+
+
 def test_the_space_follows_the_rows(new: Make, rows: Path) -> None:
     """Left on auto, plans and the price are of the space that the rows get; chosen, all plans are of that."""
 

@@ -134,7 +134,6 @@ class NewScreen(Screen[None]):
         #plans { max-height: 14; }
         #template-row, #ledger, #verdict { margin-top: 1; }
     }
-    NewScreen.-high.-wide #lines { display: block; }
     NewScreen.-narrow #command { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -143,7 +142,7 @@ class NewScreen(Screen[None]):
         Binding("2", "tab('data')", "Data", id="tab-data", show=False),
         Binding("3", "tab('plan')", "Plan", id="tab-plan", show=False),
         Binding("f5", "start", "Start", id="start"),
-        Binding("d", "details", "Memory line by line", id="plan-details", show=False),
+        Binding("d", "details", "Details", id="plan-details"),
         Binding("backspace", "up", "Folder above", id="folder-up", show=False),
     ]
     app: "Context"
@@ -190,7 +189,7 @@ class NewScreen(Screen[None]):
                 with VerticalScroll(id="form-side", can_focus=False):
                     with Horizontal(id="start-row"):
                         yield Button("Start  F5", id="start", variant="success", compact=True)
-                        yield Static("auto: zolite chooses", classes="dim", markup=False)
+                        yield Static("auto: chosen", classes="dim", markup=False)
                     yield Form(id="form")
                     yield Static("", id="command", markup=False)
         yield Footer(show_command_palette=False)
@@ -222,6 +221,10 @@ class NewScreen(Screen[None]):
         else:
             await self.app.action_back()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Details are of the plan."""
+        return action != "details" or self.query_one(TabbedContent).active == "plan"
+
     def action_details(self) -> None:
         """Every line of the memory plan, with its reason, or the bar alone."""
         lines = self.query_one("#lines")
@@ -233,6 +236,7 @@ class NewScreen(Screen[None]):
 
     @on(TabbedContent.TabActivated)
     def arrived(self, event: TabbedContent.TabActivated) -> None:
+        self.refresh_bindings()
         if event.pane.id == "plan":
             self.plan()
 
@@ -404,7 +408,7 @@ class NewScreen(Screen[None]):
             "at once": f"{t.microbatch} rows" + (", 1 copy" if t.copies == 1 else ""),
             "context": str(r.data.context),
             "memory": human_bytes(each.peak_bytes),
-            "a step": pace(step),
+            "a step": step_time(step),
             "in all": human_seconds(each.total_seconds),
             "QLoRA": cell(self.app, (f"{symbol} {human_bytes(need)}", colour)),
         }
@@ -522,11 +526,11 @@ def verdict(cost: Priced, smaller: str) -> Content:
     steps, total = recipes.resolve(cost.recipe).train.steps, human_seconds(cost.total_seconds)
     fits = ("✓ fits: ", "$text-success bold")
     return Content.assemble(
-        fits, f"{peak} of {budget} · {pace(cost.seconds_per_step)} a step · {steps:,} steps in {total}"
+        fits, f"{peak} of {budget} · {step_time(cost.seconds_per_step)} a step · {steps:,} steps in {total}"
     )
 
 
-def pace(seconds: float) -> str:
+def step_time(seconds: float) -> str:
     return f"{1e3 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 

@@ -68,17 +68,17 @@ def record(recipe: ResolvedRecipe, rows: Rows, mean_tokens: int, peak_bytes: int
     """
     hardware, spec = machine.here(device), model_spec.spec(recipe.model.name)
     lines = ledger(hardware, spec, recipe, rows)
-    said = allocated(lines) if hardware.device == "cuda" else ours(lines) + mapped(spec)
-    pace = step_seconds(hardware, spec, recipe, replace(rows, tokens=mean_tokens))
+    held = allocated(lines) if hardware.device == "cuda" else ours(lines) + mapped(spec)
+    step = step_seconds(hardware, spec, recipe, replace(rows, tokens=mean_tokens))
     seen = Seen(
         machine=machine_name(),
         model=recipe.model.name,
         weights=recipe.model.quant,
         batch=recipe.train.batch,
         tokens=rows.tokens,
-        predicted_bytes=said,
+        predicted_bytes=held,
         measured_bytes=peak_bytes,
-        predicted_s=pace,
+        predicted_s=step,
         measured_s=seconds,
         device=hardware.device,
         rates=hardware.origin,

@@ -110,9 +110,9 @@ def of_folder(path: Path) -> ModelSpec:
 
 
 def of_gguf(header: Header) -> ModelSpec:
-    """From a GGUF's own facts. Its tensors are unpacked to 16 bits before zolite quantizes them its own way."""
+    """From a GGUF's own metadata. Its tensors are unpacked to 16 bits before zolite quantizes them its own way."""
     config = _gguf_config(header)
-    made = from_config(str(header.facts.get("general.name", "gguf")), config)
+    made = from_config(str(header.metadata.get("general.name", "gguf")), config)
     return replace(made, bytes=header.bytes, packed="gguf")
 
 
@@ -308,9 +308,9 @@ GGUF_KEYS = {
 
 
 def _gguf_config(header: Header) -> dict[str, Any]:
-    """A GGUF's facts under the names of a config.json."""
-    kind = str(header.facts.get("general.architecture"))
-    config = {key: header.facts.get(f"{kind}.{name}") for key, name in GGUF_KEYS.items()}
+    """A GGUF's metadata under the names of a config.json."""
+    kind = str(header.metadata.get("general.architecture"))
+    config = {key: header.metadata.get(f"{kind}.{name}") for key, name in GGUF_KEYS.items()}
     known = by_llama_cpp(kind)
     if known is None:
         raise ZoliteError(f"GGUF architecture {kind!r} is not known to the planner", "plan with the hub id instead")

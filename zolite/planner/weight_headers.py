@@ -30,7 +30,7 @@ class Header:
 
     tensors: Shapes
     bytes: int
-    facts: Mapping[str, Any] = field(default_factory=dict)  # arrays as their lengths
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # arrays as their lengths
 
 
 def safetensors(path: Path) -> Header:
@@ -81,10 +81,10 @@ def gguf(path: Path) -> Header:
             raise _broken(path, "it is not a GGUF of version 2 or 3")
         count, pairs = reader.unpack("QQ")
         if count > MOST_TENSORS or pairs > MOST_TENSORS:
-            raise _broken(path, f"it claims {count:,} tensors and {pairs:,} facts")
-        facts = {reader.text(): reader.value(*reader.unpack("I")) for _ in range(pairs)}
+            raise _broken(path, f"it claims {count:,} tensors and {pairs:,} metadata")
+        metadata = {reader.text(): reader.value(*reader.unpack("I")) for _ in range(pairs)}
         tensors = dict(reader.tensor() for _ in range(count))
-    return Header(tensors, size, facts)
+    return Header(tensors, size, metadata)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class _Gguf:
         if kind == GGUF_ARRAY:
             return self._array()
         if kind not in GGUF_SCALARS:
-            raise _broken(self.path, f"a fact of the unknown type {kind}")
+            raise _broken(self.path, f"a value of the unknown type {kind}")
         return self.unpack(GGUF_SCALARS[kind])[0]
 
     def _array(self) -> int:
