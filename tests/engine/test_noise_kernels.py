@@ -156,7 +156,7 @@ def test_rounded_once(place: SimpleNamespace, transform: Callable[[Tensor], Tens
         assert torch.equal(half.copies, full.copies.to(dtype)) and (beyond(half.copies) == GUARD).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 99) | st.integers(2**31, 2**63 - 1),
     step=st.integers(0, 99) | st.integers(2**31, 2**34),
