@@ -50,7 +50,7 @@ def noise(*shape: int) -> torch.Tensor:
 
 def merge(origin: Path, target: Path) -> dict[str, Any]:
     """In a process of its own: seconds and peak bytes."""
-    from zolite.config.recipe import AdapterPart, Recipe
+    from zolite.config import recipe as recipes
     from zolite.export import merged
     from zolite.export.source import Trained
     from zolite.model.load import resolve
@@ -58,7 +58,7 @@ def merge(origin: Path, target: Path) -> dict[str, Any]:
     names = [f"model.layers.{i}.{part}" for i in range(LAYERS) for part in SHAPES]
     factors = {f"{n}.a": torch.randn(RANK, SHAPES[n.split(".", 3)[3]][1]) for n in names}
     factors |= {f"{n}.b": torch.randn(SHAPES[n.split(".", 3)[3]][0], RANK) for n in names}
-    recipe = Recipe(adapter=AdapterPart(rank=RANK, alpha=2.0 * RANK))
+    recipe = recipes.resolve(recipes.Recipe(adapter=recipes.AdapterPart(rank=RANK, alpha=2.0 * RANK)))
     chosen = Trained("merge", recipe, {"labels": []}, [], (1,), factors, resolve(str(origin)), origin)
     before, began = peak(), time.monotonic()
     merged.write(chosen, target, "16-bit")

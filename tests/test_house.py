@@ -35,8 +35,8 @@ def test_each_number_can_fail(house: ModuleType, tmp_path: Path) -> None:
     before = {number.name: number for number in house.numbers(tmp_path)}
     for name in ("one", "two"):
         (tmp_path / "zolite" / f"{name}.py").write_text("")
-    plant(tmp_path / "tui" / "states.py", "if TYPE_CHECKING:\n    from . import paint")
-    plant(tmp_path / "tui" / "paint.py", "def planted():\n    from . import states")
+    plant(tmp_path / "tui" / "themes.py", "if TYPE_CHECKING:\n    from . import paint")
+    plant(tmp_path / "tui" / "paint.py", "def planted():\n    from . import themes")
     plant(tmp_path / "zolite" / "zo" / "rng.py", "from zolite.model import loss")
     plant(tmp_path / "benchmarks" / "layer.py", "def planted():\n" + "    pass\n" * 60)
     worse = {n.name: n.value - before[n.name].value for n in house.numbers(tmp_path)}

@@ -28,9 +28,9 @@ PLANTED = {
     "torch by a detour": ("zolite/data/rows.py", "import zolite.model.loss", "zolite.data.rows -> zolite.model"),
     "the app by its folder": ("zolite/monitor/ema.py", "import tui", "zolite.monitor.ema -> tui"),
     "the app by its name": (
-        "zolite/export/gguf.py", "from zolite.tui.states import STATES", "zolite.export.gguf -> zolite.tui"
+        "zolite/export/gguf.py", "from zolite.tui.themes import DARK", "zolite.export.gguf -> zolite.tui"
     ),
-    "the app by its folder, in the app": ("tui/paint.py", "from tui import states", "zolite.tui.paint -> tui"),
+    "the app by its folder, in the app": ("tui/paint.py", "from tui import themes", "zolite.tui.paint -> tui"),
     "the app in the command line, by its folder": ("zolite/cli/live.py", "import tui.app", "zolite.cli.live -> tui"),
     "textual outside the app": ("zolite/cli/live.py", "from textual.app import App", "zolite.cli.live -> textual"),
 }  # fmt: skip

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zolite.config.recipe import Recipe
+from zolite.config.recipe import Recipe, resolve
 from zolite.engine import adapter, noise_kernels
 from zolite.model.load import Loaded
 from zolite.zo import rng as noise
@@ -156,7 +156,7 @@ def test_rounded_once(place: SimpleNamespace, transform: Callable[[Tensor], Tens
         assert torch.equal(half.copies, full.copies.to(dtype)) and (beyond(half.copies) == GUARD).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 99) | st.integers(2**31, 2**63 - 1),
     step=st.integers(0, 99) | st.integers(2**31, 2**34),
@@ -278,7 +278,7 @@ def test_attached(interpreted: Any, monkeypatch: pytest.MonkeyPatch, tiny: Path,
 
     monkeypatch.setattr(adapter, "writer", writer)
     loaded = Loaded(AutoModelForCausalLM.from_pretrained(tiny), CPU, "", SimpleNamespace())  # type: ignore[arg-type]
-    assert adapter.attach(loaded, recipe()).space.writer == interpreted.TritonWriter() and seen == [CPU]
+    assert adapter.attach(loaded, resolve(recipe())).space.writer == interpreted.TritonWriter() and seen == [CPU]
 
 
 def test_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

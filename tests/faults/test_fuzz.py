@@ -40,7 +40,6 @@ def cases(long: int, short: int) -> Callable[[Any], Any]:
     """So many examples, few of them unless the long profile is asked for."""
     return settings(
         max_examples=long if LONG else short,
-        deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
     )
 

@@ -4,7 +4,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zolite.monitor.plots import (
@@ -37,7 +37,6 @@ def points(values: list[float]) -> list[Point]:
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=60), NUMBERS, NUMBERS, st.sampled_from(list(MODES)), st.booleans())
-@settings(deadline=None)
 def test_nothing_leaves_the_chart(values: list[float], a: float, b: float, mode: str, log: bool) -> None:
     """Whatever the numbers and the window, cells are inside, and of the mode's characters or a curve's letter."""
     low, high = sorted((a, b))
@@ -50,7 +49,6 @@ def test_nothing_leaves_the_chart(values: list[float], a: float, b: float, mode:
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=40), st.sampled_from(list(MODES)))
-@settings(deadline=None)
 def test_a_line_is_connected(values: list[float], mode: str) -> None:
     """From its first point to its last a line has a cell in every column, each beside or below the one before."""
     window = Window(0, len(values) - 1, -100, 100)
@@ -89,7 +87,6 @@ def test_letters_tell_curves_apart() -> None:
 
 
 @given(st.lists(st.floats(0.01, 1e6), min_size=1, max_size=300))
-@settings(deadline=None)
 def test_span(values: list[float]) -> None:
     """It covers every line, all but a few per cent of a cloud, and has a height."""
     line, cloud = Curve("a", points(values), "x"), Curve("b", points(values), "x", "cloud")
@@ -101,7 +98,6 @@ def test_span(values: list[float]) -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(8, 200))
-@settings(deadline=None)
 def test_step_ticks(first: int, size: int, columns: int) -> None:
     """The line below is as wide as the chart; its numbers are inside the window, ascending and whole."""
     text = step_ticks(first, first + size, columns)
@@ -118,7 +114,6 @@ def test_ticks(rows: int) -> None:
 
 
 @given(st.lists(st.floats(-1e3, 1e3, width=32), max_size=200), st.integers(1, 60))
-@settings(deadline=None)
 def test_sampled(values: list[float], width: int) -> None:
     """A series in a line of text is no wider than the line."""
     series = Series()
@@ -131,7 +126,6 @@ def test_sampled(values: list[float], width: int) -> None:
 @given(
     st.lists(NUMBERS, max_size=60), st.integers(1, 120), st.integers(1, 30), st.sampled_from(list(MODES)), st.booleans()
 )
-@settings(deadline=None)
 def test_a_chart_keeps_to_its_size(values: list[float], width: int, height: int, mode: str, log: bool) -> None:
     """Rows and columns are no more than there are, whatever the numbers; each style is a curve's, or the axis."""
     marks = Curve("score", points([abs(v) % 1 for v in values]), "dev", "marks", span=(0.0, 1.0))
@@ -166,7 +160,6 @@ def test_a_sparkline_leaves_gaps() -> None:
 @given(
     st.floats(-1, 2) | st.just(math.nan), st.integers(-3, 60), st.none() | st.floats(-1, 2), st.sampled_from([*MODES])
 )
-@settings(deadline=None)
 def test_a_bar_is_as_wide_as_it_should_be(share: float, width: int, mark: float | None, mode: str) -> None:
     """And its full part is the share of it; a mark takes one cell's place."""
     pieces = bar(share, width, mode, mark)
@@ -177,7 +170,6 @@ def test_a_bar_is_as_wide_as_it_should_be(share: float, width: int, mark: float 
 
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=30), st.integers(1, 9), st.sampled_from([*MODES]))
-@settings(deadline=None)
 def test_columns_are_as_high_as_their_counts(counts: list[int], rows: int, mode: str) -> None:
     """The highest reaches the top, and a higher one is nowhere emptier than a lower one."""
     drawn = columns(counts, rows, mode)
@@ -188,7 +180,6 @@ def test_columns_are_as_high_as_their_counts(counts: list[int], rows: int, mode:
 
 
 @given(st.lists(st.integers(1, 30), max_size=20), st.integers(1, 60))
-@settings(deadline=None)
 def test_flowing(widths: list[int], width: int) -> None:
     """Every part is there once, in order, and a line of several is no wider than there is room."""
     lines = flowing(widths, width)

@@ -1,13 +1,12 @@
 """Claims about how often a run is drawn."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zolite.monitor.redraw import REDRAWS, SHARE, SLOWEST, RedrawLimit
 
 
 @given(st.lists(st.floats(0, 0.05), min_size=1, max_size=300))
-@settings(deadline=None)
 def test_redraws_are_limited(gaps: list[float]) -> None:
     """However quickly news comes, there are no more redraws a second than REDRAWS, and the last news is drawn."""
     limit, now, due, drawn = RedrawLimit(), 0.0, None, []
@@ -25,7 +24,6 @@ def test_redraws_are_limited(gaps: list[float]) -> None:
 
 
 @given(st.floats(0, 10))
-@settings(deadline=None)
 def test_a_slow_machine_draws_less_often(used: float) -> None:
     """Drawing takes no more than its share of a core, as long as that leaves a redraw every SLOWEST seconds."""
     limit = RedrawLimit()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zolite.common.events import Continued, Evaluated, Event, Finished, Noted, Paused, Saved, Started
@@ -52,7 +52,6 @@ def shown(state: RunState) -> str:
 
 
 @given(ROWS, st.lists(EVENTS, max_size=8), st.lists(st.integers(0, 30), max_size=4))
-@settings(deadline=None)
 def test_pages_do_not_matter(drawn: list[Any], said: list[Event], cuts: list[int]) -> None:
     """Steps and then events, in one page or in many, leave the same state."""
     rows = [row(i, *losses, slope=slope, flags=flags) for i, (losses, slope, flags) in enumerate(drawn, 1)]
@@ -105,7 +104,6 @@ def test_taken_back() -> None:
 
 
 @given(st.lists(st.floats(0.001, 10), min_size=2, max_size=40), st.integers(1, 5000))
-@settings(deadline=None)
 def test_rate_and_time_left(seconds: list[float], steps: int) -> None:
     """The speed lies between the slowest and the fastest step's; what is left follows from it."""
     state = updated(
@@ -134,7 +132,6 @@ def test_best() -> None:
 
 
 @given(ROWS, st.lists(st.tuples(st.integers(0, 30), EVENTS), max_size=8))
-@settings(deadline=None)
 def test_events_and_journal_agree(drawn: list[Any], said: list[tuple[int, Event]]) -> None:
     """A terminal that is handed the events knows what an app that reads the journal does, but for ε and gradients."""
     rows = [row(i, *losses, flags=flags) for i, (losses, _, flags) in enumerate(drawn, 1)]
@@ -150,7 +147,6 @@ def test_events_and_journal_agree(drawn: list[Any], said: list[tuple[int, Event]
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 20))
-@settings(deadline=None)
 def test_rolled_back(done: int, back: int, more: int) -> None:
     """Steps that come once more take the place of the old ones; scores and checkpoints after them are gone."""
     back = min(back, done)

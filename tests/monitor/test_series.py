@@ -1,7 +1,7 @@
 """Claims about numbers by step: whatever stretch is drawn, nothing in it is lost, and what is rolled back is gone."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zolite.monitor.series import FAN, Series
@@ -17,7 +17,6 @@ def series_of(values: list[float], gap: int = 1) -> Series:
 
 
 @given(VALUES, st.integers(1, 60), st.floats(0, 500), st.floats(0, 500), st.integers(1, 3))
-@settings(deadline=None)
 def test_window_leaves_nothing_out(values: list[float], most: int, a: float, b: float, gap: int) -> None:
     """Its points are in order and span exactly the extremes of the steps inside, a group at either end apart."""
     first, last = sorted((a, b))
@@ -34,7 +33,6 @@ def test_window_leaves_nothing_out(values: list[float], most: int, a: float, b: 
 
 
 @given(VALUES)
-@settings(deadline=None)
 def test_window_of_a_few_steps_is_exact(values: list[float]) -> None:
     """Where there is room for each step, each is there as it was."""
     points = series_of(values).window(1, len(values), len(values))
@@ -51,7 +49,6 @@ def test_window_is_small(count: int, most: int) -> None:
 
 
 @given(VALUES, st.integers(0, 400), VALUES)
-@settings(deadline=None)
 def test_truncated_is_as_if_never_there(values: list[float], kept: int, after: list[float]) -> None:
     """Steps that are taken back and made anew leave the same series as if only the new ones had been."""
     found, expected = series_of(values), series_of([*values[:kept], *after])

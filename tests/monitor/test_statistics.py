@@ -4,14 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zolite.monitor.statistics import gradient_stats, histogram, trend
 
 
 @given(st.lists(st.floats(-100, 100), min_size=12, max_size=120), st.floats(-1, 1))
-@settings(deadline=None)
 def test_trend(noise: list[float], slope: float) -> None:
     """The trend is numpy's least-squares line, and its error the usual one."""
     steps, losses = range(len(noise)), [slope * i + e for i, e in enumerate(noise)]
@@ -43,7 +42,6 @@ def test_signal_to_noise() -> None:
 
 
 @given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=200), st.integers(1, 40))
-@settings(deadline=None)
 def test_histogram(values: list[float], bins: int) -> None:
     """Every value counts once, in the bin where it lies, those beyond the ends at the ends; zero is in the middle."""
     found = histogram(values, bins)

@@ -89,7 +89,7 @@ facts = st.dictionaries(
 
 
 @given(facts=facts, template=text | awkward, target=text)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_recipe_and_facts_come_back_as_given(facts: dict[str, Any], template: str, target: str) -> None:
     """Whatever text, number or nesting is in the recipe and the facts, opening gives back the same."""
     given_recipe = resolve(Recipe())

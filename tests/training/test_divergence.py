@@ -31,7 +31,7 @@ def fed(losses: list[float], start: int = 0) -> Divergence:
     return made
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(0.1, 5), st.integers(0, 1000))
 def test_noise_is_no_divergence(mean: float, seed: int) -> None:
     """A loss that scatters by a third around one value, or falls to half of it, has not diverged."""
@@ -39,7 +39,7 @@ def test_noise_is_no_divergence(mean: float, seed: int) -> None:
     assert not fed([loss * (1 - i / 1200) for i, loss in enumerate(noisy(mean, mean / 3, 600, seed))]).found
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(0.1, 2), st.integers(0, 1000))
 def test_a_rise_is_found_and_rolled_back_before_it(mean: float, seed: int) -> None:
     """After 200 good steps a loss of three times as much is found within 40, and the last good step is before it."""

@@ -44,7 +44,7 @@ def test_the_displacement_is_where_a_random_step_costs_so_much(curvature: float)
     assert found.displacement == pytest.approx(min(RADII[-1], math.sqrt(2 * LOSS_BUDGET / curvature)), rel=0.35)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(a=st.floats(-7, -3), b=st.floats(-1, 2))
 def test_epsilon_is_where_the_error_is_least(a: float, b: float) -> None:
     """With errors a/ε and b ε², ε is within a factor of two of √[6]{a² / 2b²}, where that is a radius."""

@@ -310,7 +310,7 @@ def test_what_does_not_start(app: Make, client: FakeClient) -> None:
 
     async def script(pilot: Pilot[None]) -> None:
         await pilot.press("d")
-        await pilot.pause(0.2)
+        await until(pilot, lambda: isinstance(pilot.app.screen, Trouble))
         assert isinstance(pilot.app.screen, Trouble)
         text = shown(pilot.app)
         assert "it needs 14 GiB of 12" in text and "take a smaller batch" in text

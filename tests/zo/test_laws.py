@@ -312,7 +312,7 @@ def live_bytes() -> int:
 @every_case
 @pytest.mark.usefixtures("frozen")
 def test_memory(case: str) -> None:
-    """A method holds what the planner was told beside theta and the copies, from its first moment and after steps."""
+    """A method holds what its rows say beside theta and the copies, from its first moment and after steps."""
     Bench(CASES[case]).step(0)  # what these tests themselves keep
     before, bench = live_bytes(), Bench(CASES[case])
     promised = state_bytes(bench.recipe.method, BIG)
@@ -359,7 +359,7 @@ def test_points(case: str) -> None:
 
 @every_case
 def test_directions_of_the_kernel(case: str) -> None:
-    """Directions that the noise kernel is said to draw are sums of noise that it knows; others are not."""
+    """Directions that the noise kernel draws, by the rows, are sums of noise that it knows; others are not."""
     bench = Bench(CASES[case])
     bench.step(0)
     drawn = Combo(tuple((1.0, direction) for direction in bench.directions(1)))
@@ -615,7 +615,7 @@ def test_row(name: str) -> None:
 
 
 def test_unknown_method() -> None:
-    """An unknown method is the user's mistake, and the names that exist are told."""
+    """An unknown method is the user's mistake, and the error names those that exist."""
     with pytest.raises(UsageError) as error:
         method("adam")
     assert "'adam'" in error.value.message and all(name in error.value.hint for name in METHODS)

@@ -58,7 +58,7 @@ def test_known_answers(
     assert int(c0[0]) == counter[0], "the caller's counter is not overwritten"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ADDRESSES)
 def test_twin(philox: ModuleType, address: tuple[Key, int, int]) -> None:
     """A word, and the normal number made of it, is what the scalar twin finds at that address."""
@@ -71,7 +71,7 @@ def test_twin(philox: ModuleType, address: tuple[Key, int, int]) -> None:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 40), st.integers(1, 12))
 def test_sub_ranges(first: int, tiles: int) -> None:
     """Any range of tiles holds the numbers that the whole holds there."""
@@ -83,7 +83,7 @@ def test_sub_ranges(first: int, tiles: int) -> None:
         assert torch.equal(transform(part), transform(whole)[first * TILE : (first + tiles) * TILE])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ADDRESSES, st.integers(0, 2**30))
 def test_step_on_device(address: tuple[Key, int, int], wraps: int) -> None:
     """A step that is a tensor draws the words of the number it holds, and of that alone modulo 2³²."""

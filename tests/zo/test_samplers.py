@@ -619,7 +619,7 @@ def test_examples_share_numbers() -> None:
 
 
 def test_inputs_are_views() -> None:
-    """Where a model is told to write its inputs' direction is the state, at its address, under the matrix's name."""
+    """Where a model writes its inputs' direction is the state, at its address, under the matrix's name."""
     bench = Bench(ROWS["agzo"])
     state, sampler = bench.state["estimator"], bench.estimator.sampler
     inputs = sampler.inputs(state, bench.space)

@@ -34,7 +34,7 @@ def bits(update: Combo) -> list[int]:
     return [int(c.view(torch.int32)) for c in tensors]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     kind=st.sampled_from(KINDS),
     lr=st.floats(1e-9, 10),

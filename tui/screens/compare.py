@@ -83,11 +83,11 @@ class CompareScreen(Screen[None]):
 
     def on_mount(self) -> None:
         if self.left_out:
-            self.say(f"{len(LETTERS)} at a time: {', '.join(self.left_out)} left out")
+            self.warn(f"{len(LETTERS)} at a time: {', '.join(self.left_out)} left out")
         self.query_one(Chart).focus()
         self.follow()
 
-    def say(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         widget = self.query_one("#trouble", Static)
         widget.update(f"▲ {text}")
         widget.add_class("-shown")
@@ -102,7 +102,7 @@ class CompareScreen(Screen[None]):
                 if not any(news):
                     time.sleep(POLL_SECONDS)
         except ZoliteError as error:
-            self.app.call_from_thread(self.say, error.message)
+            self.app.call_from_thread(self.warn, error.message)
         finally:
             for reader in readers.values():
                 reader.session.close()
@@ -111,7 +111,7 @@ class CompareScreen(Screen[None]):
         try:
             return Reader(open_(name))
         except ZoliteError as error:
-            self.app.call_from_thread(self.say, error.message)
+            self.app.call_from_thread(self.warn, error.message)
             return None
 
     def _read(self, place: int, reader: Reader) -> bool:

@@ -81,12 +81,12 @@ class Chart(Widget, can_focus=True):
     def zoom(self, way: int, around: float) -> None:
         first, last = self.seen()
         by = ZOOM**way
-        self._look(around - (around - first) * by, around + (last - around) * by)
+        self._move_to(around - (around - first) * by, around + (last - around) * by)
 
     def action_pan(self, way: int) -> None:
         first, last = self.seen()
         by = way * PAN * (last - first)
-        self._look(first + by, last + by)
+        self._move_to(first + by, last + by)
 
     def action_whole(self) -> None:
         self.view = None
@@ -97,7 +97,7 @@ class Chart(Widget, can_focus=True):
         self.log_scale = not self.log_scale
         self.update()
 
-    def _look(self, first: float, last: float) -> None:
+    def _move_to(self, first: float, last: float) -> None:
         low, high = self.extent()
         size = min(max(LEAST, last - first), high - low)
         first = min(max(low, first if last - first >= LEAST else (first + last - size) / 2), high - size)
@@ -133,7 +133,7 @@ class Chart(Widget, can_focus=True):
         at, (first, last) = self._grabbed
         by = (at - event.screen_x) * (last - first) / max(1, self.size.width)
         if by:
-            self._look(first + by, last + by)
+            self._move_to(first + by, last + by)
 
     # drawing
 

@@ -143,7 +143,7 @@ class RunView(Container):
             self.query_one("#events", VerticalScroll).scroll_end(animate=False, immediate=False)
 
     def blame(self, trouble: ZoliteError | None) -> None:
-        """Says what went wrong, and what to do; None takes it back."""
+        """Says what went wrong, and what to do; None hides it."""
         widget = self.query_one("#trouble", Static)
         widget.set_class(trouble is not None, "-shown")
         widget.update(Content(f"✗ {trouble.message}\n→ {trouble.hint}" if trouble else ""))

@@ -66,7 +66,7 @@ def follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bo
             name = event.session if isinstance(event, Started) else name
             last = event if isinstance(event, Finished) else last
     if last is not None and last.reason == "interrupted":
-        print(f"stopped at step {last.step}; `zolite resume {name}` continues", file=sys.stderr)
+        print(f"stopped at step {last.step}; `zolite resume {name}` goes on", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
 
 

@@ -8,6 +8,7 @@ recorded: nothing in it is open. Both are frozen. Files (TOML) and command-line 
 import dataclasses
 import difflib
 import math
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from zolite.common.errors import UsageError, listed
 from zolite.config import composition
 from zolite.config.composition import MOST_COPIES, current, points_at_once, queries_of, resolved, step_sizes, written
 from zolite.config.fields import setting, settings_of
-from zolite.config.methods import MethodPart, ResolvedMethod
+from zolite.config.methods import RENAMED_VALUES, MethodPart, ResolvedMethod
 from zolite.config.spaces import SPACES
 from zolite.config.weights import WEIGHT_FORMATS
 
@@ -359,6 +360,9 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 def renewed(path: str, value: Any) -> tuple[str, Any]:
     """A setting as it is written now, where it was written as zolite 0.1 did: other names, or 0 for an open value."""
     path = RENAMED.get(path, path)
+    if path in RENAMED_VALUES and isinstance(value, str) and value:
+        names = RENAMED_VALUES[path]
+        return path, re.sub(r"[\w-]+", lambda word: names.get(word[0], word[0]), value)
     if path.startswith("method.") and value != "":
         return path, composition.renamed(path, value)  # `current` knows of which of its numbers 0 is a value
     return path, SETTINGS[path].renewed(value) if path in SETTINGS else value

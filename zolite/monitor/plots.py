@@ -305,7 +305,7 @@ def sparkline(values: Sequence[float], mode: str = "braille") -> str:
 
 
 def bar(share: float, width: int, mode: str = "braille", mark: float | None = None) -> list[Piece]:
-    """A full part and an empty one, told apart without colour; `mark` is a second place on it."""
+    """A full part and an empty one, distinct without colour too; `mark` is a second place on it."""
     full, empty, sign = BARS[mode]
     width = max(0, width)
     cells = _cells(share, width)

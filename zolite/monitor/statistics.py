@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite, nan, sqrt
 from statistics import fmean, pstdev
 
-RECENT = 200  # steps, or projected gradients, that are looked back over
+RECENT = 200  # steps, or projected gradients, that these statistics cover
 
 
 @dataclass(frozen=True)

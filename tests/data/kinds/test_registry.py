@@ -18,7 +18,7 @@ from zolite.data.kinds.registry import KINDS
 from zolite.data.lengths import estimate
 from zolite.data.preview import report
 from zolite.data.records import Record
-from zolite.export import formats
+from zolite.export.export import export
 from zolite.sessions import session as sessions
 from zolite.tools.chat import Answer, open_
 from zolite.training.evaluate import METRICS
@@ -146,7 +146,7 @@ def test_a_shape_from_outside_is_trained_and_exported(
         list(train(run, session))
         assert session.journal.last_step() == 2
         assert {e.metric for e in session.journal.evaluations()} == {kind.metric}
-        formats.export(session, tmp_path / "out", "merged", verify=True)
+        export(session, tmp_path / "out", "merged", verify=True)
     evaluated = score("outside", folder, {"model.device": "cpu"})
     assert (evaluated.metric, evaluated.rows) == (kind.metric, 6) and 0 <= evaluated.value <= 1
     modelfile, card = ((tmp_path / "out" / name).read_text() for name in ("Modelfile", "README.md"))
