@@ -100,7 +100,7 @@ def test_every_number_with_verbose() -> None:
     """--verbose has the best plan's memory line by line, the rule, what was rejected and what QLoRA would need."""
     names = ("smollm2-135m", "llama-3.1-8b")
     text = written(plan(machine.published("rtx-4060"), wish([model_spec.spec(n) for n in names], Rows(512, 64))), True)
-    for part in ("linear layers", "margin", "peak", "best first by", "rejected", "QLoRA", "rows×copies"):
+    for part in ("linear layers", "margin", "peak", "best first by", "rejected", "QLoRA", "at once"):
         assert part in text
 
 

@@ -28,7 +28,7 @@ def heading(planning: Planning) -> Text:
 
 
 PLAIN = {"weights": 7, "memory": 8, "a step": 6, "in all": 6}  # columns beside the model, and their widths
-VERBOSE = {"weights": 7, "rows×copies": 11, "memory": 8, "a step": 6, "in all": 6, "QLoRA": 8}
+VERBOSE = {"weights": 7, "at once": 7, "memory": 8, "a step": 6, "in all": 6, "QLoRA": 8}
 
 
 def plans(planning: Planning, verbose: bool) -> Table:
@@ -51,7 +51,7 @@ def _cells(planning: Planning, each: Plan) -> dict[str, str]:
     t = each.recipe.train
     return {
         "weights": each.recipe.model.quant,
-        "rows×copies": f"{t.microbatch} × {t.copies}",
+        "at once": f"{t.microbatch} × {t.copies}",
         "memory": human_bytes(each.peak_bytes),
         "a step": _step(each),
         "in all": human_seconds(each.total_seconds),
@@ -99,7 +99,7 @@ def _sources(planning: Planning) -> Iterator[Text]:
 def details(planning: Planning) -> Iterator[RenderableType]:
     yield ledger(planning.plans[0])
     yield Text(
-        "rows×copies: rows and perturbed copies of the adapter in one forward pass; QLoRA: what backpropagation would "
+        "at once: rows × perturbed copies of the adapter in one forward pass; QLoRA: what backpropagation would "
         "need, no: more than there is"
     )
     hidden = len(planning.plans) - SHOWN

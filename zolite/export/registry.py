@@ -42,7 +42,7 @@ _ALL = (
     Format(
         "peft",
         "the adapter alone",
-        "transformers with peft, vLLM and others",
+        "transformers with peft, vLLM",
         ("adapter_config.json", "adapter_model.safetensors"),
         ("f32",),
         "zolite.export.peft",
