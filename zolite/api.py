@@ -86,7 +86,7 @@ def open_session(name: str) -> Session:
     """A session, to read: also while it runs, and without torch. To be closed, or used in a `with`.
 
     `session.recipe` is what runs; `session.journal.steps()` yields a row a step, with its `loss`, learning rate `lr`
-    and `seconds`; `session.journal.evaluations()` and `.events()` list what was measured and said, oldest first;
+    and `seconds`; `session.journal.evaluations()` and `.events()` list what was measured and reported, oldest first;
     `session.steps()` the steps that have a checkpoint. Raises UsageError, with the names that come close, where there
     is no such session.
     """

@@ -137,7 +137,7 @@ def test_the_meta_gradient_is_that_of_the_meta_loss(bench: Callable[..., Bench],
 
     def meta_loss(nets: Tensor) -> float:
         scale = spread(sigmas(nets, trial.inputs), at) * trial.factor
-        return float(made.oracle.gradient(at.theta - lr * trial.slope * scale * trial.noise)[0])
+        return float(made.oracle.gradient(at.theta - lr * trial.projected_gradient * scale * trial.noise)[0])
 
     gradient = meta_gradient(at, state.nets, trial, made.oracle.gradient(trial.moved(at, lr))[1], lr)
     assert gradient.shape == state.nets.shape and not gradient.requires_grad
@@ -176,7 +176,7 @@ def test_the_meta_gradient_in_double_precision() -> None:
 
     def meta_loss(nets: Tensor) -> float:
         scale = spread(sigmas(nets, trial.inputs), space) * trial.factor
-        return float(oracle.gradient(space.theta - lr * trial.slope * scale * trial.noise)[0])
+        return float(oracle.gradient(space.theta - lr * trial.projected_gradient * scale * trial.noise)[0])
 
     for block, number in itertools.product(range(4), (0, 7, 330, 400, 448)):
         away = torch.zeros_like(state.nets)

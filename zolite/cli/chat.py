@@ -42,7 +42,7 @@ def chat(
 
 
 def _answer_json(talk: "Talk", lines: Iterable[str], tokens: int) -> None:
-    """What is wrong with one line is said, and the next is waited for."""
+    """An error in one line is reported, and the next line is waited for."""
     _print("ready", {"session": talk.session.name, "step": talk.step})
     for line in lines:
         if not line.strip():
@@ -59,8 +59,8 @@ def _answered(talk: "Talk", line: str, tokens: int) -> Iterator[tuple[str, dict[
     if "step" in asked:
         yield "ready", {"session": talk.session.name, "step": talk.turn_to(str(asked["step"]))}
     if "prompt" in asked:
-        for said in talk.reply(asked["prompt"], asked.get("tokens", tokens)):
-            yield type(said).__name__.lower(), asdict(said)
+        for answer in talk.reply(asked["prompt"], asked.get("tokens", tokens)):
+            yield type(answer).__name__.lower(), asdict(answer)
 
 
 ASKED = {"prompt": str, "tokens": int, "step": int | str}
@@ -112,11 +112,11 @@ def _show(talk: "Talk", line: str, tokens: int, console: Console) -> None:
 
     texts = {"base": "", "tuned": ""}
     with Live(console=console, refresh_per_second=8) as live:
-        for said in talk.reply(line, tokens):
-            if isinstance(said, Piece):
-                texts[said.side] += said.text
+        for answer in talk.reply(line, tokens):
+            if isinstance(answer, Piece):
+                texts[answer.side] += answer.text
             else:
-                texts = {side: getattr(said, side) for side in texts}
+                texts = {side: getattr(answer, side) for side in texts}
             live.update(_beside(texts))
 
 

@@ -304,7 +304,7 @@ def to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 
 def to_json(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """The same for JSON, which has no infinity: no limit is said by its word, which `from_dict` reads as well."""
+    """The same for JSON, which has no infinity: no limit is written as its word, which `from_dict` reads as well."""
     return {
         name: {k: SETTINGS[f"{name}.{k}"].spelled(v) if v == math.inf else v for k, v in part.items()}
         for name, part in to_dict(recipe).items()

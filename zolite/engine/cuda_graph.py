@@ -81,7 +81,7 @@ class Steps:
             torch.cuda.empty_cache()
 
     def refusal(self) -> str:
-        """Why steps are not captured, said once; else nothing."""
+        """Why steps are not captured, reported once; else nothing."""
         reason, self.reason = self.reason, ""
         return reason
 

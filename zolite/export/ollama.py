@@ -34,7 +34,7 @@ def commands(name: str, folder: Path) -> list[str]:
 
 
 def with_adapter(trained: Trained, adapter: str) -> tuple[list[str], list[str]]:
-    """Lines that name the base model and an adapter beside the Modelfile, and what is to be said of that."""
+    """Lines that name the base model and an adapter beside the Modelfile, and notes about it."""
     base = trained.gguf or trained.origin
     return [f"FROM {base}", f"ADAPTER {adapter}"], [REFUSED, *([] if trained.gguf else doubts(trained))]
 

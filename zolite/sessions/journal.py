@@ -183,8 +183,8 @@ class Journal:
             rows = [typed(StepRow(*row)) for row in self._db.execute(query, (step, PAGE_ROWS))]
             upto = rows[-1].step if len(rows) == PAGE_ROWS else LAST
             query = "SELECT id, step, json FROM event WHERE id > ? ORDER BY id"
-            told = takewhile(lambda row: row[1] <= upto, self._db.execute(query, (seen,)).fetchall())
-            return rows, [(number, (at, from_json(text))) for number, at, text in told]
+            events = takewhile(lambda row: row[1] <= upto, self._db.execute(query, (seen,)).fetchall())
+            return rows, [(number, (at, from_json(text))) for number, at, text in events]
 
     def evaluations(self) -> list[Evaluated]:
         """Oldest first."""
@@ -207,7 +207,7 @@ class Journal:
             raise ZoliteError(f"the journal at {self.path} is damaged: {what}", "restore the session from a copy")
 
     def truncate(self, after: int) -> None:
-        """Takes back every step after `after`, and what was said during them."""
+        """Takes back every step after `after`, and the events among them."""
         self.commit()
         with saving("the journal", self.path), _transaction(self._db):
             for table in ("step", "event", "eval", "memory"):

@@ -1,7 +1,7 @@
 """Try a session: what the model answers without its adapter and with it, side by side, token by token.
 
     with open_("first", "best") as talk:
-        for said in talk.reply("Where is my parcel?"):
+        for answer in talk.reply("Where is my parcel?"):
             ...                                  # Piece, Piece, …, and at last Answer
 
 The base model and the tuned one are two copies of one batch, so a token of both costs one forward. Of a session on rows

@@ -82,7 +82,7 @@ def settings(folder: Path, given: dict[str, Any], base: AdapterPart) -> dict[str
 
 
 def put_(adapter: Adapter, part: ResolvedAdapter, base: str) -> tuple[str, ...]:
-    """The adapter's first values; what should be said of them. Raises where they do not fit the recipe or the model."""
+    """The adapter's first values; warnings about them. Raises where they do not fit the recipe or the model."""
     import torch
     from safetensors.torch import load_file
 
