@@ -142,7 +142,7 @@ def test_from_training_to_export(zolite: Zolite, words: Words, folder: Callable[
     (row,) = zolite("sessions", "list", "--json").document
     assert (row["name"], row["status"], row["step"], row["steps"]) == ("first", "done", 4, 4)
     table = zolite("sessions", "list").out
-    assert "first" in table and "4/4" in table
+    assert "first" in table and "4 of 4" in table
     shown = zolite("sessions", "show", "first", "--json").document
     assert shown["step"] == 4 and shown["recipe"]["train"]["steps"] == 4 and 4 in shown["checkpoints"]
     assert shown["facts"]["labels"] == ["no", "yes"]
@@ -332,7 +332,7 @@ def test_a_stopped_run_resumes(zolite: Zolite, words: Words, monkeypatch: pytest
     ended = zolite(*words(steps=9, name="stopped"), "--json")
     assert ended.code == 130
     assert ended.err.splitlines() == [
-        "finishing this step and saving; once more to leave at once",
+        "finishing this step and saving; Ctrl-C again exits at once",
         "stopped at step 3; `zolite resume stopped` goes on",
     ]
     assert isinstance(ended.events[-1], Finished) and ended.events[-1].reason == "interrupted"
@@ -556,7 +556,7 @@ def test_two_ctrl_cs_leave_at_once(zolite: Zolite, words: Words) -> None:
     seen = until_step(child, 2)
     assert child.stderr is not None
     child.send_signal(signal.SIGINT)
-    assert "once more" in child.stderr.readline()
+    assert "again exits" in child.stderr.readline()
     child.send_signal(signal.SIGINT)
     more, err = rest(child)
     assert child.returncode == 130

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.data import rows as tables
 from zolite.data.encode import encode
@@ -49,7 +50,8 @@ def bench(recipe: Make, folder: Callable[..., Path], tiny: Path, tokenizer: Any)
         data, template = tables.load(where, chosen.data.template), chosen.data.template
         rows = encode(data.splits["train"], data.kind, data.labels, tokenizer, template, 128).examples
         loaded = models.load(models.resolve(str(tiny)), "float32", torch.device("cpu"), tiny.parent)
-        engine = Engine.of(loaded, attach(loaded, chosen), chosen)
+        resolved = recipes.resolve(chosen)
+        engine = Engine.of(loaded, attach(loaded, resolved), resolved)
         engine.adapter.space.add_(Combo(((0.05, Noise(Key(8, 0))),)))  # B is zero at the start
         return Bench(engine, rows)
 

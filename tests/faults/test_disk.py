@@ -138,7 +138,10 @@ def test_a_run_waits_for_room_and_goes_on(
         full_for(patch, kind, name, first, 3)
         events: list[Event] = list(begin(chosen, "waited", never))
     said = [e.message for e in events if isinstance(e, Noted)]
-    assert [m.partition(":")[0] for m in said] == ["waiting for room", "there is room again; going on"]
+    assert [m.partition(":")[0] for m in said] == [
+        "waiting for room on the disk",
+        "there is room on the disk again; going on",
+    ]
     assert [e.step for e in events if isinstance(e, StepDone)] == [1, 2, 3, 4, 5, 6]
     assert isinstance(events[-1], Finished) and events[-1].reason == "done"
     with session.open_("straight") as straight, session.open_("waited") as waited:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.config.spaces import SPACES
 from zolite.data import rows as tables
@@ -111,7 +112,7 @@ def test_losses_at_points_are_those_of_merged_models(
     chosen = recipe(adapter__space=space, adapter__targets=targets, adapter__alpha=6.0, train__copies=2)
     source = models.resolve(str(tiny))
     loaded = models.load(source, "float32", CPU, tiny.parent)
-    adapter = attach(loaded, chosen)
+    adapter = attach(loaded, recipes.resolve(chosen))
     adapter.space.add_(Combo(((0.05, Noise(Key(9, 0))),)))  # B is zero at the start
     data = tables.load(Path(chosen.data.path), chosen.data.template)
     rows = data.splits["train"][:5]

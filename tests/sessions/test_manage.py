@@ -418,4 +418,4 @@ def test_nothing_runs_what_it_loads() -> None:
         for word in ("pickle", "torch.load", "trust_remote_code", "eval(", "exec(")
         if re.search(rf"(?<![\w.]){re.escape(word)}", path.read_text(encoding="utf-8"))
     }
-    assert {name for name, _ in found} <= {"learned.py"}
+    assert {name for name, _ in found} <= {"scale_nets.py"}

@@ -191,12 +191,14 @@ def test_patience(recipe: Make) -> None:
     still = recipe(train__steps=9, train__eval_every=2, train__lr=1e-12, train__patience=2)
     events = run_all(still, "run")
     assert (events[-1].step, events[-1].reason) == (4, "done")
-    assert "no better 2 times" in only(events, Noted)[-1].message and [e.step for e in only(events, Evaluated)] == [
+    assert "no better 2 evaluations in a row" in only(events, Noted)[-1].message and [
+        e.step for e in only(events, Evaluated)
+    ] == [
         0,
         2,
         4,
     ]
-    with pytest.raises(UsageError, match="no better 2 times") as refused:
+    with pytest.raises(UsageError, match="no better 2 evaluations in a row") as refused:
         list(resume("run", {}, False, lambda: False))
     assert "train.patience=never" in refused.value.hint
     broken_off = begin(still, "killed", lambda: False)

@@ -130,14 +130,14 @@ def test_runs_are_remembered(recipe: Make) -> None:
 
 def test_what_cannot_be_predicted_is_not_remembered(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run does not fail over a model that the planner does not know, nor count where its layout had to change."""
-    run, watch = prepare(recipe(train__steps=30)), out_of_memory.Watch(CPU)
-    watch.steps.extend((step, 0.1, 16) for step in range(1, 31))
-    watch.changed = True
-    memory_budget.remember(run, watch)
+    run, tracker = prepare(recipe(train__steps=30)), out_of_memory.StepTracker(CPU)
+    tracker.steps.extend((step, 0.1, 16) for step in range(1, 31))
+    tracker.changed = True
+    memory_budget.remember(run, tracker)
     assert so_far().runs == 0
-    watch.changed = False
+    tracker.changed = False
     monkeypatch.setattr(model_spec, "spec", _unknown)
-    memory_budget.remember(run, watch)
+    memory_budget.remember(run, tracker)
     assert so_far().runs == 0
 
 
@@ -147,11 +147,11 @@ def _unknown(name: str) -> Any:
 
 def test_steps_before_the_kernels_are_warm_do_not_count(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time that is remembered is the median after the first ten steps, at the mean length of those."""
-    run, watch, seen = prepare(recipe(train__steps=30)), out_of_memory.Watch(CPU), []
+    run, tracker, seen = prepare(recipe(train__steps=30)), out_of_memory.StepTracker(CPU), []
     monkeypatch.setattr(calibration, "record", lambda *given: seen.append(given))
-    watch.steps.extend((step, 9.0, 99) for step in range(1, 11))
-    watch.steps.extend((step, 0.1 * step, 16) for step in range(11, 31))
-    memory_budget.remember(run, watch)
+    tracker.steps.extend((step, 9.0, 99) for step in range(1, 11))
+    tracker.steps.extend((step, 0.1 * step, 16) for step in range(11, 31))
+    memory_budget.remember(run, tracker)
     ((_, rows, tokens, peak_bytes, seconds, device),) = seen
     assert (tokens, seconds, device) == (16, pytest.approx(2.05), "cpu")
     assert rows.tokens == max(len(s) for e in run.examples["train"] for s in e.sequences) and rows.positions == 1

@@ -248,7 +248,11 @@ def test_a_run_that_spills_shrinks(recipe: Make, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(out_of_memory.machine, "spills", lambda: True)
     events = list(begin(settings, "run", never))
     notes = [note.message for note in only(events, Noted)]
-    assert "1 row and 2 points" in notes[0] and "1 row and 1 point " in notes[1] and "slowly" in notes[2]
+    assert (
+        "1 row and 2 perturbed copies" in notes[0]
+        and "1 row and 1 perturbed copy " in notes[1]
+        and "slowly" in notes[2]
+    )
     assert journal("run")[0] == [1, 2, 3, 4, 5]
     torch.testing.assert_close(theta("run"), theta("straight"), rtol=1e-3, atol=1e-4)
 

@@ -108,7 +108,7 @@ def test_a_run_outlives_the_app(terminal: Terminal, choice: tuple[str, str, int]
     terminal.type(str(steps))
     terminal.wait(f"{steps:,} steps in")
     terminal.press("F5")
-    terminal.wait(f"[0-9,]+/{steps:,}")
+    terminal.wait(rf"step [0-9,]+ of {steps:,}")
     (name,) = [each.name for each in sessions.list_()]
     terminal.press("q")
     terminal.wait(f"{name}.*/{steps:,}")
