@@ -17,7 +17,7 @@ from zolite.sessions import session as sessions
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked")
 
 STEPS, SAVE_EVERY = 30, 3
-KILLS = 30 if os.environ.get("ZOLITE_LONG") else 6  # of each method; the moments are the same in every run of the test
+KILLS = 30 if os.environ.get("ZOLITE_LONG") else 3  # of each method; the moments are the same in every run of the test
 
 # One of each family: without state, low rank with momentum, probes, ranking, curvature, activations.
 FAMILIES = ("mezo", "lozo-m", "pgap", "mezo-gv", "hizoo", "fzoo", "agzo")

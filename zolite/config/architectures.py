@@ -400,6 +400,6 @@ ARCHITECTURES: dict[str, Architecture] = {each.name: each for each in _ALL}
 
 
 def by_llama_cpp(name: str) -> Architecture | None:
-    """The one that transformers calls so too, else the first of that name in llama.cpp, where several share one."""
-    named = (each for each in ARCHITECTURES.values() if each.llama_cpp and each.llama_cpp.name == name)
-    return ARCHITECTURES.get(name) or next(named, None)
+    """The one of that name in llama.cpp: where several share it, that which transformers calls so too."""
+    named = [each for each in ARCHITECTURES.values() if each.llama_cpp and each.llama_cpp.name == name]
+    return min(named, key=lambda each: each.name != name, default=ARCHITECTURES.get(name))
