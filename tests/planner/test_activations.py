@@ -2,7 +2,6 @@
 
 import gc
 import os
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -143,13 +142,13 @@ def test_generic(family: str, quantized: str) -> None:
         assert 0.97 < (said.residual + said.layer) / found < 1.2
 
 
-@pytest.mark.skipif("TRITON_INTERPRET" not in os.environ, reason="kernels run on the CPU in Triton's interpreter alone")
 PIECES, WHOLE = 1 << 15, 1 << 28  # bytes that a piece may take
 FUSED = [("llama", "bf16"), ("qwen3", "bf16"), ("llama", "int8")]
 # Each combination with ZOLITE_LONG=1; else one of adapter and size for each model, both of both among them.
 COMBINED = [(*model, core, most) for model in FUSED for core in (False, True) for most in (PIECES, WHOLE)]
 
 
+@pytest.mark.skipif("TRITON_INTERPRET" not in os.environ, reason="kernels run on the CPU in Triton's interpreter alone")
 @pytest.mark.parametrize(
     ("family", "quantized", "core", "most"), COMBINED if os.environ.get("ZOLITE_LONG") else COMBINED[::5]
 )
