@@ -79,7 +79,7 @@ def choices(name: str) -> list[tuple[str, str]]:
         found = {}
         with contextlib.suppress(ZoliteError):  # never evaluated on dev
             if best := best_step(session):  # at step 0 there is nothing that was learnt
-                found["best"] = f"best on dev, step {best:,}"
+                found["best"] = f"best on validation, step {best:,}"
         found["last"] = f"last, step {end(session):,}"
         found |= {str(step): f"step {step:,}" for step in reversed(session.steps())}
     return [(text, key) for key, text in found.items()]

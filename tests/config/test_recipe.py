@@ -314,7 +314,7 @@ def test_epochs_are_steps_over_the_rows(epochs: float, rows: int, steps: int) ->
 
 
 def reasons_of(asked: Recipe, rows: int) -> tuple[str, ...]:
-    return recipes.reasons(asked, recipes.resolve(asked, rows=rows), 0)
+    return recipes.reasons(asked, recipes.resolve(asked, rows=rows), 0, rows)
 
 
 def test_space_by_rows() -> None:
@@ -331,9 +331,10 @@ def test_rank_by_labels() -> None:
     assert ranks == {0: 8, 2: 8, 9: 8, 10: 9, 50: 49, 500: 64}
     assert recipes.resolve(recipes.override(Recipe(), {"adapter.space": "lora-core"}), 50).adapter.rank == 32
     assert recipes.resolve(recipes.override(Recipe(), {"adapter.rank": 4}), 50).adapter.rank == 4
-    space, rank, evaluations = recipes.reasons(Recipe(), recipes.resolve(Recipe(), 50), 50)
+    space, rank, evaluations = recipes.reasons(Recipe(), recipes.resolve(Recipe(), 50), 50, 10**6)
     assert "lora-b" in space and "50 labels" in rank and "12 evaluations" in evaluations and "9%" in evaluations
-    assert recipes.reasons(recipes.resolve(Recipe()), recipes.resolve(Recipe()), 0) == ()
+    assert recipes.reasons(recipes.resolve(Recipe()), recipes.resolve(Recipe()), 0, 10) == ()
+    assert "on 12 rows" in recipes.reasons(Recipe(), recipes.resolve(Recipe(), 50), 50, 12)[-1]
 
 
 def test_override_keeps_the_rest() -> None:

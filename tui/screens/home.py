@@ -15,6 +15,7 @@ from textual.worker import get_current_worker
 
 from zolite.common.errors import ZoliteError
 from zolite.common.text import human_bytes, human_seconds, one_line
+from zolite.monitor.log import score_text
 from zolite.monitor.states import ALIVE, STATES
 
 from ..paint import cell
@@ -390,6 +391,5 @@ def described(each: "Listed") -> Content:
         lines.append(Content(f"{one_line(s.model)} · {s.method}"))
     for label, score in (("best", s.best), ("last", s.last)):
         if score is not None:
-            value = f"{score.value:.1%}" if score.metric == "accuracy" else f"{score.value:.4g}"
-            lines.append(Content(f"{label} {score.split} {score.metric} {value} at step {score.step:,}"))
+            lines.append(Content(f"{label} {score_text(score)} at step {score.step:,}"))
     return Content("\n").join(lines)

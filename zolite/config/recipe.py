@@ -264,19 +264,20 @@ def starts_with_probe(part: ResolvedAdapter) -> bool:
     return part.linear_probe and SPACES[part.space].probe and not part.start
 
 
-def reasons(asked: Recipe, chosen: ResolvedRecipe, labels: int) -> tuple[str, ...]:
+def reasons(asked: Recipe, chosen: ResolvedRecipe, labels: int, dev_rows: int) -> tuple[str, ...]:
     """What was left open and needed no measurement to be chosen: each choice with its reason."""
     space, rank, t = chosen.adapter.space, chosen.adapter.rank, chosen.train
     why = f"a linear probe of {labels} labels needs it" if rank > SPACES[space].rank else f"the usual one of {space}"
     count = evaluations_of(t.steps, t.eval_every)
-    share = count * t.eval_rows / (t.steps * t.batch * 2)
+    evaluated = min(t.eval_rows, dev_rows)
+    share = count * evaluated / (t.steps * t.batch * 2)
     rows = "labels, so training can start from a linear probe" if labels else "no labels, and it learns those fastest"
     given = asked.train.eval_every is not None and asked.train.eval_rows is not None
     known = (
         (asked.adapter.space is not None, f"space {space}: the rows have {rows}"),
         (asked.adapter.rank is not None, f"rank {rank}: {why}"),
         (asked.train.epochs is None, f"{t.steps} steps: {asked.train.epochs or 0:g} epochs in batches of {t.batch}"),
-        (given, f"{count} evaluations on at most {t.eval_rows} rows of dev: {share:.0%} of the run's forward passes"),
+        (given, f"{count} evaluations on {evaluated} rows of dev, for {share:.0%} of the forward passes of all steps"),
     )
     return tuple(text for was_given, text in known if not was_given)
 

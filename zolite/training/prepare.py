@@ -56,7 +56,8 @@ def prepare(recipe: Recipe, fresh: bool = True) -> Run:
         )
     if not fresh:
         return run
-    chosen = tuple(Noted("info", text) for text in recipes.reasons(asked, resolved, len(dataset.labels)))
+    reasons = recipes.reasons(asked, resolved, len(dataset.labels), len(dataset.splits["dev"]))
+    chosen = tuple(Noted("info", text) for text in reasons)
     return with_step_sizes(with_first_values(replace(run, notes=run.notes + chosen)), asked.train)
 
 
