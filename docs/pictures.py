@@ -101,7 +101,7 @@ def restored(name: str, share: float) -> None:
         session.journal.append(recorded.rows[:last])
         for row in recorded.memory:
             session.journal.memory(row)
-        for step, event in recorded.told:
+        for step, event in recorded.events:
             if step <= last:
                 session.journal.event(replace(event, **CARD) if isinstance(event, Started) else event)
 

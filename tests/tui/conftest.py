@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from textual.app import App
 from textual.pilot import Pilot
+from textual.widgets import DataTable
 from zolite.tui.app import ZoliteApp
 from zolite.tui.screens.home import HomeScreen
 
@@ -180,8 +181,10 @@ async def drawn(pilot: Pilot[Any]) -> None:
 def unhandled(app: App[Any]) -> bool:
     screen = app.screen
     pumps = (app, screen, *screen.walk_children())
+    unmeasured = (table._require_update_dimensions or table._updated_cells for table in screen.query(DataTable))
     return bool(
         any(pump.message_queue_size or pump._next_callbacks for pump in pumps)
+        or any(unmeasured)  # columns get their widths when a table has nothing else to do
         or screen._callbacks
         or screen._dirty_widgets
         or screen._layout_required
