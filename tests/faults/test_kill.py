@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="runs are forked
 STEPS, SAVE_EVERY = 30, 3
 KILLS = 30 if os.environ.get("ZOLITE_LONG") else 3  # of each method; the moments are the same in every run of the test
 
-# One of each family: without state, probes, curvature, activations; with ZOLITE_LONG=1 also ranking, momentum, one-sided.
+# One of each family: without state, probes, curvature, activations; the others of FAMILIES with ZOLITE_LONG=1.
 FAMILIES = ("mezo", "pgap", "hizoo", "agzo", *(("mezo-gv", "lozo-m", "fzoo") if os.environ.get("ZOLITE_LONG") else ()))
 
 
