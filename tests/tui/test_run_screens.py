@@ -211,7 +211,7 @@ PICTURES: dict[str, tuple[Opened, tuple[str, ...]]] = {
     "replay": (lambda: ReplayScreen(RECORDED), ("step 240 of 240", "stopped ×1")),
     "compare": (lambda: CompareScreen(("first", "done")), ("A  first", "B  done")),
     "try": (lambda: TryScreen("first"), ("ready",)),
-    "export": (lambda: ExportScreen("first"), ("best on dev",)),
+    "export": (lambda: ExportScreen("first"), ("best on validation",)),
 }
 PICTURED = {"run": SIZES, "replay": SIZES[:2], "compare": SIZES[:2], "try": SIZES[:1], "export": SIZES[:1]}
 
