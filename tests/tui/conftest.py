@@ -167,7 +167,12 @@ def waiting(app: App[Any]) -> bool:
     screen = app.screen
     unread = isinstance(screen, HomeScreen) and screen.hardware is None
     delayed = any(timer._repeat == 0 and timer._task is not None and not timer._task.done() for timer in screen._timers)
-    return unread or delayed or any(not w.is_finished for w in app.workers if w.group in GROUPS)
+    return unread or delayed or unmeasured(app) or any(not w.is_finished for w in app.workers if w.group in GROUPS)
+
+
+def unmeasured(app: App[Any]) -> bool:
+    """Whether a table has still to find its columns' widths: it does when it has nothing else to do."""
+    return any(table._require_update_dimensions or table._updated_cells for table in app.screen.query(DataTable))
 
 
 async def drawn(pilot: Pilot[Any]) -> None:
@@ -181,10 +186,9 @@ async def drawn(pilot: Pilot[Any]) -> None:
 def unhandled(app: App[Any]) -> bool:
     screen = app.screen
     pumps = (app, screen, *screen.walk_children())
-    unmeasured = (table._require_update_dimensions or table._updated_cells for table in screen.query(DataTable))
     return bool(
         any(pump.message_queue_size or pump._next_callbacks for pump in pumps)
-        or any(unmeasured)  # columns get their widths when a table has nothing else to do
+        or unmeasured(app)
         or screen._callbacks
         or screen._dirty_widgets
         or screen._layout_required
