@@ -43,9 +43,8 @@ def test_list(app: Make, made: Make, size: tuple[int, int]) -> None:
         made(name, ending=ending)
 
     async def script(pilot: Pilot[None]) -> None:
-        text = shown(pilot.app)
-        for words in ("✓ done", "■ stopped", "✗ crashed", "▲ diverged", "40/120", "46.0%", "1h00m ago"):
-            assert words in text, words
+        wanted = ("✓ done", "■ stopped", "✗ crashed", "▲ diverged", "40/120", "46.0%", "1h00m ago")
+        await until(pilot, lambda: all(words in shown(pilot.app) for words in wanted))
 
     drive(app(), size, script)
 
