@@ -62,7 +62,7 @@ class Correction:
 
 
 def record(recipe: ResolvedRecipe, rows: Rows, mean_tokens: int, peak_bytes: int, seconds: float, device: str) -> Seen:
-    """Remember a finished run of a resolved recipe. `peak_bytes` as engine/probe.py has it, `seconds` a step's median.
+    """Remember a finished run. `peak_bytes` as engine/device_memory.py has it, `seconds` a step's median.
 
     `rows` are those of the data; a step's time follows the mean length of its sequences, the peak the longest.
     """
