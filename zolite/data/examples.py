@@ -36,6 +36,10 @@ class Example:
     candidates: int
     metric: str = "loss"
     """what it is evaluated by, a row of training/evaluate.py: METRICS"""
+    text: Tokens = ()
+    """prompt, right answer and end as the model is to write them; of a row that was cut, up to the cut"""
+    begins: int = 0
+    """where in `text` the answer begins"""
 
     @functools.cached_property
     def arrays(self) -> Arrays:
@@ -96,6 +100,12 @@ def tokenized(tokenizer: PreTrainedTokenizerBase, texts: list[str], special: boo
     return [tuple(ids[: len(ids) - end]) for ids in coded]
 
 
+def ended(answer: Tokens, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """An answer with the token that ends a text behind it, if it does not have it."""
+    eos = tokenizer.eos_token_id
+    return answer if eos is None or answer[-1] == eos else (*answer, eos)
+
+
 def no_room(prompt: Tokens, answer: int, context: int) -> Fault | None:
     """What is wrong with a prompt before an answer of `answer` tokens."""
     if not prompt:
@@ -112,4 +122,10 @@ def one_sequence(tokens: Tokens, predicted: Sequence[int]) -> Example:
     Indices beyond the last token are left out, as they are of a row that was cut.
     """
     inside = [i for i in predicted if i < len(tokens)]
-    return Example((tokens[: inside[-1]],), tuple(Query(0, i - 1, tokens[i], 0) for i in inside), 0, 1)
+    queries = tuple(Query(0, i - 1, tokens[i], 0) for i in inside)
+    return Example((tokens[: inside[-1]],), queries, 0, 1, text=tokens[: inside[-1] + 1], begins=inside[0])
+
+
+def spoken(row: Example) -> Example:
+    """A row as one answer alone: every token of its right answer and its end is predicted, whatever the candidates."""
+    return one_sequence(row.text, range(row.begins, len(row.text)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from zolite.data.examples import Fault, Rendered, Tokens, no_room, one_sequence, tokenized
+from zolite.data.examples import Fault, Rendered, ended, no_room, one_sequence, tokenized
 from zolite.data.kinds.kind import Piece, Prompt, Row
 from zolite.data.problems import noun
 from zolite.data.records import Record
@@ -46,7 +46,7 @@ class Completion:
             elif fault := no_room(prompt, 1, context):
                 yield fault
             else:
-                whole = prompt + _ended(answer, tokenizer)
+                whole = prompt + ended(answer, tokenizer)
                 yield one_sequence(whole[:context], range(len(prompt), len(whole))), len(whole) > context
 
     def pieces(self, row: Row, template: str) -> Iterator[Piece]:
@@ -61,8 +61,3 @@ class Completion:
 
 
 KIND = Completion()
-
-
-def _ended(answer: Tokens, tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    eos = tokenizer.eos_token_id
-    return answer if eos is None or answer[-1] == eos else (*answer, eos)

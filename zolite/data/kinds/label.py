@@ -10,7 +10,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from zolite.common.errors import UsageError, listed
-from zolite.data.examples import Example, Query, Rendered, Tokens, no_room, tokenized
+from zolite.data.examples import Example, Query, Rendered, Tokens, ended, no_room, tokenized
 from zolite.data.kinds.kind import Piece, Prompt, Row
 from zolite.data.problems import as_text, noun
 from zolite.data.records import Record
@@ -58,7 +58,8 @@ class Label:
             last = len(prompt) - 1
             queries = tuple(Query(sequence, last + j, token, c) for sequence, j, token, c in asked)
             answer, sequences = labels.index(row.columns["label"]), tuple(prompt + tail for tail in inputs)
-            yield Example(sequences, queries, answer, len(labels), self.metric), False
+            text = prompt + ended(answers[answer], tokenizer)
+            yield Example(sequences, queries, answer, len(labels), self.metric, text, len(prompt)), False
 
     def pieces(self, row: Row, template: str) -> Iterator[Piece]:
         yield Piece(prompt_of(row, template), False)
