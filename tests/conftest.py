@@ -155,6 +155,7 @@ def recipe(tiny: Path, folder: Callable[..., Path]) -> Callable[..., Recipe]:
             "adapter.space": "lora-b",
             "adapter.rank": 4,
             "adapter.linear_probe": False,
+            "train.objective": "rank",  # no fit before the first step
             "method.name": "mezo",
             "data.context": 128,
             "train.batch": 6,

@@ -34,6 +34,7 @@ EVALUATIONS = ((11, 200), (41, 500))
 LEAST_ROWS, MOST_ROWS = 50, 500
 QUANTS = tuple(WEIGHT_FORMATS)
 SCHEDULES = ("linear", "constant")
+OBJECTIVES = ("say", "rank")
 
 
 # --- what is asked ----------------------------------------------------------------------------------------------------
@@ -87,6 +88,13 @@ class DataPart:
 
 @dataclass(frozen=True)
 class TrainPart:
+    objective: str = setting(
+        "say",
+        "of rows with labels: say (the model writes the right label and ends, in any program) or rank (labels are "
+        "compared with each other alone, and only zolite can read the answer)",
+        flags=("--objective",),
+        choices=OBJECTIVES,
+    )
     steps: int = setting(2000, "optimisation steps", flags=("--steps", "--iters"))
     epochs: float | None = setting(
         None, "passes over the training rows, in the place of steps; auto: by steps", flags=("--epochs",)
@@ -191,8 +199,10 @@ class ResolvedRecipe(Recipe):
     train: ResolvedTrain = field(kw_only=True)
 
 
-def resolve(recipe: Recipe, labels: int = 0, rows: int = 0) -> ResolvedRecipe:
+def resolve(recipe: Recipe, labels: int = 0, rows: int = 0, kinds: int = 0) -> ResolvedRecipe:
     """The recipe with every open value filled in, for so many training rows of so many labels; `reasons` says why.
+
+    `kinds`: how many kinds of places labels are said at (training/answer_fit.py), each of which takes a row of A.
 
     Raises UsageError where epochs were asked for and the number of rows is not known.
     """
@@ -214,7 +224,9 @@ def resolve(recipe: Recipe, labels: int = 0, rows: int = 0) -> ResolvedRecipe:
         eval_rows=eval_rows,
         save_every=t.save_every or max(1, -(-t.steps // 10)),
     )
-    adapter = _as(ResolvedAdapter, a, space=space, rank=a.rank or rank_for(space, labels), targets=a.targets or ())
+    adapter = _as(
+        ResolvedAdapter, a, space=space, rank=a.rank or rank_for(space, labels, kinds), targets=a.targets or ()
+    )
     return ResolvedRecipe(recipe.model, data=recipe.data, method=method, adapter=adapter, train=train)
 
 
@@ -237,10 +249,10 @@ def space_for(labels: int) -> str:
     return "lora-b" if labels else "lora"
 
 
-def rank_for(space: str, labels: int) -> int:
-    """The space's own, or what a linear probe of so many labels takes where that is more."""
+def rank_for(space: str, labels: int, kinds: int = 0) -> int:
+    """The space's own, or what a linear probe of so many labels and an exact fit of so many kinds of places take."""
     row = SPACES[space]
-    return max(row.rank, min(labels - 1, MOST_RANK)) if row.probe else row.rank
+    return max(row.rank, min(max(labels - 1, kinds), MOST_RANK)) if row.probe else row.rank
 
 
 def evaluations(t: TrainPart) -> tuple[int, int]:
@@ -264,10 +276,15 @@ def starts_with_probe(part: ResolvedAdapter) -> bool:
     return part.linear_probe and SPACES[part.space].probe and not part.start
 
 
+def starts_with_fit(recipe: ResolvedRecipe) -> bool:
+    """Does a run on rows with labels begin with an exact fit of the last layer, so that labels are said?"""
+    return recipe.train.objective == "say" and not SPACES[recipe.adapter.space].bases and not recipe.adapter.start
+
+
 def reasons(asked: Recipe, chosen: ResolvedRecipe, labels: int, dev_rows: int) -> tuple[str, ...]:
     """What was left open and needed no measurement to be chosen: each choice with its reason."""
     space, rank, t = chosen.adapter.space, chosen.adapter.rank, chosen.train
-    why = f"a linear probe of {labels} labels needs it" if rank > SPACES[space].rank else f"the usual one of {space}"
+    why = f"{labels} labels of these tokens need it" if rank > SPACES[space].rank else f"the usual one of {space}"
     count = evaluations_of(t.steps, t.eval_every)
     evaluated = min(t.eval_rows, dev_rows)
     share = count * evaluated / (t.steps * t.batch * 2)
@@ -292,7 +309,8 @@ def from_dict(values: dict[str, Any]) -> Recipe:
 
 def resolved_from_dict(values: dict[str, Any]) -> ResolvedRecipe:
     """The tables of a resolved recipe, as a session holds them."""
-    return resolve(from_dict(values))
+    train = {"objective": "rank", **values.get("train", {})}  # all there was before sessions recorded it
+    return resolve(from_dict({**values, "train": train}))
 
 
 def to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:

@@ -25,6 +25,12 @@ class Rows:
     lengths: int = 8  # how many different lengths batches are padded to, at most (engine/batch.py: edges)
     evaluated: bool = True
     labels: int = 0  # where rows have labels, how many there are
+    scored: tuple[int, int] = (0, 0)  # sequences and positions of a row that is evaluated, where they are others
+
+    @property
+    def evaluation(self) -> tuple[int, int]:
+        """Sequences and positions of a row in an evaluation."""
+        return self.scored if self.scored[0] else (self.sequences, self.positions)
 
 
 def estimate(path: Path, template: str, folder: Path | None, longest: int) -> Rows:

@@ -28,6 +28,7 @@ class Engine:
     adapter: Adapter
     microbatch: int  # rows of a group a forward
     decode: Decode | None = None  # None: as the model itself does
+    joint: bool = False  # a candidate's score is the sum of its tokens' log-probabilities, not their mean
 
     @classmethod
     def of(cls, loaded: Loaded, adapter: Adapter, recipe: ResolvedRecipe) -> "Engine":
@@ -35,7 +36,7 @@ class Engine:
         own_stream(loaded.device)
         longest = recipe.data.context + STEP  # a bucket may end behind the longest text
         decode = fused(loaded.model, adapter.active, longest)
-        return cls(loaded, adapter, recipe.train.microbatch, decode)
+        return cls(loaded, adapter, recipe.train.microbatch, decode, recipe.train.objective == "say")
 
     def narrowed(self, microbatch: int, copies: int) -> "Engine":
         """The same engine with so many rows a forward, and no more points than it has room for."""
@@ -91,11 +92,12 @@ class Engine:
         return (torch.stack(sums).sum(dim=0).view(len(weight), -1) / weight).flatten()
 
     def scores(self, rows: Sequence[Example]) -> Tensor:
-        """Mean log-probability of every candidate at theta: (R, C) float32."""
+        """Log-probability of every candidate at theta, of its tokens' mean or `joint`: (R, C) float32."""
         self._fill(ORIGIN)
         batch = self.put(collate(rows))
         whole = replace(batch, layout=replace(batch.layout, single=False))  # logits alone would not say how likely
-        return candidate_scores(self._decode, self._head, whole, 1)[0]
+        means = candidate_scores(self._decode, self._head, whole, 1)[0]
+        return means * whole.lengths.view(means.shape) if self.joint else means
 
     def at_theta(self) -> None:
         """From here on the model itself, called by whomever, is the model at θ."""

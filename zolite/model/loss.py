@@ -200,6 +200,13 @@ class Head:
             logits += self.module.bias[tokens]
         return self._shaped(logits)
 
+    def slope(self, logits: Tensor, g: Tensor) -> Tensor:
+        """A loss's slope at the hidden states, (n, D) float32, given its slope g at the logits, both (n, V)."""
+        if self.cap is not None:
+            g = g * (1 - (logits / self.cap).square())
+        weight = self.module.weight
+        return self.scale * torch.mm(g.to(weight.dtype), weight).float()
+
     def _shaped(self, logits: Tensor) -> Tensor:
         logits = logits * self.scale if self.scale != 1.0 else logits
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap

@@ -193,8 +193,9 @@ def forwards(model: Model, recipe: ResolvedRecipe, rows: Rows) -> tuple[Activati
     step = max(kinds, key=lambda each: each.peak)
     if not rows.evaluated:
         return step, ActivationMemory(0, 0, 0)
-    count = max(1, sizes.EVAL_TOKENS // (rows.sequences * rows.tokens))
-    return step, activation_memory(model, Forward(1, count * rows.sequences, rows.tokens, count * rows.positions))
+    sequences, positions = rows.evaluation
+    count = max(1, sizes.EVAL_TOKENS // (sequences * rows.tokens))
+    return step, activation_memory(model, Forward(1, count * sequences, rows.tokens, count * positions))
 
 
 def step_forwards(recipe: ResolvedRecipe, rows: Rows) -> list[Forward]:

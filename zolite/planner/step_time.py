@@ -57,8 +57,9 @@ def step_seconds(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, ro
 def beside_seconds(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Rows) -> float:
     """What a run does beside its steps: all evaluations, and a start in closed form that takes as long as it may."""
     model, t = laid_out(hardware, spec, recipe), recipe.train
-    each = max(1, sizes.EVAL_TOKENS // (rows.sequences * rows.tokens))
-    once = _forward(hardware, model, Forward(1, each * rows.sequences, rows.tokens, each * rows.positions))
+    sequences, positions = rows.evaluation
+    each = max(1, sizes.EVAL_TOKENS // (sequences * rows.tokens))
+    once = _forward(hardware, model, Forward(1, each * sequences, rows.tokens, each * positions))
     looks = evaluations_of(t.steps, t.eval_every) * -(-t.eval_rows // each) if rows.evaluated else 0
     start = linear_probe_rows(recipe) if rows.labels and starts_with_probe(recipe.adapter) else 0
     return (looks + start / each) * once

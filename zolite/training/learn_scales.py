@@ -54,6 +54,7 @@ from zolite.planner import backprop, model_spec
 from zolite.training import scale_nets
 from zolite.training.journal_writer import MOST_SKIPPED
 from zolite.training.prepare import encode_all, facts_of
+from zolite.training.run import trained
 from zolite.zo import rng as noise
 from zolite.zo.direction import Combo, Dense, Noise, dense
 from zolite.zo.rng import TILE, Key
@@ -132,7 +133,7 @@ def prepare(recipe: Recipe, settings: Settings) -> Task:
     device, source = models.pick_device(recipe.model.device), models.resolve(recipe.model.name)
     tokenizer = models.tokenizer(source, paths()["cache"])
     examples, _ = encode_all(dataset, tokenizer, recipe)
-    rows = examples["train"]
+    rows = trained(examples, recipe)
     held = device_memory.used_bytes(device)  # by Python and its libraries, where that is the memory that counts
     need = {"this process": held} | needs(recipe, device, rows)
     need["allowance"] = int(ALLOWANCE * sum(need.values()))

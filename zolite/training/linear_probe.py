@@ -99,12 +99,15 @@ class Result:
     rows: int  # that went through the model, as forwards of one row each
 
 
-def start_from_probe_(engine: Engine, examples: dict[str, Sequence[Example]], most: int) -> Result:
+def start_from_probe_(
+    engine: Engine, examples: dict[str, Sequence[Example]], most: int, spared: ProbedLayer | None = None
+) -> Result:
     """Put linear probes into the adapter, layer by layer, as long as dev's loss improves.
 
-    After the first layer another is tried only while fewer than `most` rows have gone through the model.
+    After the first layer another is tried only while fewer than `most` rows have gone through the model. The `spared`
+    layer gets none.
     """
-    layers = find(engine)
+    layers = [layer for layer in find(engine) if layer != spared]
     if not layers or examples["train"][0].candidates == 1:
         return Result("", 0)
     with torch.inference_mode():

@@ -26,7 +26,7 @@ from zolite.planner.memory import ledger, peak
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import FORMATS, layouts
 from zolite.training.out_of_memory import StepTracker
-from zolite.training.run import Run
+from zolite.training.run import Run, trained
 
 GIB = 2**30
 WARM = 10  # steps in which kernels are compiled and graphs captured
@@ -86,14 +86,20 @@ def limit_bytes(recipe: ResolvedRecipe) -> float:
 
 def rows_of(examples: Mapping[str, Sequence[Example]], recipe: ResolvedRecipe, lengths: int = 8) -> Rows:
     """What a ledger wants to know of rows that are there."""
-    trained = examples["train"]
+    rows, scored = trained(examples, recipe), examples["train"]
     return Rows(
-        tokens=max(map(longest, trained)),
-        positions=max(len({(q.sequence, q.position) for q in example.queries}) for example in trained),
-        sequences=max(len(example.sequences) for example in trained),
+        tokens=max(map(longest, (*rows, *scored))),
+        positions=max(map(_places, rows)),
+        sequences=max(len(example.sequences) for example in rows),
         lengths=lengths,
         evaluated=bool(examples.get("dev")),
+        scored=(max(len(example.sequences) for example in scored), max(map(_places, scored))),
     )
+
+
+def _places(example: Example) -> int:
+    """How many of its positions predict something."""
+    return len({(q.sequence, q.position) for q in example.queries})
 
 
 def remember(run: Run, tracker: StepTracker) -> None:

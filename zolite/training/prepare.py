@@ -22,10 +22,10 @@ from zolite.engine.adapter import watch as watch_inputs
 from zolite.engine.batch import Order, buckets, length
 from zolite.engine.engine import Engine
 from zolite.model import load as models
-from zolite.planner.step_time import linear_probe_rows
-from zolite.training import memory_budget, out_of_memory, step_size, warm_start
-from zolite.training.linear_probe import start_from_probe_
-from zolite.training.run import Examples, Run, rows_of
+from zolite.training import memory_budget, out_of_memory, step_size
+from zolite.training.answer_fit import kinds_of
+from zolite.training.first_values import with_first_values
+from zolite.training.run import Examples, Run, rows_of, says, trained
 from zolite.training.scale_nets import fitted, networks
 from zolite.zo.build import Nets, blank, build
 
@@ -41,8 +41,9 @@ def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     check_space(asked)
     device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
     dataset = tables.load(Path(asked.data.path).expanduser().resolve(), asked.data.template)
-    resolved = placed(recipes.resolve(asked, len(dataset.labels), len(dataset.splits["train"])))
-    examples, notes = encode_all(dataset, models.tokenizer(source, paths()["cache"]), resolved)
+    tokenizer = models.tokenizer(source, paths()["cache"])
+    examples, notes = encode_all(dataset, tokenizer, asked)
+    resolved = placed(recipes.resolve(asked, len(dataset.labels), len(dataset.splits["train"]), kinds(asked, examples)))
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
     loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
@@ -58,7 +59,13 @@ def prepare(recipe: Recipe, fresh: bool = True) -> Run:
         return run
     reasons = recipes.reasons(asked, resolved, len(dataset.labels), len(dataset.splits["dev"]))
     chosen = tuple(Noted("info", text) for text in reasons)
-    return with_step_sizes(with_first_values(replace(run, notes=run.notes + chosen)), asked.train)
+    run = with_first_values(replace(run, notes=run.notes + chosen), dataset, tokenizer)
+    return with_step_sizes(run, asked.train)
+
+
+def kinds(recipe: Recipe, examples: Examples) -> int:
+    """How many kinds of places labels are to be said at; 0 where they are not to be said."""
+    return kinds_of(examples["train"][0]) if says(examples, recipe) else 0
 
 
 def check_space(recipe: Recipe) -> None:
@@ -72,24 +79,6 @@ def placed(recipe: ResolvedRecipe) -> ResolvedRecipe:
     """With the rows' whole path, so that a session finds them from anywhere."""
     path = Path(recipe.data.path).expanduser().resolve()
     return replace(recipe, data=replace(recipe.data, path=str(path)))
-
-
-def with_first_values(run: Run) -> Run:
-    """With the adapter's first values, if they are not those that the seed draws: another adapter's, or a probe's."""
-    part, source = run.recipe.adapter, run.engine.loaded.source
-    if part.start:
-        texts = warm_start.put_(run.engine.adapter, part, source.base)
-        return replace(run, notes=run.notes + tuple(Noted("warning", text) for text in texts))
-    if not recipes.starts_with_probe(part):
-        return run
-    most = linear_probe_rows(run.recipe)
-    found = out_of_memory.attempt(partial(start_from_probe_, run.engine, run.examples, most))
-    device_memory.tidy()
-    if found is None:
-        note = Noted("warning", "out of memory during the linear-probe start: the layers probed so far are kept")
-    else:
-        note = Noted("info", found.text)
-    return replace(run, notes=(*run.notes, note)) if note.message else run
 
 
 def with_step_sizes(run: Run, asked: TrainPart) -> Run:
@@ -129,7 +118,8 @@ def assemble(
     space, bases = engine.adapter.space, engine.adapter.bases
     state = {"estimator": estimator.init(space), "rule": rule.init(space)}
     watch_inputs(loaded.model, estimator.sampler.inputs(state["estimator"], space))
-    order = Order(tuple(length(e) for e in examples["train"]), recipe.train.batch, recipe.train.seed)
+    rows = trained(examples, recipe)
+    order = Order(tuple(map(length, rows)), recipe.train.batch, recipe.train.seed)
     return Run(
         recipe=recipe,
         engine=engine,
@@ -137,8 +127,9 @@ def assemble(
         rule=rule,
         state=state,
         examples=examples,
+        rows=rows,
         order=order,
-        lengths=buckets(order, examples["train"]) if loaded.device.type == "cuda" else (),
+        lengths=buckets(order, rows) if loaded.device.type == "cuda" else (),
         facts=facts | ({"frames": bases.facts} if bases else {}),
         notes=notes,
         budget_bytes=budget_bytes,

@@ -1,6 +1,6 @@
 """A run: its model, rows and method, and what they do in one step. loop.py takes the steps, prepare.py makes a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from zolite.common.events import Noted
-from zolite.config.recipe import ResolvedRecipe
-from zolite.data.examples import Example
+from zolite.config.recipe import Recipe, ResolvedRecipe
+from zolite.data.examples import Example, spoken
 from zolite.engine.batch import Batch, Order, bucket, longest, sample
 from zolite.engine.cuda_graph import Steps
 from zolite.engine.engine import Engine
@@ -35,6 +35,7 @@ class Run:
     rule: Rule
     state: dict[str, State]  # of the estimator and the rule
     examples: Examples
+    rows: Sequence[Example]  # what the steps train on
     order: Order
     lengths: tuple[int, ...]  # tokens that sequences are padded to; () for those of their batch's longest
     facts: dict[str, Any]  # what must be alike for a resume to continue the same run
@@ -55,7 +56,18 @@ def batches_of(run: Run, step: int) -> list[Batch]:
 
 def rows_of(run: Run, step: int) -> list[Example]:
     """The rows of a step, counted from 0."""
-    return [run.examples["train"][i] for i in run.order.batch_at(step)]
+    return [run.rows[i] for i in run.order.batch_at(step)]
+
+
+def trained(examples: Mapping[str, Sequence[Example]], recipe: Recipe) -> Sequence[Example]:
+    """Rows for steps. What is to be said is trained as text: the whole answer and its end, against all other words."""
+    rows = examples["train"]
+    return [spoken(row) for row in rows] if says(examples, recipe) else rows
+
+
+def says(examples: Mapping[str, Sequence[Example]], recipe: Recipe) -> bool:
+    """Are these rows with labels that the model is to say?"""
+    return recipe.train.objective == "say" and examples["train"][0].candidates > 1
 
 
 def dev_sample(run: Run) -> Sequence[Example]:

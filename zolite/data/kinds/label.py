@@ -66,7 +66,7 @@ class Label:
         yield Piece(answer_of(row.columns["label"], template), True)
 
     def predicted(self, row: Row, count: Callable[[str], int]) -> int:
-        return 1
+        return count(row.columns["label"]) + 1
 
     def prompt(self, template: str) -> Prompt:
         """With one column the prompt is the column; with several it has to be typed as a whole."""

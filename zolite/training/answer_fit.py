@@ -1,0 +1,314 @@
+"""A start that answers: an exact fit of the last layer, after which the likeliest text is a label, and then its end.
+
+    result = fit_answers_(engine, layer, tail, lines, dev)     behind the linear probes, before the first step
+
+Linear probes move labels against each other; every other word stays likelier than all of them. What the last layer that
+writes into the residual stream says goes straight to the last norm and the head, so there the loss at a place is a
+function of the layer's change that is written out, with its slope (model/tail.py). The adapter gets ΔW = U V:
+
+V (K, F)  finds the places where something is to be said (where the prompt ends, after each beginning of a label, after
+          a whole one) and what: a ridge regression of the layer's inputs onto (kind of place, token), zero at other
+          tokens. Where the adapter has fewer rows, those that explain most of it.
+U (D, K)  is what is said there: L-BFGS on the full-vocabulary cross-entropy. Where labels begin, what is asked for is
+          the softmax over labels as the model has it by then, so that their order stays. At other tokens, some of the
+          rows' own and of texts that the model itself wrote, the price is KL(base model ‖ model).
+
+Prompts are fitted as they were trained, with a space and with a new line behind them, as people type them.
+
+N places, F inputs of the layer, D width of the stream, V words, K rows of the adapter.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from zolite.data.examples import Example, Tokens
+from zolite.engine.batch import by_length, length, sample
+from zolite.engine.engine import Engine
+from zolite.model.tail import Reading, Tail, reading
+from zolite.training.linear_probe import ProbedLayer, install_
+
+ENDINGS = {"": 128, " ": 64, "\n": 64}
+"""What stands behind a prompt, and how many rows are fitted so."""
+Typed = Callable[[Sequence[int], str], Sequence[Tokens]]
+"""Numbers of training rows and what stands behind their prompts, to these prompts' tokens."""
+
+DEV_ROWS = 128
+EVERY = 2  # of a text of the model's own, every second token is held
+HELD = 2  # tokens of a row that are to stay as they are
+TOKENS = 4096  # a forward
+CHUNK = 2**23  # logits at once: 32 MiB
+RIDGE = 0.02  # of V, on features of length one
+OTHERS = 3.0  # weight of other tokens in that regression, where each kind of place has one
+PRICES = (3.0, 10.0, 30.0)  # of KL beside cross-entropy: the first at which own text costs no more than DEAR
+DEAR = 0.05  # nats a token
+ROUNDS = 40  # of L-BFGS
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something is to be said: `tokens` with probabilities `shares`."""
+
+    position: int
+    kind: tuple[str, Tokens]  # (what ends the prompt, nothing), ("", what was said of the label) or ("end", nothing)
+    tokens: Tokens
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A text, its places, and the positions of some of its tokens that are to stay as they are."""
+
+    tokens: Tokens
+    places: tuple[Place, ...] = ()
+    held: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Data:
+    """The places of some lines; first those where something is asked for."""
+
+    at: Reading
+    base: Tensor  # (held, D): the stream that the base model had at the others
+    kinds: Tensor  # (asked,): numbers of their kinds
+    tokens: Tensor  # (asked, L) int64
+    shares: Tensor  # (asked, L); 0 where a place has fewer tokens
+    answers: tuple[int, ...]  # how many of them, one behind the other, make up each answer
+
+    @property
+    def asked(self) -> int:
+        return len(self.kinds)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the fit did to places that it did not see."""
+
+    before: float  # share of dev's rows whose likeliest text was a label and its end
+    after: float
+    price: float  # nats a token: KL at held-out text of the model's own
+
+    @property
+    def text(self) -> str:
+        return (
+            f"fitted the last layer so that labels are said: on {self.after:.0%} of dev's rows the likeliest text is a "
+            f"label and nothing else ({self.before:.0%} before); other text costs {self.price:.3f} nats a token"
+        )
+
+
+# ---- what is to be said
+
+
+def spelled(row: Example) -> list[Tokens]:
+    """Every candidate's tokens."""
+    return [tuple(q.token for q in row.queries if q.candidate == c) for c in range(row.candidates)]
+
+
+def kinds_of(row: Example) -> int:
+    """How many kinds of places a set of labels has, and so how many rows of an adapter tell them apart."""
+    beginnings = {answer[:j] for answer in spelled(row) for j in range(1, len(answer))}
+    return len(ENDINGS) + len(beginnings) + 1
+
+
+def line_of(row: Example, prompt: Tokens, shares: Sequence[float], ending: str, made: torch.Generator) -> Line:
+    """A row behind a prompt as somebody may type it. `shares` (C,): how likely each label is to be."""
+    answer, end = row.text[row.begins : -1], row.text[-1]
+    held = torch.randint(0, max(1, len(prompt) - 1), (HELD,), generator=made).tolist()
+    found = tuple(
+        _place(len(prompt) - 1 + j, answer[:j], ending, spelled(row), shares, end) for j in range(len(answer) + 1)
+    )
+    return Line(prompt + answer, found, tuple(held))
+
+
+def _place(
+    position: int, said: Tokens, ending: str, answers: Sequence[Tokens], shares: Sequence[float], end: int
+) -> Place:
+    """What may follow what was said of a label: the labels that begin so, by their shares, or the end."""
+    total: dict[int, float] = {}
+    for answer, share in zip(answers, shares, strict=True):
+        if answer[: len(said)] == said:
+            token = answer[len(said)] if len(said) < len(answer) else end
+            total[token] = total.get(token, 0.0) + share
+    whole = sum(total.values()) or 1.0
+    kind = ("end", ()) if set(total) == {end} else ("", said) if said else (ending, ())
+    return Place(position, kind, tuple(total), tuple(share / whole for share in total.values()))
+
+
+def lines_of(engine: Engine, rows: Sequence[Example], typed: Typed, own: Sequence[Tokens]) -> list[Line]:
+    """Rows behind each of ENDINGS, with the shares that the labels have by now, and texts of the model's own."""
+    made, lines = torch.Generator().manual_seed(0), []
+    for ending, most in ENDINGS.items():
+        some = range(0, len(rows), -(-len(rows) // most))
+        shares = _shares(engine, [rows[i] for i in some])
+        prompts = typed(some, ending) if ending else [rows[i].text[: rows[i].begins] for i in some]
+        lines += [
+            line_of(rows[i], prompt, share, ending, made)
+            for i, prompt, share in zip(some, prompts, shares, strict=True)
+            if not ending or prompt != rows[i].text[: len(prompt)]  # there the ending is the answer's own beginning
+        ]
+    return lines + [Line(text, held=tuple(range(0, len(text), EVERY))) for text in own]
+
+
+def unseen_lines(rows: Sequence[Example], own: Sequence[Tokens]) -> list[Line]:
+    """Rows of dev as they were trained, any label being as good, and texts of the model's own that are not fitted."""
+    made = torch.Generator().manual_seed(0)
+    lines = [line_of(row, row.text[: row.begins], [1.0] * row.candidates, "", made) for row in sample(rows, DEV_ROWS)]
+    return lines + [Line(text, held=tuple(range(len(text)))) for text in own]
+
+
+def _shares(engine: Engine, rows: Sequence[Example]) -> list[list[float]]:
+    """The labels' probabilities among themselves, of each row."""
+    scores = torch.empty(len(rows), rows[0].candidates)
+    for batch in by_length([length(row) for row in rows], TOKENS):
+        scores[batch] = replace(engine, joint=False).scores([rows[i] for i in batch]).cpu()
+    shares: list[list[float]] = scores.softmax(1).tolist()
+    return shares
+
+
+# ---- what the model has there
+
+
+def read(engine: Engine, layer: nn.Module, tail: Tail, lines: Sequence[Line]) -> Data:
+    """One forward of every line at θ, and one of those with held tokens as the base model is."""
+    asked = [(line, place) for line in lines for place in line.places]
+    kinds = {kind: i for i, kind in enumerate(dict.fromkeys(place.kind for _, place in asked))}
+    others = [(line.tokens, position) for line in lines for position in line.held]
+    engine.at_theta()
+    at = _at(engine, layer, tail, [(line.tokens, place.position) for line, place in asked] + others)
+    theta = engine.adapter.space.theta.clone()
+    engine.adapter.space.theta.zero_()  # an adapter is a product with one of its numbers
+    engine.at_theta()
+    base = _at(engine, layer, tail, others).streams
+    engine.adapter.space.theta.copy_(theta)
+    engine.at_theta()
+    width, device = max(len(place.tokens) for _, place in asked), at.inputs.device
+    tokens = [place.tokens + (0,) * (width - len(place.tokens)) for _, place in asked]
+    shares = [place.shares + (0.0,) * (width - len(place.shares)) for _, place in asked]
+    return Data(
+        at,
+        base,
+        torch.tensor([kinds[place.kind] for _, place in asked], device=device),
+        torch.tensor(tokens, device=device),
+        torch.tensor(shares, device=device),
+        tuple(len(line.places) for line in lines if line.places),
+    )
+
+
+def _at(engine: Engine, layer: nn.Module, tail: Tail, wanted: Sequence[tuple[Tokens, int]]) -> Reading:
+    """What stands at (text, position), each; a text is read once."""
+    texts = list(dict.fromkeys(tokens for tokens, _ in wanted))
+    where: dict[Tokens, list[tuple[int, int]]] = {text: [] for text in texts}
+    for i, (tokens, position) in enumerate(wanted):
+        where[tokens].append((i, position))
+    parts, order, device = [], [], engine.loaded.device
+    for batch in by_length([len(text) for text in texts], TOKENS):
+        some = [texts[i] for i in batch]
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(text) for text in some], batch_first=True)
+        places = [(i, s * ids.shape[1] + position) for s, text in enumerate(some) for i, position in where[text]]
+        order += [i for i, _ in places]
+        indices = torch.tensor([place for _, place in places], device=device)
+        parts.append(reading(engine.loaded.model, layer, tail.last_norm, ids.to(device), indices))
+    back = torch.tensor(order, device=device).argsort()
+    inputs, outputs, streams = (torch.cat([getattr(p, name) for p in parts])[back] for name in Reading.__annotations__)
+    return Reading(inputs, outputs, streams)
+
+
+# ---- the fit
+
+
+def fit_answers_(engine: Engine, layer: ProbedLayer, tail: Tail, lines: Sequence[Line], dev: Sequence[Line]) -> Result:
+    """Put U V into the adapter of `layer`.
+
+    `lines` are fitted; `dev` has rows as they were trained and texts of the model's own that tell what came of it.
+    """
+    with torch.inference_mode():
+        data, unseen = (read(engine, layer.linear, tail, some) for some in (lines, dev))
+        scale = data.at.inputs.square().mean(0).sqrt().clamp(min=1e-6) * data.at.inputs.shape[1] ** 0.5
+        v = detectors(data, scale, len(layer.linear.a))
+        for price in PRICES:
+            u = fit(tail, data, data.at.inputs @ v.mT, price)
+            said, cost = told(tail, unseen, unseen.at.inputs @ v.mT @ u.mT)
+            if cost <= DEAR:
+                break
+        before, _ = told(tail, unseen, torch.zeros_like(unseen.at.outputs))
+        install_(engine, layer, data.at.inputs, u, v)
+        return Result(before, said, cost)
+
+
+def detectors(data: Data, scale: Tensor, most: int) -> Tensor:
+    """V (K, F), K at most `most`, each of unit size at the places where something is asked for."""
+    x, asked = data.at.inputs / scale, data.asked
+    pairs, column = torch.unique(data.kinds[:, None] * (data.tokens.max() + 1) + data.tokens, return_inverse=True)
+    wanted = torch.zeros(len(x), len(pairs), device=x.device, dtype=torch.float64)
+    wanted[:asked].scatter_add_(1, column, data.shares.double())  # a place with fewer tokens has shares of 0
+    counts = data.kinds.bincount().to(x)
+    weights = torch.cat([1 / counts[data.kinds], x.new_full((len(x) - asked,), OTHERS / max(1, len(x) - asked))])
+    root = weights.sqrt().double()[:, None]
+    x = x.double() * root
+    gram = x @ x.mT + RIDGE * torch.eye(len(x), device=x.device, dtype=x.dtype)
+    v = torch.linalg.solve(gram, wanted * root).mT @ x  # ridge regression in its dual form: N is less than F
+    _, sizes, main = torch.linalg.svd(x[:asked] @ v.mT, full_matrices=False)
+    v = (main[: min(most, int((sizes > 1e-6 * sizes[0]).sum()))] @ v) / scale
+    size = (data.at.inputs[:asked].double() @ v.mT).square().mean(0).sqrt()
+    unit: Tensor = (v / size[:, None]).float()
+    return unit
+
+
+def fit(tail: Tail, data: Data, z: Tensor, price: float) -> Tensor:
+    """U (D, K) of least loss, given z = x Vᵀ (N, K)."""
+    u = z.new_zeros(data.at.outputs.shape[1], z.shape[1])
+    solver = torch.optim.LBFGS(
+        [u], max_iter=ROUNDS, max_eval=2 * ROUNDS, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> float:
+        total, u.grad = loss_and_slope(tail, data, z, u, price)
+        return total
+
+    solver.step(loss)  # type: ignore[no-untyped-call]
+    return u
+
+
+def loss_and_slope(tail: Tail, data: Data, z: Tensor, u: Tensor, price: float) -> tuple[float, Tensor]:
+    """Cross-entropy of an answer, all its tokens together, + price · mean KL; and its slope (D, K) at U."""
+    total, slope = 0.0, torch.zeros_like(u)
+    for cut in _cuts(tail, data.asked):
+        at, change = data.at[cut], z[cut] @ u.mT
+        stream = tail.stream(at, change)
+        logits = tail.logits(stream)
+        logs, tokens, shares = logits.log_softmax(1), data.tokens[cut], data.shares[cut]
+        total -= float((shares * logs.gather(1, tokens)).sum()) / len(data.answers)
+        g = logs.exp().scatter_add(1, tokens, -shares) / len(data.answers)
+        slope += tail.slope(at, change, stream, logits, g).mT @ z[cut]
+    held = len(data.base)
+    for cut in _cuts(tail, held):
+        at, change, low = data.at[data.asked :][cut], z[data.asked :][cut] @ u.mT, z[data.asked :][cut]
+        stream = tail.stream(at, change)
+        logits = tail.logits(stream)
+        base, logs = tail.logits(data.base[cut]).log_softmax(1), logits.log_softmax(1)
+        total += price * float((base.exp() * (base - logs)).sum()) / held
+        slope += tail.slope(at, change, stream, logits, (logs.exp() - base.exp()) * (price / held)).mT @ low
+    return total, slope
+
+
+def _cuts(tail: Tail, count: int) -> Iterator[slice]:
+    size = max(1, CHUNK // tail.head.vocabulary)
+    return (slice(i, min(i + size, count)) for i in range(0, count, size))
+
+
+def told(tail: Tail, data: Data, change: Tensor) -> tuple[float, float]:
+    """(share of answers whose every token is one that is asked for, mean KL at held places) after a change (N, D)."""
+    good = torch.ones(data.asked, dtype=torch.bool, device=change.device)
+    for cut in _cuts(tail, data.asked):
+        best = tail.logits(tail.stream(data.at[cut], change[cut])).argmax(1, keepdim=True)
+        good[cut] = ((best == data.tokens[cut]) & (data.shares[cut] > 0)).any(1)
+    cost, held = 0.0, len(data.base)
+    for cut in _cuts(tail, held):
+        at = data.at[data.asked :][cut]
+        base = tail.logits(data.base[cut]).log_softmax(1)
+        logs = tail.logits(tail.stream(at, change[data.asked :][cut])).log_softmax(1)
+        cost += float((base.exp() * (base - logs)).sum())
+    answers = torch.split(good, list(data.answers))
+    return sum(bool(answer.all()) for answer in answers) / len(answers), cost / max(1, held)

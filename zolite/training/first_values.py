@@ -1,0 +1,107 @@
+"""What an adapter begins with, where that is not what the seed draws: another adapter's numbers, or what is known in
+closed form of rows with labels: linear probes of the layers' features, then an exact fit of the last layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from zolite.common.events import Noted
+from zolite.config import recipe as recipes
+from zolite.data.examples import Tokens, tokenized
+from zolite.data.kinds.registry import KINDS
+from zolite.data.rows import Dataset
+from zolite.engine import device_memory
+from zolite.engine.engine import Engine
+from zolite.model.tail import Tail
+from zolite.planner.step_time import linear_probe_rows
+from zolite.training import linear_probe, out_of_memory, warm_start
+from zolite.training.answer_fit import fit_answers_, lines_of, unseen_lines
+from zolite.training.linear_probe import ProbedLayer, start_from_probe_
+from zolite.training.own_text import own_texts
+from zolite.training.run import Run, says
+
+SAID = 0.95  # of dev's rows: fewer, and a person is told
+UNSEEN = 3  # every third text of the model's own tells what the fit costs
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """The layer that says labels, what stands behind it, and texts of the model as it was."""
+
+    layer: ProbedLayer
+    tail: Tail
+    own: list[Tokens]
+
+
+def with_first_values(run: Run, dataset: Dataset, tokenizer: Any) -> Run:
+    """The run with its adapter's first values, and notes of where they come from."""
+    part, source = run.recipe.adapter, run.engine.loaded.source
+    if part.start:
+        texts = warm_start.put_(run.engine.adapter, part, source.base)
+        return replace(run, notes=run.notes + tuple(Noted("warning", text) for text in texts))
+    fitting: Fitting | None = None
+    notes: list[Noted] = []
+    if says(run.examples, run.recipe) and recipes.starts_with_fit(run.recipe):
+        fitting, notes = _fitting(run.engine, tokenizer)
+    if recipes.starts_with_probe(part):
+        notes += _probed(run, fitting.layer if fitting else None)
+    if fitting:
+        notes += _fitted(run, fitting, dataset, tokenizer)
+    device_memory.tidy()
+    return replace(run, notes=(*run.notes, *notes))
+
+
+def _probed(run: Run, spared: ProbedLayer | None) -> list[Noted]:
+    most = linear_probe_rows(run.recipe)
+    found = out_of_memory.attempt(partial(start_from_probe_, run.engine, run.examples, most, spared))
+    if found is None:
+        return [Noted("warning", "out of memory during the linear-probe start: the layers probed so far are kept")]
+    return [Noted("info", found.text)] if found.text else []
+
+
+def _fitting(engine: Engine, tokenizer: Any) -> tuple[Fitting | None, list[Noted]]:
+    """None, and why, where the last layer cannot be fitted exactly."""
+    layers = linear_probe.find(engine)
+    if not layers:
+        return None, [Noted("info", f"{LEFT}: no layer with an adapter writes into the residual stream")]
+
+    def found() -> tuple[list[Tokens], Tail | None]:
+        engine.at_theta()
+        with torch.inference_mode():
+            own = own_texts(engine.loaded.model, tokenizer)
+            ids = torch.tensor([own[0]], device=engine.loaded.device)
+            return own, Tail.of(engine.loaded.model, layers[-1].linear, layers[-1].block, ids)
+
+    own, tail = out_of_memory.attempt(found) or ([], None)
+    if tail is None:
+        return None, [Noted("info", f"{LEFT}: what stands behind {layers[-1].name} is not a norm and a head alone")]
+    return Fitting(layers[-1], tail, own), []
+
+
+LEFT = "the steps alone teach the model to say labels, which takes many"
+
+
+def _fitted(run: Run, fitting: Fitting, dataset: Dataset, tokenizer: Any) -> list[Noted]:
+    engine, template, kind = run.engine, run.recipe.data.template, KINDS[dataset.kind]
+    rows = dataset.splits["train"]
+
+    def typed(some: Sequence[int], ending: str) -> list[Tokens]:
+        prompts = ("".join(p.text for p in kind.pieces(rows[i], template) if not p.trained) for i in some)
+        return tokenized(tokenizer, [prompt + ending for prompt in prompts], special=True)
+
+    def fit() -> Any:
+        with torch.inference_mode():
+            fitted = [text for i, text in enumerate(fitting.own) if i % UNSEEN]
+            lines = lines_of(engine, run.examples["train"], typed, fitted)
+            unseen = unseen_lines(run.examples["dev"], fitting.own[::UNSEEN])
+            return fit_answers_(engine, fitting.layer, fitting.tail, lines, unseen)
+
+    found = out_of_memory.attempt(fit)
+    if found is None:
+        return [Noted("warning", f"out of memory during the fit of the last layer: {LEFT}")]
+    rank = run.recipe.adapter.rank
+    few = f"labels are said on {found.after:.0%} of dev's rows only: rank {rank} is low for these labels, try --rank "
+    return [Noted("info", found.text), *([Noted("warning", f"{few}{2 * rank}")] if found.after < SAID else [])]
