@@ -46,7 +46,7 @@ def demo(recipe: Recipe, stop: Callable[[], bool]) -> Iterator[Event]:
         finished = yield from _trained(run, session, stop)
         if finished.reason != "done":
             return
-        after = evaluate(run.engine, run.examples["test"], "test", finished.step)
+        after = evaluate(run.engine, run.examples["test"], "test", finished.step, verbalizer=run.verbalizer)
         session.journal.event(after)
         yield after
         folder = session.path / "adapter"
@@ -65,7 +65,7 @@ def _of_base(run: Run) -> Evaluated:
     theta = run.space.theta
     begun = theta.clone()
     theta.zero_()  # every adapter is a product with one of its numbers
-    before = evaluate(run.engine, run.examples["test"], "test", 0)
+    before = evaluate(run.engine, run.examples["test"], "test", 0, verbalizer=run.verbalizer)
     theta.copy_(begun)
     return before
 

@@ -24,6 +24,7 @@ from zolite.engine.engine import Engine
 from zolite.model import load as models
 from zolite.planner.step_time import linear_probe_rows
 from zolite.training import memory_budget, out_of_memory, step_size, warm_start
+from zolite.training.greedy import Verbalizer
 from zolite.training.linear_probe import start_from_probe_
 from zolite.training.run import Examples, Run, rows_of
 from zolite.training.scale_nets import fitted, networks
@@ -42,13 +43,15 @@ def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
     dataset = tables.load(Path(asked.data.path).expanduser().resolve(), asked.data.template)
     resolved = placed(recipes.resolve(asked, len(dataset.labels), len(dataset.splits["train"])))
-    examples, notes = encode_all(dataset, models.tokenizer(source, paths()["cache"]), resolved)
+    tokenizer = models.tokenizer(source, paths()["cache"])
+    examples, notes = encode_all(dataset, tokenizer, resolved)
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
     loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
     nets = networks(resolved.method.optimizer if fresh else "", loaded.fingerprint)
     facts = facts_of(loaded, dataset)
-    run = out_of_memory.attempt(partial(assemble, resolved, loaded, examples, facts, notes, free, nets))
+    verbalizer = Verbalizer.of(dataset.labels, tokenizer, loaded.model) if dataset.labels else None
+    run = out_of_memory.attempt(partial(assemble, resolved, loaded, examples, facts, notes, free, nets, verbalizer))
     if run is None:
         raise DoesNotFit(
             f"{asked.model.name} fits {human_bytes(free)}, but not with its adapter",
@@ -122,6 +125,7 @@ def assemble(
     notes: tuple[Noted, ...],
     budget_bytes: int,
     nets: Nets = blank,
+    verbalizer: Verbalizer | None = None,
 ) -> Run:
     """A run of a resolved recipe on a model and rows that are there; puts adapters into the model."""
     engine = Engine.of(loaded, attach(loaded, recipe), recipe)
@@ -142,6 +146,7 @@ def assemble(
         facts=facts | ({"frames": bases.facts} if bases else {}),
         notes=notes,
         budget_bytes=budget_bytes,
+        verbalizer=verbalizer,
     )
 
 
