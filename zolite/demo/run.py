@@ -95,6 +95,7 @@ def _summary(name: str, before: Evaluated, after: Evaluated, again: Evaluated, s
     return Noted(
         "info",
         f"test accuracy {100 * before.value:.1f}% → {100 * after.value:.1f}% ({gain:+.1f} points); "
+        f"says a label {before.says:.1%} → {after.says:.1%}, the right one {after.said_right:.1%}; "
         f"the exported adapter in plain transformers + peft: {100 * again.value:.1f}%, {verdict}; "
         f"{human_seconds(seconds)} in all, peak memory of the training {human_bytes(peak)}; session {name}",
     )

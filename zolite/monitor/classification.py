@@ -11,6 +11,8 @@ from statistics import fmean
 
 Z95 = 1.959963984540054  # standard deviations about the mean that hold 95 % of a normal distribution
 FEW = 20  # rows of a label; below, an interval of its recall is over 15 points wide even where all are right
+LOPSIDED = 0.9  # share of the commonest label, from which accuracy is mostly its share
+SAID_LESS = 0.01  # of the rows; what is said and what is ranked may differ by so much
 NAMED = 5  # labels that one sentence lists
 
 
@@ -100,7 +102,7 @@ def wilson(hits: int, rows: int) -> Interval:
     share, z2 = hits / rows, Z95 * Z95 / rows
     middle = (share + z2 / 2) / (1 + z2)
     half = Z95 / (1 + z2) * math.sqrt(share * (1 - share) / rows + z2 / (4 * rows))
-    return Interval(max(0.0, middle - half), min(1.0, middle + half))
+    return Interval(max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))  # but for rounding
 
 
 def matthews(table: Sequence[Sequence[int]]) -> float:
@@ -123,16 +125,19 @@ def _product(a: int, b: int) -> int:
 def cautions(report: Report, says: float = math.nan, said_right: float = math.nan) -> Iterator[str]:
     """Sentences, the gravest first. `says`, `said_right`: shares of rows whose greedy text is a label, or its own."""
     yield from _beside_majority(report)
-    if said_right < report.accuracy - 0.01:
+    if said_right < report.accuracy - SAID_LESS:
         yield (
-            f"text that the model writes is a label on {says:.0%} of the rows and the right one on {said_right:.0%}: "
-            "programs that let it write will not see the accuracy above"
+            f"text that the model writes is a label on {says:.1%} of the rows and the right one on {said_right:.1%}: "
+            "programs that let it write do not get the accuracy above"
         )
-    yield from _about("no row has the label", "nothing is known of it", [s for s in report.labels if not s.rows])
-    yield from _about("never chosen", "", [s for s in report.labels if s.rows and not s.chosen])
-    few = [s for s in report.labels if 0 < s.rows < FEW]
-    spread = [f"{s.recall_interval.low:.0%} to {s.recall_interval.high:.0%}" for s in few[:1]]
-    yield from _about(f"fewer than {FEW} rows", f"its recall may be anything from {''.join(spread)}", few, counted=True)
+    yield from _listed("no row has", [repr(s.label) for s in report.labels if not s.rows])
+    yield from _listed("never chosen", [repr(s.label) for s in report.labels if s.rows and not s.chosen])
+    few = [
+        f"{s.label!r} ({s.rows}: {s.recall_interval.low:.0%} to {s.recall_interval.high:.0%})"
+        for s in report.labels
+        if 0 < s.rows < FEW
+    ]
+    yield from _listed(f"fewer than {FEW} rows, so that recall may be anything between", few)
 
 
 def _beside_majority(report: Report) -> Iterator[str]:
@@ -142,11 +147,11 @@ def _beside_majority(report: Report) -> Iterator[str]:
     elif report.interval.low <= report.baseline:
         low, high = report.interval.low, report.interval.high
         yield f"perhaps no better than {always}: {report.rows:,} rows leave anything from {low:.1%} to {high:.1%}"
+    elif report.baseline >= LOPSIDED:
+        yield f"accuracy says little where {report.baseline:.1%} of the rows have one label: see the others' recall"
 
 
-def _about(what: str, then: str, found: Sequence[LabelScore], counted: bool = False) -> Iterator[str]:
-    if not found:
-        return
-    names = [f"{s.label!r} ({s.rows})" if counted else repr(s.label) for s in found[:NAMED]]
-    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    yield f"{what}: {', '.join(names)}{more}" + (f"; {then}" if then and len(found) == 1 else "")
+def _listed(what: str, names: Sequence[str]) -> Iterator[str]:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    if names:
+        yield f"{what}: {', '.join(names[:NAMED])}{more}"
