@@ -152,7 +152,8 @@ def _prompt(row: Row, kind: str, template: str) -> str:
 def records(found: Scores) -> Iterator[dict[str, Any]]:
     """A row with a label each: where it stands, its prompt and label, what was chosen with which shares, what was said.
 
-    `base` has the same of the base model, where it was scored.
+    What was said goes to its end, or to where it could be no label any more. `base` has the same of the base model,
+    where it was scored.
     """
     base = found.base.predictions if found.base else [None] * len(found.rows)
     for row, prompt, tuned, bare in zip(found.rows, found.prompts, found.tuned.predictions, base, strict=True):
