@@ -5,7 +5,7 @@ python benchmarks/quality.py DATA [OUT] [--tasks sst2,trec] [--what auto,grid] [
 DATA: a folder with a folder of train, dev and test JSONL for each task; tasks that are not in methods.TASKS are
 prompted by their columns in their order. Rows of test accuracy (loss in nats a token where rows have no labels), each
 of a run through the product's own loop, session and all, of FORWARDS forwards of 16 rows, of which the start in closed
-form and the tuning take their part:
+form and the tuning take their part; `says` and `said_right` are how often greedy text is a label, and the right one:
 
 zero_shot     the model as it is
 first_order   AdamW on lora, rank 8, 300 steps of 16, at each of RATES; the best on dev counts
@@ -45,6 +45,7 @@ from zolite.sessions import session as sessions
 from zolite.sessions.steps import best_step
 from zolite.training import step_size
 from zolite.training.evaluate import evaluate
+from zolite.training.greedy import Verbalizer
 from zolite.training.linear_probe import start_from_probe_
 from zolite.training.loop import train
 from zolite.training.prepare import assemble, encode_all, facts_of, with_step_sizes
@@ -121,20 +122,31 @@ def taken(data: Path, job: Job) -> Row:
     given = recipe_of(job, data)
     with restored(loaded.model):
         run = assemble(recipes.resolve(given, len(dataset.labels)), loaded, examples, facts_of(loaded, dataset), (), 0)
+        run = replace(run, verbalizer=verbalizer_of(dataset))
         row = {"first_order": by_gradients, "zero_shot": as_it_is}.get(job.what, by_forwards)(run, given, job)
         seconds = round(time.monotonic() - began, 1)
-        metric, test = scored(run, "test")
-    return {**asdict(job), "forwards": job.forwards, metric: test, **row, "seconds": seconds}
+        test = scored(run, "test")
+    said = {"says": percent(test.says), "said_right": percent(test.said_right)} if dataset.labels else {}
+    return {**asdict(job), "forwards": job.forwards, test.metric: shown(test), **said, **row, "seconds": seconds}
 
 
-def scored(run: Run, split: str) -> tuple[str, float]:
-    """("accuracy", per cent) or ("loss", nats a token)."""
-    found = evaluate(run.engine, run.examples[split], split, 0)
-    return found.metric, shown(found)
+def verbalizer_of(dataset: tables.Dataset) -> Verbalizer | None:
+    """None where rows have no labels."""
+    tokenizer = models.tokenizer(models.resolve(MODEL), paths()["cache"])
+    return Verbalizer.of(dataset.labels, tokenizer, loaded_model().model) if dataset.labels else None
+
+
+def scored(run: Run, split: str) -> Evaluated:
+    return evaluate(run.engine, run.examples[split], split, 0, verbalizer=run.verbalizer)
 
 
 def shown(found: Evaluated) -> float:
-    return round(100 * found.value, 2) if found.metric == "accuracy" else round(found.value, 4)
+    """Accuracy in per cent, or nats a token."""
+    return percent(found.value) if found.metric == "accuracy" else round(found.value, 4)
+
+
+def percent(share: float) -> float:
+    return round(100 * share, 2)
 
 
 def merit(row: Row) -> float:
@@ -150,7 +162,7 @@ def by_gradients(run: Run, given: Recipe, job: Job) -> Row:
     take = first_order(run)
     for step in range(STEPS_FIRST_ORDER):
         take(step)
-    return {"dev": scored(run, "dev")[1], "forwards": 300}
+    return {"dev": shown(scored(run, "dev")), "forwards": 300}
 
 
 def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
@@ -178,7 +190,7 @@ def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
     diverged = sum("the loss diverged" in text for text in warnings)
     t = run.recipe.train
     return {
-        "dev": scored(run, "dev")[1], "spent": spent, "steps": steps, "used_lr": t.lr, "eps": t.eps, "best": best,
+        "dev": shown(scored(run, "dev")), "spent": spent, "steps": steps, "used_lr": t.lr, "eps": t.eps, "best": best,
         "diverged": diverged, "curve": curve, "notes": [*(note.message for note in run.notes), *warnings],
     }  # fmt: skip
 
@@ -228,7 +240,9 @@ def _cell(rows: list[Row], what: str) -> str:
     if rows and what == "space":
         return ", ".join(f"{row['space']} {row.get('accuracy', row.get('loss'))}" for row in rows)
     found = [row.get("accuracy", row.get("loss")) for row in rows]
-    return f"{sum(found) / len(found):.4g} ({min(found):.4g} to {max(found):.4g})" if found else ""
+    said = [row["said_right"] for row in rows if "said_right" in row]
+    tail = f", said {sum(said) / len(said):.4g}" if said else ""
+    return f"{sum(found) / len(found):.4g} ({min(found):.4g} to {max(found):.4g}){tail}" if found else ""
 
 
 def parsed() -> argparse.Namespace:

@@ -75,7 +75,9 @@ def evaluate(target: str, data: str | Path, settings: Mapping[str, Any] | None =
     """A session's adapter, or a model as it is, on rows that have not been trained on.
 
     `target` is a session's name, or else a model's. `data` is a file, or a folder whose test rows are taken. The
-    result's `metric` is "accuracy" (0 to 1) where rows have labels, and "loss" (nats a token) elsewhere.
+    result's `metric` is "accuracy" (0 to 1) where rows have labels, and "loss" (nats a token) elsewhere. Accuracy ranks
+    the labels; `says` and `said_right` are how often greedy text is a label, and the right one, as a program gets that
+    lets the model write. `majority` is the accuracy of always choosing the commonest label.
     """
     from zolite.training.score import score
 

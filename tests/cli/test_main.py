@@ -152,8 +152,8 @@ def test_from_training_to_export(zolite: Zolite, words: Words, folder: Callable[
     last = [e for e in shown["evaluations"] if e["step"] == 4][-1]
     assert (scored["step"], scored["metric"], scored["rows"]) == (4, "accuracy", 8)
     assert scored["value"] == last["value"]
-    plain = zolite("eval", "first", "--data", data)
-    assert plain.code == 0 and "%" in plain.out and len(plain.out.splitlines()) == 1
+    assert (scored["says"], scored["said_right"]) == (last["says"], last["said_right"])
+    assert "says a label" in zolite("eval", "first", "--data", data).out
 
     out = tmp_path / "adapter"
     exported = zolite("export", "first", "--to", out, "--json").document
@@ -479,6 +479,26 @@ def test_eval_refuses_what_it_cannot_score(zolite: Zolite, words: Words, folder:
     data = write(folder(), "test", GOOD[0], {"text": "c", "label": "maybe"})
     error, _ = blames(zolite("eval", "run", "--data", data))
     assert "test.jsonl: line 2: label 'maybe'" in error
+
+
+def test_eval_writes_every_prediction(
+    zolite: Zolite, words: Words, folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """--out is a JSON object a row in a new file; what stands in its way is told before a model loads."""
+    data, out = folder(), tmp_path / "predictions.jsonl"
+    zolite(*words(data=data, steps=1, name="run"))
+    found = zolite("eval", "run", "--data", data, "--out", out, "--json").document
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == found["rows"] == 8 and {"line", "prompt", "label", "ranked", "said", "base"} <= rows[0].keys()
+    assert sum(row["label"] == row["ranked"] for row in rows) == found["value"] * 8
+    assert found["report"]["rows"] == found["base"]["rows"] == 8
+    before = out.read_bytes()
+    assert "exists already" in blames(zolite("eval", "run", "--data", data, "--out", out))[0]
+    assert "there is no folder" in blames(zolite("eval", "run", "--data", data, "--out", out / "x" / "y"))[0]
+    assert out.read_bytes() == before
+    unlabelled, other = folder("completion"), tmp_path / "other.jsonl"
+    error, _ = blames(zolite("eval", "no/model", "--data", unlabelled, "--out", other))
+    assert "have no labels" in error and not other.exists()
 
 
 def test_debug_shows_the_traceback(zolite: Zolite, words: Words, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from zolite.data.examples import Example
 from zolite.data.kinds.label import answer_of, prompt_of
 from zolite.engine.batch import Batch, collate
 from zolite.model import load as models
-from zolite.model.loss import Head, Tokens, candidate_scores, generic, loss_sums
+from zolite.model.loss import Head, Tokens, candidate_scores, generic, likeliest, loss_sums
 
 CPU = torch.device("cpu")
 TEMPLATE = "{text}\nKind: {label}"
@@ -367,3 +367,14 @@ def test_logits_of_half_precision_weights_are_float32_sums() -> None:
     hidden, tokens = torch.randn(20, 512).bfloat16(), torch.arange(20)
     wanted = (hidden.double() * head.module.weight[tokens].double()).sum(dim=1)
     torch.testing.assert_close(head.at(hidden, tokens).double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("numbers", [1, 2**10, 2**21])
+@pytest.mark.parametrize("what", SPECIAL)
+def test_the_likeliest_token_is_that_of_all_logits(what: str, numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of them are held at once."""
+    head = Head.of(special_head(what))
+    hidden = torch.randn(7, head.module.weight.shape[1], generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(sizes, "CHUNK_NUMBERS", numbers)
+    with torch.inference_mode():
+        assert torch.equal(likeliest(head, hidden), head(hidden).argmax(dim=1))

@@ -1,13 +1,14 @@
 """Claims about a run in words: what a person needs first, in plain words, and numbers for experts apart."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from zolite.common.events import Continued as Going
 from zolite.common.events import Evaluated, Event, Exported, Finished, Noted, Paused, Saved, Started
 from zolite.monitor import summary
-from zolite.monitor.log import log_line
+from zolite.monitor.log import log_line, score_text
 from zolite.monitor.plots import Piece
 from zolite.monitor.run_state import About, RunState, updated
 from zolite.monitor.states import ALIVE, STATES
@@ -58,6 +59,18 @@ def test_validation(values: tuple[float, ...], text: str) -> None:
     """The last score, and the best of those so far with its step."""
     scores = [Evaluated(i, "dev", "accuracy", value, 10, 1.0) for i, value in enumerate(values)]
     assert words(summary.evaluation(scores)).replace("nan%", "–") == text
+
+
+def test_what_is_said_stands_beside_the_accuracy() -> None:
+    """In a part; a caution in another, where one label for all rows is as good. Nothing where neither is known."""
+    event = Evaluated(3, "dev", "accuracy", 0.75, 8, 1.0, 0.5, 0.25, 0.5)
+    assert [words(part) for part in summary.said(event)] == ["says a label 50.0%, the right one 25.0%"]
+    assert score_text(event) == "validation accuracy 75.0% ranked, says a label 50.0%, the right one 25.0%"
+    useless = replace(event, majority=0.75)
+    assert words(summary.said(useless)[1]) == "▲ no better than one label for all, 75.0%"
+    assert score_text(useless).endswith("25.0%, no better than one label for all, 75.0%")
+    assert summary.said(Evaluated(3, "dev", "loss", 0.5, 8, 1.0)) == []
+    assert score_text(Evaluated(3, "dev", "loss", 0.5, 8, 1.0)) == "validation loss 0.5000"
 
 
 def test_other_splits_have_no_best() -> None:

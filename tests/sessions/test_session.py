@@ -353,7 +353,7 @@ def test_a_newer_journal_is_refused() -> None:
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 7")
     for write in (False, True):
-        with pytest.raises(ZoliteError, match="version 7, newer than 1") as refused:
+        with pytest.raises(ZoliteError, match="version 7, newer than 2") as refused:
             session.open_("first", write=write)
         assert "upgrade" in refused.value.hint
     assert session.list_()[0].status == "damaged"
@@ -365,13 +365,31 @@ def test_an_older_journal_is_brought_up_to_date_by_a_writer(monkeypatch: pytest.
         made.journal.append([row(1)])
     added = (lambda db: db.execute("CREATE TABLE more (x)"), lambda db: db.execute("INSERT INTO more VALUES (1)"))
     monkeypatch.setattr(journal, "MIGRATIONS", (*journal.MIGRATIONS, *added))
-    with pytest.raises(ZoliteError, match="version 1, older than 3"):
+    monkeypatch.setattr(journal, "READABLE", 4)
+    with pytest.raises(ZoliteError, match="version 2, older than 4"):
         session.open_("first")
     for _ in range(2):
         with session.open_("first", write=True) as opened:
             assert list(opened.journal.steps()) == [row(1)]
     with sqlite3.connect(opened.path / "journal.db") as db:
         assert db.execute("SELECT count(*) FROM more").fetchone() == (1,)
+
+
+def test_journals_of_version_1_are_read_as_they_are(tmp_path: Path) -> None:
+    """Their evaluations lack what was not measured then; a writer adds the columns, and both kinds come back."""
+    with session.create("first", Recipe(), {}) as made:
+        made.journal.event(old := Evaluated(1, "dev", "accuracy", 0.5, 9, 1.0))
+    path = made.path / "journal.db"
+    with sqlite3.connect(path) as db:
+        for name in ("says", "said_right", "majority"):
+            db.execute(f"ALTER TABLE eval DROP COLUMN {name}")
+        db.execute("PRAGMA user_version = 1")
+    with session.open_("first") as opened:
+        assert opened.journal.evaluations() == [old]
+    new = Evaluated(2, "dev", "accuracy", 0.5, 9, 1.0, 0.9, 0.4, 0.75)
+    with session.open_("first", write=True) as opened:
+        opened.journal.event(new)
+        assert opened.journal.evaluations() == [old, new] == opened.journal.events()
 
 
 def test_a_full_disk_under_the_journal_loses_nothing_that_was_appended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ def made() -> Callable[..., Session]:
         journal.event(Noted("warning", "3 rows were cut"))
         for step in range(0, done + 1, 20):
             journal.append(rows(max(1, step - 19), step, steps))
-            journal.event(Evaluated(step, "dev", "accuracy", 0.25 + step / 200, 200, 1.0))
+            journal.event(Evaluated(step, "dev", "accuracy", 0.25 + step / 200, 200, 1.0, 0.98, 0.24 + step / 200, 0.4))
             journal.event(Saved(step, f"{step:06d}"))
             journal.memory(MemoryRow(1.7e9 + step, max(1, step), GIB, 5 * GIB // 3))
         journal.commit()
@@ -229,6 +229,7 @@ def test_run_shows(made: Make, play: Play, size: tuple[int, int]) -> None:
         for part in (
             *("▶ running", "first", "step 60 of 100", "60%", "left", "steps/s", "11.0 GiB", "◆", "d Details"),
             *("validation accuracy 55.0% (best so far, at step 60)", "✓ falling", "memory", "events"),
+            "says a label 98.0%, the right one 54.0%",
         ):
             assert part in text, part
         assert ("checkpoint saved" in text) is (size != (80, 24))

@@ -73,7 +73,9 @@ def _numbers(state: RunState, width: int, tokens_per_step: float, details: bool)
     rate = tokens_per_step * state.moving.rate
     if rate > 0:
         speed.append((f", about {_count(rate)} tokens/s", ""))
-    parts = [summary.loss(state), *([summary.evaluation(dev)] if (dev := state.dev()) else []), speed]
+    dev = state.dev()
+    score, said = ([summary.evaluation(dev)], summary.said(dev[-1])) if dev else ([], [])
+    parts = [summary.loss(state), *score, speed, *said]
     if details and state.skipped:
         parts.append([(f"▲ {state.skipped:,} skipped", "warning")])
     return flow([content(part) for part in parts], width)[:2]

@@ -131,7 +131,8 @@ def _evaluations(state: RunState, width: int, height: int) -> Iterable[Text]:
         words = text(summary.evaluation(scores))
         room = min(TREND_WIDTH, max(10, width - words.cell_len - 3))
         course = sparkline([e.value for e in scores[-room:]])
-        yield from _flow([words, *([Text(course, "cyan")] if len(scores) > 1 else [])], width)
+        said = [text(part) for part in summary.said(scores[-1])]
+        yield from _flow([words, *([Text(course, "cyan")] if len(scores) > 1 else []), *said], width)
 
 
 def _memory(state: RunState, width: int, height: int) -> Iterable[Text]:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from zolite.cli import score_table
 from zolite.cli.flags import Given, changes, takes
 from zolite.cli.process import Json, Name, report
-from zolite.common.events import to_json
+from zolite.common import files
 from zolite.export import registry
 from zolite.sessions import session as sessions
 
@@ -18,14 +20,30 @@ def evaluate(
     target: Annotated[str, typer.Argument(metavar="NAME|MODEL", help="a session, or a model as it is")],
     data: Annotated[str, typer.Option(metavar="PATH", help="a file, or a folder's test rows")],
     given: Given,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="a new file: what was chosen and said for each row, as JSONL")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Accuracy on rows with labels, token loss on others."""
-    from zolite.monitor.log import metric_text
-    from zolite.training.score import score
+    """Accuracy on rows with labels, and what is behind it; token loss on others.
 
-    event = score(target, Path(data), changes(given))
-    report(json.loads(to_json(event)), f"{event.split}: {metric_text(event)}", as_json)
+    A session is compared with its base model. Accuracy ranks the labels; "says a label" is what other programs get,
+    which let the model write.
+    """
+    from zolite.training.score import records, scores
+
+    target_file = out.expanduser() if out else None
+    if target_file:
+        files.ensure_free(target_file)
+    found = scores(target, Path(data), changes(given), labelled=out is not None)
+    if target_file:
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records(found))
+        with files.saving("the predictions", target_file, len(lines)):
+            files.replace(target_file, lines.encode("utf-8", "backslashreplace"))
+    if as_json:
+        print(json.dumps(score_table.document(found), ensure_ascii=False))
+    else:
+        Console().print(score_table.render(found))
 
 
 def export(

@@ -38,7 +38,11 @@ class StepDone:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """`metric` is "accuracy" (0 to 1) where rows have labels, "loss" (nats a token) elsewhere."""
+    """`metric` is "accuracy" (0 to 1) where rows have labels, "loss" (nats a token) elsewhere.
+
+    Accuracy is of the best among the labels. What the model writes by itself, greedily, is `says` and `said_right`.
+    These and `majority` are not numbers where rows have no labels, or where nobody measured them.
+    """
 
     step: int
     split: str
@@ -46,6 +50,9 @@ class Evaluated:
     value: float
     rows: int
     seconds: float
+    says: float = math.nan  # share of rows (0 to 1) whose text is a label and nothing else, and ends there
+    said_right: float = math.nan  # and the right one
+    majority: float = math.nan  # accuracy of always choosing the label that most of the rows have
 
 
 @dataclass(frozen=True)

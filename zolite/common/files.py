@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from zolite.common.errors import DiskFull, ZoliteError
+from zolite.common.errors import DiskFull, UsageError, ZoliteError
 
 # SQLite and safetensors report the operating system's errors as text only.
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -37,6 +37,15 @@ def reading(what: str, path: Path) -> Iterator[None]:
         raise ZoliteError(
             f"cannot read {what} at {path}: {error}", "`zolite sessions list` says what is left"
         ) from error
+
+
+def ensure_free(*paths: Path) -> None:
+    """UsageError if a file could not be written there, or would take another's place."""
+    for path in paths:
+        if not path.parent.is_dir():
+            raise UsageError(f"there is no folder {path.parent} to write {path.name} in", "make it, or choose another")
+        if path.exists():
+            raise UsageError(f"{path} exists already", "choose another name for --out, or remove it")
 
 
 def write_new(path: Path, data: bytes) -> None:

@@ -46,7 +46,7 @@ def demo(recipe: Recipe, stop: Callable[[], bool]) -> Iterator[Event]:
         finished = yield from _trained(run, session, stop)
         if finished.reason != "done":
             return
-        after = evaluate(run.engine, run.examples["test"], "test", finished.step)
+        after = evaluate(run.engine, run.examples["test"], "test", finished.step, verbalizer=run.verbalizer)
         session.journal.event(after)
         yield after
         folder = session.path / "adapter"
@@ -65,7 +65,7 @@ def _of_base(run: Run) -> Evaluated:
     theta = run.space.theta
     begun = theta.clone()
     theta.zero_()  # every adapter is a product with one of its numbers
-    before = evaluate(run.engine, run.examples["test"], "test", 0)
+    before = evaluate(run.engine, run.examples["test"], "test", 0, verbalizer=run.verbalizer)
     theta.copy_(begun)
     return before
 
@@ -95,6 +95,7 @@ def _summary(name: str, before: Evaluated, after: Evaluated, again: Evaluated, s
     return Noted(
         "info",
         f"test accuracy {100 * before.value:.1f}% → {100 * after.value:.1f}% ({gain:+.1f} points); "
+        f"says a label {before.says:.1%} → {after.says:.1%}, the right one {after.said_right:.1%}; "
         f"the exported adapter in plain transformers + peft: {100 * again.value:.1f}%, {verdict}; "
         f"{human_seconds(seconds)} in all, peak memory of the training {human_bytes(peak)}; session {name}",
     )

@@ -13,7 +13,7 @@ from zolite.engine.adapter import Adapter
 from zolite.engine.batch import STEP, Batch, collate, weigh
 from zolite.model.fused_decoder import fused
 from zolite.model.load import Loaded
-from zolite.model.loss import Decode, Head, Tokens, candidate_scores, generic, loss_sums
+from zolite.model.loss import Decode, Head, Tokens, candidate_scores, generic, likeliest, loss_sums
 from zolite.zo.direction import Combo, mirrored
 from zolite.zo.samplers import Objective
 
@@ -98,6 +98,16 @@ class Engine:
         whole = replace(batch, layout=replace(batch.layout, single=False))  # logits alone would not say how likely
         means = candidate_scores(self._decode, self._head, whole, 1)[0]
         return means * whole.lengths.view(means.shape) if self.joint else means
+
+    def next_tokens(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> list[list[int]]:
+        """The likeliest token at theta behind each token of a sequence, from its index first[i] to its last."""
+        self._fill(ORIGIN)
+        width, device = max(map(len, sequences)), self.loaded.device
+        ids = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in sequences])
+        places = [range(i * width + start, i * width + len(sequences[i])) for i, start in enumerate(first)]
+        where = torch.tensor([at for each in places for at in each])
+        found = iter(likeliest(self._head, self._decode(ids.to(device), where.to(device))).tolist())
+        return [[next(found) for _ in each] for each in places]
 
     def at_theta(self) -> None:
         """From here on the model itself, called by whomever, is the model at θ."""

@@ -2,6 +2,7 @@
 
 from zolite.export.source import Trained
 from zolite.export.writer import Card
+from zolite.monitor.log import score_text
 
 CARD = """---
 base_model: {base}
@@ -22,9 +23,7 @@ def card(trained: Trained, about: Card) -> str:
     r, facts, base, shown = trained.recipe, trained.facts, trained.source.base, trained.prompt.template
     what, use = (text.replace("{base}", base) for text in (about.what, about.use))
     *others, last = [str(step) for step in trained.steps]
-    measured = [
-        f"Measured: {e.split} {e.metric} {e.value:.4g} on {e.rows} rows at step {e.step}.\n" for e in trained.scores
-    ]
+    measured = [f"Measured: {score_text(e)}; on {e.rows} rows at step {e.step}.\n" for e in trained.scores]
     return CARD.format(
         base=base,
         library=about.library,

@@ -145,10 +145,25 @@ def _log_sums(head: "Head", hidden: Tensor) -> Tensor:
     In chunks of the vocabulary, so that the head, often the largest weight of all, is read once.
     """
     sums = hidden.new_full((len(hidden),), -math.inf, dtype=torch.float32)
-    columns = sizes.CHUNK_NUMBERS // len(hidden) // sizes.COLUMNS * sizes.COLUMNS
-    for chunk in _chunks(head.vocabulary, max(sizes.COLUMNS, columns)):
+    for chunk in _columns(head, hidden):
         sums = torch.logaddexp(sums, head(hidden, chunk).logsumexp(dim=1))
     return sums
+
+
+def likeliest(head: "Head", hidden: Tensor) -> Tensor:
+    """The token with the largest logit at each position: (P, D) → (P,) int64, in chunks as above."""
+    best = hidden.new_full((len(hidden),), -math.inf, dtype=torch.float32)
+    tokens = torch.zeros(len(hidden), dtype=torch.int64, device=hidden.device)
+    for chunk in _columns(head, hidden):
+        top, at = head(hidden, chunk).max(dim=1)
+        tokens, best = torch.where(top > best, at + chunk.start, tokens), torch.maximum(top, best)
+    return tokens
+
+
+def _columns(head: "Head", hidden: Tensor) -> Iterator[slice]:
+    """Stretches of the vocabulary, each of about sizes.CHUNK_NUMBERS logits at all positions together."""
+    columns = sizes.CHUNK_NUMBERS // len(hidden) // sizes.COLUMNS * sizes.COLUMNS
+    return _chunks(head.vocabulary, max(sizes.COLUMNS, columns))
 
 
 def _spread(values: Tensor, points: int) -> Tensor:

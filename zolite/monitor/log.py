@@ -1,5 +1,6 @@
 """A run's events as lines of text, the same in every view."""
 
+from math import isnan
 from typing import NamedTuple
 
 from zolite.common.events import Continued, Evaluated, Event, Exported, Finished, Noted, Paused, Saved, Started
@@ -32,8 +33,19 @@ def metric_text(event: Evaluated) -> str:
 
 
 def score_text(event: Evaluated) -> str:
-    """validation accuracy 46.0%"""
-    return f"{split_text(event.split)} {one_line(event.metric)} {metric_text(event)}"
+    """validation accuracy 46.0% ranked, says a label 98.0%, the right one 45.0%; what was not measured left out"""
+    head = f"{split_text(event.split)} {one_line(event.metric)} {metric_text(event)}"
+    return ", ".join(filter(None, (head + (" ranked" if said_text(event) else ""), said_text(event), caution(event))))
+
+
+def said_text(event: Evaluated) -> str:
+    """What the model writes by itself; nothing where that was not measured."""
+    return "" if isnan(event.says) else f"says a label {event.says:.1%}, the right one {event.said_right:.1%}"
+
+
+def caution(event: Evaluated) -> str:
+    """Where an accuracy is none."""
+    return f"no better than one label for all, {event.majority:.1%}" if event.value <= event.majority else ""
 
 
 def log_line(step: int, event: Event) -> LogLine:

@@ -4,11 +4,11 @@ Each function makes pieces of text with the names of their styles: "strong", "mu
 """
 
 from collections.abc import Sequence
-from math import isfinite
+from math import isfinite, isnan
 
 from zolite.common.events import Evaluated
 from zolite.common.text import UNKNOWN, human_bytes, human_number, human_rate, human_seconds, one_line
-from zolite.monitor.log import metric_text, split_text
+from zolite.monitor.log import caution, metric_text, split_text
 from zolite.monitor.plots import Piece
 from zolite.monitor.run_state import RunState, best_of
 from zolite.monitor.states import STATES
@@ -86,6 +86,17 @@ def evaluation(scores: Sequence[Evaluated]) -> list[Piece]:
     is_last = best.value == last.value
     note = f"best so far, at step {best.step:,}" if is_last else f"best {metric_text(best)} at step {best.step:,}"
     return [*head, (f" ({note})", "")]
+
+
+def said(last: Evaluated) -> list[list[Piece]]:
+    """Of an accuracy: what the model writes by itself, and a caution where one label for all does as well."""
+    parts: list[list[Piece]] = []
+    if not isnan(last.says):
+        share, right = (f"{value:.1%}" for value in (last.says, last.said_right))
+        parts.append([("says a label ", "muted"), (share, "strong"), (", the right one ", "muted"), (right, "strong")])
+    if words := caution(last):
+        parts.append([(f"▲ {words}", "warning")])
+    return parts
 
 
 def memory(state: RunState) -> list[Piece]:

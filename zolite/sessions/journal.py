@@ -79,9 +79,15 @@ def _version_1(db: sqlite3.Connection) -> None:
     )
 
 
+def _version_2(db: sqlite3.Connection) -> None:
+    for name in ("says", "said_right", "majority"):  # shares of rows; NULL where they were not measured
+        db.execute(f"ALTER TABLE eval ADD COLUMN {name} REAL")
+
+
 # MIGRATIONS[v] brings a journal of version v to v + 1. Never change one that was released: append another. A new kind
 # of event is a new version too, with nothing to do, so that an older zolite says so instead of tripping over it.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_version_1,)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_version_1, _version_2)
+READABLE = 1  # the oldest version that a reader takes as it is: what it lacks has defaults
 
 
 def create(path: Path) -> None:
@@ -134,7 +140,7 @@ class Journal:
         text = to_json(event).encode("utf-8", "backslashreplace").decode()
         self._pending.append(("INSERT INTO event (time, step, json) VALUES (?, ?, ?)", (now, step, text)))
         if isinstance(event, Evaluated):
-            self._pending.append(("INSERT INTO eval VALUES (?, ?, ?, ?, ?, ?, ?)", (*astuple(event), now)))
+            self._pending.append((f"INSERT INTO eval VALUES ({', '.join('?' * 10)})", _eval_row(event, now)))
         self.commit_due()
 
     def memory(self, row: MemoryRow) -> None:
@@ -188,9 +194,9 @@ class Journal:
 
     def evaluations(self) -> list[Evaluated]:
         """Oldest first."""
-        rows = self._rows("SELECT step, split, metric, value, rows, seconds FROM eval ORDER BY rowid")
+        rows = self._rows("SELECT * FROM eval ORDER BY rowid")
         with reading("the journal", self.path):
-            return [typed(Evaluated(s, split, m, math.nan if v is None else v, n, t)) for s, split, m, v, n, t in rows]
+            return [_evaluated(row) for row in rows]
 
     def memories(self, after: float = 0.0) -> list[MemoryRow]:
         """The graph of memory from a time on, oldest first."""
@@ -241,6 +247,17 @@ class Journal:
             return self._db.execute(query, values).fetchall()
 
 
+def _eval_row(event: Evaluated, now: float) -> tuple[Any, ...]:
+    """The time stands where it stood in version 1, and what came later behind it."""
+    values = astuple(event)
+    return (*values[:6], now, *values[6:])
+
+
+def _evaluated(row: tuple[Any, ...]) -> Evaluated:
+    known: list[Any] = [math.nan if value is None else value for value in (*row[:6], *row[7:])]
+    return typed(Evaluated(*known))
+
+
 def _connect(path: Path, write: bool) -> sqlite3.Connection:
     # Autocommit, so that transactions begin and end where this file says. Readers hold no state between calls, so
     # an app may call one from any thread.
@@ -280,7 +297,7 @@ def _check_version(db: sqlite3.Connection, path: Path, write: bool) -> None:
         raise ZoliteError(f"the journal at {path} is empty", "restore it from a backup; its steps are lost otherwise")
     if version < known and write:
         _migrate(db, version)
-    elif version < known:
+    elif version < READABLE:
         raise ZoliteError(
             f"the journal at {path} has version {version}, older than {known}", "`zolite resume` brings it up to date"
         )

@@ -144,7 +144,8 @@ def between_steps(p: Progress) -> Iterator[Event]:
         yield from p.writer.save(p.step)
     if evaluating:
         rows = dev_sample(p.run)
-        for event in out_of_memory.evaluate_in_parts(p.run.engine, rows, "dev", p.step, free=p.steps.release):
+        run, free = p.run, p.steps.release
+        for event in out_of_memory.evaluate_in_parts(run.engine, rows, "dev", p.step, run.verbalizer, free):
             yield from p.writer.note(event)
         if not saving and p.step in kept(p.writer.scores):
             yield from p.writer.save(p.step)

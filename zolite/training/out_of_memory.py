@@ -3,7 +3,7 @@
     attempt(work)               its result; None where the memory was not enough
     StepTracker                 how long a run's steps take, and whether a full card began to spill
     shrunk(run, …)              the run with half the rows of a forward, or half its perturbed copies
-    evaluate_in_parts(…)        an evaluation in ever smaller forwards
+    evaluate_in_parts(…)        an evaluation in ever smaller forwards; in_parts(…): other work on its rows
 
 A step that failed is taken again from where the journal ends, as `zolite resume` would go on: nothing of it is left.
 What changes with the rows and perturbed copies of a forward is rounding alone. A loss is the sum of its rows' over
@@ -34,6 +34,7 @@ from zolite.engine.engine import Engine
 from zolite.planner import hardware as machine
 from zolite.planner.plan import smaller
 from zolite.training.evaluate import evaluate
+from zolite.training.greedy import Verbalizer
 from zolite.training.run import Run
 
 T = TypeVar("T")
@@ -127,11 +128,23 @@ def _count(n: int, one: str, more: str) -> str:
 
 
 def evaluate_in_parts(
-    engine: Engine, rows: Sequence[Example], split: str, step: int, free: Callable[[], None] = lambda: None
+    engine: Engine,
+    rows: Sequence[Example],
+    split: str,
+    step: int,
+    verbalizer: Verbalizer | None = None,
+    free: Callable[[], None] = lambda: None,
 ) -> Iterator[Event]:
     """The evaluation of some rows, after notes where it takes smaller forwards. `free` makes room on the device."""
+    return in_parts(lambda tokens: evaluate(engine, rows, split, step, tokens, verbalizer), rows, step, free)
+
+
+def in_parts(
+    work: Callable[[int], T], rows: Sequence[Example], step: int, free: Callable[[], None] = lambda: None
+) -> Iterator[T | Noted]:
+    """What `work` makes of these rows with so many tokens a forward, after a note each time that they become fewer."""
     tokens, longest = EVAL_TOKENS, max(map(length, rows))
-    while (found := attempt(partial(evaluate, engine, rows, split, step, tokens))) is None:
+    while (found := attempt(partial(work, tokens))) is None:
         free()
         if tokens <= longest:
             raise DoesNotFit(

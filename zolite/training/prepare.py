@@ -25,6 +25,7 @@ from zolite.model import load as models
 from zolite.training import memory_budget, out_of_memory, step_size
 from zolite.training.answer_fit import kinds_of
 from zolite.training.first_values import with_first_values
+from zolite.training.greedy import Verbalizer
 from zolite.training.run import Examples, Run, rows_of, says, trained
 from zolite.training.scale_nets import fitted, networks
 from zolite.zo.build import Nets, blank, build
@@ -49,7 +50,8 @@ def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
     nets = networks(resolved.method.optimizer if fresh else "", loaded.fingerprint)
     facts = facts_of(loaded, dataset)
-    run = out_of_memory.attempt(partial(assemble, resolved, loaded, examples, facts, notes, free, nets))
+    verbalizer = Verbalizer.of(dataset.labels, tokenizer, loaded.model) if dataset.labels else None
+    run = out_of_memory.attempt(partial(assemble, resolved, loaded, examples, facts, notes, free, nets, verbalizer))
     if run is None:
         raise DoesNotFit(
             f"{asked.model.name} fits {human_bytes(free)}, but not with its adapter",
@@ -111,6 +113,7 @@ def assemble(
     notes: tuple[Noted, ...],
     budget_bytes: int,
     nets: Nets = blank,
+    verbalizer: Verbalizer | None = None,
 ) -> Run:
     """A run of a resolved recipe on a model and rows that are there; puts adapters into the model."""
     engine = Engine.of(loaded, attach(loaded, recipe), recipe)
@@ -133,6 +136,7 @@ def assemble(
         facts=facts | ({"frames": bases.facts} if bases else {}),
         notes=notes,
         budget_bytes=budget_bytes,
+        verbalizer=verbalizer,
     )
 
 

@@ -15,6 +15,7 @@ from zolite.engine.batch import Batch, Order, bucket, longest, sample
 from zolite.engine.cuda_graph import Steps
 from zolite.engine.engine import Engine
 from zolite.model.loss import Tokens
+from zolite.training.greedy import Verbalizer
 from zolite.zo.estimators import Estimate, Estimator, refreshed
 from zolite.zo.rng import Key, Step
 from zolite.zo.space import Space
@@ -41,6 +42,7 @@ class Run:
     facts: dict[str, Any]  # what must be alike for a resume to continue the same run
     notes: tuple[Noted, ...]  # what was chosen and why, and what a person should know before the first step
     budget_bytes: int
+    verbalizer: Verbalizer | None = None  # which texts are labels; None where rows have none, or nobody asks
 
     @property
     def space(self) -> Space:

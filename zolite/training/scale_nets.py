@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor, nn
 
+from zolite.common import files
 from zolite.common.errors import UsageError, listed
-from zolite.common.files import replace, saving
 from zolite.config.recipe import Recipe, override
 from zolite.config.spaces import SPACES
 from zolite.zo.build import Nets, blank
@@ -89,9 +89,9 @@ def write(path: Path, nets: Mapping[str, Tensor], about: Mapping[str, Any]) -> N
     """Networks (WEIGHTS,) by name, and what should be known of them. A reader sees the old pair, the new or neither."""
     data = safetensors.save({name: net.detach().float().cpu().clone() for name, net in nets.items()})
     document = {"format": FORMAT, "sha256": hashlib.sha256(data).hexdigest(), **about}
-    with saving("the learned optimizer", path, len(data)):
-        replace(path, data)
-        replace(beside(path), json.dumps(document, indent=1, ensure_ascii=False).encode())
+    with files.saving("the learned optimizer", path, len(data)):
+        files.replace(path, data)
+        files.replace(beside(path), json.dumps(document, indent=1, ensure_ascii=False).encode())
 
 
 def beside(path: Path) -> Path:
@@ -101,10 +101,7 @@ def beside(path: Path) -> Path:
 
 def ensure_free(path: Path) -> None:
     """UsageError if a file could not be written there, or would take another's place."""
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent} to write {path.name} in", "make it, or choose another")
-    if taken := [p for p in (path, beside(path)) if p.exists()]:
-        raise UsageError(f"{taken[0]} exists already", "choose another name for --out, or remove it")
+    files.ensure_free(path, beside(path))
 
 
 def convert(source: Path, target: Path) -> int:
