@@ -62,6 +62,8 @@ def described(found: "Report") -> Iterator[Text]:
     yield Text(f"rows: {counts}")
     if found.labels:
         yield Text("labels: " + ", ".join(f"{label} {count:,}" for label, count in sorted(found.labels.items())))
+    for note in found.notes:
+        yield Text(note, "yellow")
     yield Text(f"tokens, counted by {found.counted}: {found.typical} in the middle, {found.tokens} in the longest row")
     most = max(each.rows for each in found.lengths)
     for each in found.lengths:

@@ -10,6 +10,7 @@ from zolite.common.paths import paths
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.data import rows as tables
+from zolite.data.chat_template import Chat, chat_of, filled
 from zolite.data.encode import encode
 from zolite.engine.adapter import Adapter, attach
 from zolite.engine.bases import ensure_same
@@ -30,23 +31,23 @@ def score_session(name: str, data: Path, changes: dict[str, Any]) -> Evaluated:
     """The adapter where the session's journal ends, on the weights it was trained on."""
     with sessions.open_(name) as session:
         recipe, labels = recipes.override(session.recipe, changes), tuple(session.facts["labels"])
-        now = rebuild(session)
-    return _scored(recipe, labels, data, now.step, partial(_fill, session, now))
+        now, chat = rebuild(session), chat_of(recipe.data, session.facts)
+    return _scored(recipe, labels, data, now.step, partial(_fill, session, now), chat)
 
 
 def score_model(name: str, data: Path, changes: dict[str, Any]) -> Evaluated:
     """A model without an adapter: one of rank 1 that adds nothing stands in for it."""
     recipe = recipes.override(Recipe(), {"model.name": name, "adapter.rank": 1, **changes})
-    return _scored(recipe, (), data, 0, lambda adapter: None)
+    return _scored(recipe, (), data, 0, lambda adapter: None, chat_of(recipe.data, {}))
 
 
 def _scored(
-    recipe: Recipe, labels: tuple[str, ...], data: Path, step: int, fill: Callable[[Adapter], None]
+    recipe: Recipe, labels: tuple[str, ...], data: Path, step: int, fill: Callable[[Adapter], None], chat: Chat
 ) -> Evaluated:
     recipe = recipes.resolve(recipe)
     dataset, r = tables.load_for_eval(data.expanduser(), recipe.data.template, labels), recipe.data
     source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
-    tokenizer = models.tokenizer(source, paths()["cache"])
+    tokenizer = filled(models.tokenizer(source, paths()["cache"]), chat)
     ((split, rows),) = dataset.splits.items()
     file = dataset.files[split]
     examples = encode(rows, dataset.kind, dataset.labels, tokenizer, r.template, r.context, file).examples
