@@ -194,7 +194,7 @@ def test_one_sequence_where_it_can_be(name: str) -> None:
     found = coded([row("a", "b", "c", "d")], by_bytes(TEMPLATES[name]))
     assert len(found.examples) == (2 if name in apart else 1) and found.origins == (0,) * len(found.examples)
     assert bool(found.notes) == (name in apart)
-    alone = {"R1", "another prompt", "last alone"}
+    alone = {"Qwen3 thinking", "R1", "another prompt", "last alone"}
     assert len(coded([row("a", "b")], by_bytes(TEMPLATES[name])).examples) == 1
     assert bool(coded([row("a", "b")], by_bytes(TEMPLATES[name])).notes) == (name in alone)
 
@@ -236,6 +236,21 @@ def test_thoughts_in_a_field_of_their_own() -> None:
     assert answers(made, by_bytes(QWEN3)) == ["<think>\nwell\n</think>\n\nhi<|im_end|>\n"]
     assert answers(made, by_bytes(THINKING)) == ["well\n</think>\n\nhi<|im_end|>\n"]
     assert answers(made, by_bytes(R1)) == ["well\n</think>\n\nhi<|im_end|>"]
+
+
+@pytest.mark.parametrize("key", ["thinking", "reasoning"])
+def test_thoughts_have_several_names(key: str) -> None:
+    """They are read under each, and said to be left out where the template knows none."""
+    made = Row(1, {}, ({"role": "user", "content": "a"}, {"role": "assistant", "content": "hi", key: "well"}))
+    assert answers(made, by_bytes(QWEN3)) == ["<think>\nwell\n</think>\n\nhi<|im_end|>\n"]
+    assert coded([made], by_bytes(QWEN3)).notes == ()
+    assert f"have {key!r} in messages" in coded([made], by_bytes(CHATML)).notes[0]
+
+
+def test_a_border_inside_a_token_is_said() -> None:
+    """Where an answer begins with what a tokenizer joins to the prompt's end, the prompt keeps its own tokens."""
+    found = coded([row("a", "\nb"), row("a", "b")], by_bytes(CHATML))
+    assert len(found.notes) == 1 and found.notes[0].startswith("1 of 2 rows have an answer whose first token")
 
 
 # ---- arguments and dates
@@ -347,6 +362,12 @@ def test_tools_and_calls_reach_the_template(record: dict[str, Any], template: st
     talk = {"system": "Tools: tide", "user": "tide?", "assistant": call, "tool": "4.2"}
     text = "".join(f"<|im_start|>{role}\n{said}<|im_end|>\n" for role, said in talk.items())
     assert tokenizer.decode(example.text) == text + "<|im_start|>assistant\n4.2 m<|im_end|>\n"
+    for i, run in zip((1, 3), runs(trained(example)), strict=True):
+        spelled = [
+            m | {"content": m.get("content") or ""}
+            for m in tooled([CALL if template == TOOLED else TEXT_CALL])["messages"]
+        ]
+        assert example.text[: run[0]] == sent(tokenizer, spelled[:i], tools=TOOLS)
     assert [tokenizer.decode([example.text[i] for i in run]) for run in runs(trained(example))] == [
         f"{call}<|im_end|>\n",
         "4.2 m<|im_end|>\n",

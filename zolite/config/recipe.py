@@ -83,7 +83,9 @@ class DataPart:
         flags=("--template",),
     )
     template_args: str = setting(
-        "", "arguments of the model's chat template, such as enable_thinking=false: name=value, or a JSON object"
+        "",
+        "arguments of the model's chat template, such as enable_thinking=false: name=value, or a JSON object",
+        flags=("--template-args",),
     )
     context: int = setting(512, "longest row in tokens, answer included", flags=("--context",))
 

@@ -49,7 +49,7 @@ def filled(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> PreTrainedTokenize
 
     Raises UsageError where the template takes no notice of an argument.
     """
-    template = template_of(tokenizer) if tokenizer.chat_template else ""
+    template = template_of(tokenizer) if chat.args and tokenizer.chat_template else ""
     if unread := [name for name in chat.args if not reads(template, name)]:
         what = f"the model's chat template has no argument {some(unread)}"
         raise UsageError(what if template else "the model has no chat template", "leave out data.template_args")
@@ -84,9 +84,12 @@ def assistant_mask(tokenizer: PreTrainedTokenizerBase, messages: Objects, tools:
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase, tools: Objects = ()) -> str:
-    """The template as text; a model may have one of its own for conversations with tools."""
+    """The template as text; a model may have several, of which this is the one for conversations with these tools."""
     given: Any = list(tools) or None
-    return str(tokenizer.get_chat_template(None, given))
+    try:
+        return str(tokenizer.get_chat_template(None, given))
+    except ValueError as error:
+        raise UsageError(str(error).partition("!")[0], "take another model, or give it a default template") from error
 
 
 def reads(template: str, name: str) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from zolite.data.chat_template import MARKS, assistant_mask, rendered, template_of
@@ -25,10 +25,17 @@ if TYPE_CHECKING:
 THINK = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<|START_THINKING|>", "<|END_THINKING|>"))
 """What opens and closes the thoughts before an answer."""
 
+THOUGHTS = ("reasoning_content", "thinking", "reasoning")
+"""Keys under which data sets have them; as transformers does, the first one stands in for the others."""
+
 REFUSED = (
     "the template decides which roles it takes, and in which order: use rows of prompt + completion or another model"
 )
 APART = "became one example a turn: the model's chat template renders a turn differently once others follow it"
+BORDER = (
+    "have an answer whose first token would begin in its prompt: every turn became an example, behind the tokens that "
+    "the prompt has by itself"
+)
 CLOSED = (
     "have answers that begin by closing {}, which the model's chat template opens in the generation prompt and leaves "
     "out of what it renders: a tool that sends that prompt shows everything before {} as thoughts"
@@ -82,14 +89,16 @@ def examples_of(row: Row, tokenizer: PreTrainedTokenizerBase, context: int) -> M
         return Fault(f"the model's chat template {error}", REFUSED)
     except Exception as error:  # noqa: BLE001 - the template is a program from elsewhere: it may raise anything
         return Fault(f"the model's chat template refuses it: {error}", REFUSED)
-    if all(turn.appended and whole.startswith(turn.after) for turn in turns):
+    together = all(turn.appended and whole.startswith(turn.after) for turn in turns)
+    if together:
         tokens, trained = _as_one(talk, whole, turns)
         if trained is not None:
             return _cut([(tokens, trained)], context)
     made = _cut([_alone(talk, turn) for turn in turns], context)
-    notes = tuple(dict.fromkeys(turn.note for turn in turns if turn.note))
-    apart = (APART,) if len(turns) > 1 else ()
-    return made if isinstance(made, Fault) else Made(made.examples, made.cut, (*apart, *notes))
+    if isinstance(made, Fault):
+        return made
+    apart = [BORDER] if together else [APART] if len(turns) > 1 else []
+    return replace(made, notes=tuple(dict.fromkeys([*apart, *(turn.note for turn in turns if turn.note)])))
 
 
 def _cut(sequences: Sequence[tuple[Tokens, Sequence[int]]], context: int) -> Made | Fault:
@@ -116,7 +125,7 @@ def _talk(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[Talk, str]:
     without content.
     """
     first: Exception | None = None
-    for messages in _forms([{k: v for k, v in m.items() if k != "weight"} for m in row.messages]):
+    for messages in _forms([_given(message) for message in row.messages]):
         talk = Talk(messages, row.tools, tokenizer)
         try:
             return talk, talk.text(len(messages))
@@ -124,6 +133,13 @@ def _talk(row: Row, tokenizer: PreTrainedTokenizerBase) -> tuple[Talk, str]:
             first = first or error
     assert first is not None
     raise first
+
+
+def _given(message: dict[str, Any]) -> dict[str, Any]:
+    """What the template gets of a message: its thoughts under the name that most templates know."""
+    thoughts = next((message[key] for key in THOUGHTS if key in message), None)
+    named = {} if thoughts is None else {THOUGHTS[0]: thoughts}
+    return {key: value for key, value in message.items() if key != "weight"} | named
 
 
 def _forms(messages: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], ...]]:
@@ -192,7 +208,7 @@ def _closing(message: dict[str, Any], rest: str, start: str, end: str) -> str:
     if end in rest:  # they are rendered, but not as the prompt begins them
         return rest.partition(start)[2].lstrip("\n") if start in rest else rest
     content = message.get("content", "")
-    thoughts = message.get("reasoning_content") or (content.rpartition(end)[0].rpartition(start)[2])
+    thoughts = message.get(THOUGHTS[0]) or (content.rpartition(end)[0].rpartition(start)[2])
     thoughts = thoughts.strip("\n")
     gap = "" if rest.startswith("\n") else "\n\n"
     return f"{thoughts}\n{end}{gap}{rest}" if thoughts else f"{end}{gap}{rest}"

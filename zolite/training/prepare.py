@@ -18,6 +18,7 @@ from zolite.config.recipe import Recipe, ResolvedRecipe, TrainPart
 from zolite.data import rows as tables
 from zolite.data.chat_template import chat_of, filled
 from zolite.data.encode import encode, fingerprint
+from zolite.data.kinds.registry import KINDS
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.adapter import watch as watch_inputs
@@ -45,6 +46,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     check_space(asked)
     device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
     dataset = tables.load(Path(asked.data.path).expanduser().resolve(), asked.data.template)
+    check_arguments(asked, dataset)
     clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
     tokenizer = filled(models.tokenizer(source, paths()["cache"]), chat_of(asked.data, clock))
     examples, notes = encode_all(dataset, tokenizer, asked)
@@ -72,6 +74,14 @@ def check_space(recipe: Recipe) -> None:
     row, space = method(recipe.method.name), recipe.adapter.space
     if space and space not in row.spaces:
         raise UsageError(f"{row.name} does not train {space}", f"it trains: {', '.join(row.spaces)}")
+
+
+def check_arguments(recipe: Recipe, dataset: tables.Dataset) -> None:
+    """UsageError where arguments for a chat template were set, and the rows are not rendered by one."""
+    args = recipe.data.template_args
+    if args and not KINDS[dataset.kind].prompt(recipe.data.template).chat:
+        what = f"data.template_args is {args!r}, but {dataset.kind} rows are not rendered by the chat template"
+        raise UsageError(what, "leave it out, or make conversations of the rows")
 
 
 def placed(recipe: ResolvedRecipe) -> ResolvedRecipe:

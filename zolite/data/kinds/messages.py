@@ -17,7 +17,7 @@ from zolite.data.examples import Fault, Made, Rendered
 from zolite.data.kinds.kind import Piece, Prompt, Row
 from zolite.data.problems import noun
 from zolite.data.records import Record
-from zolite.data.turns import examples_of
+from zolite.data.turns import THOUGHTS, examples_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,7 +94,7 @@ def _text(message: Record) -> str:
 def _rendered(row: Row, tokenizer: PreTrainedTokenizerBase, context: int) -> Made | Fault:
     template = template_of(tokenizer, row.tools)
     keys = dict.fromkeys(key for message in row.messages for key in message if key not in ALWAYS)
-    unread = [key for key in keys if not reads(template, key)]
+    unread = [key for key in keys if not any(reads(template, k) for k in (THOUGHTS if key in THOUGHTS else (key,)))]
     lost = ["tools"] if row.tools and not reads(template, "tools") else []
     if lost := lost + [key for key in unread if key == "tool_calls"]:
         text = f"the model's chat template does not read {' and '.join(map(repr, lost))}"
