@@ -82,12 +82,12 @@ class DataPart:
         "prompt of rows with a label: any column in braces, {label} last",
         flags=("--template",),
     )
+    context: int = setting(512, "longest row in tokens, answer included", flags=("--context",))
     template_args: str = setting(
         "",
         "arguments of the model's chat template, such as enable_thinking=false: name=value, or a JSON object",
         flags=("--template-args",),
     )
-    context: int = setting(512, "longest row in tokens, answer included", flags=("--context",))
 
 
 @dataclass(frozen=True)
