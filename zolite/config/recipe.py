@@ -84,9 +84,7 @@ class DataPart:
     )
     context: int = setting(512, "longest row in tokens, answer included", flags=("--context",))
     template_args: str = setting(
-        "",
-        "arguments of the model's chat template, such as enable_thinking=false: name=value, or a JSON object",
-        flags=("--template-args",),
+        "", "arguments of the model's chat template, such as enable_thinking=false: name=value, or a JSON object"
     )
 
 
