@@ -39,6 +39,6 @@ def test_arguments_by_name(text: str, found: dict[str, Any]) -> None:
 )
 def test_faulty_arguments_are_refused(text: str, message: str) -> None:
     """With what is wrong, before anything is loaded."""
-    with pytest.raises(UsageError, match="data.template_args") as caught:
+    with pytest.raises(UsageError, match=r"data\.template_args") as caught:
         Recipe.of({"data.template_args": text})
     assert message in caught.value.message
