@@ -13,7 +13,7 @@ from rich.text import Text
 from zolite.cli.process import Json
 from zolite.common.errors import UsageError, listed
 from zolite.common.paths import paths
-from zolite.config.recipe import DataPart
+from zolite.config.recipe import DataPart, Recipe
 
 if TYPE_CHECKING:
     from zolite.data.preview import Report
@@ -33,12 +33,16 @@ def check(
     template: Annotated[
         str, typer.Option(help=r"prompt of rows with labels, {label} last; \n is a new line")
     ] = DataPart.template,
+    template_args: Annotated[
+        str, typer.Option(help="arguments of the model's chat template, such as enable_thinking=false")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Kind, lengths, problems with their lines, and the first rows as the model will read them; loads no weights."""
     from zolite.data.preview import report
 
-    found = report(path.expanduser(), template.replace("\\n", "\n"), model, _tokenizer(model) if model else None)
+    coder = _tokenizer(model, template_args) if model else None
+    found = report(path.expanduser(), template.replace("\\n", "\n"), model, coder)
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
     elif found.problems:
@@ -49,10 +53,12 @@ def check(
     raise typer.Exit(UsageError.exit_code if found.problems else 0)
 
 
-def _tokenizer(model: str) -> Any:
+def _tokenizer(model: str, template_args: str) -> Any:
+    from zolite.data.chat_template import chat_of, filled
     from zolite.model.load import resolve, tokenizer
 
-    return tokenizer(resolve(model), paths()["cache"])
+    data = Recipe.of({"data.template_args": template_args}).data
+    return filled(tokenizer(resolve(model), paths()["cache"]), chat_of(data, {}))
 
 
 def described(found: "Report") -> Iterator[Text]:
@@ -62,6 +68,8 @@ def described(found: "Report") -> Iterator[Text]:
     yield Text(f"rows: {counts}")
     if found.labels:
         yield Text("labels: " + ", ".join(f"{label} {count:,}" for label, count in sorted(found.labels.items())))
+    for note in found.notes:
+        yield Text(note, "yellow")
     yield Text(f"tokens, counted by {found.counted}: {found.typical} in the middle, {found.tokens} in the longest row")
     most = max(each.rows for each in found.lengths)
     for each in found.lengths:

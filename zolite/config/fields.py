@@ -7,6 +7,7 @@ None leaves a choice to zolite ("auto" as text); math.inf is "no limit", where a
 
 import contextlib
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -144,3 +145,37 @@ CONVERTERS: dict[Any, Callable[[Any], Any]] = {
     tuple[str, ...]: _names,
 }
 """A value from TOML or text, by the type of its field."""
+
+
+def arguments(text: str) -> dict[str, Any]:
+    """Named values as a person types them: a JSON object, or name=value with commas between; ValueError where neither.
+
+    A value is JSON where it can be read as such (false, 3, "a"), and text as it stands elsewhere.
+    """
+    if text.lstrip().startswith("{"):
+        found = json.loads(text)  # its error is a ValueError
+    else:
+        pairs = (item.partition("=") for item in text.split(",") if item.strip())
+        found = {
+            name.strip(): _json_or_text(value.strip()) if equals else _no_value(name) for name, equals, value in pairs
+        }
+    if wrong := [name for name in found if not name.isidentifier() or name in GIVEN]:
+        raise ValueError(f"{wrong[0]!r} cannot be set")
+    return dict(found)
+
+
+GIVEN = {
+    "messages", "conversation", "tools", "chat_template", "add_generation_prompt", "continue_final_message",
+    "tokenize", "return_dict", "return_assistant_tokens_mask", "strftime_now",
+}  # fmt: skip
+"""What a chat template gets from zolite alone."""
+
+
+def _json_or_text(value: str) -> Any:
+    with contextlib.suppress(ValueError):
+        return json.loads(value)
+    return value
+
+
+def _no_value(name: str) -> Any:
+    raise ValueError(f"{name.strip()!r} has no value: write name=value")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zolite.common.errors import UsageError, listed
 from zolite.config import composition
 from zolite.config.composition import MOST_COPIES, current, points_at_once, queries_of, resolved, step_sizes, written
-from zolite.config.fields import setting, settings_of
+from zolite.config.fields import arguments, setting, settings_of
 from zolite.config.methods import RENAMED_VALUES, MethodPart, ResolvedMethod
 from zolite.config.spaces import SPACES
 from zolite.config.weights import WEIGHT_FORMATS
@@ -84,6 +84,9 @@ class DataPart:
         flags=("--template",),
     )
     context: int = setting(512, "longest row in tokens, answer included", flags=("--context",))
+    template_args: str = setting(
+        "", "arguments of the model's chat template, such as enable_thinking=false: name=value, or a JSON object"
+    )
 
 
 @dataclass(frozen=True)
@@ -409,8 +412,16 @@ def check(recipe: Recipe) -> list[str]:
         (t.disk_gib > 0, f"train.disk_gib is {t.disk_gib:g}, not above 0"),
         (t.vram_gib > 0, f"train.vram_gib is {t.vram_gib:g}, not above 0"),
     )
-    problems = [message for holds, message in rules if not holds]
+    problems = [message for holds, message in rules if not holds] + _template_args(d.template_args)
     return problems + composition.check(recipe.method, t.queries, t.batch)
+
+
+def _template_args(text: str) -> list[str]:
+    try:
+        arguments(text)
+    except ValueError as error:
+        return [f"data.template_args: {error}"]
+    return []
 
 
 LIMITS: dict[str, tuple[float, float]] = {

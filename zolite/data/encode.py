@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import array
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zolite.common.errors import UsageError, listed
-from zolite.data.examples import Example, Fault, Rendered
+from zolite.data.examples import Example, Fault, Made, Rendered
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
 
@@ -20,6 +23,10 @@ class Encoded:
     examples: tuple[Example, ...]
     cut: int
     """rows whose end was cut off at the context"""
+    notes: tuple[str, ...] = ()
+    """what a person should know of the rows"""
+    origins: tuple[int, ...] = field(default=(), compare=False)
+    """which row each example is of: one may become several"""
 
 
 def encode(
@@ -41,18 +48,42 @@ def encode(
 
 
 def _collect(rows: Sequence[Row], results: Iterator[Rendered], file: str) -> Encoded:
-    done: list[tuple[Example, bool]] = []
+    done: list[tuple[int, Made]] = []
     faults: list[tuple[int, Fault]] = []
-    for row, result in zip(rows, results, strict=True):
+    for i, (row, result) in enumerate(zip(rows, results, strict=True)):
         if isinstance(result, Fault):
             faults.append((row.line, result))
         else:
-            done.append(result)
+            done.append((i, result if isinstance(result, Made) else Made((result[0],), result[1])))
     if faults:
         where = f"{file}: " if file else ""
         lines = listed([f"{where}line {line}: {fault.text}" for line, fault in faults])
         raise UsageError(f"{len(faults)} of {len(rows)} rows cannot be used:\n{lines}", _remedy([f for _, f in faults]))
-    return Encoded(tuple(example for example, _ in done), sum(cut for _, cut in done))
+    counts = Counter(note for _, made in done for note in made.notes)
+    return Encoded(
+        examples=tuple(example for _, made in done for example in made.examples),
+        cut=sum(made.cut for _, made in done),
+        notes=tuple(f"{count} of {len(rows)} rows {note}" for note, count in counts.items()),
+        origins=tuple(i for i, made in done for _ in made.examples),
+    )
+
+
+def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
+    """sha256 of all that a model reads and predicts of rows: it tells another template, tokenizer or date."""
+    digest = hashlib.sha256()
+    for split, examples in splits.items():
+        digest.update(f"{split}:{len(examples)};".encode())
+        for example in examples:
+            digest.update(array.array("i", _numbers(example)).tobytes())
+    return digest.hexdigest()
+
+
+def _numbers(example: Example) -> Iterable[int]:
+    yield from (example.answer, example.candidates, example.begins, len(example.text), *example.text)
+    for sequence in example.sequences:
+        yield from (len(sequence), *sequence)
+    for query in example.queries:
+        yield from (query.sequence, query.position, query.token, query.candidate)
 
 
 def _remedy(faults: Sequence[Fault]) -> str:

@@ -89,7 +89,18 @@ class Fault:
     """the smallest context that would do; 0 where none would"""
 
 
-Rendered = tuple[Example, bool] | Fault  # bool: was the row's end cut off at the context
+@dataclass(frozen=True)
+class Made:
+    """What a row became where it is more than one example: one for each answer that stands behind its own prompt."""
+
+    examples: tuple[Example, ...]
+    cut: bool = False
+    """was the row's end cut off at the context?"""
+    notes: tuple[str, ...] = ()
+    """what a person should know of it, said once of all rows that have the same note, behind their number"""
+
+
+Rendered = tuple[Example, bool] | Made | Fault  # bool: was the row's end cut off at the context?
 
 
 def tokenized(tokenizer: PreTrainedTokenizerBase, texts: list[str], special: bool) -> list[Tokens]:

@@ -62,4 +62,5 @@ def mean_tokens(path: Path, template: str, longest: int) -> float:
 
 
 def _text(row: Row) -> str:
-    return "\n".join([*row.columns.values(), *(json.dumps(m, ensure_ascii=False) for m in row.messages)])
+    objects = (*row.tools, *row.messages)
+    return "\n".join([*row.columns.values(), *(json.dumps(each, ensure_ascii=False) for each in objects)])

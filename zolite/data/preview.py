@@ -64,6 +64,7 @@ class Report:
     positions: int = 0  # the most of a row's tokens that are predicted
     lengths: tuple[Bin, ...] = ()
     first: tuple[Shown, ...] = ()
+    notes: tuple[str, ...] = ()  # what a person should know of the rows
     problems: tuple[str, ...] = ()
     hint: str = ""
 
@@ -79,9 +80,11 @@ class _Read:
 
 def report(path: Path, template: str, model: str = "", coder: "PreTrainedTokenizerBase | None" = None) -> Report:
     """Everything about the rows at `path`; their problems are in it, not raised. `coder`: the tokenizer of `model`."""
+    notes: list[str] = []
     try:
         dataset = tables.load(path, template)
-        read = list(_by_tokens(dataset, template, coder) if coder else _by_letters(dataset, template))
+        notes += dataset.notes
+        read = list(_by_tokens(dataset, template, coder, notes) if coder else _by_letters(dataset, template))
     except UsageError as error:
         return _refused(path, error)
     lengths, kind = sorted(each.tokens for each in read), KINDS[dataset.kind]
@@ -99,6 +102,7 @@ def report(path: Path, template: str, model: str = "", coder: "PreTrainedTokeniz
         positions=max(each.positions for each in read),
         lengths=binned(lengths),
         first=tuple(each.shown for each in read if each.shown),
+        notes=tuple(notes),
     )
 
 
@@ -143,10 +147,13 @@ def _by_letters(dataset: Dataset, template: str) -> Iterator[_Read]:
 # ---- by a model's tokenizer
 
 
-def _by_tokens(dataset: Dataset, template: str, coder: "PreTrainedTokenizerBase") -> Iterator[_Read]:
+def _by_tokens(dataset: Dataset, template: str, coder: "PreTrainedTokenizerBase", notes: list[str]) -> Iterator[_Read]:
+    """Adds to the notes."""
     for split, rows in _sampled(dataset):
         coded = encode(rows, dataset.kind, dataset.labels, coder, template, ENDLESS, dataset.files[split])
-        for i, (row, example) in enumerate(zip(rows, coded.examples, strict=True)):
+        notes += (f"{split}: {note}" for note in coded.notes)
+        for i, example in zip(coded.origins, coded.examples, strict=True):
+            row = rows[i]
             longest = max(map(len, example.sequences)) + 1  # with the last token, which is only predicted
             places = len({(query.sequence, query.position) for query in example.queries})
             shown = _shown(row.line, example, coder) if split == "train" and i < SHOWN else None

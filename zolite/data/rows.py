@@ -1,6 +1,7 @@
 """Rows of training data: read, recognised (data/kinds), checked as a whole, split, fingerprinted."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ class Dataset:
     """split to the name of the file it came from"""
     fingerprint: str
     """sha256 of the kind and of every row's content, in order"""
+    notes: tuple[str, ...] = ()
+    """what a person should know of the files"""
 
 
 def load(path: Path, template: str, required: Sequence[str] = ("train",)) -> Dataset:
@@ -68,7 +71,13 @@ def load_for_eval(path: Path, template: str, labels: tuple[str, ...]) -> Dataset
 
 
 def _dataset(kind: Kind, labels: tuple[str, ...], splits: dict[str, tuple[Row, ...]], names: dict[str, str]) -> Dataset:
-    return Dataset(kind.name, labels, splits, names, _fingerprint(kind, splits))
+    return Dataset(kind.name, labels, splits, names, _fingerprint(kind, splits), _unread(splits))
+
+
+def _unread(splits: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
+    counts = Counter(name for rows in splits.values() for row in rows for name in row.unread)
+    named = some(f"{name!r} of {count} rows" for name, count in counts.items())
+    return (f"columns that are not read: {named}",) if counts else ()
 
 
 def columns_of(template: str) -> Columns:

@@ -13,6 +13,7 @@ from zolite.common import files
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.paths import paths
 from zolite.common.text import human_bytes
+from zolite.data.chat_template import chat_of, filled
 from zolite.export import model_card, ollama, parity, registry
 from zolite.export.source import trained
 from zolite.model import load as models
@@ -60,7 +61,8 @@ def export(
             partial.mkdir()
             writer.write(chosen, partial, dtype)
             (partial / "README.md").write_text(model_card.card(chosen, writer.card), encoding="utf-8")
-            tokenizer = models.tokenizer(chosen.source, paths()["cache"])
+            chat = chat_of(chosen.recipe.data, chosen.facts)
+            tokenizer = filled(models.tokenizer(chosen.source, paths()["cache"]), chat)
             notes = ollama.write(chosen, partial, writer.ollama(chosen), tokenizer)
             reports = parity.check(chosen, partial, writer, dtype) if verify else []
             done = Done(chosen.steps, dtype, folder, chosen.source.base, reports, notes)

@@ -16,6 +16,7 @@ from zolite.common.paths import paths
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.data import rows as tables
+from zolite.data.chat_template import chat_of, filled
 from zolite.data.encode import encode
 from zolite.data.examples import Example
 from zolite.engine import device_memory
@@ -92,7 +93,8 @@ def held_out(trained: Trained) -> tuple[str, tuple[Example, ...]]:
     split = "test" if "test" in dataset.splits else "dev"
     all_, labels = dataset.splits[split], tuple(trained.facts["labels"])
     some = all_[:: max(1, len(all_) // ROWS)][:ROWS]
-    tokenizer, data = models.tokenizer(trained.source, paths()["cache"]), recipe.data
+    data, chat = recipe.data, chat_of(recipe.data, trained.facts)
+    tokenizer = filled(models.tokenizer(trained.source, paths()["cache"]), chat)
     rows = encode(some, dataset.kind, labels, tokenizer, data.template, data.context, split).examples
     return split, tuple(map(_right_alone, rows))
 

@@ -20,6 +20,7 @@ from zolite.common.errors import DoesNotFit, UsageError
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
 from zolite.config.recipe import ResolvedRecipe
+from zolite.data.chat_template import chat_of, filled
 from zolite.data.encode import encode
 from zolite.data.examples import tokenized
 from zolite.data.kinds.kind import Row
@@ -175,7 +176,7 @@ def open_(name: str, which: str = "last") -> Iterator[Talk]:
         changes = {"adapter.space": "lora", "adapter.start": "", "train.copies": 2}  # every factor is given, A's too
         recipe = recipes.resolve(recipes.override(session.recipe, changes))
         source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
-        tokenizer = models.tokenizer(source, paths()["cache"])
+        tokenizer = filled(models.tokenizer(source, paths()["cache"]), chat_of(recipe.data, session.facts))
         prompt = prompt_of(session, tokenizer)
         loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
         talk = Talk(session, recipe, Engine.of(loaded, attach(loaded, recipe), recipe), tokenizer, prompt)

@@ -43,6 +43,7 @@ from zolite.config import recipe as recipes
 from zolite.config.methods import MethodPart
 from zolite.config.recipe import Recipe, ResolvedRecipe, ResolvedTrain, TrainPart
 from zolite.data import rows as tables
+from zolite.data.chat_template import chat_of, filled
 from zolite.data.examples import Example
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
@@ -131,7 +132,7 @@ def prepare(recipe: Recipe, settings: Settings) -> Task:
         replace(recipe, method=MethodPart("mezo")), len(dataset.labels), len(dataset.splits["train"])
     )
     device, source = models.pick_device(recipe.model.device), models.resolve(recipe.model.name)
-    tokenizer = models.tokenizer(source, paths()["cache"])
+    tokenizer = filled(models.tokenizer(source, paths()["cache"]), chat_of(recipe.data, {}))
     examples, _ = encode_all(dataset, tokenizer, recipe)
     rows = trained(examples, recipe)
     held = device_memory.used_bytes(device)  # by Python and its libraries, where that is the memory that counts

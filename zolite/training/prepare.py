@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from zolite.config.composition import step_sizes
 from zolite.config.methods import method
 from zolite.config.recipe import Recipe, ResolvedRecipe, TrainPart
 from zolite.data import rows as tables
-from zolite.data.encode import encode
+from zolite.data.chat_template import chat_of, filled
+from zolite.data.encode import encode, fingerprint
+from zolite.data.kinds.registry import KINDS
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.adapter import watch as watch_inputs
@@ -33,8 +36,10 @@ from zolite.zo.build import Nets, blank, build
 VERSIONED = ("zolite", "torch", "transformers", "bitsandbytes")
 
 
-def prepare(recipe: Recipe, fresh: bool = True) -> Run:
+def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> Run:
     """Check everything that can be checked, cheapest first, then load. `fresh`: no checkpoint is about to be read.
+
+    `now` is what chat templates take for the time: of a session that goes on, when it began.
 
     Raises UsageError with all that is wrong with recipe or rows, and DoesNotFit where the memory is not enough.
     """
@@ -42,14 +47,16 @@ def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     check_space(asked)
     device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
     dataset = tables.load(Path(asked.data.path).expanduser().resolve(), asked.data.template)
-    tokenizer = models.tokenizer(source, paths()["cache"])
+    check_arguments(asked, dataset)
+    clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
+    tokenizer = filled(models.tokenizer(source, paths()["cache"]), chat_of(asked.data, clock))
     examples, notes = encode_all(dataset, tokenizer, asked)
-    resolved = placed(recipes.resolve(asked, len(dataset.labels), len(dataset.splits["train"]), kinds(asked, examples)))
+    resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), kinds(asked, examples)))
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
     loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
     nets = networks(resolved.method.optimizer if fresh else "", loaded.fingerprint)
-    facts = facts_of(loaded, dataset)
+    facts = facts_of(loaded, dataset) | {"tokens": fingerprint(examples)} | clock
     verbalizer = Verbalizer.of(dataset.labels, tokenizer, loaded.model) if dataset.labels else None
     run = out_of_memory.attempt(partial(assemble, resolved, loaded, examples, facts, notes, free, nets, verbalizer))
     if run is None:
@@ -75,6 +82,14 @@ def check_space(recipe: Recipe) -> None:
     row, space = method(recipe.method.name), recipe.adapter.space
     if space and space not in row.spaces:
         raise UsageError(f"{row.name} does not train {space}", f"it trains: {', '.join(row.spaces)}")
+
+
+def check_arguments(recipe: Recipe, dataset: tables.Dataset) -> None:
+    """UsageError where arguments for a chat template were set, and the rows are not rendered by one."""
+    args = recipe.data.template_args
+    if args and not KINDS[dataset.kind].prompt(recipe.data.template).chat:
+        what = f"data.template_args is {args!r}, but {dataset.kind} rows are not rendered by the chat template"
+        raise UsageError(what, "leave it out, or make conversations of the rows")
 
 
 def placed(recipe: ResolvedRecipe) -> ResolvedRecipe:
@@ -142,7 +157,8 @@ def assemble(
 
 def encode_all(dataset: tables.Dataset, tokenizer: Any, recipe: Recipe) -> tuple[Examples, tuple[Noted, ...]]:
     """Every split as token sequences, and what should be known of it. Raises with the problems of all splits."""
-    data, notes, problems = recipe.data, [], []
+    data, problems = recipe.data, []
+    notes = [Noted("info", text) for text in dataset.notes]
     examples: Examples = {}
     for split, rows in dataset.splits.items():
         labels, file = dataset.labels, dataset.files[split]
@@ -152,6 +168,7 @@ def encode_all(dataset: tables.Dataset, tokenizer: Any, recipe: Recipe) -> tuple
             problems.append(error)
             continue
         examples[split] = encoded.examples
+        notes += [Noted("info", f"{split}: {text}") for text in encoded.notes]
         if encoded.cut:
             text = f"{encoded.cut} of {len(rows)} {split} rows were cut at {data.context} tokens (data.context)"
             notes.append(Noted("warning", text))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from zolite.common.errors import UsageError, listed
@@ -21,6 +22,13 @@ from zolite.zo.state import State, split_state
 ELSEWHERE = (("data", "path"), ("model", "device"), ("train", "vram_gib"), ("train", "patience"))
 """Settings under which the same run may go on in another place, in less memory, or for longer."""
 
+FINGERPRINTS = {
+    "model": "model is",
+    "data": "data is",
+    "tokens": "what the rows become as tokens (by the chat template and the tokenizer) is",
+}
+"""Facts that make another run where they change. Sessions that were begun before there was one do without it."""
+
 
 def begin(recipe: Recipe, name: str | None, stop: Callable[[], bool]) -> Iterator[Event]:
     """A new session, from its first step."""
@@ -34,7 +42,7 @@ def resume(name: str, changes: dict[str, Any], force: bool, stop: Callable[[], b
     with sessions.open_(name, write=True) as session:
         recipe = recipes.override(session.recipe, changes)
         refuse_done(session, recipe.train)
-        run = prepare(recipe, fresh=not session.steps())
+        run = prepare(recipe, fresh=not session.steps(), now=began(session))
         serious, mild = differences(run, session)
         if serious and not force:
             raise UsageError(
@@ -50,13 +58,19 @@ def resume(name: str, changes: dict[str, Any], force: bool, stop: Callable[[], b
         yield from train(replace(run, notes=run.notes + ((note,) if text else ())), session, stop)
 
 
+def began(session: Session) -> datetime:
+    """The time that its chat template was told; of a session that did not record it, when it was made."""
+    now = session.facts.get("now")
+    return datetime.fromisoformat(now) if now else datetime.fromtimestamp(int(session.created))
+
+
 def differences(run: Run, session: Session) -> tuple[list[str], list[str]]:
     """What changed since the session was written: what makes it another run, and what may only change last bits."""
     old, new = session.facts, run.facts
     serious = [
-        f"{what} is not the same: was {old[what][:24]}, is {new[what][:24]}"
-        for what in ("model", "data")
-        if old[what] != new[what]
+        f"{FINGERPRINTS[what]} not the same: was {old[what][:24]}, is {new[what][:24]}"
+        for what in FINGERPRINTS
+        if what in old and old[what] != new[what]
     ]
     was, now = recipes.to_dict(session.recipe), recipes.to_dict(run.recipe)
     serious += [

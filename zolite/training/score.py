@@ -15,6 +15,7 @@ from zolite.common.paths import paths
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe, ResolvedRecipe
 from zolite.data import rows as tables
+from zolite.data.chat_template import Chat, chat_of, filled
 from zolite.data.encode import encode
 from zolite.data.examples import Example
 from zolite.data.kinds.kind import Row
@@ -63,6 +64,7 @@ class _Target:
     labels: tuple[str, ...]
     step: int
     fill: Callable[[Adapter], None] | None  # None: there is no adapter
+    chat: Chat
 
 
 def score(target: str, data: Path, changes: dict[str, Any]) -> Evaluated:
@@ -87,18 +89,19 @@ def _session(name: str, changes: dict[str, Any]) -> _Target:
     with sessions.open_(name) as session:
         recipe, labels = recipes.override(session.recipe, changes), tuple(session.facts["labels"])
         now = rebuild(session)
-    return _Target(name, recipe, labels, now.step, partial(_fill, session, now))
+        chat = chat_of(recipe.data, session.facts)
+    return _Target(name, recipe, labels, now.step, partial(_fill, session, now), chat)
 
 
 def _model(name: str, changes: dict[str, Any]) -> _Target:
     """A model without an adapter: one of rank 1 that adds nothing stands in for it."""
     recipe = recipes.override(Recipe(), {"model.name": name, "adapter.rank": 1, **changes})
-    return _Target(name, recipe, (), 0, None)
+    return _Target(name, recipe, (), 0, None, chat_of(recipe.data, {}))
 
 
 def _scored(target: _Target, recipe: ResolvedRecipe, dataset: Dataset, beside_base: bool) -> Scores:
     r, source, device = recipe.data, models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
-    tokenizer = models.tokenizer(source, paths()["cache"])
+    tokenizer = filled(models.tokenizer(source, paths()["cache"]), target.chat)
     ((split, rows),) = dataset.splits.items()
     file = dataset.files[split]
     examples = encode(rows, dataset.kind, dataset.labels, tokenizer, r.template, r.context, file).examples

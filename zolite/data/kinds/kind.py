@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zolite.data.examples import Rendered
 from zolite.data.records import Record
@@ -21,11 +21,15 @@ class Row:
 
     line: int
     columns: dict[str, str]
-    messages: tuple[dict[str, str], ...] = ()
+    messages: tuple[dict[str, Any], ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
+    unread: tuple[str, ...] = ()
+    """columns that its kind does not know, where they may have been meant for it"""
 
     def content(self) -> bytes:
-        """Its columns and messages without its line: one line of JSON, the same for every order of keys."""
-        return json.dumps([self.columns, self.messages], sort_keys=True).encode()
+        """All that is used, without its line: one line of JSON, the same for every order of keys."""
+        tools = [self.tools] if self.tools else []
+        return json.dumps([self.columns, self.messages, *tools], sort_keys=True).encode()
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Kind(Protocol):
         template: str,
         context: int,
     ) -> Iterator[Rendered]:
-        """Each row, in order, as an example of at most `context` tokens, or why it cannot be one.
+        """What becomes of each row, in order, in examples of at most `context` tokens, or why nothing can.
 
         Raises UsageError where the tokenizer cannot serve any of them.
         """

@@ -1,18 +1,28 @@
-"""Conversations: one query per token of the assistant's messages, as the model's chat template spells them."""
+"""Conversations: one query per token of the assistant's messages, as the model's chat template spells them.
+
+A record has `messages`, and `tools` where the assistant may call some. A message has a role and content, or an
+assistant's calls of tools in the place of content; an assistant's with "weight": 0 is read and not trained. What else
+messages have (names, ids of calls, reasoning_content) goes to the template as it is.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zolite.common.errors import UsageError
-from zolite.data.examples import Fault, Rendered, Tokens, one_sequence
+from zolite.data.chat_template import reads, template_of
+from zolite.data.examples import Fault, Made, Rendered
 from zolite.data.kinds.kind import Piece, Prompt, Row
 from zolite.data.problems import noun
 from zolite.data.records import Record
+from zolite.data.turns import THOUGHTS, examples_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+ALWAYS = ("role", "content", "weight")  # keys of messages that are read, whatever the template does
 
 
 class Messages:
@@ -29,12 +39,15 @@ class Messages:
         if not isinstance(messages, list):
             return [f"column 'messages' is {noun(messages)}, not a list (conversations need a .jsonl file)"]
         faults = [f"message {i}: {fault}" for i, m in enumerate(messages, 1) for fault in _message_faults(m)]
-        if faults or any(m["role"] == "assistant" and m["content"].strip() for m in messages):
+        faults += _objects(record.get("tools"), "column 'tools'")[1]
+        if faults or any(_trained(m) and (m.get("tool_calls") or m["content"].strip()) for m in messages):
             return faults
-        return [f"none of {len(messages)} messages is an assistant's with content"]
+        return [f"none of {len(messages)} messages is an assistant's with content that is to be trained"]
 
     def row(self, line: int, record: Record, columns: Sequence[str]) -> Row:
-        return Row(line, {}, tuple(_present(message) for message in record["messages"]))
+        messages = tuple(_with_calls(_present(message)) for message in record["messages"])
+        tools, unread = _objects(record.get("tools"), "")[0], record.keys() - {"messages", "tools"}
+        return Row(line, {}, messages, tuple(tools), tuple(sorted(unread)))
 
     def render(
         self,
@@ -49,16 +62,17 @@ class Messages:
             raise UsageError("the data is conversations, but the model has no chat template", other)
         if not tokenizer.is_fast:
             raise UsageError("the model's tokenizer does not say which text a token stands for", other)
-        return (_conversation(row.messages, tokenizer, context) for row in rows)
+        return (_rendered(row, tokenizer, context) for row in rows)
 
     def pieces(self, row: Row, template: str) -> Iterator[Piece]:
+        if row.tools:
+            yield Piece(f"[tools] {json.dumps(row.tools, ensure_ascii=False)}\n", False)
         for message in row.messages:
             yield Piece(f"[{message['role']}] ", False)
-            yield Piece(f"{message['content']}\n", message["role"] == "assistant")
+            yield Piece(f"{_text(message)}\n", _trained(message))
 
     def predicted(self, row: Row, count: Callable[[str], int]) -> int:
-        answers = (m["content"] for m in row.messages if m["role"] == "assistant")
-        return count("\n".join(answers)) + len(row.messages)
+        return count("\n".join(_text(m) for m in row.messages if _trained(m))) + len(row.messages)
 
     def prompt(self, template: str) -> Prompt:
         return Prompt(chat=True)
@@ -67,62 +81,94 @@ class Messages:
 KIND = Messages()
 
 
+def _trained(message: Record) -> bool:
+    return message["role"] == "assistant" and message.get("weight") != 0
+
+
+def _text(message: Record) -> str:
+    """What a message says, its calls as JSON."""
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", ())]
+    return "\n".join([text for text in (message.get("content"),) if text] + calls)
+
+
+def _rendered(row: Row, tokenizer: PreTrainedTokenizerBase, context: int) -> Made | Fault:
+    template = template_of(tokenizer, row.tools)
+    keys = dict.fromkeys(key for message in row.messages for key in message if key not in ALWAYS)
+    unread = [key for key in keys if not any(reads(template, k) for k in (THOUGHTS if key in THOUGHTS else (key,)))]
+    lost = ["tools"] if row.tools and not reads(template, "tools") else []
+    if lost := lost + [key for key in unread if key == "tool_calls"]:
+        text = f"the model's chat template does not read {' and '.join(map(repr, lost))}"
+        return Fault(text, "use a model whose template takes tools, or write them into the messages' content")
+    made = examples_of(row, tokenizer, context)
+    if isinstance(made, Fault):
+        return made
+    notes = tuple(f"have {key!r} in messages, which the model's chat template does not read" for key in unread)
+    return Made(made.examples, made.cut, (*made.notes, *notes))
+
+
 # ---- records
 
 
 def _message_faults(message: Any) -> list[str]:
     if not isinstance(message, dict):
         return [f"{noun(message)}, not an object with role and content"]
-    texts = {"role": None, "content": None} | _present(message)
-    faults = [f"{key!r} is {noun(value)}, not text" for key, value in texts.items() if not isinstance(value, str)]
-    return faults or ([] if texts["role"] else ["'role' is blank"])
+    calls, faults = _objects(message.get("tool_calls"), "'tool_calls'")
+    faults += [f"'tool_calls' {i}: {fault}" for i, call in enumerate(calls, 1) for fault in _call_faults(call)]
+    asked = ("role",) if calls and message.get("content") is None else ("role", "content")
+    texts = {key: message.get(key) for key in asked}
+    faults += [f"{key!r} is {noun(value)}, not text" for key, value in texts.items() if not isinstance(value, str)]
+    if message.get("role") == "":
+        faults.append("'role' is blank")
+    if message.get("weight", 1) not in (0, 1, None):
+        faults.append(f"'weight' is {message['weight']!r}, not 0 or 1")
+    return faults
+
+
+def _call_faults(call: Record) -> list[str]:
+    function = call.get("function", call)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        return ["it has no function with a name"]
+    given = _object(function.get("arguments"))
+    return [] if isinstance(given, dict) else [f"'arguments' is {noun(given)}, not an object or its JSON"]
+
+
+def _object(value: Any) -> Any:
+    """The arguments of a call: an object, or its JSON as the API of OpenAI has it."""
+    if value is None or value == "":
+        return {}
+    return _parsed(value)
+
+
+def _parsed(value: Any) -> Any:
+    """JSON in a text, where it is that, and any other value as it is."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _objects(value: Any, what: str) -> tuple[list[Record], list[str]]:
+    """(a list of objects, or of its JSON, what is wrong with it); null and "" are the empty one."""
+    found = [] if value in (None, "") else _parsed(value)
+    if not isinstance(found, list):
+        return [], [f"{what} is {noun(found)}, not a list of objects or its JSON"]
+    wrong = [f"{what} has {noun(each)}, not an object" for each in found if not isinstance(each, dict)]
+    return ([], wrong[:1]) if wrong else (found, [])
+
+
+def _with_calls(message: Record) -> Record:
+    """A message with its calls in one form: objects with a function that has a name and an object of arguments."""
+    calls = _objects(message.get("tool_calls"), "")[0]
+    rest = {key: value for key, value in message.items() if key != "tool_calls"}
+    return rest | {"tool_calls": [_call(call) for call in calls]} if calls else rest
+
+
+def _call(call: Record) -> Record:
+    function = call.get("function", call)
+    about = {key: value for key, value in call.items() if key in ("id", "type")} if "function" in call else {}
+    return {"type": "function"} | about | {"function": function | {"arguments": _object(function.get("arguments"))}}
 
 
 def _present(message: Record) -> Record:
     """A message without its nulls, which some writers put for every key that any message has."""
     return {key: value for key, value in message.items() if value is not None}
-
-
-# ---- tokens
-
-
-def _conversation(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, context: int) -> Rendered:
-    try:
-        text, spans = _spelled(messages, tokenizer)
-    except Exception as error:  # noqa: BLE001 - the template is a program from elsewhere: it may raise anything
-        return Fault(f"the chat template does not suit it: {error}", "correct these rows or use prompt + completion")
-    coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    tokens: Tokens = tuple(coded["input_ids"])
-    offsets = enumerate(coded["offset_mapping"])
-    asked = [i for i, (at, _) in offsets if i and any(start <= at < end for start, end in spans)]
-    if not asked:
-        return Fault("the assistant's messages have no tokens", "correct these rows")
-    if asked[0] >= context:
-        text = f"{asked[0]} tokens before the assistant's first leave it no room at context {context}"
-        return Fault(text, context=asked[0] + 1)
-    return one_sequence(tokens[:context], asked), len(tokens) > context
-
-
-def _spelled(
-    messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase
-) -> tuple[str, list[tuple[int, int]]]:
-    """(the conversation as text, where the assistant's messages start and end); ValueError where they cannot be found.
-
-    A message is what its rendering adds to the rendering, with the generation prompt, of those before it.
-    """
-
-    def render(count: int, prompt: bool = False) -> str:
-        turns = [dict(message) for message in messages[:count]]
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt))
-
-    whole = render(len(messages))
-    spans = []
-    for i, message in enumerate(messages):
-        if message["role"] == "assistant":
-            if i == 0:
-                raise ValueError("the assistant's message comes first")
-            before, after = render(i, prompt=True), render(i + 1)
-            if not after.startswith(before) or not whole.startswith(after):
-                raise ValueError(f"message {i + 1} is rendered differently by itself and with what stands around it")
-            spans.append((len(before), len(after)))
-    return whole, spans
