@@ -20,6 +20,8 @@ class Encoded:
     examples: tuple[Example, ...]
     cut: int
     """rows whose end was cut off at the context"""
+    notes: tuple[str, ...] = ()
+    """what should be known of how rows became tokens, each once with the number of rows"""
 
 
 def encode(
@@ -52,7 +54,17 @@ def _collect(rows: Sequence[Row], results: Iterator[Rendered], file: str) -> Enc
         where = f"{file}: " if file else ""
         lines = listed([f"{where}line {line}: {fault.text}" for line, fault in faults])
         raise UsageError(f"{len(faults)} of {len(rows)} rows cannot be used:\n{lines}", _remedy([f for _, f in faults]))
-    return Encoded(tuple(example for example, _ in done), sum(cut for _, cut in done))
+    examples = tuple(example for example, _ in done)
+    return Encoded(examples, sum(cut for _, cut in done), tuple(_notes(rows, examples)))
+
+
+def _notes(rows: Sequence[Row], examples: Sequence[Example]) -> Iterator[str]:
+    lines: dict[str, list[int]] = {}
+    for row, example in zip(rows, examples, strict=True):
+        lines.setdefault(example.remark, []).append(row.line)
+    lines.pop("", None)
+    for remark, where in lines.items():
+        yield f"in {len(where)} of {len(rows)} rows, line {where[0]} first, {remark}"
 
 
 def _remedy(faults: Sequence[Fault]) -> str:
