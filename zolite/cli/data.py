@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +17,7 @@ from zolite.config.recipe import DataPart
 
 if TYPE_CHECKING:
     from zolite.data.preview import Report
+    from zolite.model.load import Vocabulary
 
 app = typer.Typer(help="What will be made of your rows.", no_args_is_help=True)
 
@@ -38,7 +39,10 @@ def check(
     """Kind, lengths, problems with their lines, and the first rows as the model will read them; loads no weights."""
     from zolite.data.preview import report
 
-    found = report(path.expanduser(), template.replace("\\n", "\n"), model, _tokenizer(model) if model else None)
+    path, template = path.expanduser(), template.replace("\\n", "\n")
+    words = _vocabulary(model) if model else None
+    found = report(path, template, model, words.tokenizer, words.table) if words else report(path, template)
+    found = replace(found, notes=(*words.notes, *found.notes)) if words else found
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
     elif found.problems:
@@ -49,10 +53,10 @@ def check(
     raise typer.Exit(UsageError.exit_code if found.problems else 0)
 
 
-def _tokenizer(model: str) -> Any:
-    from zolite.model.load import resolve, tokenizer
+def _vocabulary(model: str) -> "Vocabulary":
+    from zolite.model.load import resolve, vocabulary
 
-    return tokenizer(resolve(model), paths()["cache"])
+    return vocabulary(resolve(model), paths()["cache"])
 
 
 def described(found: "Report") -> Iterator[Text]:
@@ -66,6 +70,8 @@ def described(found: "Report") -> Iterator[Text]:
     most = max(each.rows for each in found.lengths)
     for each in found.lengths:
         yield Text(f"{'≤':>4}{each.upto:6,} {'█' * round(40 * each.rows / most)} {each.rows:,}")
+    for note in found.notes:
+        yield Text(f"▲ {note}", "yellow")
     for row in found.first:
         yield Text(f"line {row.line}, {row.tokens} tokens", "dim")
         yield Text.assemble(*((f"⟦{p.text}⟧", "bold green") if p.trained else p.text for p in row.pieces))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,14 +32,41 @@ def encode(
     template: str,
     context: int,
     file: str = "",
+    table: int = 0,
 ) -> Encoded:
-    """The rows in order, each of at most `context` tokens with its answer.
+    """The rows in order, each of at most `context` tokens with its answer, all below `table` unless that is 0.
 
     Raises UsageError with every row that cannot be encoded, or where the tokenizer cannot serve the kind.
     """
     if not rows:
         return Encoded((), 0)
-    return _collect(rows, KINDS[kind].render(rows, labels, tokenizer, template, context), file)
+    results = KINDS[kind].render(rows, labels, tokenizer, template, context)
+    return _collect(rows, (_within(each, table, tokenizer) for each in results) if table else results, file)
+
+
+def remarks(examples: Iterable[tuple[int, str]]) -> tuple[str, ...]:
+    """Of (line, remark) of every row: each remark once, with the number of rows and the first of them."""
+    every = list(examples)
+    lines: dict[str, list[int]] = {}
+    for line, remark in every:
+        lines.setdefault(remark, []).append(line)
+    lines.pop("", None)
+    return tuple(f"in {len(at)} of {len(every)} rows, line {at[0]} first, {remark}" for remark, at in lines.items())
+
+
+def _within(result: Rendered, table: int, tokenizer: PreTrainedTokenizerBase) -> Rendered:
+    """A fault where the model has no embedding for one of the tokens."""
+    if isinstance(result, Fault):
+        return result
+    example, _ = result
+    last = max(max(map(max, example.sequences)), max(query.token for query in example.queries))
+    if last < table:
+        return result
+    name = tokenizer.convert_ids_to_tokens(last)
+    return Fault(
+        f"token {last}, {name!r}, is beyond the model's embedding table of {table} rows",
+        "resize the model's embeddings to its tokenizer, or leave such tokens out of the rows",
+    )
 
 
 def _collect(rows: Sequence[Row], results: Iterator[Rendered], file: str) -> Encoded:
@@ -55,16 +82,8 @@ def _collect(rows: Sequence[Row], results: Iterator[Rendered], file: str) -> Enc
         lines = listed([f"{where}line {line}: {fault.text}" for line, fault in faults])
         raise UsageError(f"{len(faults)} of {len(rows)} rows cannot be used:\n{lines}", _remedy([f for _, f in faults]))
     examples = tuple(example for example, _ in done)
-    return Encoded(examples, sum(cut for _, cut in done), tuple(_notes(rows, examples)))
-
-
-def _notes(rows: Sequence[Row], examples: Sequence[Example]) -> Iterator[str]:
-    lines: dict[str, list[int]] = {}
-    for row, example in zip(rows, examples, strict=True):
-        lines.setdefault(example.remark, []).append(row.line)
-    lines.pop("", None)
-    for remark, where in lines.items():
-        yield f"in {len(where)} of {len(rows)} rows, line {where[0]} first, {remark}"
+    said = remarks((row.line, example.remark) for row, example in zip(rows, examples, strict=True))
+    return Encoded(examples, sum(cut for _, cut in done), said)
 
 
 def _remedy(faults: Sequence[Fault]) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zolite.common.errors import UsageError
 from zolite.data import rows as tables
-from zolite.data.encode import encode
+from zolite.data.encode import encode, remarks
 from zolite.data.examples import Example
 from zolite.data.kinds.kind import Piece, Row
 from zolite.data.kinds.registry import KINDS
@@ -64,6 +64,7 @@ class Report:
     positions: int = 0  # the most of a row's tokens that are predicted
     lengths: tuple[Bin, ...] = ()
     first: tuple[Shown, ...] = ()
+    notes: tuple[str, ...] = ()  # what should be known of how the rows become tokens
     problems: tuple[str, ...] = ()
     hint: str = ""
 
@@ -72,16 +73,23 @@ class Report:
 class _Read:
     """A row tokenized."""
 
+    line: int
     tokens: int
     positions: int
     shown: Shown | None
+    remark: str = ""  # of how it became tokens
 
 
-def report(path: Path, template: str, model: str = "", coder: "PreTrainedTokenizerBase | None" = None) -> Report:
-    """Everything about the rows at `path`; their problems are in it, not raised. `coder`: the tokenizer of `model`."""
+def report(
+    path: Path, template: str, model: str = "", coder: "PreTrainedTokenizerBase | None" = None, table: int = 0
+) -> Report:
+    """Everything about the rows at `path`; their problems are in it, not raised.
+
+    `coder` is the tokenizer of `model`, `table` the rows of that model's embedding table, 0 where they are not known.
+    """
     try:
         dataset = tables.load(path, template)
-        read = list(_by_tokens(dataset, template, coder) if coder else _by_letters(dataset, template))
+        read = list(_by_tokens(dataset, template, coder, table) if coder else _by_letters(dataset, template))
     except UsageError as error:
         return _refused(path, error)
     lengths, kind = sorted(each.tokens for each in read), KINDS[dataset.kind]
@@ -99,6 +107,7 @@ def report(path: Path, template: str, model: str = "", coder: "PreTrainedTokeniz
         positions=max(each.positions for each in read),
         lengths=binned(lengths),
         first=tuple(each.shown for each in read if each.shown),
+        notes=remarks((each.line, each.remark) for each in read),
     )
 
 
@@ -137,20 +146,20 @@ def _by_letters(dataset: Dataset, template: str) -> Iterator[_Read]:
             pieces = tuple(kind.pieces(row, template))
             tokens = sum(count(piece.text) for piece in pieces)
             shown = Shown(row.line, tokens, pieces) if split == "train" and i < SHOWN else None
-            yield _Read(tokens, kind.predicted(row, count), shown)
+            yield _Read(row.line, tokens, kind.predicted(row, count), shown)
 
 
 # ---- by a model's tokenizer
 
 
-def _by_tokens(dataset: Dataset, template: str, coder: "PreTrainedTokenizerBase") -> Iterator[_Read]:
+def _by_tokens(dataset: Dataset, template: str, coder: "PreTrainedTokenizerBase", table: int) -> Iterator[_Read]:
     for split, rows in _sampled(dataset):
-        coded = encode(rows, dataset.kind, dataset.labels, coder, template, ENDLESS, dataset.files[split])
+        coded = encode(rows, dataset.kind, dataset.labels, coder, template, ENDLESS, dataset.files[split], table)
         for i, (row, example) in enumerate(zip(rows, coded.examples, strict=True)):
             longest = max(map(len, example.sequences)) + 1  # with the last token, which is only predicted
             places = len({(query.sequence, query.position) for query in example.queries})
             shown = _shown(row.line, example, coder) if split == "train" and i < SHOWN else None
-            yield _Read(longest, places, shown)
+            yield _Read(row.line, longest, places, shown, example.remark)
 
 
 def _shown(line: int, example: Example, coder: "PreTrainedTokenizerBase") -> Shown:

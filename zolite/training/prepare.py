@@ -42,7 +42,9 @@ def prepare(recipe: Recipe, fresh: bool = True) -> Run:
     device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
     dataset = tables.load(Path(asked.data.path).expanduser().resolve(), asked.data.template)
     resolved = placed(recipes.resolve(asked, len(dataset.labels), len(dataset.splits["train"])))
-    examples, notes = encode_all(dataset, models.tokenizer(source, paths()["cache"]), resolved)
+    vocabulary = models.vocabulary(source, paths()["cache"])
+    examples, notes = encode_all(dataset, vocabulary.tokenizer, resolved, vocabulary.table)
+    notes = (*(Noted("warning", text) for text in vocabulary.notes), *notes)
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
     loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
@@ -145,14 +147,17 @@ def assemble(
     )
 
 
-def encode_all(dataset: tables.Dataset, tokenizer: Any, recipe: Recipe) -> tuple[Examples, tuple[Noted, ...]]:
+def encode_all(
+    dataset: tables.Dataset, tokenizer: Any, recipe: Recipe, table: int = 0
+) -> tuple[Examples, tuple[Noted, ...]]:
     """Every split as token sequences, and what should be known of it. Raises with the problems of all splits."""
     data, notes, problems = recipe.data, [], []
+    said: tuple[str, ...] = ()
     examples: Examples = {}
     for split, rows in dataset.splits.items():
         labels, file = dataset.labels, dataset.files[split]
         try:
-            encoded = encode(rows, dataset.kind, labels, tokenizer, data.template, data.context, file)
+            encoded = encode(rows, dataset.kind, labels, tokenizer, data.template, data.context, file, table)
         except UsageError as error:
             problems.append(error)
             continue
@@ -160,9 +165,10 @@ def encode_all(dataset: tables.Dataset, tokenizer: Any, recipe: Recipe) -> tuple
         if encoded.cut:
             text = f"{encoded.cut} of {len(rows)} {split} rows were cut at {data.context} tokens (data.context)"
             notes.append(Noted("warning", text))
+        said = said or encoded.notes  # of train, most often: what is true of its rows is true of the others'
     if problems:
         raise UsageError("\n".join(e.message for e in problems), problems[0].hint)
-    return examples, tuple(notes)
+    return examples, (*notes, *(Noted("warning", text) for text in said))
 
 
 def facts_of(loaded: models.Loaded, dataset: tables.Dataset) -> dict[str, Any]:

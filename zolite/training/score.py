@@ -46,10 +46,11 @@ def _scored(
     recipe = recipes.resolve(recipe)
     dataset, r = tables.load_for_eval(data.expanduser(), recipe.data.template, labels), recipe.data
     source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
-    tokenizer = models.tokenizer(source, paths()["cache"])
+    words = models.vocabulary(source, paths()["cache"])
     ((split, rows),) = dataset.splits.items()
     file = dataset.files[split]
-    examples = encode(rows, dataset.kind, dataset.labels, tokenizer, r.template, r.context, file).examples
+    asked = (dataset.kind, dataset.labels, words.tokenizer, r.template, r.context, file, words.table)
+    examples = encode(rows, *asked).examples
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
     adapter = attach(loaded, recipe)
     fill(adapter)
