@@ -116,7 +116,7 @@ def vocabulary(source: Source, cache: Path) -> Vocabulary:
         with contextlib.suppress(OSError):
             generation = GenerationConfig.from_pretrained(where)
         notes = special_tokens.settle_(made, getattr(generation, "eos_token_id", None))
-        return Vocabulary(made, getattr(config, "vocab_size", None) or 0, notes)
+        return Vocabulary(made, int(getattr(config, "vocab_size", None) or 0), notes)
 
 
 def original(source: Source, commit: str, cache: Path) -> Path:

@@ -116,15 +116,18 @@ def _behind_a_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def of_gguf(file: Path) -> dict[str, Any]:
-    """The file's `tokenizer.…` keys without that word and "ggml.". Seconds: it reads the whole vocabulary."""
+    """The file's `tokenizer.…` keys without that word and "ggml."; `tokens` are the texts of those that it names.
+
+    It takes seconds: the whole vocabulary is read.
+    """
     from gguf import GGUFReader
 
-    fields = GGUFReader(file).fields
-    names = {
-        key.removeprefix("tokenizer.").removeprefix("ggml."): key for key in fields if key.startswith("tokenizer.")
-    }
-    wanted = [*_NAMES.values(), *_ENDS, "add_bos_token", "add_eos_token", "chat_template", "tokens"]
-    return {name: fields[names[name]].contents() for name in dict.fromkeys(wanted) if name in names}
+    wanted = {*_NAMES.values(), *_ENDS, *_AROUND, "chat_template"}
+    fields = {key.removeprefix("tokenizer.").removeprefix("ggml."): f for key, f in GGUFReader(file).fields.items()}
+    told = {name: field.contents() for name, field in fields.items() if name in wanted}
+    texts, named = fields.get("tokens"), {token for name, token in told.items() if name.endswith("_id")}
+    known = [token for token in sorted(named) if texts is not None and token < len(texts.data)]
+    return told | {"tokens": {token: texts.contents(token) for token in known if texts is not None}}
 
 
 def correct_(tokenizer: PreTrainedTokenizerBase, told: Mapping[str, Any]) -> None:
@@ -144,11 +147,10 @@ def correct_(tokenizer: PreTrainedTokenizerBase, told: Mapping[str, Any]) -> Non
 
 
 def _same(tokenizer: PreTrainedTokenizerBase, told: Mapping[str, Any], token: int) -> None:
-    read = tokenizer.convert_ids_to_tokens(token) if token < len(told["tokens"]) else None
-    if read is None or read != told["tokens"][token]:
-        named = repr(told["tokens"][token]) if token < len(told["tokens"]) else "beyond its vocabulary"
+    read, there = tokenizer.convert_ids_to_tokens(token), told["tokens"].get(token)
+    if read is None or read != there:
         raise ZoliteError(
-            f"token {token} is {named} by the GGUF file, but {read!r} as transformers reads it",
+            f"token {token} is {there!r} by the GGUF file, but {read!r} as transformers reads it",
             "take the model's safetensors, or another version of transformers",
         )
 
