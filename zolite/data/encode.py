@@ -59,7 +59,7 @@ def _within(result: Rendered, table: int, tokenizer: PreTrainedTokenizerBase) ->
     if isinstance(result, Fault):
         return result
     example, _ = result
-    last = max(max(map(max, example.sequences)), max(query.token for query in example.queries))
+    last = max(*map(max, example.sequences), *(query.token for query in example.queries), *example.text)
     if last < table:
         return result
     name = tokenizer.convert_ids_to_tokens(last)

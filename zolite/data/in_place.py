@@ -29,8 +29,8 @@ MOVED = (
     "is the prompt up to that token, so end the prompts of these rows before it"
 )
 CHUNK = 512  # rows whose texts are tokenized at once
-WORDS = 3  # at a prompt's end that are tokenized again with each answer
-_BEFORE_WORD = re.compile(r"(?<=\S) ")
+WORDS = (1, 3)  # at a prompt's end that are tokenized again with each answer; more where fewer do not settle it
+_BEFORE_WORD = re.compile(r"(?<=\S)\s")
 _STARTS = ("", "\n", ".", "a", "1")  # behind which an answer may be tokenized as behind its prompt
 
 
@@ -94,32 +94,28 @@ def _placed(
 def _joined(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], own: Sequence[Tokens], answers: Sequence[Sequence[str]]
 ) -> list[list[_Joined]]:
-    tails = [_last_words(prompt) for prompt in prompts]
-    rows = list(zip(prompts, own, tails, answers, strict=True))
-    short = _coded(tokenizer, (text for tail in zip(tails, answers, strict=True) for text in _texts(*tail)))
-    near = [[_spliced(tokens, short[tail], short[tail + a]) for a in many] for _, tokens, tail, many in rows]
-    missing = (
-        prompt + a
-        for (prompt, _, _, many), found in zip(rows, near, strict=True)
-        for a, each in zip(many, found, strict=True)
-        if each is None
-    )
-    far = _coded(tokenizer, missing)
-    return [
-        [each or _split(tokens, far[prompt + a]) for a, each in zip(many, found, strict=True)]
-        for (prompt, tokens, _, many), found in zip(rows, near, strict=True)
-    ]
+    found: dict[int, list[_Joined]] = {}
+    for words in WORDS:
+        tails = {i: _last_words(prompts[i], words) for i in range(len(prompts)) if i not in found}
+        coded = _coded(tokenizer, (text for i, tail in tails.items() for text in (tail, *_behind(tail, answers[i]))))
+        for i, tail in tails.items():
+            spliced = [_spliced(own[i], coded[tail], coded[text]) for text in _behind(tail, answers[i])]
+            if known := [each for each in spliced if each]:
+                found |= {i: known} if len(known) == len(spliced) else {}
+    left = [i for i in range(len(prompts)) if i not in found]
+    whole = _coded(tokenizer, (text for i in left for text in _behind(prompts[i], answers[i])))
+    found |= {i: [_split(own[i], whole[text]) for text in _behind(prompts[i], answers[i])] for i in left}
+    return [found[i] for i in range(len(prompts))]
 
 
-def _texts(tail: str, answers: Sequence[str]) -> Iterator[str]:
-    yield tail
-    yield from (tail + answer for answer in answers)
+def _behind(prompt: str, answers: Sequence[str]) -> Iterator[str]:
+    return (prompt + answer for answer in answers)
 
 
-def _last_words(prompt: str) -> str:
-    """From a space behind a word on: no tokenizer that splits texts into words has one that goes across that place."""
+def _last_words(prompt: str, words: int) -> str:
+    """From the white space behind a word on."""
     spaces = [match.start() for match in _BEFORE_WORD.finditer(prompt)]
-    return prompt[spaces[-WORDS] :] if len(spaces) >= WORDS else prompt
+    return prompt[spaces[-words] :] if len(spaces) >= words else prompt
 
 
 def _coded(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> dict[str, Tokens]:
