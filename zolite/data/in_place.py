@@ -2,10 +2,9 @@
 
 A text's tokens are not those of its parts, since a token may hold the space before a word, or letters on both sides of
 a border. So the tokens of an answer are read off prompt + answer, tokenized as one text. Of the prompt only its last
-words are tokenized again with every answer: where those have tokens in common with the prompt that the answer leaves as
-they are, the tokens before do not change either. That is so of BPE, where a sequence of tokens is a text's own if every
-pair of neighbours is, and of tokenizers that split at spaces first. Where there is no such token, the whole text is
-taken.
+word is tokenized again with every answer: where the two have tokens in common with the prompt, the tokens before do not
+change either. That is so of BPE, where a sequence of tokens is a text's own if every pair of neighbours is, and of
+tokenizers that split at spaces first. Where there is no such token, more words are taken, and at last the whole text.
 """
 
 from __future__ import annotations
