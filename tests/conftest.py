@@ -1,5 +1,6 @@
 """What most tests need: a model and a tokenizer small enough for a CPU, folders of rows, and a home of their own."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -172,15 +173,25 @@ def recipe(tiny: Path, folder: Callable[..., Path]) -> Callable[..., Recipe]:
     return make
 
 
-@pytest.fixture(scope="session")
-def naive() -> ModuleType:
-    """tests/reference/losses.py, which no import path reaches."""
-    path = Path(__file__).parent / "reference" / "losses.py"
-    spec = importlib.util.spec_from_file_location("naive_losses", path)
+def loaded_from(path: Path) -> ModuleType:
+    """A module beside the tests, which no import path reaches."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def naive() -> ModuleType:
+    """tests/reference/losses.py."""
+    return loaded_from(Path(__file__).parent / "reference" / "losses.py")
+
+
+@pytest.fixture(scope="session")
+def families() -> Callable[[str], PreTrainedTokenizerFast]:
+    """families("llama 2") is a tokenizer of that family: FAMILIES in tests/families.py, made once."""
+    return functools.cache(lambda name: loaded_from(Path(__file__).parent / "families.py").FAMILIES[name]())
 
 
 @pytest.fixture(autouse=True)

@@ -269,3 +269,21 @@ def test_conversations_need_a_chat_template() -> None:
 def test_nothing_gives_nothing(kind: str) -> None:
     """No rows encode to no examples."""
     assert encode([], kind, ("a", "b"), TOKENIZER, TEMPLATE, 64) == Encoded((), 0)
+
+
+@pytest.mark.parametrize("kind", ["label", "completion", "messages"])
+def test_tokens_beyond_the_embedding_table_are_listed(kind: str) -> None:
+    """Before a model is loaded: with their rows, their names and the table; candidates and ends are counted too."""
+    rows = {
+        "label": [label_row("a", "no", 3), label_row("b<|im_end|>", "yes", 4)],
+        "completion": [Row(n, {"prompt": "a", "completion": "b"}) for n in (3, 4)],
+        "messages": [chat_row("a", "b", line=3), chat_row("a", "b", line=4)],
+    }[kind]
+    last = max(END, *ids("<|im_start|>"))
+    assert len(encode(rows, kind, ("no", "yes"), TOKENIZER, TEMPLATE, 64, table=last + 1).examples) == 2
+    with pytest.raises(UsageError) as caught:
+        encode(rows, kind, ("no", "yes"), TOKENIZER, TEMPLATE, 64, "train.jsonl", last)
+    assert f"line 4: token {last}, '<|im_end|>', is beyond the model's embedding table of {last} rows" in str(
+        caught.value.message
+    )
+    assert "resize" in caught.value.hint

@@ -14,6 +14,7 @@ from zolite.common.errors import ZoliteError
 from zolite.config.recipe import DataPart
 from zolite.data import rows as tables
 from zolite.data.encode import encode
+from zolite.data.in_place import INSIDE
 from zolite.data.preview import BINS, binned, report
 
 Folder = Callable[..., Path]
@@ -54,6 +55,17 @@ def test_first_rows(kind: str, folder: Folder, tiny: Path, tokenizer: Any) -> No
             }[kind]
             assert all(str(answer).strip() in trained for answer in answers)
             assert "Say" not in trained and "Category" not in trained and "user" not in trained
+
+
+def test_what_becomes_of_borders_is_told(tmp_path: Path, tiny: Path, tokenizer: Any) -> None:
+    """Prompts that end within a token are told once, with the first of them, by the command too."""
+    rows = [{"prompt": f"Say {i}:{' ' * (i % 2)}", "completion": "yes" if i % 2 else " yes"} for i in range(30)]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (note,) = report(path, DataPart.template, str(tiny), tokenizer).notes
+    assert note.startswith("in 15 of 30 rows, line ") and note.endswith(f" first, {INSIDE}")
+    assert f"▲ {note}" in CliRunner().invoke(app, ["data", "check", str(path), "--model", str(tiny)]).stdout
+    assert report(path, DataPart.template).notes == ()
 
 
 def test_problems_have_their_lines(folder: Folder) -> None:

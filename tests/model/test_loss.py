@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
     CohereConfig,
     CohereForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
     PhiConfig,
     PhiForCausalLM,
 )
@@ -25,7 +29,8 @@ from transformers import (
 from zolite.config import sizes
 from zolite.data import rows as tables
 from zolite.data.encode import encode
-from zolite.data.examples import Example
+from zolite.data.examples import Example, frame
+from zolite.data.kinds.kind import Row
 from zolite.data.kinds.label import answer_of, prompt_of
 from zolite.engine.batch import Batch, collate
 from zolite.model import load as models
@@ -124,6 +129,54 @@ def sums_of(model: Any, batch: Batch, points: int = 1) -> Tensor:
 
 def scores_of(model: Any, batch: Batch, points: int = 1) -> Tensor:
     return candidate_scores(generic(model), Head.of(model), views(batch), points)
+
+
+FAMILIES = ("gpt 2", "llama 3", "llama 2", "mistral, metaspace first", "gemma", "t5", "bert", "bytes, both ends")
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest, families: Callable[[str], Any], tmp_path: Path) -> Path:
+    """The folder of a tiny model with a tokenizer of that family."""
+    tokenizer = families(request.param)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, initializer_range=0.1,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    torch.manual_seed(1)  # global_state in conftest.py puts back what was
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@torch.inference_mode()
+def test_losses_are_those_of_the_whole_text(family: Path, naive: ModuleType, tmp_path: Path) -> None:
+    """Plain transformers on prompt + answer, tokenized as one text with what stands in front, has the same losses."""
+    prompts, labels, completion = ("Is it here? Say it:", "Where is my parcel? Category:"), LABELS, " yes.\nno"
+    tokenizer, plain = AutoTokenizer.from_pretrained(family), AutoModelForCausalLM.from_pretrained(family)
+    source, labels = models.resolve(str(family)), ("maybe not", "no", "yes")
+    ours, words = models.load(source, "float32", CPU, tmp_path).model, models.vocabulary(source, tmp_path)
+    appended = len(frame(tokenizer)[1])
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+
+    def parts(prompt: str, answer: str) -> tuple[list[int], list[int]]:
+        start, text = (ids[: len(ids) - appended] for ids in tokenizer([prompt, prompt + answer])["input_ids"])
+        assert text[: len(start)] == start
+        return start, text[len(start) :]
+
+    def batch(kind: str, *columns: dict[str, str]) -> Batch:
+        rows = [Row(i, each) for i, each in enumerate(columns)]
+        encoded = encode(rows, kind, labels, words.tokenizer, "{text} {label}", 128, table=words.table)
+        return collate(encoded.examples)
+
+    scores = scores_of(ours, batch("label", *({"text": p, "label": "no"} for p in prompts)))[0]
+    right = [[naive_score(naive, plain, [parts(p, f" {label}")]) for label in labels] for p in prompts]
+    torch.testing.assert_close(
+        scores.log_softmax(dim=-1), torch.tensor(right).log_softmax(dim=-1), rtol=1e-5, atol=1e-5
+    )
+    sums = sums_of(ours, batch("completion", *({"prompt": p, "completion": completion} for p in prompts)))
+    texts = [(start, rest + end) for start, rest in (parts(p, completion) for p in prompts)]
+    assert sums.item() == pytest.approx(sum(naive.token_losses(plain, *text) for text in texts), rel=1e-5)
 
 
 EVERY_CASE = [*LABELS, "completions", "messages"]

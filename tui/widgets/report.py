@@ -42,6 +42,7 @@ def right(report: Mapping[str, Any], context: int) -> Iterator[Content]:
     yield Content("")
     yield from first(report)
     yield from lengths(report, context)
+    yield from (Content.assemble(("! ", "$text-warning"), note) for note in report["notes"])
 
 
 def first(report: Mapping[str, Any]) -> Iterator[Content]:

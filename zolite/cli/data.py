@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +17,7 @@ from zolite.config.recipe import DataPart, Recipe
 
 if TYPE_CHECKING:
     from zolite.data.preview import Report
+    from zolite.model.load import Vocabulary
 
 app = typer.Typer(help="What will be made of your rows.", no_args_is_help=True)
 
@@ -41,8 +42,10 @@ def check(
     """Kind, lengths, problems with their lines, and the first rows as the model will read them; loads no weights."""
     from zolite.data.preview import report
 
-    coder = _tokenizer(model, template_args) if model else None
-    found = report(path.expanduser(), template.replace("\\n", "\n"), model, coder)
+    path, template = path.expanduser(), template.replace("\\n", "\n")
+    words = _vocabulary(model, template_args) if model else None
+    found = report(path, template, model, words.tokenizer, words.table) if words else report(path, template)
+    found = replace(found, notes=(*words.notes, *found.notes)) if words else found
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
     elif found.problems:
@@ -53,12 +56,13 @@ def check(
     raise typer.Exit(UsageError.exit_code if found.problems else 0)
 
 
-def _tokenizer(model: str, template_args: str) -> Any:
+def _vocabulary(model: str, template_args: str) -> "Vocabulary":
     from zolite.data.chat_template import chat_of, filled
-    from zolite.model.load import resolve, tokenizer
+    from zolite.model.load import resolve, vocabulary
 
     data = Recipe.of({"data.template_args": template_args}).data
-    return filled(tokenizer(resolve(model), paths()["cache"]), chat_of(data, {}))
+    words = vocabulary(resolve(model), paths()["cache"])
+    return replace(words, tokenizer=filled(words.tokenizer, chat_of(data, {})))
 
 
 def described(found: "Report") -> Iterator[Text]:
@@ -74,6 +78,8 @@ def described(found: "Report") -> Iterator[Text]:
     most = max(each.rows for each in found.lengths)
     for each in found.lengths:
         yield Text(f"{'≤':>4}{each.upto:6,} {'█' * round(40 * each.rows / most)} {each.rows:,}")
+    for note in found.notes:
+        yield Text(f"▲ {note}", "yellow")
     for row in found.first:
         yield Text(f"line {row.line}, {row.tokens} tokens", "dim")
         yield Text.assemble(*((f"⟦{p.text}⟧", "bold green") if p.trained else p.text for p in row.pieces))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ class Encoded:
     cut: int
     """rows whose end was cut off at the context"""
     notes: tuple[str, ...] = ()
-    """what a person should know of the rows"""
+    """what a person should know of the rows and of how they became tokens, each once"""
     origins: tuple[int, ...] = field(default=(), compare=False)
     """which row each example is of: one may become several"""
 
@@ -37,14 +38,46 @@ def encode(
     template: str,
     context: int,
     file: str = "",
+    table: int = 0,
 ) -> Encoded:
-    """The rows in order, each of at most `context` tokens with its answer.
+    """The rows in order, each of at most `context` tokens with its answer, all below `table` unless that is 0.
 
     Raises UsageError with every row that cannot be encoded, or where the tokenizer cannot serve the kind.
     """
     if not rows:
         return Encoded((), 0)
-    return _collect(rows, KINDS[kind].render(rows, labels, tokenizer, template, context), file)
+    results = KINDS[kind].render(rows, labels, tokenizer, template, context)
+    return _collect(rows, (_within(each, table, tokenizer) for each in results) if table else results, file)
+
+
+def remarks(examples: Iterable[tuple[int, str]]) -> tuple[str, ...]:
+    """Of (line, remark) of every row: each remark once, with the number of rows and the first of them."""
+    every = list(examples)
+    lines: dict[str, list[int]] = {}
+    for line, remark in every:
+        lines.setdefault(remark, []).append(line)
+    lines.pop("", None)
+    return tuple(f"in {len(at)} of {len(every)} rows, line {at[0]} first, {remark}" for remark, at in lines.items())
+
+
+def _within(result: Rendered, table: int, tokenizer: PreTrainedTokenizerBase) -> Rendered:
+    """A fault where the model has no embedding for one of the tokens."""
+    if isinstance(result, Fault):
+        return result
+    examples = result.examples if isinstance(result, Made) else result[:1]
+    last = max(token for example in examples for token in _tokens(example))
+    if last < table:
+        return result
+    name = tokenizer.convert_ids_to_tokens(last)
+    return Fault(
+        f"token {last}, {name!r}, is beyond the model's embedding table of {table} rows",
+        "resize the model's embeddings to its tokenizer, or leave such tokens out of the rows",
+    )
+
+
+def _tokens(example: Example) -> Iterator[int]:
+    """Every token that the model reads or predicts."""
+    yield from itertools.chain(*example.sequences, (query.token for query in example.queries), example.text)
 
 
 def _collect(rows: Sequence[Row], results: Iterator[Rendered], file: str) -> Encoded:
@@ -60,12 +93,11 @@ def _collect(rows: Sequence[Row], results: Iterator[Rendered], file: str) -> Enc
         lines = listed([f"{where}line {line}: {fault.text}" for line, fault in faults])
         raise UsageError(f"{len(faults)} of {len(rows)} rows cannot be used:\n{lines}", _remedy([f for _, f in faults]))
     counts = Counter(note for _, made in done for note in made.notes)
-    return Encoded(
-        examples=tuple(example for _, made in done for example in made.examples),
-        cut=sum(made.cut for _, made in done),
-        notes=tuple(f"{count} of {len(rows)} rows {note}" for note, count in counts.items()),
-        origins=tuple(i for i, made in done for _ in made.examples),
-    )
+    told = tuple(f"{count} of {len(rows)} rows {note}" for note, count in counts.items())
+    examples = tuple(example for _, made in done for example in made.examples)
+    origins = tuple(i for i, made in done for _ in made.examples)
+    said = remarks((rows[i].line, example.remark) for i, example in zip(origins, examples, strict=True))
+    return Encoded(examples, sum(made.cut for _, made in done), told + said, origins)
 
 
 def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:

@@ -40,6 +40,8 @@ class Example:
     """prompt, right answer and end as the model is to write them; of a row that was cut, up to the cut"""
     begins: int = 0
     """where in `text` the answer begins"""
+    remark: str = ""
+    """what should be known of how the row became tokens, in the same words for all rows of which it is true"""
 
     @functools.cached_property
     def arrays(self) -> Arrays:
@@ -104,11 +106,23 @@ Rendered = tuple[Example, bool] | Made | Fault  # bool: was the row's end cut of
 
 
 def tokenized(tokenizer: PreTrainedTokenizerBase, texts: list[str], special: bool) -> list[Tokens]:
-    """Token ids of each text; with `special`, those that the tokenizer puts in front of a text too."""
-    coded = tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"]
-    # An end that the tokenizer appends would stand between prompt and answer; one that the text spells stays.
-    end = 1 if special and tokenizer("a")["input_ids"][-1:] == [tokenizer.eos_token_id] else 0
-    return [tuple(ids[: len(ids) - end]) for ids in coded]
+    """Token ids of each text; with `special`, those that the tokenizer puts in front of a text too, but no end."""
+    if not texts:
+        return []
+    lead = frame(tokenizer)[0] if special else ()
+    coded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return [(*lead, *ids) for ids in coded]
+
+
+def frame(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokens, Tokens]:
+    """The tokens that the tokenizer puts in front of any text, and those that it appends."""
+    for text in ("a", "1", "."):  # one that has tokens
+        plain = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        whole = tokenizer(text, verbose=False)["input_ids"]
+        starts = (i for i in range(len(whole)) if plain and whole[i : i + len(plain)] == plain)
+        if (start := next(starts, None)) is not None:
+            return tuple(whole[:start]), tuple(whole[start + len(plain) :])
+    return (), ()
 
 
 def ended(answer: Tokens, tokenizer: PreTrainedTokenizerBase) -> Tokens:

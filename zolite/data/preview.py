@@ -78,13 +78,18 @@ class _Read:
     shown: Shown | None
 
 
-def report(path: Path, template: str, model: str = "", coder: "PreTrainedTokenizerBase | None" = None) -> Report:
-    """Everything about the rows at `path`; their problems are in it, not raised. `coder`: the tokenizer of `model`."""
+def report(
+    path: Path, template: str, model: str = "", coder: "PreTrainedTokenizerBase | None" = None, table: int = 0
+) -> Report:
+    """Everything about the rows at `path`; their problems are in it, not raised.
+
+    `coder` is the tokenizer of `model`, `table` the rows of that model's embedding table, 0 where they are not known.
+    """
     notes: list[str] = []
     try:
         dataset = tables.load(path, template)
         notes += dataset.notes
-        read = list(_by_tokens(dataset, template, coder, notes) if coder else _by_letters(dataset, template))
+        read = list(_by_tokens(dataset, template, coder, table, notes) if coder else _by_letters(dataset, template))
     except UsageError as error:
         return _refused(path, error)
     lengths, kind = sorted(each.tokens for each in read), KINDS[dataset.kind]
@@ -147,10 +152,12 @@ def _by_letters(dataset: Dataset, template: str) -> Iterator[_Read]:
 # ---- by a model's tokenizer
 
 
-def _by_tokens(dataset: Dataset, template: str, coder: "PreTrainedTokenizerBase", notes: list[str]) -> Iterator[_Read]:
+def _by_tokens(
+    dataset: Dataset, template: str, coder: "PreTrainedTokenizerBase", table: int, notes: list[str]
+) -> Iterator[_Read]:
     """Adds to the notes."""
     for split, rows in _sampled(dataset):
-        coded = encode(rows, dataset.kind, dataset.labels, coder, template, ENDLESS, dataset.files[split])
+        coded = encode(rows, dataset.kind, dataset.labels, coder, template, ENDLESS, dataset.files[split], table)
         notes += (f"{split}: {note}" for note in coded.notes)
         for i, example in zip(coded.origins, coded.examples, strict=True):
             row = rows[i]

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config import catalog
-from zolite.model import quant
+from zolite.model import quant, special_tokens
 
 PUBLISHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*"]  # of a model on the hub
+CONVERSION = 2  # of GGUF files: a folder that another one wrote is not used; 1 believed transformers' special tokens
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
 
@@ -43,6 +44,15 @@ class Loaded:
     device: torch.device
     fingerprint: str
     source: Source
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A model's tokenizer, the rows of its embedding table (0: not known), and what should be known of its tokens."""
+
+    tokenizer: Any
+    table: int
+    notes: tuple[str, ...]
 
 
 def resolve(name: str) -> Source:
@@ -91,11 +101,22 @@ def load(source: Source, quantization: str, device: torch.device, cache: Path) -
 
 
 def tokenizer(source: Source, cache: Path) -> Any:
-    """The model's tokenizer, without its weights."""
-    from transformers import AutoTokenizer
+    """The model's tokenizer, without its weights. Its eos is the end that is trained (special_tokens.py)."""
+    return vocabulary(source, cache).tokenizer
+
+
+def vocabulary(source: Source, cache: Path) -> Vocabulary:
+    """The tokenizer and what the model's configs say of tokens, without its weights."""
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     with quiet(), _explained(source):
-        return AutoTokenizer.from_pretrained(_place(source, cache))
+        where = _place(source, cache)
+        made, config = AutoTokenizer.from_pretrained(where), AutoConfig.from_pretrained(where).get_text_config()
+        generation = config  # as transformers generates where there is no generation config
+        with contextlib.suppress(OSError):
+            generation = GenerationConfig.from_pretrained(where)
+        notes = special_tokens.settle_(made, getattr(generation, "eos_token_id", None))
+        return Vocabulary(made, int(getattr(config, "vocab_size", None) or 0), notes)
 
 
 def original(source: Source, commit: str, cache: Path) -> Path:
@@ -201,7 +222,7 @@ def _converted(gguf: Path, cache: Path) -> Path:
     """A GGUF file as a folder that transformers loads, made once: reading one takes Python half a minute."""
     size = gguf.stat().st_size
     digest = hashlib.sha256(f"{gguf.name}:{size}:".encode() + _ends(gguf)).hexdigest()[:16]
-    folder = cache / "gguf" / f"{gguf.stem}-{digest}"
+    folder = cache / "gguf" / f"{gguf.stem}-{digest}-{CONVERSION}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -225,7 +246,9 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    told, read = special_tokens.of_gguf(gguf), AutoTokenizer.from_pretrained(**where)
+    special_tokens.correct_(read, told)
+    read.save_pretrained(folder)
     for dtype in (torch.float16, torch.bfloat16):
         model = AutoModelForCausalLM.from_pretrained(
             **where, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
@@ -234,6 +257,8 @@ def _convert(gguf: Path, folder: Path) -> None:
             break
     vars(model.config).pop("quantization_config", None)
     model.hf_quantizer, model.is_quantized = None, False  # dequantized: an ordinary model now
+    for name, token in special_tokens.generation(told).items():
+        setattr(model.generation_config, name, token)
     model.save_pretrained(folder)
 
 

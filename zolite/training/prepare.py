@@ -49,8 +49,10 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     dataset = tables.load(Path(asked.data.path).expanduser().resolve(), asked.data.template)
     check_arguments(asked, dataset)
     clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
-    tokenizer = filled(models.tokenizer(source, paths()["cache"]), chat_of(asked.data, clock))
-    examples, notes = encode_all(dataset, tokenizer, asked)
+    vocabulary = models.vocabulary(source, paths()["cache"])
+    tokenizer = filled(vocabulary.tokenizer, chat_of(asked.data, clock))
+    examples, notes = encode_all(dataset, tokenizer, asked, vocabulary.table)
+    notes = (*(Noted("warning", text) for text in vocabulary.notes), *notes)
     resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), kinds(asked, examples)))
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
@@ -155,26 +157,29 @@ def assemble(
     )
 
 
-def encode_all(dataset: tables.Dataset, tokenizer: Any, recipe: Recipe) -> tuple[Examples, tuple[Noted, ...]]:
+def encode_all(
+    dataset: tables.Dataset, tokenizer: Any, recipe: Recipe, table: int = 0
+) -> tuple[Examples, tuple[Noted, ...]]:
     """Every split as token sequences, and what should be known of it. Raises with the problems of all splits."""
     data, problems = recipe.data, []
+    said: tuple[str, ...] = ()
     notes = [Noted("info", text) for text in dataset.notes]
     examples: Examples = {}
     for split, rows in dataset.splits.items():
         labels, file = dataset.labels, dataset.files[split]
         try:
-            encoded = encode(rows, dataset.kind, labels, tokenizer, data.template, data.context, file)
+            encoded = encode(rows, dataset.kind, labels, tokenizer, data.template, data.context, file, table)
         except UsageError as error:
             problems.append(error)
             continue
         examples[split] = encoded.examples
-        notes += [Noted("info", f"{split}: {text}") for text in encoded.notes]
         if encoded.cut:
             text = f"{encoded.cut} of {len(rows)} {split} rows were cut at {data.context} tokens (data.context)"
             notes.append(Noted("warning", text))
+        said = said or encoded.notes  # of train, most often: what is true of its rows is true of the others'
     if problems:
         raise UsageError("\n".join(e.message for e in problems), problems[0].hint)
-    return examples, tuple(notes)
+    return examples, (*notes, *(Noted("warning", text) for text in said))
 
 
 def facts_of(loaded: models.Loaded, dataset: tables.Dataset) -> dict[str, Any]:

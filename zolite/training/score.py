@@ -101,10 +101,12 @@ def _model(name: str, changes: dict[str, Any]) -> _Target:
 
 def _scored(target: _Target, recipe: ResolvedRecipe, dataset: Dataset, beside_base: bool) -> Scores:
     r, source, device = recipe.data, models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
-    tokenizer = filled(models.tokenizer(source, paths()["cache"]), target.chat)
+    words = models.vocabulary(source, paths()["cache"])
+    tokenizer = filled(words.tokenizer, target.chat)
     ((split, rows),) = dataset.splits.items()
     file = dataset.files[split]
-    examples = encode(rows, dataset.kind, dataset.labels, tokenizer, r.template, r.context, file).examples
+    asked = (dataset.kind, dataset.labels, tokenizer, r.template, r.context, file, words.table)
+    examples = encode(rows, *asked).examples
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
     adapter = attach(loaded, recipe)
     engine, verbalizer = Engine.of(loaded, adapter, recipe), Verbalizer.of(dataset.labels, tokenizer, loaded.model)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from zolite.data.examples import Fault, Rendered, ended, no_room, one_sequence, tokenized
+from zolite.data.examples import Fault, Rendered, ended, no_room, one_sequence
+from zolite.data.in_place import in_place
 from zolite.data.kinds.kind import Piece, Prompt, Row
 from zolite.data.problems import noun
 from zolite.data.records import Record
@@ -38,16 +40,17 @@ class Completion:
         template: str,
         context: int,
     ) -> Iterator[Rendered]:
-        prompts = tokenized(tokenizer, [row.columns["prompt"] for row in rows], special=True)
-        answers = tokenized(tokenizer, [row.columns["completion"] for row in rows], special=False)
-        for prompt, answer in zip(prompts, answers, strict=True):
+        prompts = [row.columns["prompt"] for row in rows]
+        for placed in in_place(tokenizer, prompts, [(row.columns["completion"],) for row in rows]):
+            prompt, (answer,) = placed.prompt, placed.answers
             if not answer:
                 yield Fault("the completion has no tokens", "correct these completions")
             elif fault := no_room(prompt, 1, context):
                 yield fault
             else:
                 whole = prompt + ended(answer, tokenizer)
-                yield one_sequence(whole[:context], range(len(prompt), len(whole))), len(whole) > context
+                example = one_sequence(whole[:context], range(len(prompt), len(whole)))
+                yield replace(example, remark=placed.remark), len(whole) > context
 
     def pieces(self, row: Row, template: str) -> Iterator[Piece]:
         yield Piece(row.columns["prompt"], False)

@@ -5,12 +5,15 @@ The candidates are compared by what their tokens score together: a row has one q
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from zolite.common.errors import UsageError, listed
-from zolite.data.examples import Example, Query, Rendered, Tokens, ended, no_room, tokenized
+from zolite.data.examples import Example, Query, Rendered, Tokens, ended, no_room
+from zolite.data.in_place import in_place
 from zolite.data.kinds.kind import Piece, Prompt, Row
 from zolite.data.problems import as_text, noun
 from zolite.data.records import Record
@@ -45,21 +48,28 @@ class Label:
         template: str,
         context: int,
     ) -> Iterator[Rendered]:
-        answers = tokenized(tokenizer, [answer_of(label, template) for label in labels], special=False)
-        _check_answers(labels, answers)
-        inputs, home = _maximal([answer[:-1] for answer in answers])
-        asked = [(home[c], j, token, c) for c, answer in enumerate(answers) for j, token in enumerate(answer)]
-        longest = max(map(len, answers))
-        prompts = tokenized(tokenizer, [prompt_of(row, template) for row in rows], special=True)
-        for row, prompt in zip(rows, prompts, strict=True):
-            if fault := no_room(prompt, longest, context):
+        prompts = [prompt_of(row, template) for row in rows]
+        answers = [answer_of(label, template) for label in labels]
+        compared = functools.cache(functools.partial(_compared, tuple(labels)))
+        for row, placed in zip(rows, in_place(tokenizer, prompts, [answers] * len(rows)), strict=True):
+            prompt, asked = placed.prompt, compared(placed.answers)
+            if fault := no_room(prompt, asked.longest, context):
                 yield fault
                 continue
-            last = len(prompt) - 1
-            queries = tuple(Query(sequence, last + j, token, c) for sequence, j, token, c in asked)
-            answer, sequences = labels.index(row.columns["label"]), tuple(prompt + tail for tail in inputs)
-            text = prompt + ended(answers[answer], tokenizer)
-            yield Example(sequences, queries, answer, len(labels), self.metric, text, len(prompt)), False
+            answer = labels.index(row.columns["label"])
+            yield (
+                Example(
+                    sequences=tuple(prompt + tail for tail in asked.inputs),
+                    queries=tuple(Query(s, len(prompt) + at, token, c) for s, at, token, c in asked.queries),
+                    answer=answer,
+                    candidates=len(labels),
+                    metric=self.metric,
+                    text=prompt + ended(placed.answers[answer], tokenizer),
+                    begins=len(prompt),
+                    remark=placed.remark,
+                ),
+                False,
+            )
 
     def pieces(self, row: Row, template: str) -> Iterator[Piece]:
         yield Piece(prompt_of(row, template), False)
@@ -127,6 +137,24 @@ def _cell_fault(value: Any) -> str:
     if value is None or isinstance(value, list | dict):
         return noun(value)
     return "" if as_text(value).strip() else "blank"
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A row's labels: what is run behind its prompt, and what is asked there."""
+
+    inputs: tuple[Tokens, ...]
+    queries: tuple[tuple[int, int, int, int], ...]
+    """as in `Query`, with places from the prompt's end"""
+    longest: int
+
+
+def _compared(labels: Sequence[str], answers: tuple[Tokens, ...]) -> _Compared:
+    """Raises UsageError where they cannot be told apart."""
+    _check_answers(labels, answers)
+    inputs, home = _maximal([answer[:-1] for answer in answers])
+    queries = tuple((home[c], j - 1, token, c) for c, answer in enumerate(answers) for j, token in enumerate(answer))
+    return _Compared(tuple(inputs), queries, max(map(len, answers)))
 
 
 def _check_answers(labels: Sequence[str], answers: Sequence[Tokens]) -> None:
