@@ -1,5 +1,6 @@
 """`zolite chat`: prompts in, two answers out, for a person at a terminal, a pipe, or the app."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -45,7 +46,9 @@ def chat(
     """
     from zolite.tools.chat import open_
 
-    with open_(name, step, system) as talk:
+    with contextlib.ExitStack() as stack:
+        with Console(stderr=True).status("loading the model …"):  # shown on a terminal alone
+            talk = stack.enter_context(open_(name, step, system))
         if as_json:
             _answer_json(talk, sys.stdin, tokens)
         else:
