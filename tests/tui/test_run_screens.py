@@ -78,7 +78,7 @@ elif words[0] == "chat":
             shares = {"base": {"returns": 0.6, "billing": 0.4}, "tuned": {"billing": 0.9, "returns": 0.1}}
             say("answer", base="It is a letter", tuned="billing", tokens=4, seconds=0.5,
                 finish={"base": "length", "tuned": "stop"}, label={"base": "", "tuned": "billing"},
-                notes={"base": "not one of the 2 labels, cut at 64 tokens", "tuned": ""},
+                notes={"base": "not one of the 2 labels, " * bool(about["labels"]) + "cut at 64 tokens", "tuned": ""},
                 shares=shares if about["labels"] else {})
 elif words[0] == "export" and "refused" in words:
     sys.exit("error: out exists and is not empty\\nhint: choose another folder with --to")
@@ -693,9 +693,9 @@ def test_picture(made: Make, app: Callable[..., ZoliteApp], snap_compare: Any, s
     first, ready = PICTURES[screen]
 
     async def settled(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: all(part in shown(pilot) for part in ready))
         for entry in pilot.app.screen.query(Input):
             entry.cursor_blink = False
-        await until(pilot, lambda: all(part in shown(pilot) for part in ready))
         for entry in pilot.app.screen.query("#target").results(Input):
             entry.value = "/home/me/first-peft"
         if screen.startswith("try"):

@@ -58,7 +58,7 @@ class Exchange(Vertical):
         for side in SIDES if self.whole else ():
             shares = self.whole["shares"].get(side) if details else None
             told = [self.whole["notes"][side], ranked(shares) if shares else ""]
-            lines = [self.whole[side].strip(), *((line, "italic $text-muted") for line in told)]
+            lines = [self.whole[side].strip(), *((line, "dim italic") for line in told)]
             shown = [Content.assemble(line) for line in lines if line and line[0]]
             self.query_one(f".{side}", Static).update(Content("\n").join(shown))
 
