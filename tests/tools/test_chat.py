@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from zolite.cli import chat as chat_commands
 from zolite.common.errors import UsageError
@@ -354,6 +355,18 @@ def test_people_who_talk(conversation: str, capsys: pytest.CaptureFixture[str], 
     greeting, system, base, tuned, new, *again = capsys.readouterr().out.splitlines()
     assert "/new" in greeting and "Be brief." in system and '--system ""' in system
     assert again == [base, tuned] and "another conversation" in new
+
+
+def test_people_at_a_terminal(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both answers stand beside each other with their notes; after an error the next prompt is answered."""
+    screen, typed = io.StringIO(), iter(["x" * 300, "ox", ""])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda asked: next(typed))
+    monkeypatch.setattr(chat_commands, "Console", lambda: Console(file=screen, force_terminal=True, width=80))
+    chat_commands._answer_people(talk, 4, verbose=False)
+    said, again = screen.getvalue(), whole(talk, "ox", 4)
+    assert said.index("say less") < said.index("tuned")
+    assert again.notes["base"] in said and again.tuned.strip() in said
 
 
 @pytest.mark.parametrize(
