@@ -607,6 +607,27 @@ def test_try_it_with_columns(made: Make, play: Play, size: tuple[int, int], hear
     play(lambda: TryScreen("pairs"), scenario, size)
 
 
+@pytest.mark.parametrize("name", ["first", "pairs"])
+def test_try_it_early(made: Make, play: Play, heard: Callable[[], Any], tmp_path: Path, name: str) -> None:
+    """What is asked before the model is there is answered by it, once every column is given."""
+    loaded = tmp_path / "loaded"
+    wait = f"    import pathlib, time\n    while not pathlib.Path({str(loaded)!r}).exists(): time.sleep(0.01)\n"
+    (tmp_path / "stand_in.py").write_text(STAND_IN.replace('    say("ready"', wait + '    say("ready"', 1))
+
+    async def scenario(pilot: Pilot[None]) -> None:
+        await pilot.press(*"ox", "enter")
+        assert "ox" in shown(pilot) and not heard()
+        loaded.touch()
+        await until(pilot, lambda: "ready" in shown(pilot))
+        await pilot.press(*([] if name == "first" else ["b", "enter"]))
+        await until(pilot, lambda: "It is a letter" in shown(pilot))
+        asked = {"prompt": "ox"} if name == "first" else {"columns": {"premise": "ox", "hypothesis": "b"}}
+        assert heard() == [asked | {"shares": True}]
+
+    made(name).close()
+    play(lambda: TryScreen(name), scenario)
+
+
 def test_try_a_conversation(made: Make, play: Play, heard: Callable[[], Any]) -> None:
     """Its system message is there to be changed, and then a new conversation begins, as when it is cleared."""
 

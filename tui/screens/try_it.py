@@ -128,6 +128,7 @@ class TryScreen(Screen[None]):
         self.columns: tuple[str, ...] = ("prompt",)
         self.system: str | None = None  # of a conversation
         self.busy = self.details = False
+        self.early = False  # was it asked before the model was there, which answers then?
         self.seconds = 0
 
     def compose(self) -> ComposeResult:
@@ -190,9 +191,10 @@ class TryScreen(Screen[None]):
             if message.error is not None:
                 self.app.report(message.error, "Nothing can be tried")
         elif line["event"] == "ready":
-            if self.step is None:
-                await self.fit(line)
+            first = self.step is None
             self.step, self.system = int(line["step"]), line["system"] if line["chat"] else None
+            if first:
+                await self.fit(line)
         elif line["event"] == "error":
             self.busy = False
             self.app.report(ZoliteError(line["message"], line["hint"]))
@@ -206,13 +208,16 @@ class TryScreen(Screen[None]):
         if line["chat"]:
             await given.mount(Entry("system message", "system", line["system"]), before=0)
         if len(self.columns) > 1:
+            typed = self.query_one("#prompt", Input).value
             await given.remove_children()
-            await given.mount(*(Entry(name, "column") for name in self.columns))
+            await given.mount(*(Entry(name, "column", "" if i else typed) for i, name in enumerate(self.columns)))
             given.query(Input).first().focus()
         labels = f"It was trained to say one of {len(line['labels'])} labels: {some(line['labels'])}."
         told = [HINT, line["note"], labels if line["labels"] else ""]
         for hint in self.query("#hint").results(Static):
             hint.update("\n".join(filter(None, told)))
+        if self.early:
+            await self.ask()
 
     def answered(self, line: dict[str, Any]) -> None:
         """A piece of an answer, or both whole."""
@@ -246,7 +251,8 @@ class TryScreen(Screen[None]):
         blank = [entry for entry in entries if not entry.value.strip()]
         if blank:
             blank[0].focus()
-        if blank or self.busy or self.talk is None:
+        self.early = self.step is None
+        if blank or self.busy or self.early or self.talk is None:
             return
         given = {name: entry.value for name, entry in zip(self.columns, entries, strict=True)}
         for entry in entries:
