@@ -572,6 +572,7 @@ def test_try_it(made: Make, play: Play, size: tuple[int, int], asked: Callable[[
         await until(pilot, lambda: isinstance(pilot.app.screen, Trouble))
         assert "say less" in shown(pilot)
         await pilot.press("escape")
+        assert [exchange.prompt for exchange in screen.query(Exchange)] == ["hello"]
         assert "not one of the 2 labels, cut at 64" in " ".join(shown(pilot).split()) and "90%" not in shown(pilot)
         await pilot.press("f2")
         await until(pilot, lambda: "billing 90%" in shown(pilot))

@@ -36,8 +36,8 @@ class Exchange(Vertical):
     Exchange .tuned { border-left: outer $primary; }
     """
 
-    def __init__(self, prompt: str) -> None:
-        super().__init__()
+    def __init__(self, prompt: str, classes: str) -> None:
+        super().__init__(classes=classes)
         self.prompt = prompt
         self.texts = dict.fromkeys(SIDES, "")
         self.whole: dict[str, Any] = {}  # the answer, once it is there
@@ -196,6 +196,7 @@ class TryScreen(Screen[None]):
             if first:
                 await self.fit(line)
         elif line["event"] == "error":
+            await self.query(Exchange).filter(".asked").remove()
             self.busy = False
             self.app.report(ZoliteError(line["message"], line["hint"]))
         else:
@@ -226,6 +227,7 @@ class TryScreen(Screen[None]):
             exchange.hear(line["side"], line["text"])
         else:
             exchange.whole, self.busy = line, False
+            exchange.remove_class("asked")
             exchange.show(self.details)
         self.query_one("#talk", VerticalScroll).scroll_end(animate=False)
 
@@ -274,7 +276,7 @@ class TryScreen(Screen[None]):
         if self.system != asked.get("system") and self.query(Exchange):
             await box.mount(Static("another conversation, with another system message", classes="new"))
         lines = [f"{name}: {value}" for name, value in given.items()]
-        await box.mount(Exchange("\n  ".join(lines) if others else text))
+        await box.mount(Exchange("\n  ".join(lines) if others else text, classes="asked"))
         box.scroll_end(animate=False)
         self.send(asked)
 
