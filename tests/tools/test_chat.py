@@ -358,14 +358,23 @@ def test_people_who_talk(conversation: str, capsys: pytest.CaptureFixture[str], 
 
 
 def test_people_at_a_terminal(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both answers stand beside each other with their notes; after an error the next prompt is answered."""
-    screen, typed = io.StringIO(), iter(["x" * 300, "ox", ""])
+    """Both answers stand beside each other with their notes; after an error or Ctrl-C the next prompt is answered."""
+    screen, typed = io.StringIO(), iter(["x" * 300, "stop", "ox", ""])
+    reply, stops = talk.reply, iter([False, True, False])  # while it answers
+
+    def interrupted(*asked: Any) -> Iterator[Piece | Answer]:
+        if next(stops):
+            raise KeyboardInterrupt
+        return reply(*asked)
+
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda asked: next(typed))
     monkeypatch.setattr(chat_commands, "Console", lambda: Console(file=screen, force_terminal=True, width=80))
-    chat_commands._answer_people(talk, 4, verbose=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(talk, "reply", interrupted)
+        chat_commands._answer_people(talk, 4, verbose=False)
     said, again = screen.getvalue(), whole(talk, "ox", 4)
-    assert said.index("say less") < said.index("tuned")
+    assert said.index("say less") < said.index("stopped") < said.index("tuned")
     assert again.notes["base"] in said and again.tuned.strip() in said
 
 

@@ -28,7 +28,9 @@ NEW = "/new"
 def chat(
     name: Name,
     step: Annotated[str, typer.Option(help="a number, last, or best (on dev)")] = "last",
-    tokens: Annotated[int, typer.Option(min=1, help="most tokens of an answer")] = 64,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="most tokens of an answer", show_default="64; of a conversation 256")
+    ] = None,
     system: Annotated[
         str | None, typer.Option(help='the system message of conversations; "" for none', show_default="as in training")
     ] = None,
@@ -58,7 +60,7 @@ def chat(
 # ---- JSON
 
 
-def _answer_json(talk: "Talk", lines: Iterable[str], tokens: int) -> None:
+def _answer_json(talk: "Talk", lines: Iterable[str], tokens: int | None) -> None:
     """An error in one line is reported, and the next line is waited for."""
     _print("ready", _state(talk))
     for line in lines:
@@ -77,7 +79,7 @@ def _state(talk: "Talk") -> dict[str, Any]:
     return {"session": talk.session.name, "step": talk.step, **about, "note": prompt.note}
 
 
-def _answered(talk: "Talk", line: str, tokens: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def _answered(talk: "Talk", line: str, tokens: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
     asked = _asked(line)
     system = asked.get("system")
     if asked.get("new") or system not in (None, talk.system):
@@ -121,8 +123,8 @@ def _print(event: str, fields: dict[str, Any]) -> None:
 # ---- people
 
 
-def _answer_people(talk: "Talk", tokens: int, verbose: bool) -> None:
-    """Two columns on a terminal, where an error leaves the talk open; through a pipe a line for each side."""
+def _answer_people(talk: "Talk", tokens: int | None, verbose: bool) -> None:
+    """Two columns on a terminal, where an error or Ctrl-C ends one answer; through a pipe a line for each side."""
     console, asking = Console(), sys.stdin.isatty()
     for line in _greeting(talk):
         console.print(line, highlight=False, markup=False)
@@ -136,10 +138,15 @@ def _answer_people(talk: "Talk", tokens: int, verbose: bool) -> None:
             else:
                 (*_, answer) = talk.reply(asked, tokens, verbose)
                 print("\n".join(_flat(answer)), flush=True)
-        except ZoliteError as error:
+        except (ZoliteError, KeyboardInterrupt) as error:
             if not (asking and console.is_terminal):
                 raise
-            console.print(f"error: {error.message}\nhint: {error.hint}", style="red", highlight=False, markup=False)
+            console.print(_told(error), style="red", highlight=False, markup=False)
+
+
+def _told(error: ZoliteError | KeyboardInterrupt) -> str:
+    stopped = "stopped: nothing of this is remembered"
+    return f"error: {error.message}\nhint: {error.hint}" if isinstance(error, ZoliteError) else stopped
 
 
 def _greeting(talk: "Talk") -> Iterator[str]:
@@ -193,7 +200,7 @@ def _ranked(shares: dict[str, float]) -> str:
     return "among the labels: " + ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:SHOWN])
 
 
-def _show(talk: "Talk", asked: dict[str, Any], tokens: int, verbose: bool, console: Console) -> None:
+def _show(talk: "Talk", asked: dict[str, Any], tokens: int | None, verbose: bool, console: Console) -> None:
     from zolite.tools.chat import Piece
 
     texts, notes = dict.fromkeys(SIDES, ""), dict.fromkeys(SIDES, "")

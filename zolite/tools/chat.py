@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ from zolite.tools.prompt import Asked, Message, Prompt, prompt_of
 from zolite.training.replay import factors_at
 from zolite.zo.space import Space
 
-TOKENS = 64  # of an answer, where no other number is asked for
+TOKENS = {"chat": 256, "text": 64}  # of an answer, where no other number is asked for
 SIDES = ("base", "tuned")
 
 
@@ -107,13 +108,14 @@ class Talk:
         self.past = {side: [] for side in SIDES}
 
     @torch.inference_mode()
-    def reply(self, asked: Asked, tokens: int = TOKENS, shares: bool = False) -> Iterator[Piece | Answer]:
+    def reply(self, asked: Asked, tokens: int | None = None, shares: bool = False) -> Iterator[Piece | Answer]:
         """The likeliest token after the prompt, appended, and again, until it ends or there are `tokens`.
 
         A conversation goes on with it; each side remembers its own answers. `shares`: of labels how likely each is.
         Raises UsageError where the rows of training could not be so, or the model's context has no room.
         """
         began, given = time.monotonic(), self.prompt.given(asked)
+        tokens = tokens or TOKENS["chat" if self.prompt.chat else "text"]
         prompts, sides = [self._tokens(side, given) for side in SIDES], [_Side(name) for name in SIDES]
         room = self._context() - max(map(len, prompts))
         yield from self._continued(prompts, min(tokens, room), sides)
@@ -147,9 +149,10 @@ class Talk:
         tuned.copy_(self.space.theta)
         self.engine.adapter.active.copies = 2
         model = self.engine.loaded.model
+        last = {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
         for _ in range(tokens):
             with _room(self.engine.loaded):
-                out = model(input_ids=ids, past_key_values=past, use_cache=True, **_places(mask, ids.shape[1]))
+                out = model(input_ids=ids, past_key_values=past, use_cache=True, **_places(mask, ids.shape[1]), **last)
             ids, past = out.logits[:, -1].argmax(dim=-1, keepdim=True), out.past_key_values
             mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
             for side, token in zip(sides, ids[:, 0].tolist(), strict=True):
