@@ -39,11 +39,13 @@ def chat(
 ) -> None:
     """What the model says without the adapter and with it, side by side; the likeliest token each time.
 
-    A line is a prompt, and is put into the template or the chat template that was trained with. A conversation goes on
-    until /new. Where a template has several columns, each is asked for, or a line is a row as JSON.
+    A line is a prompt, and is put into the template or the chat template
+    that was trained with. A conversation goes on until /new. Where a template
+    has several columns, each is asked for, or a line is a row as JSON.
 
-    With --json a line is {"prompt": "…"} or {"columns": {…}}, which may also have "tokens", "step", "system",
-    "new": true for another conversation, and "shares": true for how likely each label is; the lines that come back are
+    With --json a line is {"prompt": "…"} or {"columns": {…}}, which may also
+    have "tokens", "step", "system", "new": true for another conversation, and
+    "shares": true for how likely each label is. The lines that come back are
     pieces of either answer, then both whole.
     """
     from zolite.tools.chat import open_
