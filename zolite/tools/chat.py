@@ -121,7 +121,7 @@ class Talk:
         yield from self._continued(prompts, min(tokens, room), sides)
         if self.prompt.chat:
             for side in sides:
-                turn = {"role": "user", "content": given["prompt"]}, {"role": "assistant", "content": side.text}
+                turn = {"role": "user", "content": str(given["prompt"])}, {"role": "assistant", "content": side.text}
                 self.past[side.name] += turn
         found = self._shares(given) if shares and self.prompt.labels else {}
         cut = f"cut at {tokens:,} tokens" if tokens < room else f"cut where the context of {self._context():,} ends"
