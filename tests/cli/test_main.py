@@ -710,9 +710,14 @@ def test_a_session_is_talked_to(
     assert zolite(*words(steps=2, name="first")).code == 0
     monkeypatch.setattr(sys, "stdin", io.StringIO('{"prompt": "ox"}\n'))
     said = [json.loads(line) for line in zolite("chat", "first", "--json").out.splitlines()]
-    assert said[0] == {"event": "ready", "session": "first", "step": 2}
-    assert said[-1]["event"] == "answer" and "yes" in said[-1]["base"] and "yes" in said[-1]["tuned"]
+    assert said[0].items() >= {"event": "ready", "session": "first", "step": 2, "columns": ["text"]}.items()
+    assert said[-1]["event"] == "answer" and said[-1]["label"].keys() == {"base", "tuned"}
+    monkeypatch.setattr(sys, "stdin", io.StringIO("ox\n"))
+    *_, base, ranked, tuned, also = zolite("chat", "first", "--verbose").out.splitlines()
+    assert base.startswith("base ") and tuned.startswith("tuned ")
+    assert all("yes" in line and "no" in line and "%" in line for line in (ranked, also))
     assert "step 9" in blames(zolite("chat", "first", "--step", "9"))[0]
+    assert "system message" in blames(zolite("chat", "first", "--system", "Be brief."))[0]
 
 
 def test_a_damaged_session_fails_its_verification(zolite: Zolite, words: Words, home: Path) -> None:

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zolite.config.recipe import Recipe
-from zolite.data.examples import Example, Query, Tokens, one_sequence
+from zolite.data.examples import Example, Query, Tokens, answers_of, one_sequence
 from zolite.model.loss import Head
 from zolite.model.tail import Norm, Reading, Tail
 from zolite.training import answer_fit
-from zolite.training.answer_fit import Data, line_of, spelled
+from zolite.training.answer_fit import Data, line_of
 from zolite.training.prepare import prepare
 from zolite.training.run import Run
 
@@ -55,7 +55,7 @@ def test_a_label_and_the_end_are_said(
     given = {"data__path": written(str(tmp_path), labels), "train__objective": "say", "adapter__linear_probe": True}
     made = recipe(**given)
     run = prepare(replace(made, adapter=replace(made.adapter, rank=None)))
-    most, end = max(map(len, spelled(run.examples["test"][0]))) + 1, tokenizer.eos_token_id
+    most, end = max(map(len, answers_of(run.examples["test"][0]))) + 1, tokenizer.eos_token_id
     extra = tuple(tokenizer(ending, add_special_tokens=False)["input_ids"]) if ending else ()
     prompts = [row.text[: row.begins] + extra for row in run.examples["test"]]
     said = [greedy(run, prompt, most) for prompt in prompts]

@@ -57,17 +57,29 @@ def say(event, **fields):
 if words[0] == "chat" and "refused" in words:
     sys.exit("error: no room for the model\\nhint: pause the run")
 elif words[0] == "chat":
-    say("ready", session=words[1], step=60)
+    about = {"columns": ["text"], "chat": False, "system": "", "labels": ["billing", "returns"], "note": ""}
+    about |= {"talk": {"columns": ["prompt"], "chat": True, "system": "Be brief.", "labels": []},
+              "pairs": {"columns": ["premise", "hypothesis"]}}.get(words[1], {})
+    say("ready", session=words[1], step=60, **about)
     for line in sys.stdin:
+        with open(sys.argv[1] + ".lines", "a") as log:
+            log.write(line)
         asked = json.loads(line)
         if "step" in asked:
-            say("ready", session=words[1], step=int(asked["step"]))
-        elif asked["prompt"] == "bad":
+            say("ready", session=words[1], step=int(asked["step"]), **about)
+        elif asked.get("prompt") == "bad":
             say("error", message="a prompt of 300 tokens", hint="say less")
-        else:
+        elif asked.keys() & {"prompt", "columns"}:
+            if asked.get("system", about["system"]) != about["system"]:
+                about["system"] = asked["system"]
+                say("ready", session=words[1], step=60, **about)
             say("piece", side="base", text="It is a ")
             say("piece", side="tuned", text="billing")
-            say("answer", base="It is a letter", tuned="billing", tokens=4, seconds=0.5)
+            shares = {"base": {"returns": 0.6, "billing": 0.4}, "tuned": {"billing": 0.9, "returns": 0.1}}
+            say("answer", base="It is a letter", tuned="billing", tokens=4, seconds=0.5,
+                finish={"base": "length", "tuned": "stop"}, label={"base": "", "tuned": "billing"},
+                notes={"base": "not one of the 2 labels, " * bool(about["labels"]) + "cut at 64 tokens", "tuned": ""},
+                shares=shares if about["labels"] else {})
 elif words[0] == "export" and "refused" in words:
     sys.exit("error: out exists and is not empty\\nhint: choose another folder with --to")
 elif words[0] == "export":
@@ -134,6 +146,13 @@ Play = Callable[..., None]
 def asked(tmp_path: Path) -> Callable[[], list[list[str]]]:
     """The commands that the app has given."""
     log = tmp_path / "asked"
+    return lambda: [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+@pytest.fixture
+def heard(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
+    """What `zolite chat` was asked."""
+    log = tmp_path / "asked.lines"
     return lambda: [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
@@ -210,10 +229,15 @@ PICTURES: dict[str, tuple[Opened, tuple[str, ...]]] = {
     "run": (lambda: RunScreen("first"), ("fits", "planned")),
     "replay": (lambda: ReplayScreen(RECORDED), ("step 240 of 240", "stopped ×1")),
     "compare": (lambda: CompareScreen(("first", "done")), ("A  first", "B  done")),
-    "try": (lambda: TryScreen("first"), ("ready",)),
+    "try": (lambda: TryScreen("first"), ("ready", "2 labels")),
+    "try-columns": (lambda: TryScreen("pairs"), ("ready", "hypothesis")),
+    "try-talk": (lambda: TryScreen("talk"), ("ready", "system message")),
     "export": (lambda: ExportScreen("first"), ("best on validation",)),
 }
-PICTURED = {"run": SIZES, "replay": SIZES[:2], "compare": SIZES[:2], "try": SIZES[:1], "export": SIZES[:1]}
+PICTURED = {
+    **{"run": SIZES, "replay": SIZES[:2], "compare": SIZES[:2], "try": SIZES[:1], "export": SIZES[:1]},
+    **{"try-columns": SIZES[:2], "try-talk": SIZES[1:]},
+}
 
 
 # --- Run
@@ -549,6 +573,13 @@ def test_try_it(made: Make, play: Play, size: tuple[int, int], asked: Callable[[
         await until(pilot, lambda: isinstance(pilot.app.screen, Trouble))
         assert "say less" in shown(pilot)
         await pilot.press("escape")
+        assert [exchange.prompt for exchange in screen.query(Exchange)] == ["hello"]
+        assert "not one of the 2 labels, cut at 64" in " ".join(shown(pilot).split()) and "90%" not in shown(pilot)
+        await pilot.press("f2")
+        await until(pilot, lambda: "billing 90%" in shown(pilot))
+        assert cut(pilot) == []
+        await pilot.press("f2")
+        await until(pilot, lambda: "90%" not in shown(pilot))
         await pilot.press("ctrl+l")
         await pilot.pause()
         assert not screen.query(Exchange)
@@ -560,6 +591,65 @@ def test_try_it(made: Make, play: Play, size: tuple[int, int], asked: Callable[[
         for step in (20, 60):
             session.save(step, {"x": torch.zeros(1)}, {})
     play(lambda: TryScreen("first"), scenario, size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_try_it_with_columns(made: Make, play: Play, size: tuple[int, int], heard: Callable[[], Any]) -> None:
+    """Each column has a line; Enter goes to the next one that is blank, and asks once there is none."""
+
+    async def scenario(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "hypothesis" in shown(pilot))
+        await pilot.press(*"ox", "enter", *" b ", "enter")
+        await until(pilot, lambda: "It is a letter" in shown(pilot))
+        assert "premise: ox" in shown(pilot) and cut(pilot) == []
+        assert heard() == [{"columns": {"premise": "ox", "hypothesis": " b "}, "shares": True}]
+        assert not any(entry.value for entry in pilot.app.screen.query(".column").results(Input))
+
+    made("pairs").close()
+    play(lambda: TryScreen("pairs"), scenario, size)
+
+
+@pytest.mark.parametrize("name", ["first", "pairs"])
+def test_try_it_early(made: Make, play: Play, heard: Callable[[], Any], tmp_path: Path, name: str) -> None:
+    """What is asked before the model is there is answered by it, once every column is given."""
+    loaded = tmp_path / "loaded"
+    wait = f"    import pathlib, time\n    while not pathlib.Path({str(loaded)!r}).exists(): time.sleep(0.01)\n"
+    (tmp_path / "stand_in.py").write_text(STAND_IN.replace('    say("ready"', wait + '    say("ready"', 1))
+
+    async def scenario(pilot: Pilot[None]) -> None:
+        await pilot.press(*"ox", "enter")
+        assert "ox" in shown(pilot) and not heard()
+        loaded.touch()
+        await until(pilot, lambda: "ready" in shown(pilot))
+        await pilot.press(*([] if name == "first" else ["b", "enter"]))
+        await until(pilot, lambda: "It is a letter" in shown(pilot))
+        asked = {"prompt": "ox"} if name == "first" else {"columns": {"premise": "ox", "hypothesis": "b"}}
+        assert heard() == [asked | {"shares": True}]
+
+    made(name).close()
+    play(lambda: TryScreen(name), scenario)
+
+
+def test_try_a_conversation(made: Make, play: Play, heard: Callable[[], Any]) -> None:
+    """Its system message is there to be changed, and then a new conversation begins, as when it is cleared."""
+
+    async def scenario(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "Be brief." in shown(pilot) and "ready" in shown(pilot))
+        for text in "ab":
+            await pilot.press(text, "enter")
+            await until(pilot, lambda text=text: f"› {text}" in shown(pilot) and "ready" in shown(pilot))
+        pilot.app.screen.query_one("Input.system", Input).value = ""
+        assert "another conversation" not in shown(pilot)
+        await pilot.press("c", "enter")
+        await until(pilot, lambda: "another conversation" in shown(pilot) and "ready" in shown(pilot))
+        assert cut(pilot) == []
+        await pilot.press("ctrl+l")
+        await until(pilot, lambda: len(heard()) == 4 and "another" not in shown(pilot))
+        asked = zip("abc", ("Be brief.", "Be brief.", ""), strict=True)
+        assert heard() == [*({"prompt": text, "shares": True, "system": s} for text, s in asked), {"new": True}]
+
+    made("talk").close()
+    play(lambda: TryScreen("talk"), scenario)
 
 
 def test_nothing_to_try(made: Make, play: Play) -> None:
@@ -626,17 +716,20 @@ def test_picture(made: Make, app: Callable[..., ZoliteApp], snap_compare: Any, s
     first, ready = PICTURES[screen]
 
     async def settled(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: all(part in shown(pilot) for part in ready))
         for entry in pilot.app.screen.query(Input):
             entry.cursor_blink = False
-        await until(pilot, lambda: all(part in shown(pilot) for part in ready))
         for entry in pilot.app.screen.query("#target").results(Input):
             entry.value = "/home/me/first-peft"
-        if screen == "try":
-            await pilot.press(*"hello", "enter")
-            await until(pilot, lambda: "It is a letter" in shown(pilot))
+        if screen.startswith("try"):
+            for entry in pilot.app.screen.query(".column").results(Input):
+                entry.value = "hello"
+            await pilot.press("f2", "enter")
+            await until(pilot, lambda: "cut at 64" in shown(pilot))
         await still(pilot)
 
-    made("done").close()
+    for other in ("done", "pairs", "talk"):
+        made(other).close()
     with made("first") as session:
         session.save(60, {"x": torch.zeros(1)}, {})
         made_app = app(first)

@@ -151,6 +151,14 @@ def one_sequence(tokens: Tokens, predicted: Sequence[int]) -> Example:
     return Example((tokens[: inside[-1]],), queries, 0, 1, text=tokens[: inside[-1] + 1], begins=inside[0])
 
 
+def answers_of(row: Example) -> list[Tokens]:
+    """Each candidate's tokens."""
+    answers: list[list[int]] = [[] for _ in range(row.candidates)]
+    for query in row.queries:
+        answers[query.candidate].append(query.token)
+    return [tuple(answer) for answer in answers]
+
+
 def spoken(row: Example) -> Example:
     """A row as one answer alone: every token of its right answer and its end is predicted, whatever the candidates."""
     return one_sequence(row.text, range(row.begins, len(row.text)))

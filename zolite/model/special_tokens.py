@@ -58,6 +58,11 @@ def ends(tokenizer: PreTrainedTokenizerBase, generation: Eos) -> frozenset[int]:
     return frozenset(i for i in (said.tokenizer, *said.generation, said.template) if i is not None)
 
 
+def ends_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The same for a model that is loaded."""
+    return ends(tokenizer, getattr(getattr(model, "generation_config", None), "eos_token_id", None))
+
+
 def settle_(tokenizer: PreTrainedTokenizerBase, generation: Eos) -> tuple[str, ...]:
     """Make the end that is trained the tokenizer's own; returns what a person should know where sources disagree."""
     said = _said(tokenizer, generation)

@@ -1,20 +1,23 @@
-"""Try a session: what the model answers without its adapter and with it, side by side, token by token.
+"""Try a session: what the model says without its adapter and with it, side by side, token by token.
 
     with open_("first", "best") as talk:
-        for answer in talk.reply("Where is my parcel?"):
+        for said in talk.reply("Where is my parcel?"):
             ...                                  # Piece, Piece, …, and at last Answer
 
-The base model and the tuned one are two copies of one batch, so a token of both costs one forward. Of a session on rows
-with labels the answer is how likely the labels are.
+A prompt is made as the rows were that were trained on, and what comes back is what any tool gets that takes the
+likeliest token each time. The base model and the tuned one are two copies of one batch, so a token of both costs one
+forward.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from zolite.common.errors import DoesNotFit, UsageError
 from zolite.common.paths import paths
@@ -22,21 +25,20 @@ from zolite.config import recipe as recipes
 from zolite.config.recipe import ResolvedRecipe
 from zolite.data.chat_template import chat_of, filled
 from zolite.data.encode import encode
-from zolite.data.examples import tokenized
-from zolite.data.kinds.kind import Row
-from zolite.data.kinds.registry import KINDS
+from zolite.data.examples import Tokens, tokenized
 from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine
-from zolite.export.source import kind_of
 from zolite.model import load as models
+from zolite.model.special_tokens import ends_of
 from zolite.sessions import session as sessions
 from zolite.sessions.session import Session
 from zolite.sessions.steps import chosen
+from zolite.tools.prompt import Asked, Message, Prompt, prompt_of
 from zolite.training.replay import factors_at
 from zolite.zo.space import Space
 
-TOKENS = 64  # of an answer, where no other number is asked for
-SHOWN = 3  # labels, the likeliest first
+TOKENS = {"chat": 256, "text": 64}  # of an answer, where no other number is asked for
+SIDES = ("base", "tuned")
 
 
 @dataclass(frozen=True)
@@ -49,23 +51,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class Answer:
-    """Both answers whole."""
+    """Both answers whole, and by side what is told of them."""
 
     base: str
     tuned: str
     tokens: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What is put around a text, as the rows were that were trained on."""
-
-    fill: Callable[[str], str]
-    special: bool = True  # the tokenizer's own beginning goes before it
-    labels: tuple[str, ...] = ()  # one of them is the answer, where the text is the column `column` of a row
-    column: str = ""
-    kind: str = ""  # of that row
+    finish: dict[str, str]  # stop: it ended by itself; length: it was cut
+    notes: dict[str, str]  # what a person should know: that it was cut, that it is no label
+    label: dict[str, str]  # the label that was said, "" for none of them; empty where rows have no labels
+    shares: dict[str, dict[str, float]]  # each label's among them all, the likeliest first; empty if not asked for
 
 
 @dataclass
@@ -96,7 +91,9 @@ class Talk:
     engine: Engine
     tokenizer: Any
     prompt: Prompt
+    system: str = ""  # the message that a conversation begins with
     step: int = 0
+    past: dict[str, list[Message]] = field(default_factory=lambda: {side: [] for side in SIDES})
 
     @torch.inference_mode()
     def turn_to(self, which: str) -> int:
@@ -105,100 +102,143 @@ class Talk:
         self.engine.adapter.put_(factors)
         return self.step
 
+    def begin(self, system: str | None = None) -> None:
+        """A new conversation, with another system message where one is given; "" is none."""
+        if system:
+            self.prompt.check_system(self.tokenizer, system)
+        self.system = self.system if system is None else system
+        self.past = {side: [] for side in SIDES}
+
     @torch.inference_mode()
-    def reply(self, text: str, tokens: int = TOKENS) -> Iterator[Piece | Answer]:
-        """Of labels how likely each is; else the likeliest token after the prompt, appended, and again."""
-        began = time.monotonic()
-        sides = (_Side("base"), _Side("tuned"))
-        yield from self._labelled(text, sides) if self.prompt.labels else self._continued(text, tokens, sides)
-        count = max(len(side.tokens) for side in sides)
-        yield Answer(sides[0].text, sides[1].text, count, time.monotonic() - began)
+    def reply(self, asked: Asked, tokens: int | None = None, shares: bool = False) -> Iterator[Piece | Answer]:
+        """The likeliest token after the prompt, appended, and again, until it ends or there are `tokens`.
 
-    def _labelled(self, text: str, sides: tuple[_Side, _Side]) -> Iterator[Piece]:
-        """As accuracy is measured: by the mean log-probability of each label's tokens."""
-        data, labels = self.recipe.data, self.prompt.labels
-        row = Row(1, {self.prompt.column: text, KINDS[self.prompt.kind].label_column: labels[0]})
-        examples = encode((row,), self.prompt.kind, labels, self.tokenizer, data.template, data.context).examples
-        tuned = self.space.theta.clone()
-        for side, theta in zip(sides, (torch.zeros_like(tuned), tuned), strict=True):
-            self.space.theta.copy_(theta)
-            with _room(self.engine.loaded):
-                shares = self.engine.scores(examples)[0].softmax(dim=0).tolist()
-            ranked = sorted(zip(shares, labels, strict=True), reverse=True)[:SHOWN]
-            side.text = ", ".join(f"{label} {share:.0%}" for share, label in ranked)
-            yield Piece(side.name, side.text)
+        A conversation goes on with it; each side remembers its own answers. `shares`: of labels how likely each is.
+        Raises UsageError where the rows of training could not be so, or the model's context has no room.
+        """
+        began, given = time.monotonic(), self.prompt.given(asked)
+        tokens = tokens or TOKENS["chat" if self.prompt.chat else "text"]
+        prompts, sides = [self._tokens(side, given) for side in SIDES], [_Side(name) for name in SIDES]
+        room = self._context() - max(map(len, prompts))
+        yield from self._continued(prompts, min(tokens, room), sides)
+        if self.prompt.chat:
+            for side in sides:
+                turn = {"role": "user", "content": str(given["prompt"])}, {"role": "assistant", "content": side.text}
+                self.past[side.name] += turn
+        found = self._shares(given) if shares and self.prompt.labels else {}
+        cut = f"cut at {tokens:,} tokens" if tokens < room else f"cut where the context of {self._context():,} ends"
+        yield self._answer(sides, cut, time.monotonic() - began, found)
 
-    def _continued(self, text: str, tokens: int, sides: tuple[_Side, _Side]) -> Iterator[Piece]:
+    def _answer(self, sides: Sequence[_Side], cut: str, seconds: float, shares: dict[str, dict[str, float]]) -> Answer:
+        labels, texts = self.prompt.labels, {side.name: side.text for side in sides}
+        said = {name: text.strip() if text.strip() in labels else "" for name, text in texts.items()}
+        return Answer(
+            **texts,
+            tokens=max(len(side.tokens) for side in sides),
+            seconds=seconds,
+            finish={side.name: "stop" if side.ended else "length" for side in sides},
+            notes={side.name: _note(side, labels, cut) for side in sides},
+            label=said if labels else {},
+            shares=shares,
+        )
+
+    def _continued(self, prompts: Sequence[Tokens], tokens: int, sides: Sequence[_Side]) -> Iterator[Piece]:
         """Both sides at once, in two copies of one batch."""
-        ids, ends, past = self._start(text), self._ends(), None
+        ids, mask = _padded(prompts, self.engine.loaded.device)
+        ends, past = ends_of(self.engine.loaded.model, self.tokenizer), None
         base, tuned = self.space.copies
         base.zero_()  # with B at zero an adapter adds nothing
         tuned.copy_(self.space.theta)
         self.engine.adapter.active.copies = 2
         model = self.engine.loaded.model
-        for _ in range(min(tokens, self._context() - ids.shape[1])):
+        last = {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
+        for _ in range(tokens):
             with _room(self.engine.loaded):
-                out = model(input_ids=ids, past_key_values=past, use_cache=True)
+                out = model(input_ids=ids, past_key_values=past, use_cache=True, **_places(mask, ids.shape[1]), **last)
             ids, past = out.logits[:, -1].argmax(dim=-1, keepdim=True), out.past_key_values
+            mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
             for side, token in zip(sides, ids[:, 0].tolist(), strict=True):
                 yield from side.hear(token, ends, self.tokenizer)
             if all(side.ended for side in sides):
                 return
 
+    def _shares(self, given: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+        """As accuracy is measured; none where the prompt is longer than those that were trained on could be."""
+        data, labels, kind = self.recipe.data, self.prompt.labels, self.prompt.kind.name
+        try:
+            row = encode((self.prompt.row(given),), kind, labels, self.tokenizer, data.template, data.context).examples
+        except UsageError:
+            return {}
+        tuned, found = self.space.theta.clone(), {}
+        try:
+            for side, theta in zip(SIDES, (torch.zeros_like(tuned), tuned), strict=True):
+                self.space.theta.copy_(theta)
+                with _room(self.engine.loaded):
+                    shares = self.engine.scores(row)[0].softmax(dim=0).tolist()
+                found[side] = dict(sorted(zip(labels, shares, strict=True), key=lambda each: -each[1]))
+        finally:
+            self.space.theta.copy_(tuned)
+        return found
+
     @property
     def space(self) -> Space:
         return self.engine.adapter.space
 
-    def _start(self, text: str) -> torch.Tensor:
-        """The prompt (2, T), once for either side."""
-        (ids,) = tokenized(self.tokenizer, [self.prompt.fill(text)], self.prompt.special)
+    def _tokens(self, side: str, given: Mapping[str, Any]) -> Tokens:
+        """The prompt as training had it."""
+        chat, past = self.prompt.chat, self.past[side]
+        text = self.prompt.turn(self.tokenizer, self.system, past, given) if chat else self.prompt.text(given)
+        (ids,) = tokenized(self.tokenizer, [text], special=not chat)  # a chat template spells them itself
         if not ids or len(ids) >= self._context():
             what = f"a prompt of {len(ids):,} tokens, where the model has a context of {self._context():,}"
-            raise UsageError(what, "say less" if ids else "say something")
-        return torch.tensor([ids, ids], device=self.engine.loaded.device)
+            begin = "begin a new conversation (/new), or say less" if past else "say less"
+            raise UsageError(what, begin if ids else "say something")
+        return ids
 
     def _context(self) -> int:
         return int(getattr(self.engine.loaded.model.config, "max_position_embeddings", 2**31))
 
-    def _ends(self) -> set[int]:
-        """Tokens that end a text, as the model's generation settings and its tokenizer have them."""
-        known = getattr(self.engine.loaded.model, "generation_config", None)
-        ids = getattr(known, "eos_token_id", None)
-        more = [ids] if isinstance(ids, int) else ids or []
-        return {i for i in (*more, self.tokenizer.eos_token_id) if i is not None}
-
 
 @contextmanager
-def open_(name: str, which: str = "last") -> Iterator[Talk]:
-    """A session's model, loaded for talking."""
+def open_(name: str, which: str = "last", system: str | None = None) -> Iterator[Talk]:
+    """A session's model, loaded for talking. `system`: None for the message that all rows began with, "" for none."""
     with sessions.open_(name) as session:
         chosen(session, which)  # before a model is loaded in vain
         changes = {"adapter.space": "lora", "adapter.start": "", "train.copies": 2}  # every factor is given, A's too
         recipe = recipes.resolve(recipes.override(session.recipe, changes))
         source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
         tokenizer = filled(models.tokenizer(source, paths()["cache"]), chat_of(recipe.data, session.facts))
-        prompt = prompt_of(session, tokenizer)
+        prompt = prompt_of(session)
+        if system:
+            prompt.check_system(tokenizer, system)
         loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
-        talk = Talk(session, recipe, Engine.of(loaded, attach(loaded, recipe), recipe), tokenizer, prompt)
+        engine = Engine.of(loaded, attach(loaded, recipe), recipe)
+        talk = Talk(session, recipe, engine, tokenizer, prompt, prompt.system if system is None else system)
         talk.turn_to(which)
         yield talk
 
 
-def prompt_of(session: Session, tokenizer: Any) -> Prompt:
-    """Of a session's rows: its template, the model's chat template, or nothing."""
-    labels, template = session.facts["labels"], session.recipe.data.template
-    kind = kind_of(session.recipe, labels)
-    asked = kind.prompt(template)
-    if asked.chat:
-        return Prompt(lambda text: _turn(tokenizer, text), special=False)
-    if asked.column and labels:
-        return Prompt(lambda text: text, labels=tuple(labels), column=asked.column, kind=kind.name)
-    return Prompt(lambda text: asked.before + text + asked.after)
+def _note(side: _Side, labels: Sequence[str], cut: str) -> str:
+    """What a text alone does not tell."""
+    kept = "white space alone" if side.text else "special tokens alone" if side.tokens else "nothing"
+    blank = [] if side.text.strip() else [kept]
+    stranger = [f"not one of the {len(labels)} labels"] if labels and side.text.strip() not in labels else []
+    return ", ".join(blank + stranger + ([] if side.ended else [cut]))
 
 
-def _turn(tokenizer: Any, text: str) -> str:
-    talk = [{"role": "user", "content": text}]
-    return str(tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
+def _padded(prompts: Sequence[Tokens], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(token ids, 1 where there is one), (sides, T) int64. They end together, so that the next tokens do, too."""
+    longest = max(map(len, prompts))
+    ids = torch.tensor([(0,) * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    return ids, mask
+
+
+def _places(mask: Tensor, last: int) -> dict[str, Tensor]:
+    """What a model is told of padding, of its `last` tokens; nothing where there is none, as not every model asks."""
+    if bool(mask.all()):
+        return {}
+    return {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -last:]}
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from zolite.data.examples import Example, Tokens
+from zolite.data.examples import Example, Tokens, answers_of
 from zolite.engine.batch import by_length, length, sample
 from zolite.engine.engine import Engine
 from zolite.model.tail import Reading, Tail, reading
@@ -101,14 +101,9 @@ class Result:
 # ---- what is to be said
 
 
-def spelled(row: Example) -> list[Tokens]:
-    """Every candidate's tokens."""
-    return [tuple(q.token for q in row.queries if q.candidate == c) for c in range(row.candidates)]
-
-
 def kinds_of(row: Example) -> int:
     """How many kinds of places a set of labels has, and so how many rows of an adapter tell them apart."""
-    beginnings = {answer[:j] for answer in spelled(row) for j in range(1, len(answer))}
+    beginnings = {answer[:j] for answer in answers_of(row) for j in range(1, len(answer))}
     return len(ENDINGS) + len(beginnings) + 1
 
 
@@ -117,7 +112,7 @@ def line_of(row: Example, prompt: Tokens, shares: Sequence[float], ending: str, 
     answer, end = row.text[row.begins : -1], row.text[-1]
     held = torch.randint(0, max(1, len(prompt) - 1), (HELD,), generator=made).tolist()
     found = tuple(
-        _place(len(prompt) - 1 + j, answer[:j], ending, spelled(row), shares, end) for j in range(len(answer) + 1)
+        _place(len(prompt) - 1 + j, answer[:j], ending, answers_of(row), shares, end) for j in range(len(answer) + 1)
     )
     return Line(prompt + answer, found, tuple(held))
 

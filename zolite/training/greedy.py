@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from zolite.data.examples import Example, Tokens
+from zolite.data.examples import Example, Tokens, answers_of
 from zolite.engine.batch import by_length
 from zolite.engine.engine import Engine
+from zolite.model.special_tokens import ends_of
 
 Ids = Sequence[int]
 HALF = "\ufffd"  # in the place of a character whose bytes are not all there
@@ -28,9 +29,7 @@ class Verbalizer:
     @classmethod
     def of(cls, labels: Sequence[str], tokenizer: Any, model: Any) -> "Verbalizer":
         """By the end tokens of the tokenizer and of the model's generation settings."""
-        known = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-        ends = {tokenizer.eos_token_id, *(known if isinstance(known, list) else [known])}
-        return cls(tuple(labels), frozenset(ends - {None}), lambda ids: str(tokenizer.decode(list(ids))))
+        return cls(tuple(labels), ends_of(model, tokenizer), lambda ids: str(tokenizer.decode(list(ids))))
 
     def number(self, text: str) -> int | None:
         """Of the label that a text is."""
@@ -91,14 +90,6 @@ def say(engine: Engine, rows: Sequence[Example], ranks: Sequence[Ids], known: Ve
         for batch in by_length([len(talk.prompt) + longest for talk in going], tokens):
             _hear_all(engine, [going[i] for i in batch], known.ends)
     return [_judged(talk, known) for talk in talks]
-
-
-def answers_of(row: Example) -> list[Tokens]:
-    """Each candidate's tokens."""
-    answers: list[list[int]] = [[] for _ in range(row.candidates)]
-    for query in row.queries:
-        answers[query.candidate].append(query.token)
-    return [tuple(answer) for answer in answers]
 
 
 def _goes_on(talk: _Talk, longest: int, known: Verbalizer) -> bool:
