@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config.architectures import ARCHITECTURES
 from zolite.config.recipe import Recipe
+from zolite.data.examples import spoken
 from zolite.export import export as exports
 from zolite.export import gguf, merged, peft
 from zolite.sessions import session as sessions
@@ -303,7 +304,8 @@ def test_the_report_says_what_was_compared(recipe: Make, tmp_path: Path) -> None
     run = trained(recipe(train__steps=3, train__lr=0.05))
     done = export(tmp_path / "out", "gguf")
     report = json.loads((tmp_path / "out" / exports.REPORT).read_text())["checks"][0]
-    assert report["loss_session"] == pytest.approx(np.mean(losses(run)), abs=1e-5)
+    answers = [spoken(row) for row in run.examples["test"]]  # the label's tokens and the end's
+    assert report["loss_session"] == pytest.approx(-float(run.engine.scores(answers).mean()), abs=1e-5)
     assert report["apart"] <= report["allowed"] < report["effect"]
     assert len(report["texts"]) == 3 and report["rows"] == 8 and report["split"] == "test"
     assert "gguf" in report["reader"] and "checked with gguf" in "\n".join(exports.summary(done, "run", "gguf"))

@@ -92,6 +92,24 @@ def kind_of(recipe: ResolvedRecipe, labels: Sequence[str]) -> Kind:
     return label.KIND if labels else completion.KIND  # the latter takes prompts as they are typed
 
 
+def ends(trained: Trained, tokenizer: Any) -> list[int]:
+    """Tokens that end a text, as the model's generation settings and its tokenizer have them."""
+    file = trained.origin / "generation_config.json"
+    ids = json.loads(file.read_bytes()).get("eos_token_id") if file.is_file() else None
+    known = [ids] if isinstance(ids, int) else ids or []
+    return [i for i in dict.fromkeys([*known, tokenizer.eos_token_id]) if i is not None]
+
+
+def begins_by_itself(tokenizer: Any) -> bool:
+    """Whether a text that is typed gets a token in front of it that nobody typed."""
+    return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+
+
+def longest_label(trained: Trained, tokenizer: Any) -> int:
+    """Tokens of the session's longest label."""
+    return max(len(tokenizer(f" {label}", add_special_tokens=False).input_ids) for label in trained.facts["labels"])
+
+
 def trained(session: Session, which: str) -> Trained:
     """`which` is last, best, a step, or several with commas between, whose numbers are averaged."""
     found = dict(factors_at(session, chosen(session, what.strip())) for what in which.split(","))
