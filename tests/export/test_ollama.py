@@ -31,9 +31,10 @@ CHATML = (
 WITH_DEFAULT = "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are kind.<|im_end|>\n{% endif %}" + CHATML
 LLAMA3 = (
     "{{ bos_token }}{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set messages = "
-    "messages[1:] %}{% else %}{% set system = '' %}{% endif %}<|start|>system<|end|>\n\nCutting Knowledge Date: December "
-    "2023\n\n{{ system }}<|eot|>{% for m in messages %}<|start|>{{ m.role }}<|end|>\n\n{{ m.content | trim }}<|eot|>"
-    f"{{% endfor %}}{GENERATION}<|start|>assistant<|end|>\n\n{{% endif %}}"
+    "messages[1:] %}{% else %}{% set system = '' %}{% endif %}<|start|>system<|end|>\n\nCutting Knowledge "
+    "Date: December 2023\n\n{{ system }}<|eot|>{% for m in messages %}"
+    "<|start|>{{ m.role }}<|end|>\n\n{{ m.content | trim }}<|eot|>{% endfor %}"
+    f"{GENERATION}<|start|>assistant<|end|>\n\n{{% endif %}}"
 )
 GEMMA_TURNS = (
     "{% for m in messages %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
@@ -66,8 +67,9 @@ QWEN3 = (
     "enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
 R1 = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% elif m.role == 'user' %}<｜User｜>"
-    "{{ m.content }}{% else %}<｜Assistant｜>{{ m.content.split('</think>')[-1] }}<｜end｜>{% endif %}{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% elif m.role == 'user' %}"
+    "<｜User｜>{{ m.content }}{% else %}<｜Assistant｜>{{ m.content.split('</think>')[-1] }}<｜end｜>"
+    "{% endif %}{% endfor %}"
     f"{GENERATION}<｜Assistant｜><think>\n{{% endif %}}"
 )
 PHI3 = (

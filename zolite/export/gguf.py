@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.config.architectures import ARCHITECTURES, Config, LlamaCpp, numbers
-from zolite.export import llama_cpp, ollama, peft
+from zolite.export import llama_cpp, ollama, peft, uses
 from zolite.export.readers import Opened, Reader
 from zolite.export.source import Trained
 from zolite.export.writer import Card, Writer
@@ -122,14 +122,9 @@ def _files(trained: Trained, folder: Path) -> tuple[Path, Path]:
     return trained.gguf, folder / ADAPTER
 
 
-USE = """```
-llama-cli -m BASE.gguf --lora adapter.gguf
-```
-BASE.gguf is {base} as llama.cpp's convert_hf_to_gguf.py makes it, in any quantization.
-"""
 WRITER = Writer(
     write,
-    Card("A LoRA adapter for {base}, for llama.cpp", USE),
+    Card("A LoRA adapter for {base}, for llama.cpp", uses.GGUF),
     {"f32": 0.0, "f16": 1e-2},
     (Reader(("gguf", "peft"), True, _open), llama_cpp.reader(_files)),
     ollama=lambda trained: ollama.with_adapter(trained, f"./{ADAPTER}"),

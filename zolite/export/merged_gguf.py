@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from zolite.common.errors import UsageError, ZoliteError, listed
-from zolite.export import llama_cpp
+from zolite.export import llama_cpp, uses
 from zolite.export.gguf import architecture, converted
 from zolite.export.readers import Opened, Reader, in_float32, of_transformers
 from zolite.export.source import Trained, delta
@@ -109,13 +109,9 @@ def _open(trained: Trained, folder: Path, device: torch.device) -> Opened:
         return of_transformers(in_float32(folder, device, gguf_file=MODEL, quantization_config=expanded))
 
 
-USE = """```
-llama-cli -m model.gguf
-```
-"""
 WRITER = Writer(
     write,
-    Card("{base} with a LoRA adapter merged into its weights, for llama.cpp", USE),
+    Card("{base} with a LoRA adapter merged into its weights, for llama.cpp", uses.MERGED_GGUF),
     {"f16": 1e-2, "q8_0": 1e-1},
     (Reader(("transformers", "gguf"), False, _open), llama_cpp.reader(lambda _, folder: (folder / MODEL, None))),
     size=bytes_of,

@@ -5,8 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zolite.common.errors import UsageError
-from zolite.data import rows as tables
 from zolite.export import go_template
 from zolite.export.source import Trained, begins_by_itself, ends, longest_label
 
@@ -31,11 +29,6 @@ def write(trained: Trained, folder: Path, weights: Part, tokenizer: Any) -> list
         lines = [f"# {note}" for note in notes] + files + [line for part, _ in parts for line in part]
         (folder / "Modelfile").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return notes
-
-
-def commands(name: str, folder: Path) -> list[str]:
-    """What a user types."""
-    return [f"ollama create {name} -f {folder / 'Modelfile'}", f"ollama run {name}"]
 
 
 def with_adapter(trained: Trained, adapter: str) -> Part:
@@ -85,10 +78,7 @@ def _template(trained: Trained, tokenizer: Any) -> Part:
 
 def _system(trained: Trained) -> Part:
     """The system message that every row began with; a template's own is in its rendering already."""
-    try:
-        rows = tables.load(Path(trained.recipe.data.path), trained.recipe.data.template).splits["train"]
-    except UsageError:  # they are gone or others
-        return [], []
+    rows = trained.dataset.splits["train"] if trained.dataset else ()
     found = {m["content"] for row in rows for m in row.messages[:1] if m["role"] == "system"}
     bare = sum(not row.messages or row.messages[0]["role"] != "system" for row in rows)
     if not found:

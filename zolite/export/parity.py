@@ -272,7 +272,7 @@ def _judged(report: Report) -> Report:
 def summary(report: Report) -> list[str]:
     """A report in a line or a few; its numbers are in export.json."""
     r = report
-    lines = [f"checked with {r.reader}: {_answers(r)}, the session's losses on {r.rows} {r.split} rows"]
+    lines = [f"checked with {r.reader}: {answers(r)}, the session's losses on {r.rows} {r.split} rows"]
     if r.prompts_alike < r.prompts:
         lines.append(f"it makes other tokens of {r.prompts - r.prompts_alike} of {r.prompts} prompts than trained on")
     if r.said_session and 2 * r.said_session.label < r.prompts:
@@ -282,7 +282,8 @@ def summary(report: Report) -> list[str]:
     return lines
 
 
-def _answers(r: Report) -> str:
+def answers(r: Report) -> str:
+    """What an export says, in half a sentence."""
     if not (r.said_session and r.said_export):
         return f"the same text on {r.same_texts} of {len(r.texts)} prompts"
     return (

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zolite.common.paths import paths
 from zolite.config.recipe import ResolvedRecipe
-from zolite.export import ollama
+from zolite.export import ollama, uses
 from zolite.export.readers import Opened, Reader, of_transformers, reloaded
 from zolite.export.source import Trained
 from zolite.export.writer import Card, Writer
@@ -57,17 +57,9 @@ def open_(trained: Trained, folder: Path, device: torch.device) -> Opened:
     return of_transformers(reloaded(base, folder))
 
 
-USE = """```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "PATH OF THIS FOLDER")
-tokenizer = AutoTokenizer.from_pretrained("{base}")
-```
-"""
 WRITER = Writer(
     write,
-    Card("A LoRA adapter for {base}", USE, "library_name: peft\n"),
+    Card("A LoRA adapter for {base}", uses.PEFT, "library_name: peft\n"),
     {"f32": 0.0},
     (Reader(("peft", "transformers"), True, open_),),
     ollama=ollama.peft_adapter,

@@ -54,9 +54,22 @@ class Trained:
         return read
 
     @functools.cached_property
+    def dataset(self) -> tables.Dataset | None:
+        """The rows, as they lie there now; None where they are gone or others."""
+        try:
+            return tables.load(Path(self.recipe.data.path), self.recipe.data.template)
+        except UsageError:
+            return None
+
+    @functools.cached_property
+    def kind(self) -> Kind:
+        """Of the rows that were trained on."""
+        return kind_of(self.recipe, self.facts["labels"])
+
+    @functools.cached_property
     def prompt(self) -> Prompt:
         """How the model is prompted, as it was in training."""
-        return kind_of(self.recipe, self.facts["labels"]).prompt(self.recipe.data.template)
+        return self.kind.prompt(self.recipe.data.template)
 
     @property
     def architecture(self) -> str:
