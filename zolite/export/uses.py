@@ -184,6 +184,7 @@ def question(trained: Trained, row: Row | None = None) -> Question:
         said = next((i for i, message in enumerate(talk) if message["role"] == "assistant"), len(talk))
         before = talk[:said] or ({"role": "user", "content": "Hello"},)
         return Question(before[-1]["content"], before[-1]["content"], before)
-    shown = row or Row(1, {name: name.upper() for name in kind.columns(template)})
+    columns = kind.columns(template)
+    shown = row or kind.row(1, {name: name.upper() for name in columns}, columns)
     text = next(piece.text for piece in kind.pieces(shown, template))
     return Question(text, text.removeprefix(asked.before).removesuffix(asked.after))
