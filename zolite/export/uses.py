@@ -13,6 +13,7 @@ from zolite.export.source import Trained, longest_label
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM's --max-lora-rank takes; 16 unless told
 SAID = 64  # tokens of an answer that is no label
 PORT = 8080
+TRIED = 32  # rows, of whose prompts the shortest is shown
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ def _llama_cpp(files: Callable[[Place], str]) -> tuple[Use, Use]:
     )
 
 
+def _lm_studio(p: Place, file: str) -> str:
+    """It has no adapters, and asks which model is meant where it is given no name."""
+    return f"lms import {file}\nlms load --identifier {p.name}\nlms server start --port {PORT}\n{p.ask(model=p.name)}"
+
+
 OLLAMA = Use(
     "Ollama",
     lambda p: f"ollama create {p.name} -f {p.folder}/Modelfile\nollama run {p.name} {shlex.quote(p.question.typed)}",
@@ -145,14 +151,14 @@ MERGED = (
         "LM Studio, by a GGUF file",
         lambda p: (
             f"python convert_hf_to_gguf.py {p.folder} --outfile {p.folder}/{p.name}.gguf  # of llama.cpp\n"
-            f"lms import {p.folder}/{p.name}.gguf"
+            f"{_lm_studio(p, f'{p.folder}/{p.name}.gguf')}"
         ),
     ),
     OLLAMA,
 )
 MERGED_GGUF = (
     *_llama_cpp(lambda p: f"-m {p.folder}/model.gguf"),
-    Use("LM Studio", lambda p: f"lms import {p.folder}/model.gguf"),
+    Use("LM Studio", lambda p: _lm_studio(p, f"{p.folder}/model.gguf")),
     OLLAMA,
 )
 
@@ -161,8 +167,9 @@ def place(trained: Trained, folder: Path, tokenizer: Any) -> Place:
     """For this machine: its paths, and the prompt of a row that was not trained on."""
     base = trained.source.path if trained.source.path and not trained.gguf else trained.source.base
     gguf = shlex.quote(str(trained.gguf)) if trained.gguf else "BASE.gguf"
-    row = trained.dataset.splits["dev"][0] if trained.dataset else None
-    return _place(trained, shlex.quote(str(folder)), shlex.quote(str(base)), gguf, question(trained, row), tokenizer)
+    asked = [question(trained, row) for row in trained.dataset.splits["dev"][:TRIED]] if trained.dataset else []
+    short = min(asked, key=lambda each: len(each.text), default=question(trained))
+    return _place(trained, shlex.quote(str(folder)), shlex.quote(str(base)), gguf, short, tokenizer)
 
 
 def anywhere(trained: Trained, tokenizer: Any) -> Place:
