@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from gguf import GGUFWriter
 from transformers import PreTrainedTokenizerFast
 
 from zolite.config.recipe import Recipe
@@ -147,6 +149,22 @@ def test_a_beginning_that_the_template_spells_itself_stays(tokenizer: PreTrained
         assert render(TALK[:1]).startswith(beginning) and not notes
     _, (note,) = ollama.rendering(with_template(tokenizer, PHI3), True)
     assert note == "Ollama puts <s> in front of every prompt, which the model's chat template does not"
+
+
+@pytest.mark.parametrize("says", [True, False, None])
+def test_a_gguf_file_says_whether_a_beginning_is_added(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, says: bool | None
+) -> None:
+    """Its own setting counts, and where it has none the tokenizer's way, which is to add one."""
+    writer = GGUFWriter(tmp_path / "base.gguf", "llama")
+    if says is not None:
+        writer.add_add_bos_token(says)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    chosen: Any = SimpleNamespace(gguf=tmp_path / "base.gguf")
+    assert ollama.adds_bos(chosen, tokenizer) is (says is not False)
 
 
 def test_thoughts_that_a_template_drops_are_told(tokenizer: PreTrainedTokenizerFast) -> None:
