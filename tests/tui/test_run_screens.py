@@ -84,7 +84,8 @@ elif words[0] == "export" and "refused" in words:
     sys.exit("error: out exists and is not empty\\nhint: choose another folder with --to")
 elif words[0] == "export":
     check = {"reader": "peft 0.21", "rows": 32, "split": "test", "apart": 3e-5, "allowed": 1e-3, "same_texts": 3,
-             "texts": [{}, {}, {}], "loss_base": 1.93, "loss_export": 0.51, "effect": 1.4}
+             "texts": [{}, {}, {}], "loss_base": 1.93, "loss_export": 0.51, "effect": 1.4, "prompts": 32,
+             "said_session": {"label": 32, "right": 25}, "said_export": {"label": 32, "right": 24}}
     print(json.dumps({"path": words[3], "steps": [60], "format": "peft", "dtype": "f32", "base": "base",
                       "checks": [check], "notes": ["a note"]}))
 elif words[0] == "resume":
@@ -684,7 +685,7 @@ def test_export(made: Make, play: Play, size: tuple[int, int], asked: Callable[[
         screen.query_one("#target", Input).value = str(tmp_path / "out")
         await pilot.press("f5")
         await until(pilot, lambda: "read back" in shown(pilot))
-        assert "3 of 3 prompts" in shown(pilot) and cut(pilot) == []
+        assert "right one on 24" in " ".join(shown(pilot).split()) and cut(pilot) == []
         words = ["export", "first", "--to", str(tmp_path / "out"), "--format", "gguf", "--step", "last"]
         assert asked() == [[*words, "--dtype", "f32", "--force", "--no-verify", "--json"]]
 

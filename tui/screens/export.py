@@ -160,11 +160,10 @@ def result(document: dict[str, Any]) -> Content:
 
 def _checked(check: dict[str, Any]) -> list[Content]:
     """The comparison of one reader with the session, and its numbers below."""
-    texts = f"the same text on {check['same_texts']} of {len(check['texts'])} prompts"
     return [
         Content.assemble(
             ("✓ read back ", "$text-success"),
-            f"with {check['reader']}: the session's losses on {check['rows']} {check['split']} rows, {texts}",
+            f"with {check['reader']}: {_said(check)}, the session's losses on {check['rows']} {check['split']} rows",
         ),
         Content.styled(
             f"  mean loss {check['loss_base']:.4g} without the adapter, {check['loss_export']:.4g} with it; rows are "
@@ -172,3 +171,13 @@ def _checked(check: dict[str, Any]) -> list[Content]:
             "$text-muted",
         ),
     ]
+
+
+def _said(check: dict[str, Any]) -> str:
+    ours, theirs = check["said_session"], check["said_export"]
+    if theirs is None:
+        return f"the same text on {check['same_texts']} of {len(check['texts'])} prompts"
+    return (
+        f"it says a label and stops on {theirs['label']} of {check['prompts']}, the right one on {theirs['right']} "
+        f"(the session {ours['label']} and {ours['right']})"
+    )

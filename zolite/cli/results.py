@@ -75,5 +75,5 @@ def export(
     folder = to.expanduser()
     with sessions.open_(name) as session:
         done = exports.export(session, folder, format_, step, dtype, force, verify)
-        document = exports.about(done, session, format_) | {"path": str(to)}
+        document = exports.about(done, session, format_) | {"path": str(to), "uses": done.uses}
     report(document, "\n".join(exports.summary(done, name, format_)), as_json)

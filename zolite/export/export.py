@@ -11,12 +11,10 @@ from typing import Any
 
 from zolite.common import files
 from zolite.common.errors import UsageError, ZoliteError
-from zolite.common.paths import paths
 from zolite.common.text import human_bytes
-from zolite.data.chat_template import chat_of, filled
-from zolite.export import model_card, ollama, parity, registry
-from zolite.export.source import trained
-from zolite.model import load as models
+from zolite.export import model_card, ollama, parity, registry, uses
+from zolite.export.source import Trained, tokenizer_of, trained
+from zolite.export.writer import Writer
 from zolite.sessions.session import Session
 
 REPORT = "export.json"  # in every folder that an export made
@@ -30,6 +28,7 @@ class Done:
     base: str
     reports: list[parity.Report]
     notes: list[str]
+    uses: dict[str, str]  # commands that load it, by program
 
 
 def export(
@@ -60,15 +59,23 @@ def export(
             partial = Path(parent) / folder.name
             partial.mkdir()
             writer.write(chosen, partial, dtype)
-            (partial / "README.md").write_text(model_card.card(chosen, writer.card), encoding="utf-8")
-            chat = chat_of(chosen.recipe.data, chosen.facts)
-            tokenizer = filled(models.tokenizer(chosen.source, paths()["cache"]), chat)
-            notes = ollama.write(chosen, partial, writer.ollama(chosen), tokenizer)
-            reports = parity.check(chosen, partial, writer, dtype) if verify else []
-            done = Done(chosen.steps, dtype, folder, chosen.source.base, reports, notes)
+            done = _described(chosen, partial, folder, writer, dtype, verify)
             (partial / REPORT).write_text(json.dumps(about(done, session, format_), indent=1), encoding="utf-8")
             _appear(partial, folder, Path(parent) / "old")
     return done
+
+
+def _described(trained: Trained, partial: Path, folder: Path, writer: Writer, dtype: str, verify: bool) -> Done:
+    """With a Modelfile and a card, which says what the check found."""
+    tokenizer = tokenizer_of(trained)
+    notes = ollama.write(trained, partial, writer.ollama(trained), tokenizer)
+    reports = parity.check(trained, partial, writer, dtype) if verify else []
+    known = [use for use in writer.card.uses if (partial / use.needs).exists()]
+    card = model_card.card(trained, writer.card, uses.anywhere(trained, tokenizer), known, reports)
+    (partial / "README.md").write_text(card, encoding="utf-8")
+    here = uses.place(trained, folder, tokenizer)
+    commands = {use.program: use.text(here) for use in known}
+    return Done(trained.steps, dtype, folder, trained.source.base, reports, notes, commands)
 
 
 def about(done: Done, session: Session, format_: str) -> dict[str, Any]:
@@ -86,13 +93,13 @@ def about(done: Done, session: Session, format_: str) -> dict[str, Any]:
 
 
 def summary(done: Done, name: str, format_: str) -> list[str]:
-    """The same for people, in lines."""
+    """The same for people, in lines: where it is, whether it says what it should, and how it is used."""
     step = " and ".join(str(step) for step in done.steps)
     lines = [f"{done.folder}: {name} at step {step} as {format_} in {done.dtype}, for {done.base}"]
     lines += [line for report in done.reports for line in parity.summary(report)] or ["not checked"]
     lines += [f"note: {note}" for note in done.notes]
-    if (done.folder / "Modelfile").is_file():
-        lines += ["for Ollama:", *(f"  {line}" for line in ollama.commands(name, done.folder))]
+    for program, text in done.uses.items():
+        lines += ["", f"with {program}:", *(f"  {line}" for line in text.splitlines())]
     return lines
 
 
@@ -118,8 +125,10 @@ def _check_disk(folder: Path, needed: int) -> None:
 
 
 def _appear(partial: Path, folder: Path, old: Path) -> None:
-    """Onto the disk, then under its name; what stood there goes back if that fails."""
+    """Onto the disk, readable like files around it, then under its name; what stood there goes back if that fails."""
+    mode = (partial / REPORT).stat().st_mode  # as any new file has it here; safetensors' files are the owner's alone
     for file in partial.iterdir():
+        file.chmod(mode)
         with file.open("r+b") as f:
             os.fsync(f.fileno())
     files.fsync_folder(partial)

@@ -3,6 +3,7 @@
 What llama.cpp calls a layer, and in which order it keeps its rows, is in the architecture's record.
 """
 
+import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.config.architectures import ARCHITECTURES, Config, LlamaCpp, numbers
-from zolite.export import ollama, peft
-from zolite.export.readers import Forward, Reader, by_llama_cpp, context_of, llama
+from zolite.export import llama_cpp, ollama, peft, uses
+from zolite.export.readers import Opened, Reader
 from zolite.export.source import Trained
 from zolite.export.writer import Card, Writer
 
@@ -106,30 +107,25 @@ def _rounded(layers: dict[str, tuple[Tensor, Tensor]], dtype: str) -> dict[str, 
     return rounded
 
 
-def _forward(trained: Trained, folder: Path, device: torch.device) -> Forward:
+def _open(trained: Trained, folder: Path, device: torch.device) -> Opened:
     """What the gguf package reads, put on by peft."""
     alpha, factors = read(trained, folder / ADAPTER)
-    if alpha != trained.recipe.adapter.alpha:
+    if not math.isclose(alpha, trained.recipe.adapter.alpha, rel_tol=1e-6):  # it is stored in float32
         raise ZoliteError(f"{ADAPTER} says alpha {alpha:g}", "nothing was written; please report this")
     with tempfile.TemporaryDirectory() as again:
         peft.write(replace(trained, factors=factors), Path(again), "f32")
-        return peft.forward(trained, Path(again), device)
+        return peft.open_(trained, Path(again), device)
 
 
-def _llama(trained: Trained, folder: Path, device: torch.device) -> Forward:
+def _files(trained: Trained, folder: Path) -> tuple[Path, Path]:
     assert trained.gguf is not None
-    return llama(trained.gguf, folder / ADAPTER, context_of(trained))
+    return trained.gguf, folder / ADAPTER
 
 
-USE = """```
-llama-cli -m BASE.gguf --lora adapter.gguf
-```
-BASE.gguf is {base} as llama.cpp's convert_hf_to_gguf.py makes it, in any quantization.
-"""
 WRITER = Writer(
     write,
-    Card("A LoRA adapter for {base}, for llama.cpp", USE),
+    Card("A LoRA adapter for {base}, for llama.cpp", uses.GGUF),
     {"f32": 0.0, "f16": 1e-2},
-    (Reader(("gguf", "peft"), True, _forward), by_llama_cpp(_llama)),
+    (Reader(("gguf", "peft"), True, _open), llama_cpp.reader(_files)),
     ollama=lambda trained: ollama.with_adapter(trained, f"./{ADAPTER}"),
 )

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.common.text import human_bytes
-from zolite.export import ollama
-from zolite.export.readers import Forward, Reader, forward_of, in_float32
+from zolite.export import ollama, uses
+from zolite.export.readers import Opened, Reader, in_float32, of_transformers
 from zolite.export.source import Trained, delta
 from zolite.export.writer import Card, Writer
 
@@ -140,22 +140,15 @@ def _copy_rest(origin: Path, folder: Path) -> None:
     config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _forward(trained: Trained, folder: Path, device: torch.device) -> Forward:
-    return forward_of(in_float32(folder, device))
+def _open(trained: Trained, folder: Path, device: torch.device) -> Opened:
+    return of_transformers(in_float32(folder, device))
 
 
-USE = """```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER", dtype="auto")
-tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER")
-```
-"""
 WRITER = Writer(
     write,
-    Card("{base} with a LoRA adapter merged into its weights", USE, "library_name: transformers\n"),
+    Card("{base} with a LoRA adapter merged into its weights", uses.MERGED, "library_name: transformers\n"),
     {"16-bit": 5e-2},
-    (Reader(("transformers",), False, _forward),),
+    (Reader(("transformers",), False, _open),),
     size=lambda trained, _: bytes_of(trained),
     ollama=lambda trained: (["FROM ."], ollama.doubts(trained)),
 )

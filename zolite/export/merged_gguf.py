@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from zolite.common.errors import UsageError, ZoliteError, listed
+from zolite.export import llama_cpp, uses
 from zolite.export.gguf import architecture, converted
-from zolite.export.readers import Forward, Reader, by_llama_cpp, context_of, forward_of, in_float32, llama
+from zolite.export.readers import Opened, Reader, in_float32, of_transformers
 from zolite.export.source import Trained, delta
 from zolite.export.writer import Card, Writer
 
@@ -100,27 +101,19 @@ def _fields(reader: Any) -> Iterator[tuple[str, Any, Any, Any]]:
             yield field.name, field.contents(), kind, field.types[-1] if kind == GGUFValueType.ARRAY else None
 
 
-def _forward(trained: Trained, folder: Path, device: torch.device) -> Forward:
+def _open(trained: Trained, folder: Path, device: torch.device) -> Opened:
     from transformers import GgufConfig
 
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
         expanded = GgufConfig(dequantize=True)
-        return forward_of(in_float32(folder, device, gguf_file=MODEL, quantization_config=expanded))
+        return of_transformers(in_float32(folder, device, gguf_file=MODEL, quantization_config=expanded))
 
 
-def _llama(trained: Trained, folder: Path, device: torch.device) -> Forward:
-    return llama(folder / MODEL, None, context_of(trained))
-
-
-USE = """```
-llama-cli -m model.gguf
-```
-"""
 WRITER = Writer(
     write,
-    Card("{base} with a LoRA adapter merged into its weights, for llama.cpp", USE),
+    Card("{base} with a LoRA adapter merged into its weights, for llama.cpp", uses.MERGED_GGUF),
     {"f16": 1e-2, "q8_0": 1e-1},
-    (Reader(("transformers", "gguf"), False, _forward), by_llama_cpp(_llama)),
+    (Reader(("transformers", "gguf"), False, _open), llama_cpp.reader(lambda _, folder: (folder / MODEL, None))),
     size=bytes_of,
     ollama=lambda _: ([f"FROM ./{MODEL}"], []),
 )

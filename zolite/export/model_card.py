@@ -1,6 +1,10 @@
-"""The README of an export: what it is, how it was made, how it is loaded."""
+"""The README of an export: what it is, how it was made, what it says, how it is loaded."""
 
+from collections.abc import Sequence
+
+from zolite.export.parity import Report, answers
 from zolite.export.source import Trained
+from zolite.export.uses import Place, Use
 from zolite.export.writer import Card
 from zolite.monitor.log import score_text
 
@@ -13,22 +17,31 @@ base_model: {base}
 {what}, trained with forward passes alone by zolite {version}:
 method {method}, space {space}, {steps} of {batch} rows, learning rate {lr:g}, ε {eps:g}, seed {seed}.
 Adapter: rank {rank}, alpha {alpha:g}. The frozen weights were held in {quant} while it was trained ({model}).
-{score}{prompt}
-{use}"""
+{score}{checked}
+{prompt}
+## Use
 
-PROMPT = "Prompts looked like this, with the answer in place of the last braces: `{template}`\n"
+THIS_FOLDER is where these files lie; BASE.gguf is {base} as a GGUF file, in any quantization.
+
+{uses}"""
+
+PROMPT = """The prompt ends where the answer begins, as it did in training: no space and no new line behind it.
+
+```
+{question}
+```
+"""
 
 
-def card(trained: Trained, about: Card) -> str:
-    r, facts, base, shown = trained.recipe, trained.facts, trained.source.base, trained.prompt.template
-    what, use = (text.replace("{base}", base) for text in (about.what, about.use))
+def card(trained: Trained, about: Card, at: Place, uses: Sequence[Use], reports: Sequence[Report]) -> str:
+    r, facts, base = trained.recipe, trained.facts, trained.source.base
     *others, last = [str(step) for step in trained.steps]
     measured = [f"Measured: {score_text(e)}; on {e.rows} rows at step {e.step}.\n" for e in trained.scores]
     return CARD.format(
         base=base,
         library=about.library,
         name=trained.name,
-        what=what,
+        what=about.what.replace("{base}", base),
         version=facts["versions"]["zolite"],
         method=r.method.name,
         space=r.adapter.space,
@@ -42,6 +55,7 @@ def card(trained: Trained, about: Card) -> str:
         quant=r.model.quant,
         model=r.model.name,
         score="".join(measured[-1:]),
-        prompt=PROMPT.format(template=shown.replace("\n", "⏎")) if shown else "",
-        use=use,
+        checked="".join(f"Checked with {report.reader}: {answers(report)}.\n" for report in reports),
+        prompt="" if at.question.messages else PROMPT.format(question=at.question.text),
+        uses="\n".join(f"{use.program}:\n\n```{use.language}\n{use.text(at)}\n```\n" for use in uses),
     )

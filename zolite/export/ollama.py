@@ -1,12 +1,15 @@
 """A Modelfile for Ollama: which files, in which template, and where generation stops."""
 
+import contextlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zolite.export.source import Trained
+from zolite.export import go_template
+from zolite.export.source import Trained, begins_by_itself, ends, longest_label
+
+Part = tuple[list[str], list[str]]
+"""Lines of a Modelfile, and notes for the user."""
 
 # What Ollama converts by itself (its convert.go): adapters by llama.cpp's name of the model, models by transformers'.
 ADAPTERS = ("llama", "gemma2")
@@ -17,29 +20,24 @@ MODELS = (
 REFUSED = 'Ollama\'s newer engine has no adapters ("loras are not yet implemented"): there, export --format merged'
 
 
-def write(trained: Trained, folder: Path, weights: tuple[list[str], list[str]], tokenizer: Any) -> list[str]:
+def write(trained: Trained, folder: Path, weights: Part, tokenizer: Any) -> list[str]:
     """Writes the Modelfile if there are lines that name weights; returns the notes for the user, those given first."""
     files, notes = weights[0], [*weights[1]]
     if files:
-        template, problem = _template(trained, tokenizer)
-        notes += [problem] if problem else []
-        lines = [f"# {note}" for note in notes] + files + template + _parameters(trained, tokenizer)
+        parts: list[Part] = [_template(trained, tokenizer), _system(trained), (_parameters(trained, tokenizer), [])]
+        notes += [note for _, more in parts for note in more]
+        lines = [f"# {note}" for note in notes] + files + [line for part, _ in parts for line in part]
         (folder / "Modelfile").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return notes
 
 
-def commands(name: str, folder: Path) -> list[str]:
-    """What a user types."""
-    return [f"ollama create {name} -f {folder / 'Modelfile'}", f"ollama run {name}"]
-
-
-def with_adapter(trained: Trained, adapter: str) -> tuple[list[str], list[str]]:
+def with_adapter(trained: Trained, adapter: str) -> Part:
     """Lines that name the base model and an adapter beside the Modelfile, and notes about it."""
     base = trained.gguf or trained.origin
     return [f"FROM {base}", f"ADAPTER {adapter}"], [REFUSED, *([] if trained.gguf else doubts(trained))]
 
 
-def peft_adapter(trained: Trained) -> tuple[list[str], list[str]]:
+def peft_adapter(trained: Trained) -> Part:
     """The same for one in safetensors, which Ollama converts for few architectures."""
     if trained.llama_cpp and trained.llama_cpp.name in ADAPTERS:
         return with_adapter(trained, ".")
@@ -56,108 +54,77 @@ def doubts(trained: Trained) -> list[str]:
 
 
 def _parameters(trained: Trained, tokenizer: Any) -> list[str]:
-    stops = [f"PARAMETER stop {json.dumps(text, ensure_ascii=False)}" for text in _ends(trained, tokenizer)]
-    labels = trained.facts["labels"]
-    if not labels:
+    texts = dict.fromkeys(tokenizer.convert_ids_to_tokens(ends(trained, tokenizer)))
+    stops = [f"PARAMETER stop {json.dumps(text, ensure_ascii=False)}" for text in texts if text]
+    if not trained.facts["labels"]:
         return stops
-    longest = max(len(tokenizer(" " + label, add_special_tokens=False).input_ids) for label in labels)
-    return [*stops, "PARAMETER temperature 0", f"PARAMETER num_predict {longest}"]
+    room = longest_label(trained, tokenizer) + 1  # the end is a token too
+    return [*stops, "PARAMETER temperature 0", f"PARAMETER num_predict {room}"]
 
 
-def _ends(trained: Trained, tokenizer: Any) -> list[str]:
-    """Tokens that end a text, as the model's generation settings and its tokenizer have them."""
-    file = trained.origin / "generation_config.json"
-    ids = json.loads(file.read_bytes()).get("eos_token_id") if file.is_file() else None
-    known = [ids] if isinstance(ids, int) else ids or []
-    texts = [*tokenizer.convert_ids_to_tokens(known), tokenizer.eos_token]
-    return list(dict.fromkeys(text for text in texts if text))
-
-
-def _template(trained: Trained, tokenizer: Any) -> tuple[list[str], str]:
+def _template(trained: Trained, tokenizer: Any) -> Part:
     """The prompt as it was in training, as a Go template; and what is wrong where Go's templates cannot express it."""
     prompt = trained.prompt
-    if not prompt.chat:
-        return [f'TEMPLATE """{prompt.before}{{{{ .Prompt }}}}{prompt.after}"""'], ""
-    turns = turns_of(tokenizer)
+    if not prompt.chat:  # every question stands alone, as every row did
+        return _quoted("TEMPLATE", go_template.last_alone(prompt.before, prompt.after))
+    render, notes = rendering(tokenizer, adds_bos(trained, tokenizer))
+    turns = go_template.turns_of(render)
     if turns is None:
-        return [], "the model's chat template could not be translated for Ollama: write a TEMPLATE by hand"
-    return [f'TEMPLATE """{turns.go}"""'], ""
+        return [], ["the model's chat template could not be translated for Ollama: write a TEMPLATE by hand"]
+    notes += [] if turns.system else ["the model's chat template takes no system message: one is left out here"]
+    lines, problems = _quoted("TEMPLATE", turns.go)
+    return lines, notes + problems
 
 
-@dataclass(frozen=True)
-class Turns:
-    """A chat template as what stands around each role's text."""
-
-    alone: str  # the start of a conversation without a system message
-    system: tuple[str, str]
-    user: tuple[str, str]
-    assistant: tuple[str, str]
-    answer: str  # what the model goes on from
-
-    def render(self, messages: Sequence[dict[str, str]]) -> str:
-        text = "" if messages[0]["role"] == "system" else self.alone
-        for message in messages:
-            before, after = getattr(self, message["role"])
-            text += before + message["content"] + after
-        return text + self.answer
-
-    @property
-    def go(self) -> str:
-        def turn(role: str) -> str:
-            before, after = getattr(self, role)
-            return f'if eq .Role "{role}" }}}}{before}{{{{ .Content }}}}{after}{{{{'
-
-        first, last = self.system
-        return (
-            f"{{{{ if .System }}}}{first}{{{{ .System }}}}{last}{{{{ else }}}}{self.alone}{{{{ end }}}}"
-            f"{{{{ range .Messages }}}}{{{{ {turn('user')} else {turn('assistant')} end }}}}{{{{ end }}}}{self.answer}"
-        )
+def _system(trained: Trained) -> Part:
+    """The system message that every row began with; a template's own is in its rendering already."""
+    rows = trained.dataset.splits["train"] if trained.dataset else ()
+    found = {m["content"] for row in rows for m in row.messages[:1] if m["role"] == "system"}
+    bare = sum(not row.messages or row.messages[0]["role"] != "system" for row in rows)
+    if not found:
+        return [], []
+    if len(found) > 1 or bare:
+        return [], [
+            f"the rows began with {len(found)} system messages, {bare:,} of {len(rows):,} with none: send your own"
+        ]
+    return _quoted("SYSTEM", found.pop())
 
 
-TRIED = (("user",), ("system", "user"), ("user", "assistant", "user"), ("system", "user", "assistant", "user"))
+def _quoted(word: str, text: str) -> Part:
+    """A command of a Modelfile, whose texts have no way to say three quotes."""
+    if '"""' in text or text.endswith('"'):
+        return [], [f"the {word} holds quotes that a Modelfile cannot: {text[:40]!r} …"]
+    return [f'{word} """{text}"""'], []
 
 
-def turns_of(tokenizer: Any) -> Turns | None:
-    """Read off what the chat template makes of marked texts; None where it does more than surround them.
-
-    Ollama puts the token that begins a text there by itself, so it is left out.
+def adds_bos(trained: Trained, tokenizer: Any) -> bool:
+    """Whether Ollama and llama.cpp put the token that begins a text in front of every prompt: as the GGUF file says it,
+    or as the tokenizer does, from which a converter takes it.
     """
-    if not tokenizer.chat_template:
-        return None
-    try:
-        found = _read_off(tokenizer)
-        talks = [[{"role": role, "content": f"text {i} of it"} for i, role in enumerate(roles)] for roles in TRIED]
-        same = all(found.render(talk) == _rendered(tokenizer, talk, True) for talk in talks)
-    except Exception:  # noqa: BLE001 - templates are programs, and refuse what they do not like in ways of their own
-        return None
-    return found if same and '"""' not in found.go and "{{" not in found.render(talks[-1]) else None
+    from gguf import GGUFReader, Keys
+
+    said = GGUFReader(trained.gguf).get_field(Keys.Tokenizer.ADD_BOS) if trained.gguf else None
+    return bool(said.contents()) if said else begins_by_itself(tokenizer)
 
 
-def _read_off(tokenizer: Any) -> Turns:
-    def cut(*roles: str) -> list[str]:
-        """What stands around the texts of these turns."""
-        talk = [{"role": role, "content": f"\u2460{i}\u2461"} for i, role in enumerate(roles)]
-        rest, parts = _rendered(tokenizer, talk, False), []
-        for message in talk:
-            before, _, rest = rest.partition(message["content"])
-            parts.append(before)
-        return [*parts, rest]
-
-    start, closed = cut("user")
-    _, answered, asked, _ = cut("user", "assistant", "user")
-    _, _, last = cut("user", "assistant")
-    opened = asked.removeprefix(last)
-    system, after, _ = cut("system", "user")
-    whole = _rendered(tokenizer, [{"role": "user", "content": "x"}], True)
-    return Turns(
-        alone=start.removesuffix(opened),
-        system=(system, after.removesuffix(opened)),
-        user=(opened, closed),
-        assistant=(answered.removeprefix(closed), last),
-        answer=whole.removeprefix(f"{start}x{closed}"),
-    )
+THOUGHT = "a thought of it"
 
 
-def _rendered(tokenizer: Any, talk: list[dict[str, str]], answering: bool) -> str:
-    text: str = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=answering)
-    return text.removeprefix(tokenizer.bos_token or "")
+def rendering(tokenizer: Any, adds_bos: bool) -> tuple[go_template.Render, list[str]]:
+    """The chat template without the token that is put in front of it anyway, and notes about what that changes."""
+    bos = tokenizer.bos_token if adds_bos else ""
+
+    def spelled(talk: go_template.Talk) -> str:
+        return str(tokenizer.apply_chat_template(list(talk), tokenize=False, add_generation_prompt=True))
+
+    def render(talk: go_template.Talk) -> str:
+        return spelled(talk).removeprefix(bos)
+
+    user, notes = {"role": "user", "content": "x"}, []
+    with contextlib.suppress(Exception):  # a template that refuses this is not translated either
+        if bos and not spelled([user]).startswith(bos):
+            notes.append(f"Ollama puts {bos} in front of every prompt, which the model's chat template does not")
+        thinking = {"role": "assistant", "content": f"<think>\n{THOUGHT}\n</think>\n\ny"}
+        if THOUGHT not in spelled([user, thinking, user]):
+            notes.append("the chat template drops what was thought in earlier turns; Ollama sends it again")
+    return render, notes

@@ -1,7 +1,8 @@
-"""Is an export what was trained? Its losses and texts, as other programs read it, beside the session's."""
+"""Is an export what was trained? What it says and its losses, as other programs read it, beside the session's."""
 
 import gc
 import importlib.metadata
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,37 +10,63 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.common.paths import paths
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.data import rows as tables
-from zolite.data.chat_template import chat_of, filled
 from zolite.data.encode import encode
-from zolite.data.examples import Example
+from zolite.data.examples import Example, Tokens, spoken
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine
-from zolite.export.readers import TOKENS, Forward, Reader, forward_of
-from zolite.export.source import Trained
+from zolite.export.readers import BATCH, Logits, Opened, Reader, forward_of, scores
+from zolite.export.source import Trained, begins_by_itself, ends, longest_label, tokenizer_of
 from zolite.export.writer import Writer
 from zolite.model import load as models
 from zolite.model.quant import activations
 
-BATCH = 8  # rows a forward: whole logits are large
-ROWS, PROMPTS = 32, 3  # rows whose losses are compared; prompts that are continued
+ROWS = 32  # that are compared
+PROMPTS, TOKENS = 3, 8  # of rows without labels: prompts that are continued, and by how many tokens
+ANSWER = 16  # tokens of a row's answer whose losses are compared: llama.cpp tells them one by one
 NOTHING = 1e-5  # nats a token: below, an export is the bare model
+FLIPS = 1 / 16  # of the rows may be answered otherwise by rounding alone: two of 32
 
 # Nats a token that rounding activations so may move a row's loss by (docs/log.md).
 ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Held-out rows with one answer each, and what follows their prompts where it is a label."""
+
+    split: str
+    rows: tuple[Example, ...]
+    labels: tuple[str, ...]
+    right: tuple[str, ...]  # each row's label; () where rows have none
+    tokens: int  # said after a prompt, at most: of a label, its end and one more, which shows that it did not end
+
+    @property
+    def prompts(self) -> list[Tokens]:
+        """Of all rows with labels, of a few others: up to where their answers begin."""
+        some = self.rows if self.right else self.rows[:PROMPTS]
+        return [row.sequences[0][: min(q.position for q in row.queries) + 1] for row in some]
+
+
+@dataclass(frozen=True)
 class Measured:
     losses: list[float]  # nats a token of each row's right answer
-    texts: list[list[int]]  # the prompts and what follows, greedily
+    said: list[Tokens]  # after each prompt, greedily
+    alike: int  # prompts whose tokens are those that were trained on
+
+
+@dataclass(frozen=True)
+class Said:
+    """Of the prompts of rows with labels: those answered with a label and then the end, and with the right one."""
+
+    label: int
+    right: int
 
 
 @dataclass(frozen=True)
@@ -56,32 +83,40 @@ class Report:
     effect: float  # mean distance of a row's loss in the export from that without the adapter
     apart: float  # and from the session's
     allowed: float
+    prompts: int  # that were answered
+    prompts_alike: int  # of which this program makes the tokens that were trained on
+    said_session: Said | None  # in the number format that was trained in; None where rows have no labels
+    said_export: Said | None
+    said_allowed: int  # rows fewer that rounding explains
     same_texts: int
-    texts: list[dict[str, str]]  # prompt, session, export
+    texts: list[dict[str, str]]  # prompt, session, export: of the first few
 
 
 def check(trained: Trained, folder: Path, writer: Writer, dtype: str) -> list[Report]:
     """What each reader of a format makes of an export. Raises where it is another model than the session's."""
-    split, rows = held_out(trained)
-    device, sessions, reports = place(trained), {}, []
+    asked, device = held_out(trained), place(trained)
+    own, sessions, reports = trained.recipe.model.quant, {}, []
     for reader in writer.readers:
         if not reader.serves(trained):
             continue
-        quant = trained.recipe.model.quant if reader.quantized else "float32"
-        if quant not in sessions:
-            sessions[quant] = by_zolite(trained, quant, device, rows)
+        quant = own if reader.quantized else "float32"
+        for needed in {quant, own} if asked.right else {quant}:
+            if needed not in sessions:
+                sessions[needed] = by_zolite(trained, needed, device, asked)
         with torch.inference_mode():
-            export = measured(reader.open(trained, folder, device), rows)
+            export = measured(reader.open(trained, folder, device), asked, tokenizer_of(trained))
         gc.collect()
         computed = str(activations(quant, device)).removeprefix("torch.")
-        report = _compared(trained, rows, *sessions[quant], export)
-        about = {"reader": _versions(reader), "weights": quant, "split": split}
         allowed = ROUNDING[computed] + writer.rounding[dtype] + reader.rounding
-        reports.append(_judged(replace(report, **about, allowed=allowed)))  # type: ignore[arg-type]
+        report = _compared(asked, *sessions[quant], export, tokenizer_of(trained))
+        if asked.right:
+            ours, theirs = (said(asked, m.said, tokenizer_of(trained)) for m in (sessions[own][0], export))
+            report = replace(report, said_session=ours, said_export=theirs)
+        reports.append(_judged(replace(report, reader=_versions(reader), weights=quant, allowed=allowed)))
     return reports
 
 
-def held_out(trained: Trained) -> tuple[str, tuple[Example, ...]]:
+def held_out(trained: Trained) -> Asked:
     """Some rows that were not trained on: test's, or dev's where there is no test."""
     recipe = trained.recipe
     try:
@@ -93,10 +128,14 @@ def held_out(trained: Trained) -> tuple[str, tuple[Example, ...]]:
     split = "test" if "test" in dataset.splits else "dev"
     all_, labels = dataset.splits[split], tuple(trained.facts["labels"])
     some = all_[:: max(1, len(all_) // ROWS)][:ROWS]
-    data, chat = recipe.data, chat_of(recipe.data, trained.facts)
-    tokenizer = filled(models.tokenizer(trained.source, paths()["cache"]), chat)
+    tokenizer, data = tokenizer_of(trained), recipe.data
     rows = encode(some, dataset.kind, labels, tokenizer, data.template, data.context, split).examples
-    return split, tuple(map(_right_alone, rows))
+    if not labels:
+        return Asked(split, tuple(_short(_right_alone(row)) for row in rows), (), (), TOKENS)
+    right = tuple(labels[row.answer] for row in rows)
+    return Asked(
+        split, tuple(_short(spoken(row)) for row in rows), labels, right, longest_label(trained, tokenizer) + 2
+    )
 
 
 def _right_alone(row: Example) -> Example:
@@ -105,6 +144,11 @@ def _right_alone(row: Example) -> Example:
     used = sorted({q.sequence for q in asked})
     queries = tuple(replace(q, sequence=used.index(q.sequence), candidate=0) for q in asked)
     return Example(tuple(row.sequences[i] for i in used), queries, 0, 1)
+
+
+def _short(row: Example) -> Example:
+    """A row whose one answer is cut behind its first tokens."""
+    return replace(row, queries=row.queries[:ANSWER])
 
 
 def place(trained: Trained) -> torch.device:
@@ -125,9 +169,7 @@ def place(trained: Trained) -> torch.device:
 
 
 @torch.inference_mode()
-def by_zolite(
-    trained: Trained, quant: str, device: torch.device, rows: Sequence[Example]
-) -> tuple[Measured, list[float]]:
+def by_zolite(trained: Trained, quant: str, device: torch.device, asked: Asked) -> tuple[Measured, list[float]]:
     """The session's adapter in zolite's own forward, and the losses without it."""
     changes = {"model.quant": quant, "adapter.space": "lora", "train.copies": 1}  # every factor is given, A's too
     recipe = recipes.resolve(recipes.override(trained.recipe, changes))
@@ -136,82 +178,69 @@ def by_zolite(
     engine = Engine.of(loaded, adapter, recipe)
     for block in adapter.space.blocks:
         block.of(adapter.space.theta).copy_(trained.factors[block.name])
-    losses = _losses(engine, rows)
-    texts = continued(forward_of(loaded.model), prompts_of(rows))  # its layers read what the losses were measured at
+    losses = _losses(engine, asked.rows)
+    stops = {*ends(trained, tokenizer_of(trained)), *(row.text[-1] for row in asked.rows if row.text)}
+    said = Logits(forward_of(loaded.model), stops).generated(asked.prompts, asked.tokens)  # what the losses came from
     adapter.space.theta.zero_()
-    return Measured(losses, texts), _losses(engine, rows)
+    return Measured(losses, said, len(said)), _losses(engine, asked.rows)
 
 
 def _losses(engine: Engine, rows: Sequence[Example]) -> list[float]:
     parts = [rows[i : i + BATCH] for i in range(0, len(rows), BATCH)]
-    scores = [s for part in parts for s in engine.scores(part).cpu()]
-    return [-float(s[row.answer]) for s, row in zip(scores, rows, strict=True)]
+    found = [s for part in parts for s in engine.scores(part).cpu()]
+    return [-float(s[row.answer]) for s, row in zip(found, rows, strict=True)]
 
 
-def measured(forward: Forward, rows: Sequence[Example]) -> Measured:
-    losses = [-float(s[row.answer]) for s, row in zip(_scores(forward, rows), rows, strict=True)]
-    return Measured(losses, continued(forward, prompts_of(rows)))
+def measured(opened: Opened, asked: Asked, tokenizer: Any) -> Measured:
+    """A program that is given texts is given the prompts' texts, and makes its own tokens of them."""
+    typed = [opened.typed(_text(tokenizer, prompt)) for prompt in asked.prompts]
+    prompts = [prompt if own is None else own for prompt, own in zip(asked.prompts, typed, strict=True)]
+    alike = sum(a == b for a, b in zip(asked.prompts, prompts, strict=True))
+    return Measured(opened.losses(asked.rows), opened.generated(prompts, asked.tokens), alike)
 
 
-def prompts_of(rows: Sequence[Example]) -> list[list[int]]:
-    """The first few rows, up to where their answers begin."""
-    return [list(row.sequences[0][: min(q.position for q in row.queries) + 1]) for row in rows[:PROMPTS]]
-
-
-def continued(forward: Forward, prompts: Sequence[Sequence[int]], tokens: int = TOKENS) -> list[list[int]]:
-    """The likeliest token after each prompt, appended, and again."""
-    texts = [list(prompt) for prompt in prompts]
-    for text in texts:
-        for _ in range(tokens):
-            text.append(int(forward([text])[0][-1].argmax()))
-    return texts
+def _text(tokenizer: Any, prompt: Tokens) -> str:
+    """As a user types it: without the token that a tokenizer puts there by itself."""
+    text = str(tokenizer.decode(prompt, clean_up_tokenization_spaces=False))
+    return text.removeprefix(tokenizer.bos_token) if begins_by_itself(tokenizer) else text
 
 
 @torch.inference_mode()
 def accuracy(model: Any, rows: Sequence[Example]) -> float:
     """Share of rows whose right candidate has the highest mean token log-probability."""
-    scores = _scores(forward_of(model), rows)
-    return sum(int(s.argmax()) == row.answer for s, row in zip(scores, rows, strict=True)) / len(rows)
+    found = scores(forward_of(model), rows)
+    return sum(int(s.argmax()) == row.answer for s, row in zip(found, rows, strict=True)) / len(rows)
 
 
-def _scores(forward: Forward, rows: Sequence[Example]) -> list[Tensor]:
-    """Each row's candidates' scores (C,), from logits of whole sequences."""
-    scores = []
-    for i in range(0, len(rows), BATCH):
-        batch = rows[i : i + BATCH]
-        logits = iter(forward([s for row in batch for s in row.sequences]))
-        for row in batch:
-            own, total = [next(logits) for _ in row.sequences], torch.zeros(row.candidates)
-            for q in row.queries:
-                total[q.candidate] += own[q.sequence][q.position].float().log_softmax(dim=-1)[q.token].cpu()
-            scores.append(total / torch.tensor([q.candidate for q in row.queries]).bincount())
-    return scores
+def said(asked: Asked, answers: Sequence[Tokens], tokenizer: Any) -> Said:
+    """Of answers that ended, with the token that ended them: those that are a label and nothing else."""
+    ended = [str(tokenizer.decode(a[:-1])).strip() if 0 < len(a) < asked.tokens else None for a in answers]
+    return Said(
+        label=sum(text in asked.labels for text in ended),
+        right=sum(text == right for text, right in zip(ended, asked.right, strict=True)),
+    )
 
 
-def _compared(
-    trained: Trained, rows: Sequence[Example], session: Measured, base: list[float], export: Measured
-) -> Report:
-    tokenizer, prompts = models.tokenizer(trained.source, paths()["cache"]), prompts_of(rows)
-
-    def answer(text: list[int], prompt: list[int]) -> str:
-        return str(tokenizer.decode(text[len(prompt) :]))
-
-    both = list(zip(prompts, session.texts, export.texts, strict=True))
+def _compared(asked: Asked, session: Measured, base: list[float], export: Measured, tokenizer: Any) -> Report:
+    triples = list(zip(asked.prompts, session.said, export.said, strict=True))[:PROMPTS]
     return Report(
         reader="",
         weights="",
-        split="",
-        rows=len(rows),
+        split=asked.split,
+        rows=len(asked.rows),
         loss_session=fmean(session.losses),
         loss_export=fmean(export.losses),
         loss_base=fmean(base),
         effect=fmean(abs(a - b) for a, b in zip(export.losses, base, strict=True)),
         apart=fmean(abs(a - b) for a, b in zip(export.losses, session.losses, strict=True)),
         allowed=0.0,
-        same_texts=sum(a == b for _, a, b in both),
-        texts=[
-            {"prompt": str(tokenizer.decode(p)), "session": answer(a, p), "export": answer(b, p)} for p, a, b in both
-        ],
+        prompts=len(asked.prompts),
+        prompts_alike=export.alike,
+        said_session=None,
+        said_export=None,
+        said_allowed=math.ceil(FLIPS * len(asked.prompts)),
+        same_texts=sum(a == b for _, a, b in triples),
+        texts=[dict(zip(("prompt", "session", "export"), map(tokenizer.decode, t), strict=True)) for t in triples],
     )
 
 
@@ -227,19 +256,40 @@ def _judged(report: Report) -> Report:
             f" nats a token on average, rows {report.apart:.2g} apart where rounding explains {report.allowed:.2g}",
             "nothing was written; please report this, with the model's name (--no-verify writes it all the same)",
         )
+    ours, theirs = report.said_session, report.said_export
+    if ours and theirs and max(ours.label - theirs.label, ours.right - theirs.right) > report.said_allowed:
+        others = report.prompts - report.prompts_alike
+        raise ZoliteError(
+            f"{report.reader} answers worse than the session: of {report.prompts} {report.split} rows {theirs.label} "
+            f"with a label and the end and {theirs.right} with the right one, the session {ours.label} and "
+            f"{ours.right}, where rounding explains {report.said_allowed}"
+            + (f"; it makes other tokens of {others} prompts than those trained on" if others else ""),
+            "nothing was written; please report this, with the model's name (--no-verify writes it all the same)",
+        )
     return report
 
 
 def summary(report: Report) -> list[str]:
-    """A report in a line or two; its numbers are in export.json."""
+    """A report in a line or a few; its numbers are in export.json."""
     r = report
-    lines = [
-        f"checked with {r.reader}: the session's losses on {r.rows} {r.split} rows, the same text on {r.same_texts} of "
-        f"{len(r.texts)} prompts"
-    ]
+    lines = [f"checked with {r.reader}: {answers(r)}, the session's losses on {r.rows} {r.split} rows"]
+    if r.prompts_alike < r.prompts:
+        lines.append(f"it makes other tokens of {r.prompts - r.prompts_alike} of {r.prompts} prompts than trained on")
+    if r.said_session and 2 * r.said_session.label < r.prompts:
+        lines.append("greedy text is seldom a label: it is for programs that compare the labels' probabilities")
     if r.effect < r.allowed:
         lines.append("that proves little: the adapter changes losses by less than rounding may")
     return lines
+
+
+def answers(r: Report) -> str:
+    """What an export says, in half a sentence."""
+    if not (r.said_session and r.said_export):
+        return f"the same text on {r.same_texts} of {len(r.texts)} prompts"
+    return (
+        f"it says a label and stops on {r.said_export.label} of {r.prompts} {r.split} rows, the right one on "
+        f"{r.said_export.right} (the session {r.said_session.label} and {r.said_session.right})"
+    )
 
 
 def _versions(reader: Reader) -> str:

@@ -1,6 +1,5 @@
 """A session's adapter as peft writes it: adapter_config.json and adapter_model.safetensors."""
 
-import math
 from pathlib import Path
 
 import torch
@@ -9,8 +8,8 @@ from torch import Tensor
 
 from zolite.common.paths import paths
 from zolite.config.recipe import ResolvedRecipe
-from zolite.export import ollama
-from zolite.export.readers import Forward, Reader, forward_of, reloaded
+from zolite.export import ollama, uses
+from zolite.export.readers import Opened, Reader, of_transformers, reloaded
 from zolite.export.source import Trained
 from zolite.export.writer import Card, Writer
 from zolite.model import load as models
@@ -20,16 +19,17 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
     with models.quiet():
         from peft import LoraConfig
 
-    recipe = trained.recipe
+    recipe, alpha = trained.recipe, _whole(trained.recipe.adapter.alpha)
     LoraConfig(
         r=recipe.adapter.rank,
-        lora_alpha=_whole(recipe.adapter.alpha),
+        lora_alpha=alpha,
         target_modules=_targets(trained.factors, recipe),
         base_model_name_or_path=trained.source.base,
         task_type="CAUSAL_LM",
         inference_mode=True,
     ).save_pretrained(str(folder))
-    tensors = {_peft_name(name): t.contiguous() for name, t in trained.factors.items()}
+    rest = {"a": 1.0, "b": recipe.adapter.alpha / alpha}
+    tensors = {_peft_name(name): (t * rest[name[-1]]).contiguous() for name, t in trained.factors.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
@@ -47,28 +47,20 @@ def _targets(factors: dict[str, Tensor], recipe: ResolvedRecipe) -> list[str]:
 
 
 def _whole(alpha: float) -> int:
-    """lora_alpha is an integer in peft's config; other programs read it as one."""
-    return int(alpha) if math.isclose(alpha, int(alpha)) else alpha  # type: ignore[return-value]
+    """lora_alpha: Ollama (convert.go: uint32) and peft's own config have an integer, and what it lacks goes into B."""
+    return max(1, round(alpha))
 
 
-def forward(trained: Trained, folder: Path, device: torch.device) -> Forward:
+def open_(trained: Trained, folder: Path, device: torch.device) -> Opened:
     """As peft puts it on the session's quantized weights."""
     base = models.plain(trained.source, trained.recipe.model.quant, device, paths()["cache"])
-    return forward_of(reloaded(base, folder))
+    return of_transformers(reloaded(base, folder))
 
 
-USE = """```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "PATH OF THIS FOLDER")
-tokenizer = AutoTokenizer.from_pretrained("{base}")
-```
-"""
 WRITER = Writer(
     write,
-    Card("A LoRA adapter for {base}", USE, "library_name: peft\n"),
+    Card("A LoRA adapter for {base}", uses.PEFT, "library_name: peft\n"),
     {"f32": 0.0},
-    (Reader(("peft", "transformers"), True, forward),),
+    (Reader(("peft", "transformers"), True, open_),),
     ollama=ollama.peft_adapter,
 )

@@ -1,31 +1,80 @@
-"""Models as other programs load them, with none of zolite's layers: token sequences to logits."""
+"""Models as other programs load them, with none of zolite's layers: what they say, and how likely an answer is."""
 
-import importlib.util
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from zolite.data.examples import Example, Tokens
 from zolite.export.source import Trained
 from zolite.model import load as models
+
+BATCH = 8  # rows a forward: whole logits are large
 
 Forward = Callable[[Sequence[Sequence[int]]], Sequence[Tensor]]
 """Token sequences to the logits (tokens, V) of each."""
 
-TOKENS = 8  # that a prompt is continued by
+
+class Opened(Protocol):
+    """A model as a program holds it."""
+
+    def losses(self, rows: Sequence[Example]) -> list[float]:
+        """Nats a token of each row's answer; the rows have one answer each."""
+
+    def generated(self, prompts: Sequence[Tokens], tokens: int) -> list[Tokens]:
+        """The likeliest token after each prompt, and again: at most `tokens`, the last of them the first that ends a
+        text for this program.
+        """
+
+    def typed(self, text: str) -> Tokens | None:
+        """The tokens that a text leads to where it is typed; None for a program that is given tokens."""
 
 
 @dataclass(frozen=True)
 class Reader:
     packages: tuple[str, ...]
     quantized: bool  # whether it is given the session's quantized weights, or reads others at full precision
-    open: Callable[[Trained, Path, torch.device], Forward]
+    open: Callable[[Trained, Path, torch.device], Opened]
     rounding: float = 0.0  # of its own, nats a token
     serves: Callable[[Trained], bool] = lambda _: True
+
+
+# ---- transformers
+
+
+@dataclass(frozen=True)
+class Logits:
+    """A model of which only the logits are used; tokens `ends` end a text."""
+
+    forward: Forward
+    ends: Collection[int]
+
+    def losses(self, rows: Sequence[Example]) -> list[float]:
+        return [-float(s[row.answer]) for s, row in zip(scores(self.forward, rows), rows, strict=True)]
+
+    def generated(self, prompts: Sequence[Tokens], tokens: int) -> list[Tokens]:
+        texts = [(*prompt,) for prompt in prompts]
+        for i in range(0, len(texts), BATCH):
+            going = list(range(i, min(i + BATCH, len(texts))))
+            for _ in range(tokens):
+                for k, logits in zip(going, self.forward([texts[k] for k in going]), strict=True):
+                    texts[k] += (int(logits[-1].argmax()),)
+                going = [k for k in going if texts[k][-1] not in self.ends]
+                if not going:
+                    break
+        return [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
+
+    def typed(self, text: str) -> Tokens | None:
+        return None
+
+
+def of_transformers(model: Any) -> Logits:
+    """Any transformers model, which ends texts where its own generation settings say."""
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return Logits(forward_of(model), {ends} if isinstance(ends, int) else set(ends or ()))
 
 
 def forward_of(model: Any) -> Forward:
@@ -38,6 +87,20 @@ def forward_of(model: Any) -> Forward:
         return [logits[i, : len(row)] for i, row in enumerate(rows)]
 
     return forward
+
+
+def scores(forward: Forward, rows: Sequence[Example]) -> list[Tensor]:
+    """Each row's candidates' mean token log-probabilities (C,), from logits of whole sequences."""
+    found = []
+    for i in range(0, len(rows), BATCH):
+        batch = rows[i : i + BATCH]
+        logits = iter(forward([s for row in batch for s in row.sequences]))
+        for row in batch:
+            own, total = [next(logits) for _ in row.sequences], torch.zeros(row.candidates)
+            for q in row.queries:
+                total[q.candidate] += own[q.sequence][q.position].float().log_softmax(dim=-1)[q.token].cpu()
+            found.append(total / torch.tensor([q.candidate for q in row.queries]).bincount())
+    return found
 
 
 def in_float32(where: Path, device: torch.device, **options: Any) -> Any:
@@ -55,44 +118,3 @@ def reloaded(base: Any, folder: Path) -> Any:
         from peft import PeftModel
 
         return PeftModel.from_pretrained(base, str(folder)).eval()
-
-
-LLAMA_CPP = ("llama-cpp-python",)
-LLAMA_ROUNDING = 2.5e-1  # nats a token: llama.cpp rounds activations to 8 bits where weights are quantized
-
-
-def llama(model: Path, adapter: Path | None = None, context: int = 1024) -> Forward:
-    """llama.cpp itself, on the CPU."""
-    from llama_cpp import Llama
-
-    lora, threads = str(adapter) if adapter else None, torch.get_num_threads()
-    runner: Any = Llama(
-        str(model), lora_path=lora, n_ctx=context, n_threads=threads, n_gpu_layers=0, logits_all=True, verbose=False
-    )
-
-    def forward(sequences: Sequence[Sequence[int]]) -> Sequence[Tensor]:
-        found = []
-        for sequence in sequences:
-            held = runner.input_ids[: runner.n_tokens].tolist()
-            same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(held, sequence[:-1], strict=False))
-            shared = sum(1 for _ in same)  # what it has in its cache already
-            runner.n_tokens = shared
-            runner.eval(list(sequence[shared:]))
-            found.append(torch.from_numpy(runner.scores[: len(sequence)].copy()))
-        return found
-
-    return forward
-
-
-def by_llama_cpp(open_: Callable[[Trained, Path, torch.device], Forward]) -> Reader:
-    """llama.cpp as a reader, where it is installed and the base is a GGUF file."""
-
-    def serves(trained: Trained) -> bool:
-        return trained.gguf is not None and importlib.util.find_spec("llama_cpp") is not None
-
-    return Reader(LLAMA_CPP, False, open_, LLAMA_ROUNDING, serves)
-
-
-def context_of(trained: Trained) -> int:
-    """Tokens of the longest row and what is said after it."""
-    return trained.recipe.data.context + TOKENS

@@ -16,10 +16,12 @@ from zolite.common.paths import paths
 from zolite.config.architectures import ARCHITECTURES, LlamaCpp
 from zolite.config.recipe import ResolvedRecipe
 from zolite.data import rows as tables
+from zolite.data.chat_template import chat_of, filled
 from zolite.data.kinds import completion, label
 from zolite.data.kinds.kind import Kind, Prompt
 from zolite.data.kinds.registry import KINDS
 from zolite.model import load as models
+from zolite.model import special_tokens
 from zolite.sessions.session import Chapter, Session
 from zolite.sessions.steps import chosen
 from zolite.training.replay import factors_at
@@ -54,9 +56,22 @@ class Trained:
         return read
 
     @functools.cached_property
+    def dataset(self) -> tables.Dataset | None:
+        """The rows, as they lie there now; None where they are gone or others."""
+        try:
+            return tables.load(Path(self.recipe.data.path), self.recipe.data.template)
+        except UsageError:
+            return None
+
+    @functools.cached_property
+    def kind(self) -> Kind:
+        """Of the rows that were trained on."""
+        return kind_of(self.recipe, self.facts["labels"])
+
+    @functools.cached_property
     def prompt(self) -> Prompt:
         """How the model is prompted, as it was in training."""
-        return kind_of(self.recipe, self.facts["labels"]).prompt(self.recipe.data.template)
+        return self.kind.prompt(self.recipe.data.template)
 
     @property
     def architecture(self) -> str:
@@ -90,6 +105,28 @@ def kind_of(recipe: ResolvedRecipe, labels: Sequence[str]) -> Kind:
     if found is not None and bool(found.labels) == bool(labels):
         return KINDS[found.kind]
     return label.KIND if labels else completion.KIND  # the latter takes prompts as they are typed
+
+
+def tokenizer_of(trained: Trained) -> Any:
+    """The model's tokenizer, its chat template with the session's arguments and date."""
+    return filled(models.tokenizer(trained.source, paths()["cache"]), chat_of(trained.recipe.data, trained.facts))
+
+
+def ends(trained: Trained, tokenizer: Any) -> list[int]:
+    """Tokens that end a text, as the model's generation settings, its tokenizer and its chat template have them."""
+    file = trained.origin / "generation_config.json"
+    ids = json.loads(file.read_bytes()).get("eos_token_id") if file.is_file() else None
+    return sorted(special_tokens.ends(tokenizer, ids))
+
+
+def begins_by_itself(tokenizer: Any) -> bool:
+    """Whether a text that is typed gets a token in front of it that nobody typed."""
+    return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+
+
+def longest_label(trained: Trained, tokenizer: Any) -> int:
+    """Tokens of the session's longest label."""
+    return max(len(tokenizer(f" {label}", add_special_tokens=False).input_ids) for label in trained.facts["labels"])
 
 
 def trained(session: Session, which: str) -> Trained:

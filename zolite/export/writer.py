@@ -6,14 +6,15 @@ from pathlib import Path
 
 from zolite.export.readers import Reader
 from zolite.export.source import Trained
+from zolite.export.uses import Use
 
 
 @dataclass(frozen=True)
 class Card:
-    """A format's part of the model card. {base} in it stands for the base model's name."""
+    """A format's part of the model card."""
 
-    what: str  # beginning of the first sentence
-    use: str  # how it is loaded
+    what: str  # beginning of the first sentence, in which {base} stands for the base model's name
+    uses: tuple[Use, ...]  # how it is loaded, a program each
     library: str = ""  # a line of the card's header
 
 

@@ -70,7 +70,7 @@ class _Side:
     text: str = ""
     ended: bool = False
 
-    def hear(self, token: int, ends: set[int], tokenizer: Any) -> Iterator[Piece]:
+    def hear(self, token: int, ends: frozenset[int], tokenizer: Any) -> Iterator[Piece]:
         """Take in a token. Half a character waits for its other half."""
         self.ended = self.ended or token in ends
         if self.ended:

@@ -150,9 +150,9 @@ def test_a_shape_from_outside_is_trained_and_exported(
     evaluated = score("outside", folder, {"model.device": "cpu"})
     assert (evaluated.metric, evaluated.rows) == (kind.metric, 6) and 0 <= evaluated.value <= 1
     modelfile, card = ((tmp_path / "out" / name).read_text() for name in ("Modelfile", "README.md"))
-    wanted = '{{ .Prompt }}\nCategory:"""' if kind.label_column else '{{ .Prompt }}?"""'
-    assert f'TEMPLATE """{wanted}' in modelfile
-    assert ("Prompts looked like this" in card) == bool(kind.label_column)
+    asked = "\nCategory:" if kind.label_column else "?"
+    assert f"{{{{ .Content }}}}{asked}{{{{ end }}}}" in modelfile
+    assert ("REVIEW\nCategory:\n" if kind.label_column else "QUESTION\n") in card
     with open_("outside") as talk:
         *_, answer = talk.reply("a long way down", 3)
         assert isinstance(answer, Answer) and (kind.label_column == "" or "%" in answer.tuned)
