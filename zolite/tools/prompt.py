@@ -36,9 +36,11 @@ class Prompt:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What a person gives: the columns of a row with a label, else one text."""
+        """What a person gives: the one text that a row's prompt is made of, else all its columns but the label."""
         if not self.labels:
             return ("prompt",)
+        if column := self.kind.prompt(self.template).column:
+            return (column,)
         return tuple(name for name in self.kind.columns(self.template) if name != self.kind.label_column)
 
     def given(self, asked: Asked) -> dict[str, Any]:
@@ -55,6 +57,8 @@ class Prompt:
     def row(self, given: Mapping[str, Any]) -> Row:
         """A row with a label, whichever; UsageError where the rows of training could not be so."""
         record, columns = {**given, self.kind.label_column: self.labels[0]}, self.kind.columns(self.template)
+        if not record.keys() >= set(columns):  # the kind's records have other columns than its rows
+            return Row(1, {name: str(value) for name, value in record.items()})
         if faults := self.kind.faults(record, columns):
             raise UsageError(f"this is no row to ask for a label of:\n{listed(faults)}", self._hint)
         return self.kind.row(1, record, columns)

@@ -154,8 +154,9 @@ def test_a_shape_from_outside_is_trained_and_exported(
     assert f"{{{{ .Content }}}}{asked}{{{{ end }}}}" in modelfile
     assert ("REVIEW\nCategory:\n" if kind.label_column else "QUESTION\n") in card
     with open_("outside") as talk:
-        *_, answer = talk.reply("a long way down", 3)
-        assert isinstance(answer, Answer) and (kind.label_column == "" or "%" in answer.tuned)
+        *_, answer = talk.reply("a long way down", 3, shares=True)
+        assert isinstance(answer, Answer) and answer.tokens > 0
+        assert set(answer.shares.get("tuned", ())) == ({"1", "2"} if kind.label_column else set())
 
 
 # ---- laws over the table
