@@ -63,7 +63,7 @@ def test_what_becomes_of_borders_is_told(tmp_path: Path, tiny: Path, tokenizer: 
     path = tmp_path / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (note,) = report(path, DataPart.template, str(tiny), tokenizer).notes
-    assert note.startswith("in 15 of 30 rows, line ") and note.endswith(f" first, {INSIDE}")
+    assert note.startswith("train: in 13 of 27 rows, line ") and note.endswith(f" first, {INSIDE}")
     assert f"▲ {note}" in CliRunner().invoke(app, ["data", "check", str(path), "--model", str(tiny)]).stdout
     assert report(path, DataPart.template).notes == ()
 

@@ -155,10 +155,13 @@ def _by_letters(dataset: Dataset, template: str) -> Iterator[_Read]:
 def _by_tokens(
     dataset: Dataset, template: str, coder: "PreTrainedTokenizerBase", table: int, notes: list[str]
 ) -> Iterator[_Read]:
-    """Adds to the notes."""
+    """Adds to the notes, those of one split: what is true of its rows is true of the others'."""
+    said: tuple[str, ...] = ()
     for split, rows in _sampled(dataset):
         coded = encode(rows, dataset.kind, dataset.labels, coder, template, ENDLESS, dataset.files[split], table)
-        notes += (f"{split}: {note}" for note in coded.notes)
+        if not said:
+            said = tuple(f"{split}: {note}" for note in coded.notes)
+            notes += said
         for i, example in zip(coded.origins, coded.examples, strict=True):
             row = rows[i]
             longest = max(map(len, example.sequences)) + 1  # with the last token, which is only predicted
