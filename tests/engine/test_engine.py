@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -205,17 +205,20 @@ def test_an_objective_of_the_same_rows_is_laid_out_once(bench: Callable[..., Ben
 @pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
 def test_scores_are_log_probabilities(bench: Callable[..., Bench], naive: ModuleType, kind: str) -> None:
-    """Of every candidate of every row, however its loss is computed: those of whole logits, at theta."""
+    """Of every candidate of every row, however its loss is computed: those of whole logits, at theta. What several tokens
+    score together is asked for only where candidates are compared: an answer alone has a loss a token."""
     made = bench(kind, copies=3)
     made.engine.bind(made.rows[:2])(POINTS)  # leaves points in the copies
     scores = made.engine.scores(made.rows[:5])
     made.engine.adapter.space.fill_([Combo()])
     made.engine.adapter.active.copies = 1
-    for row, found in zip(made.rows, scores.tolist(), strict=False):
-        for candidate, score in enumerate(found):
+    joint = replace(made.engine, joint=True).scores(made.rows[:5])
+    for row, found, sums in zip(made.rows, scores.tolist(), joint.tolist(), strict=False):
+        for candidate, (score, whole) in enumerate(zip(found, sums, strict=True)):
             asked = [q for q in row.queries if q.candidate == candidate]
             nats = [token_loss(naive, made.engine.loaded.model, row.sequences[q.sequence], q) for q in asked]
             assert score == pytest.approx(-sum(nats) / len(nats), abs=1e-5)
+            assert whole == pytest.approx(score * (len(nats) if row.candidates > 1 else 1), abs=1e-5)
 
 
 def token_loss(naive: ModuleType, model: Any, sequence: Sequence[int], query: Query) -> float:

@@ -28,7 +28,7 @@ class Engine:
     adapter: Adapter
     microbatch: int  # rows of a group a forward
     decode: Decode | None = None  # None: as the model itself does
-    joint: bool = False  # a candidate's score is the sum of its tokens' log-probabilities, not their mean
+    joint: bool = False  # candidates are compared by the sum of their tokens' log-probabilities, not their mean
 
     @classmethod
     def of(cls, loaded: Loaded, adapter: Adapter, recipe: ResolvedRecipe) -> "Engine":
@@ -92,12 +92,13 @@ class Engine:
         return (torch.stack(sums).sum(dim=0).view(len(weight), -1) / weight).flatten()
 
     def scores(self, rows: Sequence[Example]) -> Tensor:
-        """Log-probability of every candidate at theta, of its tokens' mean or `joint`: (R, C) float32."""
+        """Log-probability of every candidate at theta: its tokens' mean, their sum where several are `joint`: (R, C)."""
         self._fill(ORIGIN)
         batch = self.put(collate(rows))
         whole = replace(batch, layout=replace(batch.layout, single=False))  # logits alone would not say how likely
         means = candidate_scores(self._decode, self._head, whole, 1)[0]
-        return means * whole.lengths.view(means.shape) if self.joint else means
+        compared = self.joint and means.shape[1] > 1
+        return means * whole.lengths.view(means.shape) if compared else means
 
     def next_tokens(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> list[list[int]]:
         """The likeliest token at theta behind each token of a sequence, from its index first[i] to its last."""
