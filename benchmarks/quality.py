@@ -14,6 +14,12 @@ auto_long     the same with five times as many forwards
 grid          lr given: GRID rates in each space; seed 0 to choose on dev, two more of the best
 steady        auto for 600 steps with ten seeds: `diverged` counts how often the loss diverged
 space         auto in each space in turn, whatever auto itself would take
+after_rank    auto, but the steps behind the fit of the last layer compare labels with each other alone
+after_label   auto, but these steps leave out the end behind a label
+
+Rows of what forward-only steps trained have `nothing`, `space` and `newline` too: [says a label, says the right one] of
+PROMPTS test rows whose prompt ends so; `other`: nats a token of plain sentences, as the base model has them and after;
+`leaks`: everyday prompts, bare and in the chat template, that were answered with a label.
 
 A row is written when it is done, to OUT/quality.jsonl, and not run again; quality-<gpu>.json is made of all rows.
 """
@@ -24,10 +30,13 @@ import gc
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from common import RESULTS, write_by_card
 from methods import BATCH, CONTEXT, MODEL, TASKS, first_order, loaded_model
 from spread import Row, spread
@@ -36,22 +45,25 @@ from textbook import restored
 from zolite.common.events import Evaluated, Noted
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
+from zolite.config import sizes
 from zolite.config.recipe import Recipe
 from zolite.config.spaces import SPACES
 from zolite.data import rows as tables
+from zolite.data.examples import Example, one_sequence
+from zolite.engine.batch import Order, buckets, length
 from zolite.model import load as models
-from zolite.planner.step_time import linear_probe_rows
 from zolite.sessions import session as sessions
 from zolite.sessions.steps import best_step
 from zolite.training import step_size
 from zolite.training.evaluate import evaluate
-from zolite.training.greedy import Verbalizer
-from zolite.training.linear_probe import start_from_probe_
+from zolite.training.first_values import typing, with_first_values
+from zolite.training.greedy import Verbalizer, say
 from zolite.training.loop import train
-from zolite.training.prepare import assemble, encode_all, facts_of, with_step_sizes
+from zolite.training.prepare import assemble, encode_all, facts_of, kinds, with_step_sizes
 from zolite.training.replay import read_
 from zolite.training.run import Examples, Run
 
+OTHER = json.loads((Path(__file__).parent.parent / "tests/data/other_text.json").read_text(encoding="utf-8"))
 FORWARDS, LONG = 4000, 20_000
 STEADY_STEPS = 600
 STEPS_FIRST_ORDER, RATES = 300, (3e-4, 1e-3, 3e-3)
@@ -60,7 +72,8 @@ GRID = {
     "lora": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
     "lora-core": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
 }
-WHATS = ("first_order", "auto", "grid", "zero_shot", "auto_long", "steady", "space")
+WHATS = ("first_order", "auto", "grid", "zero_shot", "auto_long", "steady", "space", "after_rank", "after_label")
+PROMPTS = 150
 
 
 @dataclass(frozen=True)
@@ -109,9 +122,8 @@ def recipe_of(job: Job, data: Path) -> Recipe:
 @functools.cache
 def dataset_of(task: str, data: Path) -> tuple[tables.Dataset, Examples]:
     """A task's rows, once a process."""
-    tokenizer, dataset = models.tokenizer(models.resolve(MODEL), paths()["cache"]), None
     dataset = tables.load(data / task, template(data / task))
-    return dataset, encode_all(dataset, tokenizer, recipe_of(Job(task, "auto"), data))[0]
+    return dataset, encode_all(dataset, tokenizer(), recipe_of(Job(task, "auto"), data))[0]
 
 
 def taken(data: Path, job: Job) -> Row:
@@ -121,7 +133,8 @@ def taken(data: Path, job: Job) -> Row:
     dataset, examples = dataset_of(job.task, data)
     given = recipe_of(job, data)
     with restored(loaded.model):
-        run = assemble(recipes.resolve(given, len(dataset.labels)), loaded, examples, facts_of(loaded, dataset), (), 0)
+        recipe = recipes.resolve(given, len(dataset.labels), kinds=kinds(given, examples))
+        run = assemble(recipe, loaded, examples, facts_of(loaded, dataset), (), 0)
         run = replace(run, verbalizer=verbalizer_of(dataset))
         row = {"first_order": by_gradients, "zero_shot": as_it_is}.get(job.what, by_forwards)(run, given, job)
         seconds = round(time.monotonic() - began, 1)
@@ -132,8 +145,7 @@ def taken(data: Path, job: Job) -> Row:
 
 def verbalizer_of(dataset: tables.Dataset) -> Verbalizer | None:
     """None where rows have no labels."""
-    tokenizer = models.tokenizer(models.resolve(MODEL), paths()["cache"])
-    return Verbalizer.of(dataset.labels, tokenizer, loaded_model().model) if dataset.labels else None
+    return Verbalizer.of(dataset.labels, tokenizer(), loaded_model().model) if dataset.labels else None
 
 
 def scored(run: Run, split: str) -> Evaluated:
@@ -167,10 +179,13 @@ def by_gradients(run: Run, given: Recipe, job: Job) -> Row:
 
 def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
     """Through a session; ends at the checkpoint that is best on dev."""
-    spent = 0
-    if given.adapter.space == "lora-b":
-        probe = start_from_probe_(run.engine, run.examples, linear_probe_rows(run.recipe))
-        spent += math.ceil(probe.rows / BATCH)
+    dataset, _ = dataset_of(job.task, Path(given.data.path).parent)
+    words = tokenizer()
+    base = nats(run, words)
+    with counted(run) as tokens:
+        run = with_first_values(run, dataset, words)
+    spent = math.ceil(sum(tokens) / sum(map(length, run.rows)) * len(run.rows) / BATCH)
+    run = trained_on(run, FORMS.get(job.what, list)(run))
     run = replace(run, recipe=replace(run.recipe, adapter=replace(run.recipe.adapter, linear_probe=False)))
     directions, batches = step_size.effort(job.forwards // 2)
     spent += 0 if job.lr else 2 * directions * len(step_size.RADII) * batches
@@ -191,8 +206,81 @@ def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
     t = run.recipe.train
     return {
         "dev": shown(scored(run, "dev")), "spent": spent, "steps": steps, "used_lr": t.lr, "eps": t.eps, "best": best,
+        **elsewhere(run, dataset, words), "other": [base, nats(run, words)],
         "diverged": diverged, "curve": curve, "notes": [*(note.message for note in run.notes), *warnings],
     }  # fmt: skip
+
+
+FORMS: dict[str, Callable[[Run], Sequence[Example]]] = {
+    "after_rank": lambda run: run.examples["train"],
+    "after_label": lambda run: [one_sequence(row.text[:-1], range(row.begins, len(row.text) - 1)) for row in run.rows],
+}
+"""What steps train on behind the fit, where that is not the run's own rows."""
+
+
+def trained_on(run: Run, rows: Sequence[Example]) -> Run:
+    """The same run with other rows for its steps; with none of them, as it is."""
+    if not rows:
+        return run
+    order = Order(tuple(map(length, rows)), run.recipe.train.batch, run.recipe.train.seed)
+    return replace(run, rows=rows, order=order, lengths=buckets(order, rows) if run.lengths else ())
+
+
+@contextmanager
+def counted(run: Run) -> Iterator[list[int]]:
+    """Tokens that go through the model itself, inside."""
+    tokens: list[int] = []
+    note = lambda _, __, given, ___: tokens.append(given["input_ids"].numel())  # noqa: E731
+    handle = run.engine.loaded.model.get_decoder().register_forward_hook(note, with_kwargs=True)
+    yield tokens
+    handle.remove()
+
+
+@torch.inference_mode()
+def nats(run: Run, words: Any) -> float:
+    """Mean loss of plain sentences."""
+    run.engine.at_theta()
+    total, count = 0.0, 0
+    for text in OTHER["sentences"]:
+        ids = torch.tensor([words(text)["input_ids"]], device=run.engine.loaded.device)
+        logits = run.engine.loaded.model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+        total += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
+        count += ids.shape[1] - 1
+    return round(total / count, 4)
+
+
+@torch.inference_mode()
+def elsewhere(run: Run, dataset: tables.Dataset, words: Any) -> Row:
+    """What is said to prompts that end otherwise, and to prompts that have nothing to do with the task."""
+    known = Verbalizer.of(dataset.labels, words, run.engine.loaded.model)
+    typed, found = typing(dataset, run.recipe.data.template, words, "test"), {}
+    rows = run.examples["test"][:PROMPTS]
+    for name, ending in {"nothing": "", "space": " ", "newline": "\n"}.items():
+        prompts = typed(range(len(rows)), ending)
+        asked = [
+            replace(row, text=prompt + row.text[row.begins :], begins=len(prompt))
+            for row, prompt in zip(rows, prompts, strict=True)
+        ]
+        heard = say(run.engine, asked, [range(row.candidates) for row in rows], known, sizes.EVAL_TOKENS)
+        said = [each.label is not None for each in heard]
+        right = [each.label == row.answer for each, row in zip(heard, rows, strict=True)]
+        found[name] = [round(100 * sum(each) / len(rows), 1) for each in (said, right)]
+    bare = [tuple(words(text)["input_ids"]) for text in OTHER["prompts"]]
+    chat = [tuple(turned(words, text)) for text in OTHER["prompts"]]
+    asked = [replace(rows[0], text=(*prompt, 0), begins=len(prompt)) for prompt in (*bare, *chat)]
+    heard = say(run.engine, asked, [range(rows[0].candidates)] * len(asked), known, sizes.EVAL_TOKENS)
+    return {**found, "leaks": sum(each.label is not None for each in heard)}
+
+
+def turned(words: Any, text: str) -> list[int]:
+    talk = [{"role": "user", "content": text}]
+    spelled = words.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+    return list(words(spelled, add_special_tokens=False)["input_ids"])
+
+
+@functools.cache
+def tokenizer() -> Any:
+    return models.tokenizer(models.resolve(MODEL), paths()["cache"])
 
 
 def turn(tasks: list[str], whats: list[str], known: dict[Job, Row], running: list[Job]) -> Iterator[Job]:
@@ -218,6 +306,7 @@ TURNS = {
     "grid": _grid,
     "steady": lambda task, known: [Job(task, "steady", seed) for seed in range(10)],
     "space": lambda task, known: [Job(task, "space", 0, space) for space in SPACES],
+    **{what: lambda task, known, what=what: [Job(task, what)] for what in ("after_rank", "after_label")},
 }
 
 

@@ -18,7 +18,7 @@ from zolite.engine.engine import Engine
 from zolite.model.tail import Tail
 from zolite.planner.step_time import linear_probe_rows
 from zolite.training import linear_probe, out_of_memory, warm_start
-from zolite.training.answer_fit import fit_answers_, lines_of, unseen_lines
+from zolite.training.answer_fit import Typed, fit_answers_, lines_of, unseen_lines
 from zolite.training.linear_probe import ProbedLayer, start_from_probe_
 from zolite.training.own_text import own_texts
 from zolite.training.run import Run, says
@@ -84,13 +84,19 @@ def _fitting(engine: Engine, tokenizer: Any) -> tuple[Fitting | None, list[Noted
 LEFT = "the steps alone teach the model to say labels, which takes many"
 
 
-def _fitted(run: Run, fitting: Fitting, dataset: Dataset, tokenizer: Any) -> list[Noted]:
-    engine, template, kind = run.engine, run.recipe.data.template, KINDS[dataset.kind]
-    rows = dataset.splits["train"]
+def typing(dataset: Dataset, template: str, tokenizer: Any, split: str = "train") -> Typed:
+    """The prompts of a split's rows as people type them."""
+    kind, rows = KINDS[dataset.kind], dataset.splits[split]
 
     def typed(some: Sequence[int], ending: str) -> list[Tokens]:
         prompts = ("".join(p.text for p in kind.pieces(rows[i], template) if not p.trained) for i in some)
         return tokenized(tokenizer, [prompt + ending for prompt in prompts], special=True)
+
+    return typed
+
+
+def _fitted(run: Run, fitting: Fitting, dataset: Dataset, tokenizer: Any) -> list[Noted]:
+    engine, typed = run.engine, typing(dataset, run.recipe.data.template, tokenizer)
 
     def fit() -> Any:
         with torch.inference_mode():
