@@ -92,7 +92,7 @@ class Engine:
         return (torch.stack(sums).sum(dim=0).view(len(weight), -1) / weight).flatten()
 
     def scores(self, rows: Sequence[Example]) -> Tensor:
-        """Log-probability of every candidate at theta: its tokens' mean, their sum where several are `joint`: (R, C)."""
+        """Log-probability (R, C) of every candidate at theta: its tokens' mean, or sum where several are `joint`."""
         self._fill(ORIGIN)
         batch = self.put(collate(rows))
         whole = replace(batch, layout=replace(batch.layout, single=False))  # logits alone would not say how likely
