@@ -207,7 +207,7 @@ def test_an_objective_of_the_same_rows_is_laid_out_once(bench: Callable[..., Ben
 def test_scores_are_log_probabilities(bench: Callable[..., Bench], naive: ModuleType, kind: str) -> None:
     """Of every candidate of every row, however its loss is computed: those of whole logits, at theta.
 
-    What several tokens score together is asked for only where candidates are compared: an answer alone has a loss a token.
+    Sums are of candidates that are compared alone: one answer has its loss a token.
     """
     made = bench(kind, copies=3)
     made.engine.bind(made.rows[:2])(POINTS)  # leaves points in the copies
