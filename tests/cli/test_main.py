@@ -231,8 +231,8 @@ def test_every_setting_with_a_flag_is_set_by_each_of_its_names(zolite: Zolite, w
     values = {
         "model.name": tiny, "model.quant": "nf4", "model.device": "cpu", "adapter.space": "lora", "adapter.rank": 5,
         "adapter.targets": "q_proj", "data.path": data, "data.template": "{text}: {label}", "data.context": 99,
-        "method.name": "lozo", "train.steps": 11, "train.epochs": 2, "train.batch": 7, "train.copies": 3,
-        "train.lr": 0.25, "train.eps": 0.5, "train.seed": 9, "train.vram_gib": "2GiB",
+        "method.name": "lozo", "train.objective": "rank", "train.steps": 11, "train.epochs": 2, "train.batch": 7,
+        "train.copies": 3, "train.lr": 0.25, "train.eps": 0.5, "train.seed": 9, "train.vram_gib": "2GiB",
     }  # fmt: skip
     flags = {path: each.meaning.flags for path, each in SETTINGS.items() if each.meaning.flags}
     assert values.keys() == flags.keys()

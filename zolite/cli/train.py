@@ -37,8 +37,8 @@ def demo(
 
 @takes(
     "data.path", "model.name", "method.name", "adapter.space", "adapter.rank", "adapter.targets", "model.quant",
-    "model.device", "train.steps", "train.epochs", "train.batch", "train.lr", "train.eps", "train.copies",
-    "train.seed", "data.context", "data.template", "train.vram_gib",
+    "model.device", "train.objective", "train.steps", "train.epochs", "train.batch", "train.lr", "train.eps",
+    "train.copies", "train.seed", "data.context", "data.template", "train.vram_gib",
 )  # fmt: skip
 def train(
     model: Model = None,
