@@ -159,6 +159,11 @@ def answers_of(row: Example) -> list[Tokens]:
     return [tuple(answer) for answer in answers]
 
 
+def can_be_said(row: Example) -> bool:
+    """Has it candidates, and text with the right one? Where a kind gives no text, candidates are ranked."""
+    return row.candidates > 1 and bool(row.text)
+
+
 def spoken(row: Example) -> Example:
     """A row as one answer alone: every token of its right answer and its end is predicted, whatever the candidates."""
     return one_sequence(row.text, range(row.begins, len(row.text)))

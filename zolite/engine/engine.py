@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zolite.config.recipe import ResolvedRecipe
-from zolite.data.examples import Example
+from zolite.data.examples import Example, can_be_said
 from zolite.engine.adapter import Adapter
 from zolite.engine.batch import STEP, Batch, collate, weigh
 from zolite.model.fused_decoder import fused
@@ -97,8 +97,8 @@ class Engine:
         batch = self.put(collate(rows))
         whole = replace(batch, layout=replace(batch.layout, single=False))  # logits alone would not say how likely
         means = candidate_scores(self._decode, self._head, whole, 1)[0]
-        compared = self.joint and means.shape[1] > 1
-        return means * whole.lengths.view(means.shape) if compared else means
+        joint = self.joint and can_be_said(rows[0])
+        return means * whole.lengths.view(means.shape) if joint else means
 
     def next_tokens(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> list[list[int]]:
         """The likeliest token at theta behind each token of a sequence, from its index first[i] to its last."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zolite.common.events import Noted
 from zolite.config.recipe import Recipe, ResolvedRecipe
-from zolite.data.examples import Example, spoken
+from zolite.data.examples import Example, can_be_said, spoken
 from zolite.engine.batch import Batch, Order, bucket, longest, sample
 from zolite.engine.cuda_graph import Steps
 from zolite.engine.engine import Engine
@@ -69,7 +69,7 @@ def trained(examples: Mapping[str, Sequence[Example]], recipe: Recipe) -> Sequen
 
 def says(examples: Mapping[str, Sequence[Example]], recipe: Recipe) -> bool:
     """Are these rows with labels that the model is to say?"""
-    return recipe.train.objective == "say" and examples["train"][0].candidates > 1
+    return recipe.train.objective == "say" and can_be_said(examples["train"][0])
 
 
 def dev_sample(run: Run) -> Sequence[Example]:

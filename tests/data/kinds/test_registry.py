@@ -141,7 +141,7 @@ def test_a_shape_from_outside_is_trained_and_exported(
 ) -> None:
     """Two steps, its metric on dev and test, an export that reads back with its prompt, and an answer in a chat."""
     kind, folder = outside
-    run = prepare(recipe(data__path=str(folder), train__steps=2, train__eval_every=1))
+    run = prepare(recipe(data__path=str(folder), train__steps=2, train__eval_every=1, train__objective="say"))
     with sessions.create("outside", run.recipe, run.facts) as session:
         list(train(run, session))
         assert session.journal.last_step() == 2
