@@ -59,7 +59,7 @@ from zolite.training.evaluate import evaluate
 from zolite.training.first_values import typing, with_first_values
 from zolite.training.greedy import Verbalizer, say
 from zolite.training.loop import train
-from zolite.training.prepare import assemble, encode_all, facts_of, kinds, with_step_sizes
+from zolite.training.prepare import assemble, encode_all, facts_of, fitted_rows, with_step_sizes
 from zolite.training.replay import read_
 from zolite.training.run import Examples, Run
 
@@ -133,7 +133,7 @@ def taken(data: Path, job: Job) -> Row:
     dataset, examples = dataset_of(job.task, data)
     given = recipe_of(job, data)
     with restored(loaded.model):
-        recipe = recipes.resolve(given, len(dataset.labels), kinds=kinds(given, examples))
+        recipe = recipes.resolve(given, len(dataset.labels), fitted=fitted_rows(given, examples))
         run = assemble(recipe, loaded, examples, facts_of(loaded, dataset), (), 0)
         run = replace(run, verbalizer=verbalizer_of(dataset))
         row = {"first_order": by_gradients, "zero_shot": as_it_is}.get(job.what, by_forwards)(run, given, job)
