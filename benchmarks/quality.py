@@ -59,7 +59,7 @@ from zolite.training.evaluate import evaluate
 from zolite.training.first_values import typing, with_first_values
 from zolite.training.greedy import Verbalizer, say
 from zolite.training.loop import train
-from zolite.training.prepare import assemble, encode_all, facts_of, kinds, with_step_sizes
+from zolite.training.prepare import assemble, encode_all, facts_of, fitted_rows, with_step_sizes
 from zolite.training.replay import read_
 from zolite.training.run import Examples, Run
 
@@ -133,7 +133,7 @@ def taken(data: Path, job: Job) -> Row:
     dataset, examples = dataset_of(job.task, data)
     given = recipe_of(job, data)
     with restored(loaded.model):
-        recipe = recipes.resolve(given, len(dataset.labels), kinds=kinds(given, examples))
+        recipe = recipes.resolve(given, len(dataset.labels), fitted=fitted_rows(given, examples))
         run = assemble(recipe, loaded, examples, facts_of(loaded, dataset), (), 0)
         run = replace(run, verbalizer=verbalizer_of(dataset))
         row = {"first_order": by_gradients, "zero_shot": as_it_is}.get(job.what, by_forwards)(run, given, job)
@@ -185,7 +185,7 @@ def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
     with counted(run) as tokens:
         run = with_first_values(run, dataset, words)
     spent = math.ceil(sum(tokens) / sum(map(length, run.rows)) * len(run.rows) / BATCH)
-    run = trained_on(run, FORMS.get(job.what, list)(run))
+    run = trained_on(run, FORMS[job.what](run)) if job.what in FORMS else run
     run = replace(run, recipe=replace(run.recipe, adapter=replace(run.recipe.adapter, linear_probe=False)))
     directions, batches = step_size.effort(job.forwards // 2)
     spent += 0 if job.lr else 2 * directions * len(step_size.RADII) * batches
@@ -219,9 +219,7 @@ FORMS: dict[str, Callable[[Run], Sequence[Example]]] = {
 
 
 def trained_on(run: Run, rows: Sequence[Example]) -> Run:
-    """The same run with other rows for its steps; with none of them, as it is."""
-    if not rows:
-        return run
+    """The same run with other rows for its steps."""
     order = Order(tuple(map(length, rows)), run.recipe.train.batch, run.recipe.train.seed)
     return replace(run, rows=rows, order=order, lengths=buckets(order, rows) if run.lengths else ())
 

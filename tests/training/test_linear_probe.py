@@ -82,9 +82,8 @@ def test_what_is_installed_is_what_was_meant(recipe: Make, separable: str) -> No
             train, old = linear_probe.features_of(run.engine, rows, [layer]), linear_probe._factors(run.engine, layer)
             x = train.xs[layer.name]
             weight = 1e-3 * torch.randn(2, x.shape[1], generator=torch.Generator().manual_seed(0)) / x.std()
-            linear_probe.install_(
-                run.engine, layer, x, linear_probe.output_directions(run.engine, layer, rows), weight - weight.mean(0)
-            )
+            directions = linear_probe.output_directions(run.engine, layer, rows)
+            linear_probe.install_(run.engine, layer, x, directions, weight - weight.mean(0), slice(0, 4))
             now = linear_probe.features_of(run.engine, rows, [])
             run.engine.adapter.put_(old)
         moved, expected = ((now.scores - train.scores).diff(dim=1), (x @ weight.mT).diff(dim=1))
@@ -162,7 +161,7 @@ def test_what_does_not_help_is_taken_back(recipe: Make, separable: str, monkeypa
     """Sites that made dev worse leave the adapter as it was drawn, and nothing of it to be saved."""
     run, install = prepare(recipe(data__path=separable)), linear_probe.install_
     drawn = {name: value.clone() for name, value in run.engine.adapter.frozen.items()}
-    monkeypatch.setattr(linear_probe, "install_", lambda e, layer, x, out, w: install(e, layer, x, out, -30 * w))
+    monkeypatch.setattr(linear_probe, "install_", lambda e, layer, x, out, w, r: install(e, layer, x, out, -30 * w, r))
     assert start_from_probe_(run.engine, run.examples, MOST).text == ""
     assert not run.engine.adapter.moved and not run.space.theta.any()
     assert all(torch.equal(value, drawn[name]) for name, value in run.engine.adapter.frozen.items())

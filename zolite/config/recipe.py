@@ -202,10 +202,10 @@ class ResolvedRecipe(Recipe):
     train: ResolvedTrain = field(kw_only=True)
 
 
-def resolve(recipe: Recipe, labels: int = 0, rows: int = 0, kinds: int = 0) -> ResolvedRecipe:
+def resolve(recipe: Recipe, labels: int = 0, rows: int = 0, fitted: int = 0) -> ResolvedRecipe:
     """The recipe with every open value filled in, for so many training rows of so many labels; `reasons` says why.
 
-    `kinds`: how many kinds of places labels are said at (training/answer_fit.py), each of which takes a row of A.
+    `fitted`: rows of the adapter that labels are to be said by (training/answer_fit.py), beside those of a probe.
 
     Raises UsageError where epochs were asked for and the number of rows is not known.
     """
@@ -228,7 +228,7 @@ def resolve(recipe: Recipe, labels: int = 0, rows: int = 0, kinds: int = 0) -> R
         save_every=t.save_every or max(1, -(-t.steps // 10)),
     )
     adapter = _as(
-        ResolvedAdapter, a, space=space, rank=a.rank or rank_for(space, labels, kinds), targets=a.targets or ()
+        ResolvedAdapter, a, space=space, rank=a.rank or rank_for(space, labels, fitted), targets=a.targets or ()
     )
     return ResolvedRecipe(recipe.model, data=recipe.data, method=method, adapter=adapter, train=train)
 
@@ -252,10 +252,10 @@ def space_for(labels: int) -> str:
     return "lora-b" if labels else "lora"
 
 
-def rank_for(space: str, labels: int, kinds: int = 0) -> int:
-    """The space's own, or what a linear probe of so many labels and an exact fit of so many kinds of places take."""
+def rank_for(space: str, labels: int, fitted: int = 0) -> int:
+    """The space's own, or what a linear probe of so many labels and the fit by which they are said take."""
     row = SPACES[space]
-    return max(row.rank, min(max(labels - 1, kinds), MOST_RANK)) if row.probe else row.rank
+    return max(row.rank, min(labels - 1 + fitted, MOST_RANK)) if row.probe else row.rank
 
 
 def evaluations(t: TrainPart) -> tuple[int, int]:

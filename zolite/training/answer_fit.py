@@ -11,7 +11,7 @@ V (K, F)  finds the places where something is to be said (where the prompt ends,
           tokens. Where the adapter has fewer rows, those that explain most of it.
 U (D, K)  is what is said there: L-BFGS on the full-vocabulary cross-entropy. Where labels begin, what is asked for is
           the softmax over labels as the model has it by then, so that their order stays. At other tokens, some of the
-          rows' own and of texts that the model itself wrote, the price is KL(base model ‖ model).
+          rows' own and of texts that the model itself wrote, the price is KL(before ‖ after).
 
 Prompts are fitted as they were trained, with a space and with a new line behind them, as people type them.
 
@@ -28,7 +28,7 @@ from zolite.data.examples import Example, Tokens, answers_of
 from zolite.engine.batch import by_length, length, sample
 from zolite.engine.engine import Engine
 from zolite.model.tail import Reading, Tail, reading
-from zolite.training.linear_probe import ProbedLayer, install_
+from zolite.training.linear_probe import ProbedLayer, install_, taken
 
 ENDINGS = {"": 128, " ": 64, "\n": 64}
 """What stands behind a prompt, and how many rows are fitted so."""
@@ -36,6 +36,7 @@ Typed = Callable[[Sequence[int], str], Sequence[Tokens]]
 """Numbers of training rows and what stands behind their prompts, to these prompts' tokens."""
 
 DEV_ROWS = 128
+LEAST = 8  # rows of A
 EVERY = 2  # of a text of the model's own, every second token is held
 HELD = 2  # tokens of a row that are to stay as they are
 TOKENS = 4096  # a forward
@@ -71,7 +72,6 @@ class Data:
     """The places of some lines; first those where something is asked for."""
 
     at: Reading
-    base: Tensor  # (held, D): the stream that the base model had at the others
     kinds: Tensor  # (asked,): numbers of their kinds
     tokens: Tensor  # (asked, L) int64
     shares: Tensor  # (asked, L); 0 where a place has fewer tokens
@@ -101,10 +101,10 @@ class Result:
 # ---- what is to be said
 
 
-def kinds_of(row: Example) -> int:
-    """How many kinds of places a set of labels has, and so how many rows of an adapter tell them apart."""
+def rows_of(row: Example) -> int:
+    """Rows of an adapter that a fit takes: one for each kind of place, and more to tell labels apart at prompts."""
     beginnings = {answer[:j] for answer in answers_of(row) for j in range(1, len(answer))}
-    return len(ENDINGS) + len(beginnings) + 1
+    return max(LEAST, len(ENDINGS) + len(beginnings) + 1)
 
 
 def line_of(row: Example, prompt: Tokens, shares: Sequence[float], ending: str, made: torch.Generator) -> Line:
@@ -166,24 +166,17 @@ def _shares(engine: Engine, rows: Sequence[Example]) -> list[list[float]]:
 
 
 def read(engine: Engine, layer: nn.Module, tail: Tail, lines: Sequence[Line]) -> Data:
-    """One forward of every line at θ, and one of those with held tokens as the base model is."""
+    """One forward of every line at θ."""
     asked = [(line, place) for line in lines for place in line.places]
     kinds = {kind: i for i, kind in enumerate(dict.fromkeys(place.kind for _, place in asked))}
     others = [(line.tokens, position) for line in lines for position in line.held]
     engine.at_theta()
     at = _at(engine, layer, tail, [(line.tokens, place.position) for line, place in asked] + others)
-    theta = engine.adapter.space.theta.clone()
-    engine.adapter.space.theta.zero_()  # an adapter is a product with one of its numbers
-    engine.at_theta()
-    base = _at(engine, layer, tail, others).streams
-    engine.adapter.space.theta.copy_(theta)
-    engine.at_theta()
     width, device = max(len(place.tokens) for _, place in asked), at.inputs.device
     tokens = [place.tokens + (0,) * (width - len(place.tokens)) for _, place in asked]
     shares = [place.shares + (0.0,) * (width - len(place.shares)) for _, place in asked]
     return Data(
         at,
-        base,
         torch.tensor([kinds[place.kind] for _, place in asked], device=device),
         torch.tensor(tokens, device=device),
         torch.tensor(shares, device=device),
@@ -214,21 +207,22 @@ def _at(engine: Engine, layer: nn.Module, tail: Tail, wanted: Sequence[tuple[Tok
 
 
 def fit_answers_(engine: Engine, layer: ProbedLayer, tail: Tail, lines: Sequence[Line], dev: Sequence[Line]) -> Result:
-    """Put U V into the adapter of `layer`.
+    """Put U V into the adapter of `layer`, behind its rows that say something already.
 
     `lines` are fitted; `dev` has rows as they were trained and texts of the model's own that tell what came of it.
     """
     with torch.inference_mode():
         data, unseen = (read(engine, layer.linear, tail, some) for some in (lines, dev))
         scale = data.at.inputs.square().mean(0).sqrt().clamp(min=1e-6) * data.at.inputs.shape[1] ** 0.5
-        v = detectors(data, scale, len(layer.linear.a))
+        first, rank = taken(engine, layer), len(layer.linear.a)
+        v = detectors(data, scale, rank - first)
         for price in PRICES:
             u = fit(tail, data, data.at.inputs @ v.mT, price)
             said, cost = told(tail, unseen, unseen.at.inputs @ v.mT @ u.mT)
             if cost <= DEAR:
                 break
         before, _ = told(tail, unseen, torch.zeros_like(unseen.at.outputs))
-        install_(engine, layer, data.at.inputs, u, v)
+        install_(engine, layer, data.at.inputs, u, v, slice(first, rank))
         return Result(before, said, cost)
 
 
@@ -277,12 +271,13 @@ def loss_and_slope(tail: Tail, data: Data, z: Tensor, u: Tensor, price: float) -
         total -= float((shares * logs.gather(1, tokens)).sum()) / len(data.answers)
         g = logs.exp().scatter_add(1, tokens, -shares) / len(data.answers)
         slope += tail.slope(at, change, stream, logits, g).mT @ z[cut]
-    held = len(data.base)
+    held = len(z) - data.asked
     for cut in _cuts(tail, held):
-        at, change, low = data.at[data.asked :][cut], z[data.asked :][cut] @ u.mT, z[data.asked :][cut]
+        at, low = data.at[data.asked :][cut], z[data.asked :][cut]
+        change = low @ u.mT
         stream = tail.stream(at, change)
         logits = tail.logits(stream)
-        base, logs = tail.logits(data.base[cut]).log_softmax(1), logits.log_softmax(1)
+        base, logs = tail.logits(at.streams).log_softmax(1), logits.log_softmax(1)
         total += price * float((base.exp() * (base - logs)).sum()) / held
         slope += tail.slope(at, change, stream, logits, (logs.exp() - base.exp()) * (price / held)).mT @ low
     return total, slope
@@ -299,10 +294,10 @@ def told(tail: Tail, data: Data, change: Tensor) -> tuple[float, float]:
     for cut in _cuts(tail, data.asked):
         best = tail.logits(tail.stream(data.at[cut], change[cut])).argmax(1, keepdim=True)
         good[cut] = ((best == data.tokens[cut]) & (data.shares[cut] > 0)).any(1)
-    cost, held = 0.0, len(data.base)
+    cost, held = 0.0, len(change) - data.asked
     for cut in _cuts(tail, held):
         at = data.at[data.asked :][cut]
-        base = tail.logits(data.base[cut]).log_softmax(1)
+        base = tail.logits(at.streams).log_softmax(1)
         logs = tail.logits(tail.stream(at, change[data.asked :][cut])).log_softmax(1)
         cost += float((base.exp() * (base - logs)).sum())
     answers = torch.split(good, list(data.answers))

@@ -10,6 +10,7 @@ import torch
 
 from zolite.common.events import Noted
 from zolite.config import recipe as recipes
+from zolite.config.recipe import rank_for
 from zolite.data.examples import Tokens, tokenized
 from zolite.data.kinds.registry import KINDS
 from zolite.data.rows import Dataset
@@ -18,7 +19,7 @@ from zolite.engine.engine import Engine
 from zolite.model.tail import Tail
 from zolite.planner.step_time import linear_probe_rows
 from zolite.training import linear_probe, out_of_memory, warm_start
-from zolite.training.answer_fit import Typed, fit_answers_, lines_of, unseen_lines
+from zolite.training.answer_fit import Typed, fit_answers_, lines_of, rows_of, unseen_lines
 from zolite.training.linear_probe import ProbedLayer, start_from_probe_
 from zolite.training.own_text import own_texts
 from zolite.training.run import Run, says
@@ -47,19 +48,26 @@ def with_first_values(run: Run, dataset: Dataset, tokenizer: Any) -> Run:
     if says(run.examples, run.recipe) and recipes.starts_with_fit(run.recipe):
         fitting, notes = _fitting(run.engine, tokenizer)
     if recipes.starts_with_probe(part):
-        notes += _probed(run, fitting.layer if fitting else None)
+        notes += _probed(run, fitting)
     if fitting:
         notes += _fitted(run, fitting, dataset, tokenizer)
     device_memory.tidy()
     return replace(run, notes=(*run.notes, *notes))
 
 
-def _probed(run: Run, spared: ProbedLayer | None) -> list[Noted]:
-    most = linear_probe_rows(run.recipe)
-    found = out_of_memory.attempt(partial(start_from_probe_, run.engine, run.examples, most, spared))
+def _probed(run: Run, fitting: Fitting | None) -> list[Noted]:
+    most, own = linear_probe_rows(run.recipe), fitting.own[: len(fitting.own) // 2] if fitting else []
+    left = {fitting.layer.name: _left(run)} if fitting else {}
+    found = out_of_memory.attempt(partial(start_from_probe_, run.engine, run.examples, most, own, left))
     if found is None:
         return [Noted("warning", "out of memory during the linear-probe start: the layers probed so far are kept")]
     return [Noted("info", found.text)] if found.text else []
+
+
+def _left(run: Run) -> int:
+    """Rows of the last layer's A that a probe leaves for the fit; where the rank is low, half of them."""
+    row, rank = run.examples["train"][0], run.recipe.adapter.rank
+    return min(rows_of(row), max(rank - row.candidates + 1, rank // 2))
 
 
 def _fitting(engine: Engine, tokenizer: Any) -> tuple[Fitting | None, list[Noted]]:
@@ -108,6 +116,8 @@ def _fitted(run: Run, fitting: Fitting, dataset: Dataset, tokenizer: Any) -> lis
     found = out_of_memory.attempt(fit)
     if found is None:
         return [Noted("warning", f"out of memory during the fit of the last layer: {LEFT}")]
-    rank = run.recipe.adapter.rank
-    few = f"labels are said on {found.after:.0%} of dev's rows only: rank {rank} is low for these labels, try --rank "
-    return [Noted("info", found.text), *([Noted("warning", f"{few}{2 * rank}")] if found.after < SAID else [])]
+    row, rank = run.examples["train"][0], run.recipe.adapter.rank
+    enough = rank_for(run.recipe.adapter.space, row.candidates, rows_of(row))
+    few = f"labels are said on {found.after:.0%} of dev's rows only, by an adapter of rank {rank}"
+    more = f"{few}: try --rank {enough}" if enough > rank else few
+    return [Noted("info", found.text), *([Noted("warning", more)] if found.after < SAID else [])]

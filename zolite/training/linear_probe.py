@@ -16,7 +16,7 @@ predicts dev better. What forward-only steps find slowly, which features speak f
 R rows, C labels, D outputs of a layer, F inputs, N other tokens, r rank.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zolite.data.examples import Example
+from zolite.data.examples import Example, Tokens
 from zolite.engine.batch import by_length, collate, length, sample
 from zolite.engine.engine import Engine
 from zolite.model.lora import PerturbedLinear
-from zolite.model.loss import Head, Tokens, candidate_scores, generic
+from zolite.model.loss import Head, candidate_scores, generic
+from zolite.model.loss import Tokens as Batch
 
 DEPTH = 0.6  # of the model's blocks, counted from the last: those before hold little that is linear in the label
 MISSES = 3  # layers in a row whose probe did not help the model, until the search ends
@@ -44,6 +45,7 @@ RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # on features of unit size over √F, s
 ROUNDS = 100  # of L-BFGS, for each
 SCREENING = 1e-3, 15  # ridge and rounds of the fits that rank layers
 INTERCEPT = 3.0  # size of the feature that is alike for all rows, so that a ridge hardly holds it back
+OWN = 4  # tokens of each text of the model's own that count among the others
 OTHERS = 128  # sequences, about, of which two or three other tokens are taken
 REGULARIZER = 0.1  # weight of the probe's output at other tokens, against that at the label's place
 
@@ -100,18 +102,22 @@ class Result:
 
 
 def start_from_probe_(
-    engine: Engine, examples: dict[str, Sequence[Example]], most: int, spared: ProbedLayer | None = None
+    engine: Engine,
+    examples: dict[str, Sequence[Example]],
+    most: int,
+    own: Sequence[Tokens] = (),
+    left: Mapping[str, int] | None = None,
 ) -> Result:
     """Put linear probes into the adapter, layer by layer, as long as dev's loss improves.
 
-    After the first layer another is tried only while fewer than `most` rows have gone through the model. The `spared`
-    layer gets none.
+    After the first layer another is tried only while fewer than `most` rows have gone through the model. `own`: texts
+    of the model's own, which probes are to leave alone. `left`: layers whose last so many rows of A they leave.
     """
-    layers = [layer for layer in find(engine) if layer != spared]
+    layers = find(engine)
     if not layers or examples["train"][0].candidates == 1:
         return Result("", 0)
     with torch.inference_mode():
-        search = Search.of(engine, layers, examples, most)
+        search = Search.of(engine, layers, examples, most, own, left or {})
         while (found := search.best()) is not None:
             search.install(*found)
         return search.result()
@@ -126,6 +132,8 @@ class Search:
     rows: Sequence[Example]  # of train
     held_out: Sequence[Example]  # of dev
     most: int
+    own: Sequence[Tokens]
+    left: Mapping[str, int]
     train: Features
     dev: Features
     first_loss: float  # on dev, before any probe
@@ -134,11 +142,19 @@ class Search:
     misses: int = 0  # in a row
 
     @classmethod
-    def of(cls, engine: Engine, layers: list[ProbedLayer], examples: dict[str, Any], most: int) -> "Search":
+    def of(
+        cls,
+        engine: Engine,
+        layers: list[ProbedLayer],
+        examples: dict[str, Any],
+        most: int,
+        own: Sequence[Tokens],
+        left: Mapping[str, int],
+    ) -> "Search":
         room = min(MOST_ROWS, ROOM // (8 * sum(each.linear.a.shape[-1] for each in layers)))
         rows, held_out = sample(examples["train"], room), sample(examples["dev"], room)
-        train, dev = features_of(engine, rows, layers), features_of(engine, held_out, layers)
-        return cls(engine, layers, rows, held_out, most, train, dev, dev.loss, len(rows) + len(held_out))
+        train, dev = features_of(engine, rows, layers, own), features_of(engine, held_out, layers)
+        return cls(engine, layers, rows, held_out, most, own, left, train, dev, dev.loss, len(rows) + len(held_out))
 
     def best(self) -> tuple[ProbedLayer, Tensor] | None:
         """The layer whose probe predicts dev best, with its weights (C, F); None where none is worth trying."""
@@ -153,7 +169,11 @@ class Search:
         """Put a probe into its layer's adapter; it stays if the model itself then predicts dev better."""
         before = _factors(self.engine, layer)
         pushed = sample(self.rows, min(PUSHED, max(PUSHED // 4, self.most // 32)))
-        install_(self.engine, layer, self.train.xs[layer.name], output_directions(self.engine, layer, pushed), weight)
+        directions, room = (
+            output_directions(self.engine, layer, pushed),
+            len(layer.linear.a) - self.left.get(layer.name, 0),
+        )
+        install_(self.engine, layer, self.train.xs[layer.name], directions, weight, slice(0, room))
         self.layers = [other for other in self.layers if other is not layer]
         now = features_of(self.engine, self.held_out, self.layers)
         self.forwards += 2 * len(pushed) + len(self.held_out)
@@ -164,7 +184,7 @@ class Search:
             return
         self.kept, self.misses, self.dev = self.kept + 1, 0, now
         if self.forwards < self.most:
-            self.train = features_of(self.engine, self.rows, self.layers)
+            self.train = features_of(self.engine, self.rows, self.layers, self.own)
             self.forwards += len(self.rows)
 
     def result(self) -> Result:
@@ -203,30 +223,49 @@ def _sequences(engine: Engine, rows: Sequence[Example]) -> Iterator[Sequences]:
         ends = [min(q.position for q in row.queries) for row in some for _ in row.sequences]
         lengths = [len(sequence) for row in some for sequence in row.sequences]
 
-        def scores(tokens: Tokens = tokens) -> Tensor:
+        def scores(tokens: Batch = tokens) -> Tensor:
             return candidate_scores(decode, head, tokens, 1)[0]
 
         yield Sequences(batch, torch.tensor(ends, device=device), torch.tensor(lengths, device=device), scores)
 
 
-def features_of(engine: Engine, rows: Sequence[Example], layers: Sequence[ProbedLayer]) -> Features:
-    """One forward of every row."""
+def features_of(
+    engine: Engine, rows: Sequence[Example], layers: Sequence[ProbedLayer], own: Sequence[Tokens] = ()
+) -> Features:
+    """One forward of every row, and of every text of the model's own, whose tokens are others too."""
     made, every = torch.Generator().manual_seed(0), max(1, len(rows) * len(rows[0].sequences) // OTHERS)
     order: list[int] = []
     scores: list[Tensor] = []
     xs: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
     others: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
     for part in _sequences(engine, rows):
-        with _inputs(layers, part, (_own(part), _other(part, every, made))) as got:
+        with _inputs(layers, len(part.ends), (_own(part), _other(part, every, made))) as got:
             scores.append(part.scores().cpu())
-        for name, (own, other) in got.items():
-            xs[name].append(own.cpu())
+        for name, (mine, other) in got.items():
+            xs[name].append(mine.cpu())
             others[name].append(other.cpu())
         order += part.rows
+    if own:
+        for name, quiet in _features_of_own(engine, own, layers, made).items():
+            others[name].append(quiet)
     back = torch.tensor(order).argsort()
     answers = torch.tensor([row.answer for row in rows])
     sorted_ = {name: torch.cat(parts)[back] for name, parts in xs.items()}
     return Features(sorted_, {n: torch.cat(p) for n, p in others.items()}, torch.cat(scores)[back], answers)
+
+
+def _features_of_own(
+    engine: Engine, own: Sequence[Tokens], layers: Sequence[ProbedLayer], made: torch.Generator
+) -> dict[str, Tensor]:
+    """At OWN tokens of each text: (N, F) of each layer, on the host."""
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(text) for text in own], batch_first=True).to(engine.loaded.device)
+    lengths = torch.tensor([len(text) for text in own]).repeat_interleave(OWN)
+    which = torch.arange(len(own)).repeat_interleave(OWN)
+    places = which.to(ids.device), (torch.rand(len(which), generator=made) * lengths).long().to(ids.device)
+    engine.at_theta()
+    with _inputs(layers, len(own), (places,)) as got:
+        engine.loaded.model.get_decoder()(input_ids=ids, use_cache=False)
+    return {name: found[0].cpu() for name, found in got.items()}
 
 
 def _own(part: Sequences) -> tuple[Tensor, Tensor]:
@@ -249,13 +288,13 @@ def _other(part: Sequences, every: int, made: torch.Generator) -> tuple[Tensor, 
 
 @contextmanager
 def _inputs(
-    layers: Sequence[ProbedLayer], part: Sequences, places: Sequence[tuple[Tensor, Tensor]]
+    layers: Sequence[ProbedLayer], sequences: int, places: Sequence[tuple[Tensor, Tensor]]
 ) -> Iterator[dict[str, list[Tensor]]]:
     """The layers' inputs at some places in the forward inside; all of them would be larger than the model."""
     got: dict[str, list[Tensor]] = {}
 
     def take(name: str, x: Tensor) -> None:
-        tokens = x.view(len(part.ends), -1, x.shape[-1])
+        tokens = x.view(sequences, -1, x.shape[-1])
         got[name] = [tokens[place] for place in places]
 
     handles = [s.linear.register_forward_pre_hook(lambda _, x, s=s: take(s.name, x[0])) for s in layers]
@@ -383,8 +422,8 @@ def _factors(engine: Engine, layer: ProbedLayer) -> dict[str, Tensor]:
     return {name: factors[name].clone() for name in (f"{layer.name}.a", f"{layer.name}.b")}
 
 
-def install_(engine: Engine, layer: ProbedLayer, x: Tensor, directions: Tensor, weight: Tensor) -> None:
-    """ΔW = directions (D, C) · weight (C, F) into the layer's first rows of A and columns of B, up to its rank.
+def install_(engine: Engine, layer: ProbedLayer, x: Tensor, directions: Tensor, weight: Tensor, room: slice) -> None:
+    """ΔW = directions (D, C) · weight (C, F) into some rows of the layer's A and columns of its B, as many as it takes.
 
     Each row of A is made as long as those drawn are: of x, they see as much.
     """
@@ -392,10 +431,16 @@ def install_(engine: Engine, layer: ProbedLayer, x: Tensor, directions: Tensor, 
     x, directions, weight = x.to(a), directions.to(a), weight.to(a)
     q, inner = torch.linalg.qr(directions)
     u, s, v = torch.linalg.svd(inner @ weight, full_matrices=False)
-    k = min(len(a), int((s > 1e-4 * s[0]).sum()))
-    u, v = q @ u, v.mT
+    k = min(room.stop - room.start, int((s > 1e-4 * s[0]).sum()))
+    u, v, rows = q @ u, v.mT, slice(room.start, room.start + k)
     lengths = (x @ v[:, :k]).square().mean(0).sqrt().clamp(min=1e-12)
     usual = (x @ a.mT).square().mean().sqrt()
-    a[:k] = (v[:, :k] * (usual / lengths)).mT
-    b[:, :k] = u[:, :k] * (s[:k] * lengths / usual / layer.linear.scale)
+    a[rows] = (v[:, :k] * (usual / lengths)).mT
+    b[:, rows] = u[:, :k] * (s[:k] * lengths / usual / layer.linear.scale)
     engine.adapter.put_({f"{layer.name}.a": a, f"{layer.name}.b": b})
+
+
+def taken(engine: Engine, layer: ProbedLayer) -> int:
+    """Rows of a layer's A, its first, that say something."""
+    _, b = _factors(engine, layer).values()
+    return int(b.any(0).sum())

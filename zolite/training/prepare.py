@@ -25,8 +25,7 @@ from zolite.engine.adapter import watch as watch_inputs
 from zolite.engine.batch import Order, buckets, length
 from zolite.engine.engine import Engine
 from zolite.model import load as models
-from zolite.training import memory_budget, out_of_memory, step_size
-from zolite.training.answer_fit import kinds_of
+from zolite.training import answer_fit, memory_budget, out_of_memory, step_size
 from zolite.training.first_values import with_first_values
 from zolite.training.greedy import Verbalizer
 from zolite.training.run import Examples, Run, rows_of, says, trained
@@ -53,7 +52,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     tokenizer = filled(vocabulary.tokenizer, chat_of(asked.data, clock))
     examples, notes = encode_all(dataset, tokenizer, asked, vocabulary.table)
     notes = (*(Noted("warning", text) for text in vocabulary.notes), *notes)
-    resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), kinds(asked, examples)))
+    resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), fitted_rows(asked, examples)))
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
     loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
@@ -74,9 +73,9 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     return with_step_sizes(run, asked.train)
 
 
-def kinds(recipe: Recipe, examples: Examples) -> int:
-    """How many kinds of places labels are to be said at; 0 where they are not to be said."""
-    return kinds_of(examples["train"][0]) if says(examples, recipe) else 0
+def fitted_rows(recipe: Recipe, examples: Examples) -> int:
+    """Rows of an adapter that the fit of labels takes; 0 where they are not to be said."""
+    return answer_fit.rows_of(examples["train"][0]) if says(examples, recipe) else 0
 
 
 def check_space(recipe: Recipe) -> None:
