@@ -122,7 +122,7 @@ def test_the_config_and_the_card_say_what_it_is(recipe: Make, tiny: Path, tmp_pa
     assert len(layers) == {"all": 14, "some": 4, "one layer": 1}[targets]
     card = (out / "README.md").read_text()
     assert str(tiny) in card and "3 steps" in card
-    assert "dev accuracy" in card and "at step 3" in card
+    assert "validation accuracy" in card and "at step 3" in card
     assert str(tmp_path / "home") not in card  # nothing of this machine but the model's name
 
 
