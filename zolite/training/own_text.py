@@ -8,8 +8,8 @@ from torch import Tensor
 
 from zolite.data.examples import Tokens
 
-TEXTS, WORDS = 24, 32  # texts, and tokens of each
-TURNS, SHORT = 16, 16  # conversations, and tokens of each of their two turns
+TEXTS, WORDS = 48, 16  # texts, and tokens of each: on a CPU a token of all texts costs almost as much as one of one
+TURNS, SHORT = 24, 8  # conversations, and tokens of each of their two turns
 
 
 def own_texts(model: Any, tokenizer: Any) -> list[Tokens]:
