@@ -43,7 +43,7 @@ TOKENS = 4096  # a forward
 CHUNK = 2**23  # logits at once: 32 MiB
 RIDGE = 0.02  # of V, on features of length one
 OTHERS = 3.0  # weight of other tokens in that regression, where each kind of place has one
-PRICES = (3.0, 10.0, 30.0)  # of KL beside cross-entropy: the first at which own text costs no more than DEAR
+PRICES = (1.0, 3.0, 10.0, 30.0)  # of KL beside cross-entropy: the first at which own text costs no more than DEAR
 DEAR = 0.05  # nats a token
 ROUNDS = 40  # of L-BFGS
 
