@@ -167,9 +167,10 @@ def test_what_does_not_help_is_taken_back(recipe: Make, separable: str, monkeypa
     assert all(torch.equal(value, drawn[name]) for name, value in run.engine.adapter.frozen.items())
 
 
-def test_a_session_holds_it(recipe: Make, separable: str) -> None:
-    """The A's that a linear probe gave are in the checkpoint: a resume and an export have them, bit for bit."""
-    made = recipe(data__path=separable, train__steps=4)
+@pytest.mark.parametrize("objective", ["rank", "say"])
+def test_a_session_holds_it(objective: str, recipe: Make, separable: str) -> None:
+    """The A's of a linear probe, and of the fit behind it, are in the checkpoint: a resume and an export have them."""
+    made = recipe(data__path=separable, train__steps=4, train__objective=objective, adapter__rank=10)
     made = replace(made, adapter=replace(made.adapter, linear_probe=True))
     list(begin(made, "whole", lambda: False))
     count = iter(range(100))
