@@ -40,7 +40,7 @@ LEAST = 8  # rows of A
 EVERY = 2  # of a text of the model's own, every second token is held
 HELD = 2  # tokens of a row that are to stay as they are
 TOKENS = 4096  # a forward
-CHUNK = 2**23  # logits at once: 32 MiB
+CHUNK = 2**22  # logits at once: 16 MiB
 RIDGE = 0.02  # of V, on features of length one
 OTHERS = 3.0  # weight of other tokens in that regression, where each kind of place has one
 PRICES = (1.0, 3.0, 10.0, 30.0)  # of KL beside cross-entropy: the first at which own text costs no more than DEAR
@@ -80,6 +80,10 @@ class Data:
     @property
     def asked(self) -> int:
         return len(self.kinds)
+
+    def on_host(self) -> "Data":
+        at = Reading(self.at.inputs.cpu(), self.at.outputs.cpu(), self.at.streams.cpu())
+        return Data(at, self.kinds.cpu(), self.tokens.cpu(), self.shares.cpu(), self.answers)
 
 
 @dataclass(frozen=True)
@@ -227,8 +231,13 @@ def fit_answers_(engine: Engine, layer: ProbedLayer, tail: Tail, lines: Sequence
 
 
 def detectors(data: Data, scale: Tensor, most: int) -> Tensor:
-    """V (K, F), K at most `most`, each of unit size at the places where something is asked for."""
-    x, asked = data.at.inputs / scale, data.asked
+    """V (K, F), K at most `most`, each of unit size at the places where something is asked for.
+
+    On the host, whose memory is not what a run is short of.
+    """
+    device, asked = data.at.inputs.device, data.asked
+    data, scale = data.on_host(), scale.cpu()
+    x = data.at.inputs / scale
     pairs, column = torch.unique(data.kinds[:, None] * (data.tokens.max() + 1) + data.tokens, return_inverse=True)
     wanted = torch.zeros(len(x), len(pairs), device=x.device, dtype=torch.float64)
     wanted[:asked].scatter_add_(1, column, data.shares.double())  # a place with fewer tokens has shares of 0
@@ -242,7 +251,7 @@ def detectors(data: Data, scale: Tensor, most: int) -> Tensor:
     v = (main[: min(most, int((sizes > 1e-6 * sizes[0]).sum()))] @ v) / scale
     size = (data.at.inputs[:asked].double() @ v.mT).square().mean(0).sqrt()
     unit: Tensor = (v / size[:, None]).float()
-    return unit
+    return unit.to(device)
 
 
 def fit(tail: Tail, data: Data, z: Tensor, price: float) -> Tensor:
