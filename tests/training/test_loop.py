@@ -337,6 +337,22 @@ def test_a_killed_run_of_any_method_ends_as_it_would_have(recipe: Make, home: Pa
     assert not same(factors("straight"), adapter_start(chosen))
 
 
+@pytest.mark.parametrize("space", ["lora", "lora-b"])
+def test_a_killed_run_that_says_labels_ends_as_it_would_have(recipe: Make, home: Path, space: str) -> None:
+    """What probes and the fit of the last layer gave it is in its first checkpoint, and steps train whole answers."""
+    chosen = recipe(
+        adapter__space=space, adapter__linear_probe=True, train__objective="say", train__steps=6, train__save_every=100
+    )
+    run_all(chosen, "straight")
+    run_all(chosen, "killed", after(3))
+    shutil.rmtree(home / "sessions" / "killed" / "checkpoints" / "000003")
+    events = list(resume("killed", {}, False, forever))
+    assert events[-1].reason == "done" and not only(events, Noted)
+    assert rows_of("killed") == rows_of("straight")
+    assert digest("killed", 6) == digest("straight", 6)
+    assert same(factors("killed"), factors("straight"))
+
+
 def adapter_start(recipe: Recipe) -> dict[str, Tensor]:
     run = prepare(recipe)
     return {name: t.clone() for name, t in run.engine.adapter.factors(run.space.theta).items()}

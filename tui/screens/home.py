@@ -20,6 +20,7 @@ from zolite.monitor.states import ALIVE, STATES
 
 from ..paint import cell
 from ..widgets.stack import Part, Stack
+from ..widgets.table import Table
 
 if TYPE_CHECKING:
     from zolite.planner.hardware import Hardware
@@ -106,7 +107,7 @@ class HomeScreen(Screen[None]):
             yield Static("reading this machine …", id="machine-name", markup=False)
             yield Stack(id="machine-memory")
         with Horizontal(id="sessions"):
-            yield DataTable(id="list", cursor_type="row", zebra_stripes=False)
+            yield Table(id="list", cursor_type="row", zebra_stripes=False)
             with VerticalScroll(id="welcome"):
                 yield Static(WELCOME, id="welcome-text")
                 with Horizontal(classes="buttons"):

@@ -11,6 +11,8 @@ from textual.widgets import DataTable, Footer, Static
 
 from zolite.common.errors import ZoliteError
 
+from ..widgets.table import Table
+
 if TYPE_CHECKING:
     from ..context import Context
 
@@ -33,7 +35,7 @@ class MethodsScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical():
-            yield DataTable(id="list", cursor_type="row")
+            yield Table(id="list", cursor_type="row")
             yield Static("◐ reading …", id="about", classes="panel", markup=False)
         yield Footer(show_command_palette=False)
 

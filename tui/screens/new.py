@@ -35,6 +35,7 @@ from ..widgets.models import Models
 from ..widgets.report import described, shapes
 from ..widgets.slider import Slider
 from ..widgets.stack import Stack
+from ..widgets.table import Table
 from .dialogs import Confirm
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class NewScreen(Screen[None]):
             with TabPane("3 Plan", id="plan"), VerticalScroll(id="plan-pane", can_focus=False):
                 with Vertical(id="plan-side"):
                     yield Slider("budget", GIB // 2, 8 * GIB, GIB // 2, id="budget")
-                    yield DataTable(id="plans", cursor_type="row")
+                    yield Table(id="plans", cursor_type="row")
                     yield Static("", id="why", markup=False)
                     yield Stack(id="ledger")
                     yield Static("", id="verdict")

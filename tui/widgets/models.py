@@ -13,6 +13,7 @@ from zolite.common.text import human_bytes
 
 from ..paint import cell
 from ..planning import Offer
+from .table import Table
 
 CHOOSES = "let zolite choose"
 COLUMNS = ("", "model", "size", "here", "download", "memory from", "context", "licence")
@@ -42,7 +43,7 @@ class Models(Vertical):
 
     def compose(self) -> ComposeResult:
         yield Input(placeholder="filter, or any hub id, model folder or .gguf file", id="model-text")
-        yield DataTable(id="model-list", cursor_type="row")
+        yield Table(id="model-list", cursor_type="row")
         yield Static("checking this machine …", id="model-note", markup=False)
 
     def on_resize(self) -> None:

@@ -57,7 +57,7 @@ class AdapterPart:
         choices=tuple(SPACES),
     )
     rank: int | None = setting(
-        None, "rank of the adapter; auto: 8, or one less than there are labels; lora-core's is 32", flags=("--rank",)
+        None, "rank of the adapter; auto: 8, or what the labels' start takes; lora-core's is 32", flags=("--rank",)
     )
     alpha: float = setting(16.0, "the adapter's product is scaled by alpha / rank")
     targets: tuple[str, ...] | None = setting(
