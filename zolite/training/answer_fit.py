@@ -38,14 +38,15 @@ Typed = Callable[[Sequence[int], str], Sequence[Tokens]]
 DEV_ROWS = 128
 LEAST = 8  # rows of A
 EVERY = 2  # of a text of the model's own, every second token is held
+LESS = 2  # times fewer places of every kind on a CPU, where a round of the fit takes seconds
 HELD = 2  # tokens of a row that are to stay as they are
 TOKENS = 4096  # a forward
 CHUNK = 2**22  # logits at once: 16 MiB
 RIDGE = 0.02  # of V, on features of length one
 OTHERS = 3.0  # weight of other tokens in that regression, where each kind of place has one
-PRICES = (1.0, 3.0, 10.0, 30.0)  # of KL beside cross-entropy: the first at which own text costs no more than DEAR
-DEAR = 0.05  # nats a token
-ROUNDS = 40  # of L-BFGS
+PRICES = (3.0, 10.0, 30.0)  # of KL beside cross-entropy: the first at which own text costs no more than DEAR
+DEAR = 0.08  # nats a token
+ROUNDS = 30  # of L-BFGS
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,16 @@ def rows_of(row: Example) -> int:
     return max(LEAST, len(ENDINGS) + len(beginnings) + 1)
 
 
-def line_of(row: Example, prompt: Tokens, shares: Sequence[float], ending: str, made: torch.Generator) -> Line:
+def line_of(
+    row: Example, prompt: Tokens, shares: Sequence[float], ending: str, made: torch.Generator, held: int = HELD
+) -> Line:
     """A row behind a prompt as somebody may type it. `shares` (C,): how likely each label is to be."""
     answer, end = row.text[row.begins : -1], row.text[-1]
-    held = torch.randint(0, max(1, len(prompt) - 1), (HELD,), generator=made).tolist()
+    others = torch.randint(0, max(1, len(prompt) - 1), (held,), generator=made).tolist()
     found = tuple(
         _place(len(prompt) - 1 + j, answer[:j], ending, answers_of(row), shares, end) for j in range(len(answer) + 1)
     )
-    return Line(prompt + answer, found, tuple(held))
+    return Line(prompt + answer, found, tuple(others))
 
 
 def _place(
@@ -138,16 +141,17 @@ def _place(
 def lines_of(engine: Engine, rows: Sequence[Example], typed: Typed, own: Sequence[Tokens]) -> list[Line]:
     """Rows behind each of ENDINGS, with the shares that the labels have by now, and texts of the model's own."""
     made, lines = torch.Generator().manual_seed(0), []
+    less = 1 if engine.loaded.device.type == "cuda" else LESS
     for ending, most in ENDINGS.items():
-        some = range(0, len(rows), -(-len(rows) // most))
+        some = range(0, len(rows), -(-len(rows) // (most // less)))
         shares = _shares(engine, [rows[i] for i in some])
         prompts = typed(some, ending) if ending else [rows[i].text[: rows[i].begins] for i in some]
         lines += [
-            line_of(rows[i], prompt, share, ending, made)
+            line_of(rows[i], prompt, share, ending, made, HELD // less)
             for i, prompt, share in zip(some, prompts, shares, strict=True)
             if not ending or prompt != rows[i].text[: len(prompt)]  # there the ending is the answer's own beginning
         ]
-    return lines + [Line(text, held=tuple(range(0, len(text), EVERY))) for text in own]
+    return lines + [Line(text, held=tuple(range(0, len(text), EVERY * less))) for text in own]
 
 
 def unseen_lines(rows: Sequence[Example], own: Sequence[Tokens]) -> list[Line]:
@@ -220,8 +224,9 @@ def fit_answers_(engine: Engine, layer: ProbedLayer, tail: Tail, lines: Sequence
         scale = data.at.inputs.square().mean(0).sqrt().clamp(min=1e-6) * data.at.inputs.shape[1] ** 0.5
         first, rank = taken(engine, layer), len(layer.linear.a)
         v = detectors(data, scale, rank - first)
+        z, u = data.at.inputs @ v.mT, v.new_zeros(data.at.outputs.shape[1], len(v))
         for price in PRICES:
-            u = fit(tail, data, data.at.inputs @ v.mT, price)
+            u = fit(tail, data, z, price, u)
             said, cost = told(tail, unseen, unseen.at.inputs @ v.mT @ u.mT)
             if cost <= DEAR:
                 break
@@ -254,9 +259,9 @@ def detectors(data: Data, scale: Tensor, most: int) -> Tensor:
     return unit.to(device)
 
 
-def fit(tail: Tail, data: Data, z: Tensor, price: float) -> Tensor:
-    """U (D, K) of least loss, given z = x Vᵀ (N, K)."""
-    u = z.new_zeros(data.at.outputs.shape[1], z.shape[1])
+def fit(tail: Tail, data: Data, z: Tensor, price: float, start: Tensor) -> Tensor:
+    """U (D, K) of least loss, given z = x Vᵀ (N, K), from where another price ended."""
+    u = start.clone()
     solver = torch.optim.LBFGS(
         [u], max_iter=ROUNDS, max_eval=2 * ROUNDS, history_size=20, line_search_fn="strong_wolfe"
     )
