@@ -82,10 +82,6 @@ class Data:
     def asked(self) -> int:
         return len(self.kinds)
 
-    def on_host(self) -> "Data":
-        at = Reading(self.at.inputs.cpu(), self.at.outputs.cpu(), self.at.streams.cpu())
-        return Data(at, self.kinds.cpu(), self.tokens.cpu(), self.shares.cpu(), self.answers)
-
 
 @dataclass(frozen=True)
 class Result:
@@ -116,11 +112,9 @@ def line_of(
     row: Example, prompt: Tokens, shares: Sequence[float], ending: str, made: torch.Generator, held: int = HELD
 ) -> Line:
     """A row behind a prompt as somebody may type it. `shares` (C,): how likely each label is to be."""
-    answer, end = row.text[row.begins : -1], row.text[-1]
+    answers, answer, end = answers_of(row), row.text[row.begins : -1], row.text[-1]
     others = torch.randint(0, max(1, len(prompt) - 1), (held,), generator=made).tolist()
-    found = tuple(
-        _place(len(prompt) - 1 + j, answer[:j], ending, answers_of(row), shares, end) for j in range(len(answer) + 1)
-    )
+    found = tuple(_place(len(prompt) - 1 + j, answer[:j], ending, answers, shares, end) for j in range(len(answer) + 1))
     return Line(prompt + answer, found, tuple(others))
 
 
@@ -241,20 +235,20 @@ def detectors(data: Data, scale: Tensor, most: int) -> Tensor:
     On the host, whose memory is not what a run is short of.
     """
     device, asked = data.at.inputs.device, data.asked
-    data, scale = data.on_host(), scale.cpu()
-    x = data.at.inputs / scale
-    pairs, column = torch.unique(data.kinds[:, None] * (data.tokens.max() + 1) + data.tokens, return_inverse=True)
+    inputs, kinds, tokens, scale = (t.cpu() for t in (data.at.inputs, data.kinds, data.tokens, scale))
+    x = inputs / scale
+    pairs, column = torch.unique(kinds[:, None] * (tokens.max() + 1) + tokens, return_inverse=True)
     wanted = torch.zeros(len(x), len(pairs), device=x.device, dtype=torch.float64)
-    wanted[:asked].scatter_add_(1, column, data.shares.double())  # a place with fewer tokens has shares of 0
-    counts = data.kinds.bincount().to(x)
-    weights = torch.cat([1 / counts[data.kinds], x.new_full((len(x) - asked,), OTHERS / max(1, len(x) - asked))])
+    wanted[:asked].scatter_add_(1, column, data.shares.cpu().double())  # a place with fewer tokens has shares of 0
+    counts = kinds.bincount().to(x)
+    weights = torch.cat([1 / counts[kinds], x.new_full((len(x) - asked,), OTHERS / max(1, len(x) - asked))])
     root = weights.sqrt().double()[:, None]
     x = x.double() * root
     gram = x @ x.mT + RIDGE * torch.eye(len(x), device=x.device, dtype=x.dtype)
     v = torch.linalg.solve(gram, wanted * root).mT @ x  # ridge regression in its dual form: N is less than F
     _, sizes, main = torch.linalg.svd(x[:asked] @ v.mT, full_matrices=False)
     v = (main[: min(most, int((sizes > 1e-6 * sizes[0]).sum()))] @ v) / scale
-    size = (data.at.inputs[:asked].double() @ v.mT).square().mean(0).sqrt()
+    size = (inputs[:asked].double() @ v.mT).square().mean(0).sqrt()
     unit: Tensor = (v / size[:, None]).float()
     return unit.to(device)
 
