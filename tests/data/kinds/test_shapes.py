@@ -133,6 +133,17 @@ def test_every_shape_is_trained(name: str, folder: Folder, recipe: Make) -> None
     assert found.metric == KINDS[name].metric and found.value >= 0
 
 
+def test_the_document_has_a_row_of_every_shape(tmp_path: Path) -> None:
+    """In the order of its table, each read as what the table calls it."""
+    text = (Path(__file__).parents[3] / "docs" / "rows.md").read_text(encoding="utf-8")
+    shapes = [line.split("`")[1] for line in text.split("## Columns")[0].splitlines() if line.startswith("| `")]
+    rows = text.partition("```json\n")[2].partition("```")[0].splitlines()
+    assert set(shapes) == set(KINDS) and len(shapes) == len(rows)
+    for shape, row in zip(shapes, rows, strict=True):
+        other = json.loads(row) | ({"label": "other"} if shape == "label" else {})
+        assert loaded(tmp_path, [json.loads(row), other])[0] == shape
+
+
 # ---- conversations
 
 
