@@ -152,8 +152,8 @@ def _row(
     if faults := shape.kind.faults(mapped, columns):
         return None, faults
     row = shape.kind.row(line, mapped, columns)
-    unread = tuple(sorted(record.keys() - shape.used))
-    return (replace(row, unread=unread) if unread else row), ()
+    unread = record.keys() - shape.used
+    return (replace(row, unread=tuple(sorted(unread))) if unread else row), ()
 
 
 def _other(record: Record, shape: Shape, asked: Asked) -> Kind | None:
