@@ -117,7 +117,7 @@ def base(recipe: str | None) -> Recipe:
 def _dry_run(recipe: Recipe, as_json: bool) -> None:
     from zolite.data import rows as tables
 
-    dataset = tables.load(recipe.data.path, recipe.data.template)
+    dataset = tables.load(Path(recipe.data.path).expanduser(), recipe.data.template)
     counts = {split: len(rows) for split, rows in dataset.splits.items()}
     resolved = recipes.to_json(recipes.resolve(recipe, len(dataset.labels), counts["train"]))
     about = {"recipe": resolved, "rows": counts, "kind": dataset.kind, "labels": list(dataset.labels)}

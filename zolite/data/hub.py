@@ -1,5 +1,7 @@
 """Rows of the Hugging Face hub, hf:NAME[:CONFIG][:SPLIT], by the library `datasets`: the files of its cache."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ from zolite.data.problems import some
 from zolite.data.split_names import NAMES, SPLITS, split_in
 
 PREFIX = "hf:"
+PATIENCE = 10  # seconds for the hub's first answer
 
 
 def is_meant(spec: str) -> bool:
@@ -25,7 +28,7 @@ def look(spec: str) -> tuple[dict[str, tuple[Path, ...]], tuple[str, ...]]:
     assigned = {NAMES.get(split) or split_in(split): split for split in reversed(list(table))}
     found = {split: _files(table[assigned[split]]) for split in SPLITS if split in assigned}
     if not found:
-        found, assigned = {"train": _files(table[next(iter(table))])}, {"train": next(iter(table))}
+        raise UsageError(f"{name} has no split called train, validation or test", f"name one: {_example(spec, table)}")
     others = [split for split in table if split not in assigned.values()]
     return found, (f"splits that are not read: {some(others)}",) if others else ()
 
@@ -41,6 +44,11 @@ def parts(spec: str) -> tuple[str, str, str]:
     return name, config, split
 
 
+def _example(spec: str, table: Any) -> str:
+    name, config, _ = parts(spec)
+    return f"{PREFIX}{name}:{config or 'default'}:{next(iter(table))}"
+
+
 def _loaded(spec: str, name: str, config: str) -> Any:
     try:
         import datasets
@@ -49,11 +57,30 @@ def _loaded(spec: str, name: str, config: str) -> Any:
         raise UsageError(f"data {spec} is of the hub, which needs the library datasets", hint) from error
     datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(name, config or None)
-    except Exception as error:
+        with _offline(name):
+            return datasets.load_dataset(name, config or None)
+    except Exception as error:  # noqa: BLE001 - of any of the libraries below it: a connection, a name, a format
         what = " ".join(str(error).split())[:300]
         hint = f"with a network: `hf download {name} --repo-type dataset --local-dir rows`, then `--data rows`"
+        if what.startswith("Config name is missing"):
+            hint = f"name one, as in {PREFIX}{name}:CONFIG"
         raise UsageError(f"data {spec} cannot be loaded: {what}", hint) from error
+
+
+@contextmanager
+def _offline(name: str) -> Iterator[None]:
+    """Where the hub does not answer, its libraries are told so: they would ask it again and again for a minute."""
+    from huggingface_hub import HfApi, constants
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        HfApi().dataset_info(name, timeout=PATIENCE)
+    except Exception:  # noqa: BLE001 - of the libraries for connections; what it was shows in what follows
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _files(table: Any) -> tuple[Path, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from zolite.common.errors import UsageError, listed
@@ -117,7 +118,7 @@ def _opening(messages: Sequence[Mapping[str, str]]) -> str:
 
 def _rows(recipe: ResolvedRecipe) -> Dataset | None:
     try:
-        return tables.load(recipe.data.path, recipe.data.template)
+        return tables.load(Path(recipe.data.path), recipe.data.template)
     except UsageError:  # they are gone, or others
         return None
 
