@@ -59,7 +59,7 @@ def _loaded(spec: str, name: str, config: str) -> Any:
     try:
         with _offline(name):
             return datasets.load_dataset(name, config or None)
-    except Exception as error:  # noqa: BLE001 - of any of the libraries below it: a connection, a name, a format
+    except Exception as error:
         what = " ".join(str(error).split())[:300]
         hint = f"with a network: `hf download {name} --repo-type dataset --local-dir rows`, then `--data rows`"
         if what.startswith("Config name is missing"):
