@@ -33,7 +33,9 @@ class NoShapeError(UsageError):
         self.examples, self.guess = examples, guess
 
 
-def refusal(path: Path | str, where: str, sample: Sequence[Record], asked: Asked, unread: Sequence[str]) -> NoShapeError:
+def refusal(
+    path: Path | str, where: str, sample: Sequence[Record], asked: Asked, unread: Sequence[str]
+) -> NoShapeError:
     """For a file whose first records are `sample`; `unread` are the problems of other records."""
     columns = dict.fromkeys(name for record in sample for name in record)
     examples = {name: _example(sample, name) for name in columns}

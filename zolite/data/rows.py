@@ -107,8 +107,10 @@ def _opened(sources: Sources) -> Files:
 
 def _said(files: Files) -> tuple[str, ...]:
     """How files were understood, each note once."""
-    notes = [f"{name}: {note}" for several in files.values() for name, opened in several for note in opened.notes]
-    return tuple(dict.fromkeys(notes))
+    names: dict[str, list[str]] = {}
+    for name, note in ((name, note) for several in files.values() for name, opened in several for note in opened.notes):
+        names.setdefault(note, []).append(name)
+    return tuple(f"{some(dict.fromkeys(known), 3)}: {note}" for note, known in names.items())
 
 
 def _unread(splits: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
