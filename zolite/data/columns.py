@@ -22,7 +22,7 @@ from zolite.data.kinds.kind import Kind, Spelling
 from zolite.data.kinds.registry import KINDS
 from zolite.data.kinds.template import of_prompts, parsed
 from zolite.data.problems import as_text, some
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 
 SAMPLE = 1000  # records by which a file is recognised
 _INVISIBLE = re.compile("[\ufeff\u200b-\u200f\u2060\u00ad]")

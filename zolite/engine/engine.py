@@ -99,10 +99,13 @@ class Engine:
         self._fill(ORIGIN)
         batch = self.put(collate(rows))
         whole = replace(batch, layout=replace(batch.layout, single=False))  # logits alone would not say how likely
-        means = candidate_scores(self._decode, self._head, whole, 1)[0]
+        return self.compared(candidate_scores(self._decode, self._head, whole, 1)[0], whole, rows)
+
+    def compared(self, means: Tensor, batch: Tokens, rows: Sequence[Example]) -> Tensor:
+        """What candidates (R, C) are compared by, of their tokens' means: these, or sums where several are `joint`."""
         if not (self.joint and can_be_said(rows[0])):
             return means
-        counts = whole.lengths.view(means.shape)
+        counts = batch.lengths.view(means.shape)
         return torch.where(counts > 0, means * counts, means)  # -inf is of candidates that a row does not have
 
     def next_tokens(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> list[list[int]]:

@@ -79,7 +79,7 @@ def scores(
     found = (_session if sessions.exists(target) else _model)(target, changes)
     recipe = recipes.resolve(found.recipe)
     dataset = tables.load_for_eval(
-        data.expanduser(), recipe.data.template, found.labels, recipe.data.columns, recipe.data.verbalizer
+        data, recipe.data.template, found.labels, recipe.data.columns, recipe.data.verbalizer
     )
     if labelled and not dataset.labels:
         raise UsageError(f"the rows at {data} have no labels, so there is no label to predict", "leave out --out")

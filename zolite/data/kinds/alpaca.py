@@ -10,7 +10,7 @@ from zolite.data.kinds.completion import answers_in, prompt_faults
 from zolite.data.kinds.kind import Names, Row
 from zolite.data.kinds.messages import Conversations, MessagesError, Plain
 from zolite.data.problems import as_text
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 
 BEFORE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."

@@ -20,7 +20,7 @@ from zolite.data.examples import Fault, Made, Rendered
 from zolite.data.kinds.completion import completed
 from zolite.data.kinds.kind import Names, Piece, Prompt, Row
 from zolite.data.problems import noun, some
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 from zolite.data.turns import THOUGHTS, examples_of
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from zolite.data.kinds.candidates import compared
 from zolite.data.kinds.kind import Names, Piece, Prompt, Row
 from zolite.data.kinds.messages import check_template, message_faults, present
 from zolite.data.problems import noun
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 from zolite.data.turns import examples_of
 
 if TYPE_CHECKING:
