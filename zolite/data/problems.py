@@ -1,7 +1,9 @@
 """How faults of rows are worded, and the one error that lists them all."""
 
 import json
+import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from zolite.common.errors import UsageError, listed
@@ -17,6 +19,11 @@ def refuse(problems: Sequence[str], hint: str = CORRECT) -> None:
     """Raises UsageError if there are problems."""
     if problems:
         raise faulty(problems, hint)
+
+
+def repair(path: Path) -> str:
+    """The command that writes a copy of rows without what is wrong with them."""
+    return f"zolite data check {shlex.quote(str(path))} --fix OUT"
 
 
 def noun(value: Any) -> str:

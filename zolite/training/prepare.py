@@ -45,7 +45,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     asked = fitted(recipe)
     check_space(asked)
     device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
-    dataset = tables.load(Path(asked.data.path).expanduser().resolve(), asked.data.template)
+    dataset = tables.of(asked.data)
     check_arguments(asked, dataset)
     clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
     vocabulary = models.vocabulary(source, paths()["cache"])
@@ -162,7 +162,7 @@ def encode_all(
     """Every split as token sequences, and what should be known of it. Raises with the problems of all splits."""
     data, problems = recipe.data, []
     said: tuple[str, ...] = ()
-    notes = [Noted("info", text) for text in dataset.notes]
+    notes = [Noted("info", text) for text in dataset.notes] + [Noted("warning", text) for text in dataset.warnings]
     examples: Examples = {}
     for split, rows in dataset.splits.items():
         labels, file = dataset.labels, dataset.files[split]

@@ -21,6 +21,7 @@ from zolite.data.examples import Example
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.rows import Dataset
+from zolite.data.splits import Rule
 from zolite.engine.adapter import Adapter, attach
 from zolite.engine.bases import ensure_same
 from zolite.engine.engine import Engine
@@ -78,7 +79,7 @@ def scores(
     """The same with all that was found. `labelled`: UsageError where the rows have no labels, before a model loads."""
     found = (_session if sessions.exists(target) else _model)(target, changes)
     recipe = recipes.resolve(found.recipe)
-    dataset = tables.load_for_eval(data.expanduser(), recipe.data.template, found.labels)
+    dataset = tables.load_for_eval(data.expanduser(), recipe.data.template, found.labels, Rule.of(recipe.data))
     if labelled and not dataset.labels:
         raise UsageError(f"the rows at {data} have no labels, so there is no label to predict", "leave out --out")
     return _scored(found, recipe, dataset, beside_base)

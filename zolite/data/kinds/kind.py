@@ -25,6 +25,10 @@ class Row:
     tools: tuple[dict[str, Any], ...] = ()
     unread: tuple[str, ...] = ()
     """columns that its kind does not know, where they may have been meant for it"""
+    group: str = ""
+    """its value in the column of data.group_by"""
+    part: str = ""
+    """its value in the column of data.split_by"""
 
     def content(self) -> bytes:
         """All that is used, without its line: one line of JSON, the same for every order of keys."""
