@@ -62,7 +62,8 @@ def load(path: Path, template: str, required: Sequence[str] = ("train",), rule: 
     warnings = warned(counted(kind, tables["train"]), repair(path))
     if "dev" not in tables:
         held = hold_out(tables["train"], rule, kind.label_column, names["train"])
-        tables["train"], tables["dev"], notes = held.train, held.dev, (*notes, held.note)
+        tables |= {"train": _taken(tables["train"], held.train), "dev": _taken(tables["train"], held.dev)}
+        notes = (*notes, held.note)
         names["dev"] = names["train"]
     names = {split: names[split] for split in SPLITS if split in names}
     return _dataset(kind, labels, {split: tables[split] for split in names}, names, notes, warnings)
@@ -181,9 +182,13 @@ def _parted(
     if not rule.split_by or missing:
         alone = sum(not row.group for row in rows) if rule.group_by else 0
         return tables, (f"{alone:,} rows have no {rule.group_by!r}: each is a group of its own",) if alone else ()
-    parts = by_column(rows, rule, file)
+    parts = {split: _taken(rows, places) for split, places in by_column(rows, rule, file).items()}
     counts = some(f"{split} {len(part):,}" for split, part in parts.items())
     return parts, (f"rows of {file} by column {rule.split_by!r}: {counts}",)
+
+
+def _taken(rows: Sequence[Row], places: Iterable[int]) -> tuple[Row, ...]:
+    return tuple(rows[i] for i in places)
 
 
 def _joined(

@@ -1,6 +1,7 @@
 """Which rows are train, dev and test: by the names of files, by a column, or a part of train held out as dev."""
 
 import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -77,49 +78,49 @@ class Rule:
         return min(max(1, count), rows - 1)
 
 
-def by_column(rows: Sequence[Row], rule: Rule, file: str) -> dict[str, tuple[Row, ...]]:
-    """Split to rows, by what each says in the column of `rule.split_by`; UsageError with all that name no split."""
-    named = [NAMES.get(row.part.strip().lower(), "") for row in rows]
-    where = f"column {rule.split_by!r}"
-    problems = [
-        f"{file}: line {row.line}: {where} is {row.part!r}, which names no split"
-        for row, split in zip(rows, named, strict=True)
-        if not split
-    ]
-    if not problems and "train" not in named:
-        problems = [f"{file}: {where} names no row train (it has {some(sorted({row.part for row in rows}))})"]
+def by_column(rows: Sequence[Row], rule: Rule, file: str) -> dict[str, list[int]]:
+    """Split to its rows' places, by what each row says in the column of `rule.split_by`.
+
+    UsageError with all rows that name no split.
+    """
+    where, problems = f"column {rule.split_by!r}", []
+    found: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for i, row in enumerate(rows):
+        if split := NAMES.get(row.part.lower()):
+            found[split].append(i)
+        else:
+            problems.append(f"{file}: line {row.line}: {where} is {row.part!r}, which names no split")
     refuse(problems, f"write train, test or one of {', '.join(DEV)} there, or leave out --split-by")
-    return {
-        split: tuple(r for r, s in zip(rows, named, strict=True) if s == split) for split in SPLITS if split in named
-    }
+    return {split: places for split, places in found.items() if places}
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Both in file order. The same rows are held out whatever the order of the file."""
+    """Places of rows, ascending. The same rows are held out whatever the order of the file."""
 
-    train: tuple[Row, ...]
-    dev: tuple[Row, ...]
+    train: list[int]
+    dev: list[int]
     note: str
 
 
 def hold_out(rows: Sequence[Row], rule: Rule, label_column: str, file: str) -> HeldOut:
     """UsageError where there are too few rows, or only one group of them."""
     stratified = bool(label_column) and rule.stratify
-    labels = [row.columns[label_column] for row in rows] if stratified else [""] * len(rows)
-    keys = [_key(row, rule) for row in rows]
-    if len(rows) < 2:
-        refuse([f"{file}: {len(rows)} row; at least 2 are needed to hold one out as dev"], "add rows or a dev file")
+    keys, labels = array("Q"), []
+    for row in rows:
+        keys.append(_key(row, rule))
+        labels.append(row.columns[label_column] if stratified else "")
+    if len(keys) < 2:
+        refuse([f"{file}: {len(keys)} row; at least 2 are needed to hold one out as dev"], "add rows or a dev file")
     if rule.group_by and min(keys) == max(keys):
         refuse(
             [f"{file}: column {rule.group_by!r} has one value in all rows"], "leave out --group-by, or add a dev file"
         )
     held = held_out(keys, labels, rule)
-    dev = tuple(rows[i] for i in sorted(held))
-    said = [f"dev: {len(dev):,} of {len(rows):,} rows held out of {file}"]
+    said = [f"dev: {len(held):,} of {len(keys):,} rows held out of {file}"]
     said += ["the same share of every label"] if stratified else []
     said += [f"each {rule.group_by!r} whole"] if rule.group_by else []
-    return HeldOut(tuple(row for i, row in enumerate(rows) if i not in held), dev, ", ".join(said))
+    return HeldOut([i for i in range(len(keys)) if i not in held], sorted(held), ", ".join(said))
 
 
 def held_out(keys: Sequence[int], labels: Sequence[str], rule: Rule) -> set[int]:
