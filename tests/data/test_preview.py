@@ -62,10 +62,14 @@ def test_what_becomes_of_borders_is_told(tmp_path: Path, tiny: Path, tokenizer: 
     rows = [{"prompt": f"Say {i}:{' ' * (i % 2)}", "completion": "yes" if i % 2 else " yes"} for i in range(30)]
     path = tmp_path / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (note,) = report(path, DataPart.template, str(tiny), tokenizer).notes
-    assert note.startswith("train: in 13 of 27 rows, line ") and note.endswith(f" first, {INSIDE}")
-    assert f"▲ {note}" in CliRunner().invoke(app, ["data", "check", str(path), "--model", str(tiny)]).stdout
-    assert report(path, DataPart.template).notes == ()
+    held, note = report(path, DataPart.template, str(tiny), tokenizer).notes
+    assert (
+        held == "dev: 3 of 30 rows held out of train.jsonl"
+        and note.startswith("train: in 13 of 27 rows, line ")
+        and note.endswith(f" first, {INSIDE}")
+    )
+    assert f"· {note}" in CliRunner().invoke(app, ["data", "check", str(path), "--model", str(tiny)]).stdout
+    assert report(path, DataPart.template).notes == (held,)
 
 
 def test_problems_have_their_lines(folder: Folder) -> None:

@@ -12,7 +12,7 @@ import functools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from zolite.data.kinds.kind import Kind, Row
@@ -53,15 +53,17 @@ def _unseen(c: str) -> bool:
 # ---- one label, spelled in several ways
 
 
-def joined(train: Mapping[str, int], others: Iterable[str] = ()) -> dict[str, str]:
+def joined(
+    train: Mapping[str, int], others: Iterable[str] = (), by: Callable[[str], str] = key
+) -> dict[str, str]:  # fmt: skip
     """Each spelling that is another's label, with the one that is kept: that of most rows of train, then the shortest.
 
-    `train`: rows by label. `others` are spellings of other splits.
+    `train`: rows by label. `others` are spellings of other splits. By `looks` those that look alike are joined too.
     """
     kept: dict[str, str] = {}
     for label in sorted(train, key=lambda label: (-train[label], len(label), label)):
-        kept.setdefault(key(label), label)
-    return {label: kept[key(label)] for label in {*train, *others} if kept.get(key(label), label) != label}
+        kept.setdefault(by(label), label)
+    return {label: kept[by(label)] for label in {*train, *others} if kept.get(by(label), label) != label}
 
 
 def respelled(rows: Sequence[Row], column: str, spelling: Mapping[str, str]) -> tuple[Row, ...]:

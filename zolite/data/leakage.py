@@ -134,7 +134,7 @@ class _Seen:
 
         texts, labels, whole, groups = array("q"), array("q"), array("q"), set()
         for row in rows:
-            texts.append(hash(letters(_text(row, column))))
+            texts.append(hash(letters(text_of(row, column))))
             labels.append(hash(row.columns.get(column, "")))
             whole.append(hash(row.content()))
             if row.group:
@@ -173,7 +173,7 @@ def _in_both(hashes: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.int
     return np.stack((there, first[at[there]]), 1)
 
 
-def _text(row: Row, column: str) -> str:
+def text_of(row: Row, column: str) -> str:
     """What a row says, without the label in that column."""
     said = [text for name, text in row.columns.items() if name != column]
     return "\n".join(said + [str(message.get("content") or message.get("tool_calls")) for message in row.messages])
@@ -256,7 +256,7 @@ def _similarity(one: Row, other: Row, common: frozenset[str], column: str) -> fl
 
 
 def _pairs_of(row: Row, column: str) -> set[str]:
-    each = words(_text(row, column))
+    each = words(text_of(row, column))
     return {f"{a} {b}" for a, b in pairwise(each)} or set(each)
 
 
@@ -274,23 +274,26 @@ def _chunks(places: Sequence[int]) -> Iterator[Sequence[int]]:
 # ---- in words
 
 
-def warned(found: Leakage, dataset: Dataset, rule_group: str = "") -> Iterator[str]:
+def warned(found: Leakage, dataset: Dataset, group_by: str = "") -> Iterator[str]:
     """What a person should know of it, each with its first examples."""
     if found.copies:
         yield f"{found.copies:,} rows of train equal an earlier one: {_examples(found.copied, dataset, '=')}"
     if found.contradictions:
         what = f"{found.contradictions:,} rows of train have the text of an earlier one and another label"
         yield f"{what}: {_examples(found.contradicting, dataset, '≠')}"
-    for leak in found.leaks:
+    yield from leaked(found.leaks, dataset, group_by)
+
+
+def leaked(leaks: Iterable[Leak], dataset: Dataset, group_by: str = "") -> Iterator[str]:
+    """Of the leaks alone."""
+    for leak in leaks:
         if leak.same or leak.near:
             kinds = [f"{leak.same:,} the same"] * bool(leak.same) + [f"{leak.near:,} nearly the same"] * bool(leak.near)
             what = f"leakage: {leak.same + leak.near:,} of {leak.rows:,} {leak.split} rows are in {leak.of} too"
             yield f"{what} ({', '.join(kinds)}): {_examples(leak.examples, dataset, '≈')}; {_remedy(leak, dataset)}"
         if leak.groups:
-            what = (
-                f"leakage: {leak.groups:,} groups by column {rule_group!r} have rows in {leak.split} and in {leak.of}"
-            )
-            yield f"{what}: put them into one file and let --group-by {rule_group} part them"
+            what = f"leakage: {leak.groups:,} groups by column {group_by!r} have rows in {leak.split} and in {leak.of}"
+            yield f"{what}: put them into one file and let --group-by {group_by} part them"
 
 
 def _examples(pairs: Sequence[Pair], dataset: Dataset, sign: str) -> str:

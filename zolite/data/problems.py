@@ -11,8 +11,16 @@ from zolite.common.errors import UsageError, listed
 CORRECT = "correct these places; nothing was started"
 
 
-def faulty(problems: Sequence[str], hint: str = CORRECT) -> UsageError:
-    return UsageError("the data has problems:\n" + listed(problems), hint)
+class FaultyRowsError(UsageError):
+    """Says the first problems of rows, each with its line, and how many more there are; `problems` are all of them."""
+
+    def __init__(self, what: str, problems: Sequence[str], hint: str) -> None:
+        super().__init__(f"{what}:\n{listed(problems)}", hint)
+        self.problems = tuple(problems)
+
+
+def faulty(problems: Sequence[str], hint: str = CORRECT) -> FaultyRowsError:
+    return FaultyRowsError("the data has problems", problems, hint)
 
 
 def refuse(problems: Sequence[str], hint: str = CORRECT) -> None:

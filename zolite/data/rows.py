@@ -2,8 +2,9 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -221,18 +222,49 @@ def _kind_of(
     raise faulty([f"{files[first].name}: line {leader[0]}: {what}", *unread], hint)
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A record, the row that it is, and what is wrong with it; one of the latter two, and no record where none was."""
+
+    line: int
+    record: Record | None
+    row: Row | None
+    faults: Sequence[str]
+
+
+def each(data: DataPart) -> tuple[Kind, dict[str, tuple[Path, Callable[[], Iterator[Checked]]]]]:
+    """The kind of rows, and split to its file and to what reads its records one by one, sound or not.
+
+    Raises UsageError where the files are not to be read at all, or of no kind.
+    """
+    columns, rule = columns_of(data.template), Rule.of(data)
+    files = files_of(Path(data.path).expanduser().resolve())
+    found = {split: read(file) for split, file in files.items()}
+    kind, _ = _kind_of(next(iter(files)), files, found, columns)
+    return kind, {s: (files[s], partial(_checked, found[s], kind, columns, rule)) for s in files}
+
+
+def _checked(records: Sequence[Read], kind: Kind, columns: Columns, rule: Rule) -> Iterator[Checked]:
+    for line, record in records:
+        if isinstance(record, str):
+            yield Checked(line, None, None, (record,))
+        elif faults := _faults(record, kind, columns):
+            yield Checked(line, record, None, faults)
+        else:
+            row = kind.row(line, record, columns[kind.name])
+            row = _placed(row, record, rule) if rule.split_by or rule.group_by else row
+            yield Checked(line, record, row, ())
+
+
 def _rows(
     file: str, records: Sequence[Read], kind: Kind, columns: Columns, rule: Rule
 ) -> tuple[tuple[Row, ...], list[str]]:
     """The sound rows of a file, and the problems of the others."""
     rows: list[Row] = []
     problems: list[str] = []
-    for line, record in records:
-        faults = [record] if isinstance(record, str) else _faults(record, kind, columns)
-        problems += [f"{file}: line {line}: {fault}" for fault in faults]
-        if not faults and isinstance(record, dict):
-            row = kind.row(line, record, columns[kind.name])
-            rows.append(_placed(row, record, rule) if rule.split_by or rule.group_by else row)
+    for found in _checked(records, kind, columns, rule):
+        problems += [f"{file}: line {found.line}: {fault}" for fault in found.faults]
+        rows += [found.row] if found.row else []
     return tuple(rows), problems
 
 

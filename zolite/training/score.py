@@ -106,7 +106,7 @@ def _scored(target: _Target, recipe: ResolvedRecipe, dataset: Dataset, beside_ba
     tokenizer = filled(words.tokenizer, target.chat)
     ((split, rows),) = dataset.splits.items()
     file = dataset.files[split]
-    asked = (dataset.kind, dataset.labels, tokenizer, r.template, r.context, file, words.table)
+    asked = (dataset.kind, dataset.labels, tokenizer, r.template, r.context, file, *words.limits)
     examples = encode(rows, *asked).examples
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
     adapter = attach(loaded, recipe)
