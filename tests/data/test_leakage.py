@@ -119,10 +119,10 @@ def test_labels_copies_and_contradictions(tmp_path: Path) -> None:
     (leak,) = found.leaks
     assert (leak.same, leak.examples[0].line, leak.examples[0].of_line) == (1, 1, 6)
     said = list(warned(found, data))
-    assert said[0].startswith("2 rows of train equal an earlier one: train.jsonl: line 31 = train.jsonl: line 4")
-    assert said[1].endswith("another label: train.jsonl: line 33 ≠ train.jsonl: line 5")
+    assert said[0].startswith("2 rows of train the same as an earlier one: train.jsonl: line 31 = line 4")
+    assert said[1].endswith("another label: train.jsonl: line 33 ≠ line 5")
     assert said[2].startswith(
-        "leakage: 1 of 1 dev rows are in train too (1 the same): dev.jsonl: line 1 ≈ train.jsonl: "
+        "leakage: 1 of 1 dev row found in train too (1 the same): dev.jsonl: line 1 ≈ train.jsonl: "
     )
 
 
@@ -135,7 +135,7 @@ def test_groups_in_two_files(tmp_path: Path) -> None:
     (leak,) = find(data).leaks
     assert (leak.groups, leak.same) == (2, 0)
     (said,) = warned(find(data), data, "user")
-    assert "2 groups by column 'user' have rows in dev and in train" in said and "--group-by user" in said
+    assert "2 groups by column 'user' in dev and in train" in said and "--group-by user" in said
 
 
 def test_splits_beyond_what_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,7 @@ def test_a_group_is_in_one_split(tmp_path: Path) -> None:
     users = {split: {row.group for row in part} - {""} for split, part in found.splits.items()}
     assert users["train"] and users["dev"] and users["train"].isdisjoint(users["dev"])
     assert len(found.splits["dev"]) <= 18
-    assert "10 rows have no 'user': each is a group of its own" in found.notes
+    assert "10 rows without 'user': each is a group of its own" in found.notes
     assert any(note.endswith("the same share of every label, each 'user' whole") for note in found.notes)
     assert "'usr'" in refusal(tmp_path / "d.jsonl", rule=Rule(group_by="usr")).message
     one = jsonl(tmp_path / "one.jsonl", [row | {"user": "u"} for row in label_rows(9)])

@@ -306,7 +306,8 @@ class NewScreen(Screen[None]):
         """By letters first, which takes a moment, then by the model's tokenizer."""
         worker = get_current_worker()
         for arguments in ([], ["--model", model]) if model else ([],):
-            asked = ["data", "check", path, "--template", template, *arguments]
+            longest = str(planning.LONGEST)  # the context is chosen by what is found
+            asked = ["data", "check", path, "--template", template, "--context", longest, *arguments]
             try:
                 report = self.app.client.ask(*asked, gone=lambda: worker.is_cancelled)
             except ZoliteError as error:

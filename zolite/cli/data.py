@@ -149,7 +149,7 @@ def _lengths(found: "Report") -> Iterator[Line]:
         bar = "█" * round(BAR * each.rows / most) or "▏" * bool(each.rows)
         yield "", Text(f"≤{each.upto:6,} {bar} {each.rows:,}")
     yield "", Text(f"{found.typical:,} in the middle, {found.tokens:,} in the longest row")
-    longest = ", ".join(f"{each.file}: line {each.line} ({each.tokens:,})" for each in found.longest)
+    longest = ", ".join(f"{each.file}: line {each.line} ({each.tokens:,})" for each in found.longest[:3])
     yield "", Text.assemble(("longest ", "dim"), longest)
 
 

@@ -51,6 +51,11 @@ def human_rate(rate: float) -> str:
     return f"{number:,.{2 if number < 10 else 1 if number < 100 else 0}f} {unit}"
 
 
+def many(count: int, noun: str) -> str:
+    """1 row, 1,200 rows: a count of things whose plural has an s."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def one_line(text: str) -> str:
     """Text that cannot move the cursor or start a line: control characters and lone surrogates become spaces."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

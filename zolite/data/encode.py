@@ -79,7 +79,8 @@ def _within(result: Rendered, table: int, positions: int, tokenizer: PreTrainedT
     room = positions - positions % BUCKET_TOKENS  # batches are padded to multiples of it
     longest = max(max(map(len, (*example.sequences, example.text[:-1]))) for example in examples)
     if positions and longest > room:
-        text = f"{longest + 1} tokens, and the model has {positions} positions: {room} tokens and one more fit"
+        padded = f" (they are padded to a multiple of {BUCKET_TOKENS})" if room < positions else ""
+        text = f"{longest + 1} tokens are beyond the model's {positions} positions{padded}"
         return Fault(text, f"--set data.context={room} cuts such rows, or shorten them")
     return result
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from zolite.common.text import many
 from zolite.data.kinds.kind import Kind, Row
 from zolite.data.problems import some
 
@@ -81,7 +82,10 @@ def told(spelling: Mapping[str, str], counts: Mapping[str, int]) -> tuple[str, .
     """A note of what was joined; `counts`: rows of all splits by the label as it was found."""
     if not spelling:
         return ()
-    each = (f"{label!r} ({counts[label]:,} rows{_because(label, kept)}) as {kept!r}" for label, kept in _most(spelling))
+    each = (
+        f"{label!r} ({many(counts[label], 'row')}{_because(label, kept)}) as {kept!r}"
+        for label, kept in _most(spelling)
+    )
     return (f"labels that are the same in another spelling are read as one: {some(each)}",)
 
 
@@ -110,8 +114,9 @@ def warned(counts: Mapping[str, int], command: str) -> tuple[str, ...]:
     groups = alike(counts)
     if not groups:
         return ()
+    rows = {label: many(count, "row") for label, count in counts.items()}
     each = (
-        f"{first!r} ({counts[first]:,} rows) and {label!r} ({counts[label]:,} rows, {differing(label, first)})"
+        f"{first!r} ({rows[first]}) and {label!r} ({rows[label]}, {differing(label, first)})"
         for first, *rest in groups
         for label in rest
     )
@@ -130,9 +135,10 @@ def resembled(label: str, known: Mapping[str, str], near: bool = True) -> str:
 
 
 def differing(label: str, other: str) -> str:
-    """The characters that a label has and the other has not, with their code points."""
-    odd = list(Counter(label) - Counter(other)) or list(Counter(other) - Counter(label))
-    odd = [c for c in odd if not c.isascii()] or [c for c in odd if not c.isdigit() and c not in ". "]
+    """The characters that only one of two labels has, with their code points: those beyond ASCII, if there are any."""
+    one, two = (list(Counter(a) - Counter(b)) for a, b in ((label, other), (other, label)))
+    beyond = [[c for c in odd if not c.isascii()] for odd in (one, two)]
+    odd = beyond[0] or beyond[1] or [c for c in one or two if not c.isdigit() and c not in ". "]
     return some((f"{c!r} is U+{ord(c):04X} {unicodedata.name(c, 'without a name')}" for c in odd), 3)
 
 

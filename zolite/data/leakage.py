@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from zolite.common.text import many
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.problems import some
@@ -277,9 +278,10 @@ def _chunks(places: Sequence[int]) -> Iterator[Sequence[int]]:
 def warned(found: Leakage, dataset: Dataset, group_by: str = "") -> Iterator[str]:
     """What a person should know of it, each with its first examples."""
     if found.copies:
-        yield f"{found.copies:,} rows of train equal an earlier one: {_examples(found.copied, dataset, '=')}"
+        what = f"{many(found.copies, 'row')} of train the same as an earlier one"
+        yield f"{what}: {_examples(found.copied, dataset, '=')}"
     if found.contradictions:
-        what = f"{found.contradictions:,} rows of train have the text of an earlier one and another label"
+        what = f"{many(found.contradictions, 'row')} of train with the text of an earlier one and another label"
         yield f"{what}: {_examples(found.contradicting, dataset, '≠')}"
     yield from leaked(found.leaks, dataset, group_by)
 
@@ -289,19 +291,31 @@ def leaked(leaks: Iterable[Leak], dataset: Dataset, group_by: str = "") -> Itera
     for leak in leaks:
         if leak.same or leak.near:
             kinds = [f"{leak.same:,} the same"] * bool(leak.same) + [f"{leak.near:,} nearly the same"] * bool(leak.near)
-            what = f"leakage: {leak.same + leak.near:,} of {leak.rows:,} {leak.split} rows are in {leak.of} too"
-            yield f"{what} ({', '.join(kinds)}): {_examples(leak.examples, dataset, '≈')}; {_remedy(leak, dataset)}"
+            what = (
+                f"leakage: {leak.same + leak.near:,} of {many(leak.rows, leak.split + ' row')} found in {leak.of} too"
+            )
+            where = _examples(leak.examples, dataset, "≈")
+            yield f"{what} ({', '.join(kinds)}): {where}; {_remedy(leak, dataset, group_by)}"
         if leak.groups:
-            what = f"leakage: {leak.groups:,} groups by column {group_by!r} have rows in {leak.split} and in {leak.of}"
+            what = f"leakage: {many(leak.groups, 'group')} by column {group_by!r} in {leak.split} and in {leak.of}"
             yield f"{what}: put them into one file and let --group-by {group_by} part them"
 
 
 def _examples(pairs: Sequence[Pair], dataset: Dataset, sign: str) -> str:
-    files = dataset.files
-    return some(f"{files[p.split]}: line {p.line} {sign} {files[p.of]}: line {p.of_line}" for p in pairs[:3])
+    return some(f"{_place(p.split, p.line, dataset)} {sign} {_earlier(p, dataset)}" for p in pairs[:3])
 
 
-def _remedy(leak: Leak, dataset: Dataset) -> str:
-    if dataset.files[leak.split] == dataset.files[leak.of]:
+def _place(split: str, line: int, dataset: Dataset) -> str:
+    return f"{dataset.files[split]}: line {line}"
+
+
+def _earlier(pair: Pair, dataset: Dataset) -> str:
+    """Without the file, where it is that of the other row."""
+    same = dataset.files[pair.split] == dataset.files[pair.of]
+    return f"line {pair.of_line}" if same else _place(pair.of, pair.of_line, dataset)
+
+
+def _remedy(leak: Leak, dataset: Dataset, group_by: str) -> str:
+    if dataset.files[leak.split] == dataset.files[leak.of] and not group_by:
         return "where rows belong together, --group-by COLUMN keeps them in one split"
     return f"scores on {leak.split} are too good by them"

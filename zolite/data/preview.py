@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zolite.common.errors import UsageError
+from zolite.common.text import many
 from zolite.config.recipe import DataPart
 from zolite.data import rows as tables
 from zolite.data.encode import Encoded, encode
@@ -51,9 +52,9 @@ class Coder:
     """is there no position beyond the last?"""
     notes: tuple[str, ...] = ()
 
-    @property
-    def limits(self) -> tuple[int, int]:
-        return self.table, self.positions if self.learned else 0
+    def limits(self, context: int) -> tuple[int, int]:
+        """(tokens, positions) as `encode` takes them: rows that are cut at a context within the positions are in it."""
+        return self.table, self.positions if self.learned and context > self.positions else 0
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def of(data: DataPart, coder: Coder | None = None) -> Report:
     try:
         dataset = tables.of(data)
         notes += dataset.notes
-        read = list(_by_tokens(dataset, data.template, coder, notes) if coder else _by_letters(dataset, data.template))
+        read = list(_by_tokens(dataset, data, coder, notes) if coder else _by_letters(dataset, data.template))
     except UsageError as error:
         return _refused(data.path, error)
     lengths, kind, found = sorted(each.tokens for each in read), KINDS[dataset.kind], find(dataset)
@@ -196,16 +197,17 @@ def _beyond(read: Sequence[_Read], context: int, labelled: bool) -> tuple[int, i
 
 def _of_context(cut: int, masked: int, context: int) -> Iterator[str]:
     if cut > masked:
-        yield f"{cut - masked:,} rows are longer than the context of {context} tokens, and are cut there (--context)"
+        yield f"{many(cut - masked, 'row')} longer than the context of {context} tokens, cut there (--context)"
     if masked:
-        yield f"{masked:,} rows have no answer within the context of {context} tokens: train refuses them (--context)"
+        what = f"{many(masked, 'row')} without an answer in the context of {context} tokens"
+        yield f"{what}: train refuses them (--context)"
 
 
 def _too_long(read: Sequence[_Read], coder: Coder | None) -> Iterator[str]:
     longer = [each for each in read if coder and coder.positions and each.tokens > coder.positions]
     if coder and longer:
         first = some((f"{each.file}: line {each.line} has {each.tokens:,}" for each in longer), 3)
-        what = f"{len(longer):,} rows have more tokens than the {coder.positions:,} that {coder.model} was made for"
+        what = f"{many(len(longer), 'row')} of more tokens than the {coder.positions:,} that {coder.model} was made for"
         yield f"{what}: {first}"
 
 
@@ -244,7 +246,7 @@ def _by_letters(dataset: Dataset, template: str) -> Iterator[_Read]:
 # ---- by a model's tokenizer
 
 
-def _by_tokens(dataset: Dataset, template: str, coder: Coder, notes: list[str]) -> Iterator[_Read]:
+def _by_tokens(dataset: Dataset, data: DataPart, coder: Coder, notes: list[str]) -> Iterator[_Read]:
     """Adds to the notes, those of one split: what is true of its rows is true of the others'.
 
     Raises FaultyRowsError at the end, with the rows of all splits that the model cannot read.
@@ -252,8 +254,8 @@ def _by_tokens(dataset: Dataset, template: str, coder: Coder, notes: list[str]) 
     said: tuple[str, ...] = ()
     faults: list[FaultyRowsError] = []
     for split, rows in _sampled(dataset):
-        coded = _coded(dataset, split, rows, template, coder, faults)
-        faults += _unreadable(dataset, split, template, coder) if len(rows) < len(dataset.splits[split]) else []
+        coded = _coded(dataset, split, rows, data, coder, faults)
+        faults += _unreadable(dataset, split, data, coder) if len(rows) < len(dataset.splits[split]) else []
         if not said:
             said = tuple(f"{split}: {note}" for note in coded.notes)
             notes += said
@@ -271,10 +273,10 @@ def _by_tokens(dataset: Dataset, template: str, coder: Coder, notes: list[str]) 
 
 
 def _coded(
-    dataset: Dataset, split: str, rows: Sequence[Row], template: str, coder: Coder, faults: list[FaultyRowsError]
+    dataset: Dataset, split: str, rows: Sequence[Row], data: DataPart, coder: Coder, faults: list[FaultyRowsError]
 ) -> Encoded:
     """Rows of a split as examples at their whole length; adds to the faults where some cannot be."""
-    asked = (template, ENDLESS, dataset.files[split], *coder.limits)
+    asked = (data.template, ENDLESS, dataset.files[split], *coder.limits(data.context))
     try:
         return encode(rows, dataset.kind, dataset.labels, coder.tokenizer, *asked)
     except FaultyRowsError as error:
@@ -282,11 +284,11 @@ def _coded(
         return Encoded((), 0)
 
 
-def _unreadable(dataset: Dataset, split: str, template: str, coder: Coder) -> list[FaultyRowsError]:
+def _unreadable(dataset: Dataset, split: str, data: DataPart, coder: Coder) -> list[FaultyRowsError]:
     """Of a split with more rows than are counted: what the model cannot read of the first CHECKED rows."""
     rows, faults = dataset.splits[split], list[FaultyRowsError]()
     for start in range(0, min(len(rows), CHECKED), MOST):
-        _coded(dataset, split, rows[start : start + MOST], template, coder, faults)
+        _coded(dataset, split, rows[start : start + MOST], data, coder, faults)
     return faults
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from zolite.common.errors import UsageError
 from zolite.common.files import saving
+from zolite.common.text import many
 from zolite.config.recipe import DataPart
 from zolite.data import labels
 from zolite.data import rows as tables
@@ -106,7 +107,7 @@ def _survey(kind: Kind, sources: Sources, by_column: bool) -> _Found:
                 if kind.label_column:
                     label = each.row.columns[kind.label_column]
                     found.counts[label] += 1
-                    found.train[label] += mine == "train"
+                    found.train += Counter({label: int(mine == "train")})
                 if mine != "train":
                     found.held.add(_hash(kind, each.row))
     return found
@@ -166,12 +167,12 @@ class _Left:
             self.out.setdefault(why, []).append(where)
 
     def said(self) -> Iterator[str]:
-        for why, many in self.many.items():
-            more = f" and {many - 5:,} more" if many > 5 else ""
-            yield f"{many:,} rows {why} are left out: {some(self.out[why][:5])}{more}"
+        for why, count in self.many.items():
+            more = f" and {count - 5:,} more" if count > 5 else ""
+            yield f"{many(count, 'row')} {why} left out: {some(self.out[why][:5])}{more}"
         if self.spelling:
             pairs = sorted(self.spelling.items(), key=lambda pair: (pair[1], pair[0]))
-            yield "labels joined: " + some(f"{a!r} ({self.found.counts[a]:,} rows) as {b!r}" for a, b in pairs)
+            yield "labels joined: " + some(f"{a!r} ({many(self.found.counts[a], 'row')}) as {b!r}" for a, b in pairs)
 
 
 # ---- files

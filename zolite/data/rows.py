@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zolite.common.errors import UsageError
+from zolite.common.text import many
 from zolite.config.recipe import DataPart
 from zolite.data.kinds.kind import Kind, Row
 from zolite.data.kinds.registry import KINDS
@@ -182,7 +183,7 @@ def _parted(
         )
     if not rule.split_by or missing:
         alone = sum(not row.group for row in rows) if rule.group_by else 0
-        return tables, (f"{alone:,} rows have no {rule.group_by!r}: each is a group of its own",) if alone else ()
+        return tables, (f"{many(alone, 'row')} without {rule.group_by!r}: each is a group of its own",) if alone else ()
     parts = {split: _taken(rows, places) for split, places in by_column(rows, rule, file).items()}
     counts = some(f"{split} {len(part):,}" for split, part in parts.items())
     return parts, (f"rows of {file} by column {rule.split_by!r}: {counts}",)
