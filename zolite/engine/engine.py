@@ -96,9 +96,12 @@ class Engine:
         self._fill(ORIGIN)
         batch = self.put(collate(rows))
         whole = replace(batch, layout=replace(batch.layout, single=False))  # logits alone would not say how likely
-        means = candidate_scores(self._decode, self._head, whole, 1)[0]
+        return self.compared(candidate_scores(self._decode, self._head, whole, 1)[0], whole, rows)
+
+    def compared(self, means: Tensor, batch: Tokens, rows: Sequence[Example]) -> Tensor:
+        """What candidates (R, C) are compared by, of their tokens' means: these, or sums where several are `joint`."""
         joint = self.joint and can_be_said(rows[0])
-        return means * whole.lengths.view(means.shape) if joint else means
+        return means * batch.lengths.view(means.shape) if joint else means
 
     def next_tokens(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> list[list[int]]:
         """The likeliest token at theta behind each token of a sequence, from its index first[i] to its last."""
