@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from zolite.common import events
 from zolite.common.events import Continued, Evaluated, Event, Finished, Noted, Paused, Saved, Started, StepDone
 from zolite.config.methods import METHODS
 from zolite.config.recipe import SETTINGS
+from zolite.model import load as models
 from zolite.sessions import session as sessions
 from zolite.training.replay import factors_at
 
@@ -216,6 +217,24 @@ def test_a_dry_run_loads_and_leaves_nothing(
     assert found["rows"] == {"train": 24, "dev": 8, "test": 8} and found["kind"] == "label"
     assert found["recipe"]["train"]["lr"] == 0.003  # resolved
     assert not home.exists()
+
+
+def test_a_dry_run_refuses_what_the_run_would(
+    zolite: Zolite, tiny: Path, tmp_path: Path, words: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token beyond the embedding table, with its line; and it warns of rows that dev shares with train."""
+    monkeypatch.setattr("zolite.model.load.load", None)
+    rows = [{"prompt": f"Ask {i}:", "completion": f" done {i}"} for i in range(12)]
+    for split, part in (("train", rows), ("dev", rows[:2])):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    (warning,) = zolite(*words(data=tmp_path), "--dry-run", "--json").document["warnings"]
+    assert warning.startswith("leakage: 2 of 2 dev rows found in train too (2 the same)")
+    read = models.vocabulary
+    monkeypatch.setattr(models, "vocabulary", lambda *a: replace(read(*a), table=263))
+    for arguments in ([*words(data=tmp_path), "--dry-run"], words(data=tmp_path)):
+        ended = zolite(*arguments)
+        assert ended.code == 2 and ended.err.startswith("error: 14 rows cannot be used:") and "resize" in ended.err
+        assert "\n  train.jsonl: line 6: token 263, '<|im_end|>', is beyond" in ended.err
 
 
 def dry(zolite: Zolite, *arguments: object) -> Any:

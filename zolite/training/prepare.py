@@ -1,6 +1,7 @@
 """From a recipe to a run: rows and model are checked, loaded and put together, and what was left open is chosen."""
 
 import importlib.metadata
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -20,6 +21,7 @@ from zolite.data.chat_template import chat_of, filled
 from zolite.data.encode import encode, fingerprint
 from zolite.data.kinds.registry import KINDS
 from zolite.data.leakage import find, leaked
+from zolite.data.problems import FaultyRowsError
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.adapter import watch as watch_inputs
@@ -199,8 +201,16 @@ def encode_all(
             notes.append(Noted("warning", text))
         said = said or encoded.notes  # of train, most often: what is true of its rows is true of the others'
     if problems:
-        raise UsageError("\n".join(e.message for e in problems), problems[0].hint)
+        raise _all_of(problems)
     return examples, (*notes, *(Noted("warning", text) for text in said))
+
+
+def _all_of(errors: Sequence[UsageError]) -> UsageError:
+    """Those of several splits as one."""
+    rows = [problem for error in errors if isinstance(error, FaultyRowsError) for problem in error.problems]
+    if len(errors) == 1 or not rows:
+        return errors[0]
+    return FaultyRowsError(f"{len(rows)} rows cannot be used", rows, errors[0].hint)
 
 
 def facts_of(loaded: models.Loaded, dataset: tables.Dataset) -> dict[str, Any]:
