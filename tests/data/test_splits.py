@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from zolite.common.errors import UsageError
 from zolite.config import recipe as recipes
 from zolite.data.rows import load, load_for_eval
-from zolite.data.splits import DEV, Rule, files_of, held_out
+from zolite.data.sources import find
+from zolite.data.split_names import DEV
+from zolite.data.splits import Rule, held_out
 
 TEMPLATE = "{text}\nCategory: {label}"
 
@@ -46,7 +48,7 @@ def test_dev_has_the_names_that_tools_give_it(tmp_path: Path, name: str) -> None
     jsonl(tmp_path / "train.jsonl", label_rows(20))
     jsonl(tmp_path / f"{name}.jsonl", label_rows(4))
     jsonl(tmp_path / "notes.jsonl", ["not rows"])
-    assert files_of(tmp_path) == {"train": tmp_path / "train.jsonl", "dev": tmp_path / f"{name}.jsonl"}
+    assert find(str(tmp_path)) == {"train": (tmp_path / "train.jsonl",), "dev": (tmp_path / f"{name}.jsonl",)}
     data = load(tmp_path, TEMPLATE)
     assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 20, "dev": 4}
     assert data.files["dev"] == f"{name}.jsonl"
@@ -67,10 +69,10 @@ def test_files_that_are_missing_or_too_many(tmp_path: Path) -> None:
     jsonl(tmp_path / "train.jsonl", label_rows(4))
     assert "has no test file" in refusal(tmp_path, required=("train", "test")).message
     (tmp_path / "train.csv").write_text("text,label\n")
-    (tmp_path / "test.json").write_text("[]")
+    (tmp_path / "test.xlsx").write_text("[]")
     error = refusal(tmp_path)
     assert "train: 2 files (train.csv, train.jsonl)" in error.message
-    assert "test.json: .json is not supported" in error.message and ".jsonl and .csv" in error.hint
+    assert "test.xlsx: it is a spreadsheet" in error.message and ".jsonl, " in error.hint
 
 
 # ---- dev held out of train
@@ -192,9 +194,9 @@ def test_a_column_says_the_splits(tmp_path: Path, dev: str) -> None:
     assert {split: len(part) for split, part in found.splits.items()} == {"train": 20, "dev": 10, "test": 10}
     assert [row.line for row in found.splits["test"]] == [3 + 4 * i for i in range(10)]
     assert found.notes == ("rows of d.jsonl by column 'part': train 20, dev 10, test 10",)
-    alone = load_for_eval(path, TEMPLATE, (), Rule(split_by="part"))
+    alone = load_for_eval(path, TEMPLATE, (), rule=Rule(split_by="part"))
     assert alone.splits == {"test": found.splits["test"]}
-    assert len(load_for_eval(path, TEMPLATE, (), Rule(split_by="other")).splits["train"]) == 40
+    assert len(load_for_eval(path, TEMPLATE, (), rule=Rule(split_by="other")).splits["train"]) == 40
 
 
 def test_what_a_column_cannot_say(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ def wrong(report: Mapping[str, Any]) -> Iterator[Content]:
     yield from (Content(f"  {visible(problem)}") for problem in report["problems"])
     if many > len(report["problems"]):
         yield Content(f"  … and {many - len(report['problems']):,} more")
-    if report["hint"]:
+    if report.get("examples"):
+        yield Content.assemble("→ press ", ("c", "bold"), " to say which column is which")
+    elif report["hint"]:
         yield Content(f"→ {visible(report['hint'])}")
 
 

@@ -37,13 +37,19 @@ def options() -> None:
 
 @app.command()
 @takes(
-    "data.template", "data.context", "data.dev_share", "data.split_seed", "data.split_by", "data.group_by",
+    "data.template", "data.columns", "data.context", "data.dev_share", "data.split_seed", "data.split_by",
+    "data.group_by",
 )  # fmt: skip
 def check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="rows as for train: a file, or a folder")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="rows as for train: a file, a folder, a pattern or hf:NAME")
+    ],
     *,
     given: Given,
     model: Annotated[str, typer.Option(metavar="MODEL", help="count by its tokenizer; by letters if left out")] = "",
+    verbalizer: Annotated[
+        str, typer.Option(help="words in the place of a column's values: 0=terrible,1=great for labels")
+    ] = "",
     template_args: Annotated[
         str, typer.Option(help="arguments of the model's chat template, such as enable_thinking=false")
     ] = "",
@@ -59,8 +65,8 @@ def check(
     """
     from zolite.data import preview
 
-    asked = {"data.template_args": template_args, **changes(given, sets), "data.path": str(path)}
-    data = Recipe.of(asked).data
+    asked = {"data.template_args": template_args, "data.verbalizer": verbalizer}
+    data = Recipe.of(asked | changes(given, sets) | {"data.path": path}).data
     if fix:
         _repaired(data, fix.expanduser(), as_json)
         return

@@ -7,8 +7,8 @@ labels, how long they are, what is there twice, and the first of them as the mod
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from zolite.data.kinds.kind import Piece, Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.leakage import Leakage, find, warned
 from zolite.data.lengths import counter
+from zolite.data.no_shape import NoShapeError
 from zolite.data.problems import FaultyRowsError, faulty, some
 from zolite.data.rows import Dataset
 
@@ -114,6 +115,8 @@ class Report:
     problems: tuple[str, ...] = ()  # the first LISTED
     faults: int = 0  # how many problems there are
     hint: str = ""
+    examples: Mapping[str, str] = field(default_factory=dict)  # where no shape fits: the file's columns, each a value
+    guess: Mapping[str, str] = field(default_factory=dict)  # and settings under which one would: columns, template
 
     @property
     def error(self) -> UsageError | None:
@@ -138,10 +141,17 @@ class _Read:
 
 
 def report(
-    path: Path | str, template: str, model: str = "", coder: "PreTrainedTokenizerBase | None" = None, table: int = 0
+    path: Path | str,
+    template: str,
+    model: str = "",
+    coder: "PreTrainedTokenizerBase | None" = None,
+    table: int = 0,
+    columns: str = "",
+    verbalizer: str = "",
 ) -> Report:
     """The same as `of`, with a template, a tokenizer and the rows of the model's embedding table."""
-    return of(DataPart(str(path), template), Coder(model, coder, table) if coder else None)
+    data = DataPart(str(path), template, columns=columns, verbalizer=verbalizer)
+    return of(data, Coder(model, coder, table) if coder else None)
 
 
 def of(data: DataPart, coder: Coder | None = None) -> Report:
@@ -186,7 +196,8 @@ def of(data: DataPart, coder: Coder | None = None) -> Report:
 def _refused(path: str, error: UsageError) -> Report:
     what, *lines = error.message.splitlines()
     every = error.problems if isinstance(error, FaultyRowsError) else tuple(line.strip() for line in lines) or (what,)
-    return Report(path, sound=False, problems=every[:LISTED], faults=len(every), hint=error.hint)
+    found = Report(path, sound=False, problems=every[:LISTED], faults=len(every), hint=error.hint)
+    return replace(found, examples=error.examples, guess=error.guess) if isinstance(error, NoShapeError) else found
 
 
 def _beyond(read: Sequence[_Read], context: int, labelled: bool) -> tuple[int, int]:

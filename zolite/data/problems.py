@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def refuse(problems: Sequence[str], hint: str = CORRECT) -> None:
         raise faulty(problems, hint)
 
 
-def repair(path: Path) -> str:
+def repair(path: Path | str) -> str:
     """The command that writes a copy of rows without what is wrong with them."""
     return f"zolite data check {shlex.quote(str(path))} --fix OUT"
 
@@ -49,3 +49,8 @@ def some(names: Iterable[str], limit: int = 12) -> str:
     """The first few names in a line."""
     known = list(names)
     return ", ".join(known[:limit]) + (f" and {len(known) - limit} more" if len(known) > limit else "")
+
+
+def has(record: Mapping[str, Any]) -> str:
+    """Which columns a record has, in brackets' words."""
+    return f"it has: {some(map(str, record))}" if record else "it has no columns"

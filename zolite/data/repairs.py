@@ -23,12 +23,13 @@ from zolite.common.text import many
 from zolite.config.recipe import DataPart
 from zolite.data import labels
 from zolite.data import rows as tables
+from zolite.data.columns import Shape
 from zolite.data.kinds.kind import Kind, Row
 from zolite.data.leakage import letters, text_of
 from zolite.data.problems import as_text, some
-from zolite.data.records import Record
-from zolite.data.rows import Checked
-from zolite.data.splits import NAMES
+from zolite.data.readers.reader import Record
+from zolite.data.rows import Checked, Reading
+from zolite.data.split_names import NAMES
 
 
 @dataclass(frozen=True)
@@ -44,23 +45,24 @@ def repair(data: DataPart, out: Path) -> Repaired:
 
     Raises UsageError where OUT cannot be that, or nothing of the rows can be read.
     """
-    kind, sources = tables.each(data)
+    shape, sources = tables.each(data)
+    kind = shape.kind
     targets = _targets(out, sources)
     found = _survey(kind, sources, by_column=bool(data.split_by))
-    left = _Left(kind, found)
+    left = _Left(shape, found)
     written = {}
     if len(sources) > 1:
         out.mkdir()
-    for split, (source, read) in sources.items():
+    for split, read in sources.items():
         with saving("the repaired rows", targets[split]), _new(targets[split], found.columns) as write:
             count = 0
-            for count, record in enumerate(left.records(source.name, split, read()), 1):  # noqa: B007 - it is what is left
+            for count, record in enumerate(left.records(split, read()), 1):  # noqa: B007 - it is what is left
                 write(record)
         written[str(targets[split])] = count
     return Repaired(written, tuple(left.said()))
 
 
-Sources = Mapping[str, tuple[Path, Callable[[], Iterator[Checked]]]]
+Sources = Mapping[str, Reading]
 
 
 def _targets(out: Path, sources: Sources) -> dict[str, Path]:
@@ -99,7 +101,7 @@ class _Found:
 
 def _survey(kind: Kind, sources: Sources, by_column: bool) -> _Found:
     found = _Found(by_column=by_column)
-    for split, (_, read) in sources.items():
+    for split, read in sources.items():
         for each in read():
             if each.row and each.record is not None:
                 found.columns |= dict.fromkeys(each.record)
@@ -123,26 +125,27 @@ def _hash(kind: Kind, row: Row) -> int:
 class _Left:
     """Goes through the rows once more, and notes what it leaves out and changes."""
 
-    def __init__(self, kind: Kind, found: _Found) -> None:
-        self.kind, self.found = kind, found
+    def __init__(self, shape: Shape, found: _Found) -> None:
+        self.kind, self.found = shape.kind, found
+        self.column = shape.taken.get(self.kind.label_column)  # as the file has it
         self.spelling = labels.joined(found.train or found.counts, found.counts, by=labels.looks)
         self.known = {self.spelling.get(label, label) for label in found.train or found.counts}
         self.out: dict[str, list[str]] = {}
         self.many: Counter[str] = Counter()
 
-    def records(self, file: str, split: str, checked: Iterator[Checked]) -> Iterator[Record]:
+    def records(self, split: str, checked: Iterator[Checked]) -> Iterator[Record]:
         seen: set[tuple[str, int]] = set()
         for each in checked:
             if each.row is None or each.record is None:
-                self._leave("that are faulty or blank", f"{file}: line {each.line}")
+                self._leave("that are faulty or blank", each.place)
                 continue
             row, mine = self._respelled(each.row), self.found.split_of(split, each.row)
             if why := self._against(row, mine, seen):
-                self._leave(why, f"{file}: line {each.line}")
+                self._leave(why, each.place)
                 continue
             seen.add((mine, hash(row.content())))
             column = self.kind.label_column
-            changed = {column: row.columns[column]} if column and row is not each.row else {}
+            changed = {self.column: row.columns[column]} if isinstance(self.column, str) and row is not each.row else {}
             yield {**each.record, **changed}
 
     def _against(self, row: Row, split: str, seen: set[tuple[str, int]]) -> str:

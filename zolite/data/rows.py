@@ -1,26 +1,30 @@
 """Rows of training data: read, recognised (data/kinds), checked as a whole, split, fingerprinted."""
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from zolite.common.errors import UsageError
 from zolite.common.text import many
 from zolite.config.recipe import DataPart
+from zolite.data.columns import SAMPLE, Asked, Shape, recognised
 from zolite.data.kinds.kind import Kind, Row
-from zolite.data.kinds.registry import KINDS
 from zolite.data.labels import counted, joined, respelled, strangers, told, warned
 from zolite.data.labels import problems as label_problems
-from zolite.data.problems import as_text, faulty, refuse, repair, some
-from zolite.data.records import Read, Record, read
-from zolite.data.splits import SPLITS, Rule, by_column, demand, files_of, hold_out
+from zolite.data.no_shape import refusal
+from zolite.data.problems import as_text, faulty, has, refuse, repair, some
+from zolite.data.readers import registry as formats
+from zolite.data.readers.reader import Opened, Read, Record
+from zolite.data.sources import Sources, demand, look, named
+from zolite.data.split_names import SPLITS
+from zolite.data.splits import Rule, by_column, hold_out
 
-Columns = dict[str, tuple[str, ...]]  # each kind's, for a template
+Files = dict[str, tuple[tuple[str, Opened], ...]]  # split to its files, by name
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Dataset:
     splits: dict[str, tuple[Row, ...]]
     """train and dev, and test where one was given; one of them where the rows are only evaluated"""
     files: dict[str, str]
-    """split to the name of the file it came from"""
+    """split to the name of the file it came from, or of the first and how many more there are"""
     fingerprint: str
     """sha256 of the kind and of every row's content, in order"""
     notes: tuple[str, ...] = ()
@@ -43,23 +47,32 @@ class Dataset:
 
 def of(data: DataPart, required: Sequence[str] = ("train",)) -> Dataset:
     """The rows of a recipe, as `load` has them."""
-    return load(Path(data.path).expanduser().resolve(), data.template, required, Rule.of(data))
+    return load(data.path, data.template, required, data.columns, data.verbalizer, Rule.of(data))
 
 
-def load(path: Path, template: str, required: Sequence[str] = ("train",), rule: Rule = Rule()) -> Dataset:  # noqa: B008
-    """The splits in a folder, or in one file, of which a part becomes dev as the rule says.
+def load(
+    path: Path | str,
+    template: str,
+    required: Sequence[str] = ("train",),
+    columns: str = "",
+    verbalizer: str = "",
+    rule: Rule = Rule(),  # noqa: B008 - it is frozen
+) -> Dataset:
+    """The splits of what `path` names (sources.look); of one file, a part becomes dev as the rule says.
 
     `required` names the splits that must be there; dev is held out of train where there is none.
     Raises UsageError with everything that is wrong with the files.
     """
-    columns = columns_of(template)
-    files = _files(path, rule)
-    if not rule.split_by:
-        demand(path, files, {"train", *required} - {"dev"})
-    kind, tables, notes = _tables(path, files, columns, "train", rule)
+    asked = Asked.of(template, columns, verbalizer)
+    sources = look(str(path))
+    _demand(str(path), sources, required, rule)
+    files = _opened(sources)
+    shape, tables, notes = _tables(path, files, asked, "train", rule)
+    kind = shape.kind
     if rule.split_by:
         _demand_rows(path, tables, required, rule)
-    names = {split: files.get(split, files["train"]).name for split in tables}
+    names = {split: named(paths) for split, paths in sources.files.items()}
+    names = {split: names.get(split, names["train"]) for split in tables}
     labels = _labels(kind, tables["train"])  # before any row leaves it: dev may get a label's only row
     warnings = warned(counted(kind, tables["train"]), repair(path))
     if "dev" not in tables:
@@ -68,43 +81,51 @@ def load(path: Path, template: str, required: Sequence[str] = ("train",), rule: 
         notes = (*notes, held.note)
         names["dev"] = names["train"]
     names = {split: names[split] for split in SPLITS if split in names}
-    return _dataset(kind, labels, {split: tables[split] for split in names}, names, notes, warnings)
+    notes = (*sources.notes, *_said(files), *notes)
+    return _dataset(shape, labels, {split: tables[split] for split in names}, names, notes, warnings)
 
 
-def load_for_eval(path: Path, template: str, labels: tuple[str, ...], rule: Rule = Rule()) -> Dataset:  # noqa: B008
+def load_for_eval(
+    path: Path | str,
+    template: str,
+    labels: tuple[str, ...],
+    columns: str = "",
+    verbalizer: str = "",
+    rule: Rule = Rule(),  # noqa: B008 - it is frozen
+) -> Dataset:
     """A folder's test, else dev, else train rows, or those of one file, with the labels to choose among.
 
     Of a file that says by a column which rows are which (`rule.split_by`), these are its test rows, else its dev rows.
     `labels`: those that a model was trained on; where there are none, the rows' own.
     Raises UsageError with everything that is wrong with that file, labels outside of `labels` too.
     """
-    columns = columns_of(template)
-    files = files_of(path)
-    demand(path, files, () if files else ("test",))
-    split = next(split for split in reversed(SPLITS) if split in files)
-    file = files[split].name
-    kind, tables, notes = _tables(path, {split: files[split]}, columns, split, replace(rule, group_by=""), labels)
+    asked = Asked.of(template, columns, verbalizer)
+    found = look(str(path)).files
+    demand(str(path), found, () if found else ("test",))
+    split = next(split for split in reversed(SPLITS) if split in found)
+    file, files = named(found[split]), _opened(Sources({split: found[split]}))
+    shape, tables, notes = _tables(path, files, asked, split, replace(rule, group_by=""), labels)
+    kind = shape.kind
     split = next(each for each in reversed(SPLITS) if each in tables)
-    own = _labels(kind, chain(*tables.values()))
+    own = _labels(kind, itertools.chain(*tables.values()))
     if own and labels:
         refuse(list(strangers(file, kind, tables[split], labels, f"the model's labels ({some(labels)})")))
     known = labels if own and labels else own
     if len(known) == 1:
         raise UsageError(f"{path} has one label only: {known[0]}", f"{kind.metric} needs at least two")
-    return _dataset(kind, known, {split: tables[split]}, {split: file}, notes)
+    return _dataset(shape, known, {split: tables[split]}, {split: file}, (*_said(files), *notes))
 
 
-def _files(path: Path, rule: Rule) -> dict[str, Path]:
-    """As `files_of`; UsageError where a column is to say what files say already."""
-    files = files_of(path)
-    if rule.split_by and len(files) > 1:
-        what = f"--split-by {rule.split_by}: {path} has a file for each of {some(files)}"
-        raise UsageError(what, f"leave out --split-by, or give one file, such as --data {path / files['train'].name}")
-    demand(path, files, ("train",) if rule.split_by else ())
-    return files
+def _demand(path: str, sources: Sources, required: Sequence[str], rule: Rule) -> None:
+    """UsageError where a split that must be there has no file, or a column is to say what files say already."""
+    demand(path, sources.files, {"train"} if rule.split_by else {"train", *required} - {"dev"})
+    if rule.split_by and len(sources.files) > 1:
+        what = f"--split-by {rule.split_by}: {path} has a file for each of {some(sources.files)}"
+        first = sources.files["train"][0]
+        raise UsageError(what, f"leave out --split-by, or give one file, such as --data {first}")
 
 
-def _demand_rows(path: Path, tables: Mapping[str, Sequence[Row]], required: Sequence[str], rule: Rule) -> None:
+def _demand_rows(path: Path | str, tables: Mapping[str, Sequence[Row]], required: Sequence[str], rule: Rule) -> None:
     """UsageError where no row says that it is of a split that must be there."""
     missing = [split for split in {"train": 0, **dict.fromkeys(required)} if split != "dev" and split not in tables]
     if missing:
@@ -114,15 +135,27 @@ def _demand_rows(path: Path, tables: Mapping[str, Sequence[Row]], required: Sequ
 
 
 def _dataset(
-    kind: Kind,
+    shape: Shape,
     labels: tuple[str, ...],
     splits: dict[str, tuple[Row, ...]],
     names: dict[str, str],
     notes: tuple[str, ...],
     warnings: tuple[str, ...] = (),
 ) -> Dataset:
-    said = (*_unread(splits), *notes)
-    return Dataset(kind.name, labels, splits, names, _fingerprint(kind, splits), said, warnings)
+    notes = (*notes, *shape.said, *_unread(splits))
+    return Dataset(shape.kind.name, labels, splits, names, _fingerprint(shape.kind, splits), notes, warnings)
+
+
+def _opened(sources: Sources) -> Files:
+    return {split: tuple((path.name, formats.opened(path)) for path in paths) for split, paths in sources.files.items()}
+
+
+def _said(files: Files) -> tuple[str, ...]:
+    """How files were understood, each note once."""
+    names: dict[str, list[str]] = {}
+    for name, note in ((name, note) for several in files.values() for name, opened in several for note in opened.notes):
+        names.setdefault(note, []).append(name)
+    return tuple(f"{some(dict.fromkeys(known), 3)}: {note}" for note, known in names.items())
 
 
 def _unread(splits: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
@@ -131,42 +164,31 @@ def _unread(splits: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
     return (f"columns that are not read: {named}",) if counts else ()
 
 
-def columns_of(template: str) -> Columns:
-    """Kind to the columns of its records; UsageError where the template is faulty."""
-    return {name: kind.columns(template) for name, kind in KINDS.items()}
-
-
-def recognised(record: Record, columns: Columns) -> str:
-    """The kind of a record, or "" where it has the columns of none."""
-    return next((kind for kind, names in columns.items() if record.keys() >= set(names)), "")
-
-
 # ---- records to rows
 
 
 def _tables(
-    path: Path, files: Mapping[str, Path], columns: Columns, first: str, rule: Rule, known: Sequence[str] | None = None
-) -> tuple[Kind, dict[str, tuple[Row, ...]], tuple[str, ...]]:
-    """(kind, split to rows, notes); the first record of split `first` decides the kind. Raises UsageError.
+    path: Path | str, files: Files, asked: Asked, first: str, rule: Rule, known: Sequence[str] | None = None
+) -> tuple[Shape, dict[str, tuple[Row, ...]], tuple[str, ...]]:
+    """(shape, split to rows, notes); the first records of split `first` decide the shape. Raises UsageError.
 
     `known`: of rows that are evaluated, the labels of the model, if it has any. None: the rows are trained on.
     """
-    found = {split: read(file) for split, file in files.items()}
-    kind, leader = _kind_of(first, files, found, columns)
-    checked = {split: _rows(files[split].name, records, kind, columns, rule) for split, records in found.items()}
+    shape, leader = _shape_of(path, first, files, asked)
+    checked = {split: _rows(several, shape, asked, rule) for split, several in files.items()}
     faults = [problem for _, faults in checked.values() for problem in faults]
     tables = {split: rows for split, (rows, _) in checked.items()}
     notes: tuple[str, ...] = ()
     if not faults:
-        tables, notes = _parted(tables, first, files[first].name, leader, rule, evaluated=known is not None)
-    if kind.label_column:
-        tables, said = _joined(kind, tables, known or ())
+        tables, notes = _parted(tables, first, _name(files[first]), leader, rule, evaluated=known is not None)
+    if shape.kind.label_column:
+        tables, said = _joined(shape.kind, tables, known or ())
         notes += said
         if "train" in tables and not checked[first][1]:  # a faulty row may hold a label's only use
-            names = {split: files.get(split, files[first]).name for split in tables}
-            faults += label_problems(kind, tables, names)
+            names = {split: _name(files.get(split, files[first])) for split in tables}
+            faults += label_problems(shape.kind, tables, names)
     refuse(faults, f"correct these places, or `{repair(path)}` writes a copy without these rows; nothing was started")
-    return kind, tables, notes
+    return shape, tables, notes
 
 
 def _parted(
@@ -178,7 +200,7 @@ def _parted(
     missing = [name for name, found in there.items() if name and not found]
     if missing and not evaluated:
         refuse(
-            [f"{file}: no row has {' and none '.join(map(repr, missing))} ({_has(leader)})"],
+            [f"{file}: no row has {' and none '.join(map(repr, missing))} ({has(leader)})"],
             "name one of these columns",
         )
     if not rule.split_by or missing:
@@ -204,96 +226,118 @@ def _joined(
     return {s: respelled(rows, kind.label_column, spelling) for s, rows in tables.items()}, told(spelling, every)
 
 
-def _kind_of(
-    first: str, files: Mapping[str, Path], found: Mapping[str, Sequence[Read]], columns: Columns
-) -> tuple[Kind, Record]:
-    """The kind by the first record of split `first`, and that record.
+def _placed(several: Iterable[tuple[str, Opened]]) -> Iterator[tuple[str, Read]]:
+    """(file and line as a message names them, the line with its record or fault) of files one behind the other."""
+    for name, opened in several:
+        for line, record in opened.rows():
+            yield f"{name}: {opened.unit} {line}", (line, record)
 
-    UsageError where it has the columns of no kind, or there is no record.
+
+def _shape_of(path: Path | str, first: str, files: Files, asked: Asked) -> tuple[Shape, Record]:
+    """The shape by the first records of split `first`, and the first of them.
+
+    UsageError where they fit no kind, or there is no record.
     """
-    leader = next(((line, record) for line, record in found[first] if isinstance(record, dict)), None)
-    if leader and (name := recognised(leader[1], columns)):
-        return KINDS[name], leader[1]
-    unread = [f"{files[s].name}: line {line}: {r}" for s in found for line, r in found[s] if isinstance(r, str)]
-    if leader is None:
+    records = ((place, record) for place, (_, record) in _placed(files[first]) if isinstance(record, dict))
+    leading = list(itertools.islice(records, SAMPLE))
+    sample = [record for _, record in leading]
+    if sample and (shape := recognised(sample, asked)):
+        return shape, sample[0]
+    every = (each for several in files.values() for each in _placed(several))
+    unread = [f"{place}: {record}" for place, (_, record) in every if isinstance(record, str)]
+    if not leading:
         raise faulty(unread)
-    expected = ", or ".join(" + ".join(names) for names in reversed(columns.values()))
-    what = f"fits no kind of rows ({_has(leader[1])}); expected are {expected}"
-    hint = 'name the columns of your file with --template "{text}\\n{label}"'
-    raise faulty([f"{files[first].name}: line {leader[0]}: {what}", *unread], hint)
+    raise refusal(path, leading[0][0], sample, asked, unread)
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A record, the row that it is, and what is wrong with it; one of the latter two, and no record where none was."""
+    """A record with its file and line, the row that it is, and what is wrong with it; one of the latter two."""
 
-    line: int
+    place: str
     record: Record | None
     row: Row | None
     faults: Sequence[str]
 
 
-def each(data: DataPart) -> tuple[Kind, dict[str, tuple[Path, Callable[[], Iterator[Checked]]]]]:
-    """The kind of rows, and split to its file and to what reads its records one by one, sound or not.
+Reading = Callable[[], Iterator[Checked]]
 
-    Raises UsageError where the files are not to be read at all, or of no kind.
+
+def each(data: DataPart) -> tuple[Shape, dict[str, Reading]]:
+    """The shape of rows, and split to what reads its records one by one, sound or not.
+
+    Raises UsageError where the files are not to be read at all, or of no shape.
     """
-    columns, rule = columns_of(data.template), Rule.of(data)
-    files = files_of(Path(data.path).expanduser().resolve())
-    found = {split: read(file) for split, file in files.items()}
-    kind, _ = _kind_of(next(iter(files)), files, found, columns)
-    return kind, {s: (files[s], partial(_checked, found[s], kind, columns, rule)) for s in files}
+    asked, rule = Asked.of(data.template, data.columns, data.verbalizer), Rule.of(data)
+    files = _opened(look(data.path))
+    shape, _ = _shape_of(data.path, next(iter(files)), files, asked)
+    return shape, {split: partial(_checked, several, shape, asked, rule) for split, several in files.items()}
 
 
-def _checked(records: Sequence[Read], kind: Kind, columns: Columns, rule: Rule) -> Iterator[Checked]:
-    for line, record in records:
+def _checked(several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked, rule: Rule) -> Iterator[Checked]:
+    columns = shape.kind.columns(asked.template)
+    for place, (line, record) in _placed(several):
         if isinstance(record, str):
-            yield Checked(line, None, None, (record,))
-        elif faults := _faults(record, kind, columns):
-            yield Checked(line, record, None, faults)
-        else:
-            row = kind.row(line, record, columns[kind.name])
-            row = _placed(row, record, rule) if rule.split_by or rule.group_by else row
-            yield Checked(line, record, row, ())
+            yield Checked(place, None, None, (record,))
+            continue
+        row, faults = _row(line, record, shape, asked, columns)
+        if row and (rule.split_by or rule.group_by):
+            row = _stating(row, record, rule)
+        yield Checked(place, record, row, faults)
 
 
 def _rows(
-    file: str, records: Sequence[Read], kind: Kind, columns: Columns, rule: Rule
+    several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked, rule: Rule
 ) -> tuple[tuple[Row, ...], list[str]]:
-    """The sound rows of a file, and the problems of the others."""
+    """The sound rows of a split's files, and the problems of the others."""
     rows: list[Row] = []
     problems: list[str] = []
-    for found in _checked(records, kind, columns, rule):
-        problems += [f"{file}: line {found.line}: {fault}" for fault in found.faults]
+    for found in _checked(several, shape, asked, rule):
+        problems += [f"{found.place}: {fault}" for fault in found.faults]
         rows += [found.row] if found.row else []
     return tuple(rows), problems
 
 
-def _placed(row: Row, record: Record, rule: Rule) -> Row:
+def _stating(row: Row, record: Record, rule: Rule) -> Row:
     """The row with what its record says of its split and its group; "" where it says nothing."""
     part, group = record.get(rule.split_by), record.get(rule.group_by)
-    return replace(row, part=_stated(part), group=_stated(group))
+    unread = tuple(name for name in row.unread if name not in (rule.split_by, rule.group_by))
+    return replace(row, part=_stated(part), group=_stated(group), unread=unread)
 
 
 def _stated(value: Any) -> str:
     return "" if value is None else as_text(value).strip()
 
 
-def _faults(record: Record, kind: Kind, columns: Columns) -> list[str]:
-    found = recognised(record, columns)
-    if found not in ("", kind.name):
-        return [f"a {found} row among {kind.name} rows"]
-    missing = [name for name in columns[kind.name] if name not in record]
-    if missing:
-        return [f"no column {' and '.join(map(repr, missing))} ({_has(record)})"]
-    return kind.faults(record, columns[kind.name])
+def _row(
+    line: int, record: Record, shape: Shape, asked: Asked, columns: Sequence[str]
+) -> tuple[Row | None, Sequence[str]]:
+    """A record as a row, or what is wrong with it."""
+    if missing := shape.missing(record):
+        if (other := _other(record, shape, asked)) is not None:
+            return None, [f"a {other.name} row among {shape.kind.name} rows"]
+        return None, [f"no column {' and '.join(map(repr, missing))} ({has(record)})"]
+    mapped = shape.record(record)
+    if faults := shape.kind.faults(mapped, columns):
+        return None, faults
+    row = shape.kind.row(line, mapped, columns)
+    unread = tuple(sorted(record.keys() - shape.used))
+    return (replace(row, unread=unread) if unread else row), ()
 
 
-def _has(record: Record) -> str:
-    return f"it has: {some(map(str, record))}" if record else "it has no columns"
+def _other(record: Record, shape: Shape, asked: Asked) -> Kind | None:
+    """The kind of a record that has none of the columns of a shape, where it has those of another one."""
+    if not record or shape.used & record.keys():
+        return None
+    found = recognised([record], replace(asked, columns={}, constants={}))
+    return found.kind if found else None
 
 
 # ---- labels
+
+
+def _name(several: Sequence[tuple[str, Opened]]) -> str:
+    return several[0][0] if len(several) == 1 else f"{several[0][0]} and {len(several) - 1} more"
 
 
 def _labels(kind: Kind, rows: Iterable[Row]) -> tuple[str, ...]:

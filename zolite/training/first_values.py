@@ -47,9 +47,10 @@ def with_first_values(run: Run, dataset: Dataset, tokenizer: Any) -> Run:
         return replace(run, notes=run.notes + tuple(Noted("warning", text) for text in texts))
     fitting: Fitting | None = None
     notes: list[Noted] = []
-    if says(run.examples, run.recipe) and recipes.starts_with_fit(run.recipe):
+    labelled = bool(dataset.labels)  # what differs from row to row has no probe and no fit
+    if labelled and says(run.examples, run.recipe) and recipes.starts_with_fit(run.recipe):
         fitting, notes = _fitting(run.engine, tokenizer)
-    probed = _probed(run, fitting) if recipes.starts_with_probe(part) else NOTHING
+    probed = _probed(run, fitting) if labelled and recipes.starts_with_probe(part) else NOTHING
     notes += _noted(probed)
     if fitting:
         notes += _fitted(run, fitting, dataset, tokenizer)
