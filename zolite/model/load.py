@@ -24,6 +24,8 @@ from zolite.model import quant, special_tokens
 
 PUBLISHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*"]  # of a model on the hub
 CONVERSION = 2  # of GGUF files: a folder that another one wrote is not used; 1 believed transformers' special tokens
+# What configs have whose positions are computed and not looked up.
+ROTARY = ("rope_parameters", "rope_theta", "rope_scaling", "rotary_dim", "rotary_pct", "partial_rotary_factor", "alibi")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
 
@@ -48,11 +50,21 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A model's tokenizer, the rows of its embedding table (0: not known), and what should be known of its tokens."""
+    """A model's tokenizer, what a row may not exceed (0: not known), and what should be known of its tokens."""
 
     tokenizer: Any
     table: int
+    """rows of the embedding table: the first token that has none"""
     notes: tuple[str, ...]
+    positions: int = 0
+    """tokens of the longest text that the model was made for"""
+    learned: bool = False
+    """are positions rows of a table too, so that there are none beyond the last?"""
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """(tokens, positions) that the model has a row of a table for, as `encode` takes them; 0 for no limit."""
+        return self.table, self.positions if self.learned else 0
 
 
 def resolve(name: str) -> Source:
@@ -116,7 +128,9 @@ def vocabulary(source: Source, cache: Path) -> Vocabulary:
         with contextlib.suppress(OSError):
             generation = GenerationConfig.from_pretrained(where)
         notes = special_tokens.settle_(made, getattr(generation, "eos_token_id", None))
-        return Vocabulary(made, int(getattr(config, "vocab_size", None) or 0), notes)
+        positions = int(getattr(config, "max_position_embeddings", None) or 0)
+        learned = positions > 0 and not any(getattr(config, name, None) for name in ROTARY)
+        return Vocabulary(made, int(getattr(config, "vocab_size", None) or 0), notes, positions, learned)
 
 
 def original(source: Source, commit: str, cache: Path) -> Path:
