@@ -29,6 +29,7 @@ _INVISIBLE = re.compile("[\ufeff\u200b-\u200f\u2060\u00ad]")
 _FROM = re.compile(r"(\w+)_from_([01])")
 
 
+@functools.lru_cache(4096)  # the spellings of columns, again and again
 def plain(name: str) -> str:
     """A column's name as it is compared."""
     return re.sub(r"[\s\-]+", "_", _INVISIBLE.sub("", name).strip().casefold())
