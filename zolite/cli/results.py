@@ -15,27 +15,32 @@ from zolite.export import registry
 from zolite.sessions import session as sessions
 
 
-@takes("model.quant", "model.device", "data.template")
+@takes("model.quant", "model.device", "data.template", "data.context")
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="NAME|MODEL", help="a session, or a model as it is")],
     data: Annotated[str, typer.Option(metavar="PATH", help="a file, or a folder's test rows")],
     given: Given,
+    zero_shot: Annotated[bool, typer.Option(help="beside a session, its base model as it is")] = True,
+    few_shot: Annotated[
+        int,
+        typer.Option(metavar="K", min=0, help="beside it, the base model with K examples from train before each row"),
+    ] = 0,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="a new file: what was chosen and said for each row, as JSONL")
+        Path | None, typer.Option(metavar="FILE", help="a new file: what was chosen or written for each row, as JSONL")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Accuracy on rows with labels, and what is behind it; token loss on others.
+    """Accuracy on rows with labels or choices; on others loss, perplexity and what the answers are worth.
 
     A session is compared with its base model. Accuracy ranks the labels; "says a label" is what other programs get,
-    which let the model write.
+    which let the model write. docs/scores.md says what each figure is.
     """
-    from zolite.training.score import records, scores
+    from zolite.training.score import Wanted, records, scores
 
     target_file = out.expanduser() if out else None
     if target_file:
         files.ensure_free(target_file)
-    found = scores(target, Path(data), changes(given), labelled=out is not None)
+    found = scores(target, Path(data), changes(given), Wanted(zero_shot, few_shot, each_row=out is not None))
     if target_file:
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records(found))
         with files.saving("the predictions", target_file, len(lines)):

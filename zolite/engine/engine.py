@@ -97,8 +97,11 @@ class Engine:
         batch = self.put(collate(rows))
         whole = replace(batch, layout=replace(batch.layout, single=False))  # logits alone would not say how likely
         means = candidate_scores(self._decode, self._head, whole, 1)[0]
-        joint = self.joint and can_be_said(rows[0])
-        return means * whole.lengths.view(means.shape) if joint else means
+        return means * whole.lengths.view(means.shape) if self.sums(rows[0]) else means
+
+    def sums(self, row: Example) -> bool:
+        """Are the scores of such a row its candidates' whole log-probabilities, and not a mean token's?"""
+        return self.joint and can_be_said(row)
 
     def next_tokens(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> list[list[int]]:
         """The likeliest token at theta behind each token of a sequence, from its index first[i] to its last."""
