@@ -16,6 +16,7 @@ from zolite.monitor.log import metric_text, said_text, split_text
 
 if TYPE_CHECKING:
     from zolite.monitor.text_scores import TextReport
+    from zolite.tools.harness import Figure
     from zolite.training.score import FewShot, Scored, Scores
 
 MOST_CONFUSED = 20  # labels whose confusion is shown
@@ -165,6 +166,21 @@ def confusion(report: Report) -> Table:
     return table
 
 
+def harness(found: Sequence["Figure"]) -> Table:
+    """Figures of lm-eval, each with its standard error."""
+    beside = any(each.base is not None for each in found)
+    table = _table("task", "metric", *(["base model"] if beside else []), "tuned" if beside else "the model")
+    for each in found:
+        base = [_with_error(each.base, each.base_error)] if beside else []
+        table.add_row(each.task, each.metric, *base, _with_error(each.tuned, each.tuned_error))
+    return table
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    shown = UNKNOWN if value is None else _number(value)
+    return shown if error is None or isnan(error) else f"{shown} ± {error:.3f}"
+
+
 def _table(first: str, *others: str, gap: int = 2) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
     table.add_column(first)  # the one that wraps where there is little room
@@ -191,14 +207,14 @@ def document(found: "Scores") -> dict[str, Any]:
 def _document(scored: "Scored") -> dict[str, Any]:
     event: dict[str, Any] = json.loads(to_json(scored.event))
     parts = {"report": scored.report, "choices": scored.choices, "texts": scored.texts}
-    figures = {"figures": {name: _plain(each) for name, each in scored.figures.items()}} if scored.figures else {}
-    return event | {name: _plain(part) for name, part in parts.items() if part} | figures
+    figures = {"figures": {name: plain(each) for name, each in scored.figures.items()}} if scored.figures else {}
+    return event | {name: plain(part) for name, part in parts.items() if part} | figures
 
 
-def _plain(value: Any) -> Any:
-    """A dataclass as JSON has it."""
+def plain(value: Any) -> Any:
+    """Dataclasses as JSON has them; numbers that are none are null."""
     if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return None if isinstance(value, float) and not isfinite(value) else value

@@ -157,7 +157,8 @@ def bleu(answers: Sequence[Answer]) -> Measured:
     most = max(len(a.references) for a in answers)
     streams = [[a.references[i] if i < len(a.references) else None for a in answers] for i in range(most)]
     found = BLEU().corpus_score([a.text for a in answers], streams, n_bootstrap=RESAMPLES)
-    return Measured(found.score, Interval(max(0.0, found._mean - found._ci), min(100.0, found._mean + found._ci)))
+    low, high = found._mean - found._ci, found._mean + found._ci  # about the resamples' mean, which is another one
+    return Measured(found.score, Interval(max(0.0, min(low, found.score)), min(100.0, max(high, found.score))))
 
 
 SCORERS: dict[str, Callable[[Sequence[Answer]], Measured]] = {"rouge_score": rouge_l, "sacrebleu": bleu}

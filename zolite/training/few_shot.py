@@ -16,6 +16,7 @@ from zolite.data.kinds.registry import KINDS
 
 BETWEEN = "\n\n"
 SEED = 0
+NO_EXAMPLES = "leave out --few-shot"
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,12 @@ def chosen(train: Sequence[Row], count: int, asked: Sequence[Row] = ()) -> tuple
 def with_shots(rows: Sequence[Row], examples: Sequence[Example], origins: Sequence[int], shots: Sequence[Row],
                how: Rendering) -> Shots:  # fmt: skip
     """`examples` are of the rows as they are."""
+    if not all(example.text for example in examples):
+        raise UsageError(f"{how.kind} rows are compared and not answered, so none can be an example", NO_EXAMPLES)
     if any(row.messages for row in rows):
         return _gathered(_as_turns(rows, shots, how))
     if not all(_text(row, how).strip() for row in rows):
-        raise UsageError(f"{how.kind} rows have no prompt that examples could stand before", "leave out --few-shot")
+        raise UsageError(f"{how.kind} rows have no prompt that examples could stand before", NO_EXAMPLES)
     return _gathered(_as_text(rows, examples, origins, shots, how))
 
 

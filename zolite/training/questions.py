@@ -33,11 +33,13 @@ def questions(
     tokenizer: Any,
     ends: frozenset[int],
 ) -> Iterator[Question]:
-    """One for each row that has a prompt, which plain text has not, in order; `origins`: which row an example is of."""
+    """One for each row that is answered in text: none of plain text, none of choices. `origins`: each one's row."""
     last = dict(zip(origins, examples, strict=True))  # of a row with several examples, the last one
     for i, example in last.items():
         prompt, answer = last_answer(example)
-        if any(piece.text.strip() for piece in KINDS[kind].pieces(rows[i], template) if not piece.trained):
+        if example.candidates == 1 and any(
+            piece.text.strip() for piece in KINDS[kind].pieces(rows[i], template) if not piece.trained
+        ):
             yield Question(i, prompt, references(rows[i], kind, template, _text(answer, tokenizer, ends)))
 
 

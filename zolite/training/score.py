@@ -2,42 +2,31 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from zolite.common.errors import UsageError
 from zolite.common.events import Evaluated, Noted
-from zolite.common.paths import paths
-from zolite.config import recipe as recipes
-from zolite.config.recipe import Recipe, ResolvedRecipe
 from zolite.data import rows as tables
-from zolite.data.chat_template import Chat, chat_of, filled
 from zolite.data.encode import encode
 from zolite.data.examples import Example, answers_of
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.rows import Dataset
-from zolite.engine.adapter import Adapter, attach
-from zolite.engine.bases import ensure_same
 from zolite.engine.batch import sample
 from zolite.engine.engine import Engine
-from zolite.model import load as models
 from zolite.monitor.classification import Choices, Report, choices_of, report_of
 from zolite.monitor.text_scores import Answer, Measured, TextReport, mean, perplexity, score_of
 from zolite.monitor.text_scores import report_of as text_report
-from zolite.sessions import session as sessions
-from zolite.sessions.session import Session
 from zolite.training import few_shot
 from zolite.training.evaluate import Prediction, figures, predictions, row_nats
 from zolite.training.generate import positions, write
 from zolite.training.greedy import Verbalizer
 from zolite.training.out_of_memory import in_parts
 from zolite.training.questions import Question, decoded, most_tokens, questions
-from zolite.training.replay import Rebuilt, rebuild
+from zolite.training.target import Target, opened, to_base
 
 FEW_SHOT_TOKENS = 2048  # of a row with examples before it, where the model has as many positions
 ANSWERED = 200  # rows that are answered in text, at most: each token of an answer is a forward
@@ -104,19 +93,6 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class _Target:
-    """What is scored: how its model is put together, which labels it knows, and after which step."""
-
-    name: str
-    recipe: Recipe
-    labels: tuple[str, ...]
-    step: int
-    fill: Callable[[Adapter], None] | None  # None: there is no adapter
-    chat: Chat
-    train: Path | None  # the rows that it was trained on
-
-
-@dataclass(frozen=True)
 class _Sheet:
     """What is put to a model: rows as tokens, and of some of them what they should be answered with."""
 
@@ -135,79 +111,49 @@ def score(target: str, data: Path, changes: dict[str, Any]) -> Evaluated:
 
 def scores(target: str, data: Path, changes: dict[str, Any], wanted: Wanted | None = None) -> Scores:
     """The same with all that was found."""
-    found = (_session if sessions.exists(target) else _model)(target, changes)
-    wanted, recipe = wanted or Wanted(), recipes.resolve(found.recipe)
-    dataset = tables.load_for_eval(data.expanduser(), recipe.data.template, found.labels)
-    if wanted.each_row and not _has_answers(dataset, recipe.data.template):
+    found, wanted, path = Target.of(target, changes), wanted or Wanted(), data.expanduser()
+    template = found.recipe.data.template
+    dataset = tables.load_for_eval(path, template, found.labels)
+    if wanted.each_row and not _has_answers(dataset, template):
         raise UsageError(f"the rows at {data} are plain text, and nothing is chosen or answered", "leave out --out")
-    shots = _shots(found, dataset, data.expanduser(), recipe.data.template, wanted.few_shot)
-    return _scored(found, recipe, dataset, wanted, shots)
+    return _scored(found, dataset, wanted, _shots(found, dataset, path, wanted.few_shot))
 
 
-def _session(name: str, changes: dict[str, Any]) -> _Target:
-    """The adapter where the session's journal ends, on the weights it was trained on."""
-    with sessions.open_(name) as session:
-        recipe, labels = recipes.override(session.recipe, changes), tuple(session.facts["labels"])
-        now = rebuild(session)
-        chat = chat_of(recipe.data, session.facts)
-    return _Target(name, recipe, labels, now.step, partial(_fill, session, now), chat, Path(recipe.data.path))
-
-
-def _model(name: str, changes: dict[str, Any]) -> _Target:
-    """A model without an adapter: one of rank 1 that adds nothing stands in for it."""
-    recipe = recipes.override(Recipe(), {"model.name": name, "adapter.rank": 1, **changes})
-    return _Target(name, recipe, (), 0, None, chat_of(recipe.data, {}), None)
-
-
-def _shots(target: _Target, dataset: Dataset, data: Path, template: str, count: int) -> tuple[Row, ...]:
+def _shots(target: Target, dataset: Dataset, data: Path, count: int) -> tuple[Row, ...]:
     """Examples from the folder's train rows; where one file was given, from those that the session was trained on."""
     if not count:
         return ()
-    where = data if data.is_dir() else target.train
+    where = data if data.is_dir() else target.trained_on
     if where is None:
         raise UsageError(f"{data} has no train rows to take examples from", "give a folder with train and test rows")
-    other = tables.load(where, template)
+    other = tables.load(where, target.recipe.data.template)
     if other.kind != dataset.kind:
         raise UsageError(f"train has {other.kind} rows, {data} has {dataset.kind} rows", "give rows of one shape")
     (asked,) = dataset.splits.values()
     return few_shot.chosen(other.splits["train"], count, asked)
 
 
-def _scored(
-    target: _Target, recipe: ResolvedRecipe, dataset: Dataset, wanted: Wanted, shots: tuple[Row, ...]
-) -> Scores:
-    source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
-    words = models.vocabulary(source, paths()["cache"])
-    tokenizer = filled(words.tokenizer, target.chat)
+def _scored(target: Target, dataset: Dataset, wanted: Wanted, shots: tuple[Row, ...]) -> Scores:
+    words, r = target.words(), target.recipe.data
+    tokenizer = words.tokenizer
     ((split, rows),) = dataset.splits.items()
     file = dataset.files[split]
-    asked = (dataset.kind, dataset.labels, tokenizer, recipe.data.template, recipe.data.context, file, words.table)
-    encoded = encode(rows, *asked)
-    loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
-    adapter, room = attach(loaded, recipe), _room(recipe, loaded, bool(shots))
-    engine = Engine.of(loaded, adapter, replace(recipe, data=replace(recipe.data, context=room)))
-    verbalizer = Verbalizer.of(dataset.labels, tokenizer, loaded.model)
-    plain = partial(_sheet, dataset, recipe.data.template, Path(file).stem, verbalizer, tokenizer, wanted.answers)
+    encoded = encode(rows, dataset.kind, dataset.labels, tokenizer, r.template, r.context, file, words.table)
+    engine = opened(target, FEW_SHOT_TOKENS if shots else 0)
+    verbalizer = Verbalizer.of(dataset.labels, tokenizer, engine.loaded.model)
+    plain = partial(_sheet, dataset, r.template, Path(file).stem, verbalizer, tokenizer, wanted.answers)
     sheet, base, few = plain(encoded.examples, encoded.origins), None, None
-    if target.fill is not None:
-        target.fill(adapter)
     tuned = _measured(engine, sheet, target.step)
-    with torch.inference_mode():
-        adapter.space.theta.zero_()  # the base model: every adapter is a product with one of its numbers
+    to_base(engine)
     if target.fill is not None and wanted.base:
         base = _measured(engine, sheet, 0)
     if shots:
-        how = few_shot.Rendering(dataset.kind, dataset.labels, recipe.data.template, tokenizer, room)
+        room = max(r.context, min(FEW_SHOT_TOKENS, positions(engine.loaded.model)))
+        how = few_shot.Rendering(dataset.kind, dataset.labels, r.template, tokenizer, room)
         put = few_shot.with_shots(rows, encoded.examples, encoded.origins, shots, how)
         few = FewShot(_measured(engine, plain(put.examples, put.origins), 0), len(shots), put.fitted)
-    prompts = tuple(_prompt(row, dataset.kind, recipe.data.template) for row in rows)
+    prompts = tuple(_prompt(row, dataset.kind, r.template) for row in rows)
     return Scores(target.name, dataset.labels, rows, prompts, tuned, base, few, sheet.questions)
-
-
-def _room(recipe: ResolvedRecipe, loaded: models.Loaded, examples: bool) -> int:
-    """Tokens that a row may take; with examples before it more, as far as the model has positions."""
-    most = min(FEW_SHOT_TOKENS, positions(loaded.model))
-    return max(recipe.data.context, most) if examples else recipe.data.context
 
 
 def _sheet(
@@ -227,11 +173,6 @@ def _sheet(
         every = questions(rows, examples, origins, dataset.kind, template, tokenizer, words.ends)
         asked = sample(list(every), most)
     return _Sheet(split, examples, tuple(asked), most_tokens(asked, tokenizer) if asked else 0, words, tokenizer)
-
-
-def _fill(session: Session, now: Rebuilt, adapter: Adapter) -> None:
-    ensure_same(session, adapter.bases)
-    adapter.put_(now.tensors() | now.given)
 
 
 def _measured(engine: Engine, sheet: _Sheet, step: int) -> Scored:
