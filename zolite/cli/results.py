@@ -26,6 +26,9 @@ def evaluate(
         int,
         typer.Option(metavar="K", min=0, help="beside it, the base model with K examples from train before each row"),
     ] = 0,
+    answers: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="rows that are answered in text; auto: 200, on a CPU 40")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="a new file: what was chosen or written for each row, as JSONL")
     ] = None,
@@ -52,7 +55,7 @@ def evaluate(
     target_file = out.expanduser() if out else None
     if target_file:
         files.ensure_free(target_file)
-    found = scores(target, Path(data), changes(given), Wanted(zero_shot, few_shot, each_row=out is not None))
+    found = scores(target, Path(data), changes(given), Wanted(zero_shot, few_shot, answers, each_row=out is not None))
     if target_file:
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records(found))
         with files.saving("the predictions", target_file, len(lines)):

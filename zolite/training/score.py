@@ -29,7 +29,9 @@ from zolite.training.questions import Question, decoded, most_tokens, questions
 from zolite.training.target import Target, opened, to_base
 
 FEW_SHOT_TOKENS = 2048  # of a row with examples before it, where the model has as many positions
-ANSWERED = 200  # rows that are answered in text, at most: each token of an answer is a forward
+# Rows that are answered in text, where no other number is asked for: each token of an answer is a forward.
+ANSWERED = {"cuda": 200, "cpu": 40}
+AT_ONCE = {"cuda": 16, "cpu": 4}  # times the tokens of an evaluation's forward, in a batch of answers
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Wanted:
 
     base: bool = True  # without examples, where the target is a session
     few_shot: int = 0  # examples before the base model's prompts; 0: not with examples
-    answers: int = ANSWERED  # rows that are answered in text, at most
+    answers: int | None = None  # rows that are answered in text, at most; None: as many as the device has time for
     each_row: bool = False  # each row's part is asked for, and not the figures alone
 
 
@@ -141,7 +143,8 @@ def _scored(target: Target, dataset: Dataset, wanted: Wanted, shots: tuple[Row, 
     encoded = encode(rows, dataset.kind, dataset.labels, tokenizer, r.template, r.context, file, words.table)
     engine = opened(target, FEW_SHOT_TOKENS if shots else 0)
     verbalizer = Verbalizer.of(dataset.labels, tokenizer, engine.loaded.model)
-    plain = partial(_sheet, dataset, r.template, Path(file).stem, verbalizer, tokenizer, wanted.answers)
+    most = ANSWERED[engine.loaded.device.type] if wanted.answers is None else wanted.answers
+    plain = partial(_sheet, dataset, r.template, Path(file).stem, verbalizer, tokenizer, most)
     sheet, base, few = plain(encoded.examples, encoded.origins), None, None
     tuned = _measured(engine, sheet, target.step)
     to_base(engine)
@@ -228,7 +231,7 @@ def _read(engine: Engine, sheet: _Sheet, tokens: int) -> _Found:
 
 def _answers(engine: Engine, sheet: _Sheet, tokens: int) -> list[Answer]:
     prompts = [question.prompt for question in sheet.questions]
-    written = write(engine, prompts, sheet.most, sheet.words.ends, tokens)
+    written = write(engine, prompts, sheet.most, sheet.words.ends, AT_ONCE[engine.loaded.device.type] * tokens)
     return [
         score_of(decoded(each.ids, sheet.tokenizer), question.references, each.ended)
         for each, question in zip(written, sheet.questions, strict=True)
