@@ -16,7 +16,7 @@ from zolite.export import registry
 from zolite.sessions import session as sessions
 
 
-@takes("model.quant", "model.device", "data.template", "data.context")
+@takes("model.quant", "model.device", "data.template", "data.columns", "data.task", "data.context")
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="NAME|MODEL", help="a session, or a model as it is")],
     given: Given,

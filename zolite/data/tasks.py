@@ -5,7 +5,6 @@ numbers; a column that a record does not have is left to the checks of rows.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from zolite.data.records import Record
 
@@ -50,12 +49,13 @@ def _record(record: Record) -> Record:
 
 
 def _squad(record: Record) -> Record:
-    return _answers(record.get("answers"), "text") | _with(record, "question", str.strip)
+    return _with(record, "question", str.strip)
 
 
 def _drop(record: Record) -> Record:
-    context = {"context": record["passage"]} if "passage" in record and "context" not in record else {}
-    return context | _answers(record.get("answers_spans"), "spans") | _with(record, "question", str.strip)
+    names = {"context": "passage", "answer": "answers_spans"}
+    moved = {name: record[own] for name, own in names.items() if own in record and name not in record}
+    return moved | _with(record, "question", str.strip)
 
 
 MADE: dict[str, Callable[[Record], Record]] = {
@@ -74,12 +74,6 @@ def _with(record: Record, column: str, change: Callable[[str], str]) -> Record:
     """The column changed, where it is a text."""
     value = record.get(column)
     return {column: change(value)} if isinstance(value, str) and value else {}
-
-
-def _answers(value: Any, key: str) -> Record:
-    """The hub's object of answers as a list, the first of them as the one that is learned."""
-    found = value.get(key) if isinstance(value, dict) else None
-    return {"answers": found, "answer": found[0]} if isinstance(found, list) and found else {}
 
 
 def _capital(text: str) -> str:

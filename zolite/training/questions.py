@@ -55,7 +55,7 @@ def last_answer(example: Example) -> tuple[Tokens, Tokens]:
 def references(row: Row, kind: str, template: str, spelled: str) -> tuple[str, ...]:
     """Answers that count as right. `spelled` is what the row's tokens say, which may have been cut at the context."""
     whole = [piece.text for piece in KINDS[kind].pieces(row, template) if piece.trained][-1].strip()
-    return (whole if whole.startswith(spelled) else spelled,)
+    return tuple(dict.fromkeys((whole if whole.startswith(spelled) else spelled, *map(str.strip, row.references))))
 
 
 def most_tokens(asked: Sequence[Question], tokenizer: Any) -> int:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,9 +114,8 @@ def score(target: str, data: Path, changes: dict[str, Any]) -> Evaluated:
 def scores(target: str, data: Path, changes: dict[str, Any], wanted: Wanted | None = None) -> Scores:
     """The same with all that was found."""
     found, wanted, path = Target.of(target, changes), wanted or Wanted(), data.expanduser()
-    template = found.recipe.data.template
-    dataset = tables.load_for_eval(path, template, found.labels)
-    if wanted.each_row and not _has_answers(dataset, template):
+    dataset = tables.of_for_eval(replace(found.recipe.data, path=str(path)), found.labels)
+    if wanted.each_row and not _has_answers(dataset, found.recipe.data.template):
         raise UsageError(f"the rows at {data} are plain text, and nothing is chosen or answered", "leave out --out")
     return _scored(found, dataset, wanted, _shots(found, dataset, path, wanted.few_shot))
 
@@ -128,7 +127,7 @@ def _shots(target: Target, dataset: Dataset, data: Path, count: int) -> tuple[Ro
     where = data if data.is_dir() else target.trained_on
     if where is None:
         raise UsageError(f"{data} has no train rows to take examples from", "give a folder with train and test rows")
-    other = tables.load(where, target.recipe.data.template)
+    other = tables.of(replace(target.recipe.data, path=str(where)))
     if other.kind != dataset.kind:
         raise UsageError(f"train has {other.kind} rows, {data} has {dataset.kind} rows", "give rows of one shape")
     (asked,) = dataset.splits.values()
