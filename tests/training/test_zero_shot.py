@@ -19,6 +19,26 @@ TALK = [{"role": "user", "content": "Say ox"}, {"role": "assistant", "content": 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "label": [{"text": "a long way down", "label": "yes"}, {"text": "blue", "label": "no"}],
     "completion": [{"prompt": "Say ox:", "completion": " ox"}, {"prompt": "Say:", "completion": " seven of them"}],
+    "alpaca": [
+        {"instruction": "Say ox", "input": "", "output": "ox"},
+        {"instruction": "Say", "input": "it", "output": "no"},
+    ],
+    "question": [{"question": "what?", "answer": "an ox"}, {"question": "why?", "answer": "no"}],
+    "question-context": [
+        {"context": "An ox.", "question": "what?", "answer": "an ox"},
+        {"context": "b", "question": "c", "answer": "d"},
+    ],
+    "choice": [
+        {"question": "what?", "choices": ["ox", "a long way"], "answer": 0},
+        {"question": "why?", "choices": ["a", "ab", "c"], "answer": 1},
+    ],
+    "choice-context": [
+        {"context": "An ox.", "question": "what?", "choices": ["ox", "warm"], "answer": 0},
+        {"context": "Warm.", "question": "why?", "choices": ["a", "ab"], "answer": 1},
+    ],
+    "preference": [{"prompt": "Say ox:", "chosen": " ox", "rejected": " no, never"}] * 2,
+    "sharegpt": [{"conversations": [{"from": "human", "value": "Say ox"}, {"from": "gpt", "value": "ox"}]}] * 2,
+    "text": [{"text": "a long way down, and seven of them behind it " * 4}, {"text": "blue"}],
     "messages": [{"messages": TALK}, {"messages": [*TALK, {"role": "user", "content": "why?"}, TALK[1]]}],
 }
 
