@@ -151,6 +151,8 @@ def advance(state: RunState, what: Event | StepRow | MemoryRow, at: int | None =
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
         case MemoryRow():
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
+        case Sampled():  # shown by themselves, and not among what happened
+            state.samples[what.row] = what
         case _:
             _event(state, what)
             state.log.append(log_line(getattr(what, "step", state.step) if at is None else at, what))
@@ -214,8 +216,6 @@ def _event(state: RunState, event: Event) -> None:
             state.step = max(state.step, event.step - 1)
         case Evaluated():
             state.evaluations.append(event)
-        case Sampled():
-            state.samples[event.row] = event
         case Saved():
             state.saved.append(event.step)
         case Paused() | Continued():
