@@ -6,7 +6,7 @@ import re
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zolite.monitor import text_scores
@@ -115,6 +115,7 @@ def test_references_may_differ_in_number() -> None:
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=5, deadline=None)  # two bootstraps each
 @given(hits=st.lists(st.booleans(), min_size=1, max_size=40))
 def test_intervals_hold_their_figures(hits: list[bool]) -> None:
     found = report_of([score_of("yes", ("yes" if hit else "no",), ended=hit) for hit in hits])

@@ -207,7 +207,7 @@ def document(found: "Scores") -> dict[str, Any]:
 def _document(scored: "Scored") -> dict[str, Any]:
     event: dict[str, Any] = json.loads(to_json(scored.event))
     parts = {"report": scored.report, "choices": scored.choices, "texts": scored.texts}
-    figures = {"figures": {name: plain(each) for name, each in scored.figures.items()}} if scored.figures else {}
+    figures = {"figures": plain(scored.figures)} if scored.figures else {}
     return event | {name: plain(part) for name, part in parts.items() if part} | figures
 
 
@@ -215,6 +215,8 @@ def plain(value: Any) -> Any:
     """Dataclasses as JSON has them; numbers that are none are null."""
     if hasattr(value, "__dataclass_fields__"):
         return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(each) for each in value]
     return None if isinstance(value, float) and not isfinite(value) else value
