@@ -22,7 +22,7 @@ from zolite.data.kinds.kind import Kind, Spelling
 from zolite.data.kinds.registry import KINDS
 from zolite.data.kinds.template import of_prompts, parsed
 from zolite.data.problems import as_text, some
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 
 SAMPLE = 1000  # records by which a file is recognised
 _INVISIBLE = re.compile("[\ufeff\u200b-\u200f\u2060\u00ad]")
@@ -134,7 +134,8 @@ def recognised(sample: Sequence[Record], asked: Asked) -> Shape | None:
             continue
         shape = Shape(kind, taken, asked.constants, _words(kind, taken, asked))
         rest = [plain(name) for name in names if name not in shape.used]
-        if asked.columns or asked.custom or all(map(kind.names.beside, rest)):
+        clear = asked.columns or asked.custom or all(map(kind.names.beside, rest))
+        if clear and kind.names.fits(shape.record(sample[0])):
             return _settled(shape, sample)
     return None
 

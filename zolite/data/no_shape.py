@@ -15,7 +15,7 @@ from zolite.data.columns import Asked, plain, recognised
 from zolite.data.kinds.kind import Kind
 from zolite.data.kinds.template import spelled
 from zolite.data.problems import as_text, has
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 
 SHOWN = 12  # columns
 EXAMPLE = 60  # letters
@@ -33,7 +33,9 @@ class NoShapeError(UsageError):
         self.examples, self.guess = examples, guess
 
 
-def refusal(path: Path, where: str, sample: Sequence[Record], asked: Asked, unread: Sequence[str]) -> NoShapeError:
+def refusal(
+    path: Path | str, where: str, sample: Sequence[Record], asked: Asked, unread: Sequence[str]
+) -> NoShapeError:
     """For a file whose first records are `sample`; `unread` are the problems of other records."""
     columns = dict.fromkeys(name for record in sample for name in record)
     examples = {name: _example(sample, name) for name in columns}
@@ -51,7 +53,7 @@ def refusal(path: Path, where: str, sample: Sequence[Record], asked: Asked, unre
     )
 
 
-def _hint(path: Path, guess: Mapping[str, str]) -> str:
+def _hint(path: Path | str, guess: Mapping[str, str]) -> str:
     if not guess:
         return "docs/rows.md shows every shape of rows; --columns NAME=COLUMN says which column of a file is which"
     flags = " ".join(f"--{name} {shlex.quote(value)}" for name, value in guess.items())

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +13,14 @@ from zolite.data.columns import SAMPLE, Asked, Shape, recognised
 from zolite.data.kinds.kind import Kind, Row
 from zolite.data.no_shape import refusal
 from zolite.data.problems import faulty, has, refuse, some
-from zolite.data.records import Read, Record, read
-from zolite.data.splits import SPLITS, demand, files_of, hold_out
+from zolite.data.readers import registry as formats
+from zolite.data.readers.reader import Opened, Read, Record
+from zolite.data.sources import Sources, demand, look, named
+from zolite.data.split_names import SPLITS
+from zolite.data.splits import hold_out
 from zolite.data.tasks import made
+
+Files = dict[str, tuple[tuple[str, Opened], ...]]  # split to its files, by name
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Dataset:
     splits: dict[str, tuple[Row, ...]]
     """train and dev, and test where one was given; one of them where the rows are only evaluated"""
     files: dict[str, str]
-    """split to the name of the file it came from"""
+    """split to the name of the file it came from, or of the first and how many more there are"""
     fingerprint: str
     """sha256 of the kind and of every row's content, in order"""
     notes: tuple[str, ...] = ()
@@ -36,42 +41,44 @@ class Dataset:
 
 def of(data: DataPart, required: Sequence[str] = ("train",)) -> Dataset:
     """The rows of a recipe, as `load` has them."""
-    path = Path(data.path).expanduser().resolve()
-    return load(path, data.template, required, data.columns, data.verbalizer, data.task)
+    return load(data.path, data.template, required, data.columns, data.verbalizer, data.task)
 
 
 def of_for_eval(data: DataPart, labels: tuple[str, ...]) -> Dataset:
     """The rows of a recipe, as `load_for_eval` has them."""
-    return load_for_eval(Path(data.path), data.template, labels, data.columns, data.verbalizer, data.task)
+    return load_for_eval(data.path, data.template, labels, data.columns, data.verbalizer, data.task)
 
 
 def load(
-    path: Path,
+    path: Path | str,
     template: str,
     required: Sequence[str] = ("train",),
     columns: str = "",
     verbalizer: str = "",
     task: str = "",
 ) -> Dataset:
-    """The splits in a folder, or in one file, of which a tenth becomes dev.
+    """The splits of what `path` names (sources.look); of one file, a tenth becomes dev.
 
     `required` names the splits that must have a file; dev is held out of train where it has none.
     Raises UsageError with everything that is wrong with the files.
     """
     asked = Asked.of(template, columns, verbalizer, task)
-    files = files_of(path)
-    demand(path, files, {"train", *required} - {"dev"})
+    sources = look(str(path))
+    demand(str(path), sources.files, {"train", *required} - {"dev"})
+    files = _opened(sources)
     shape, tables = _tables(path, files, asked, "train")
     kind = shape.kind
     labels = _labels(kind, tables["train"])  # before any row leaves it: dev may get a label's only row
+    names = {split: named(paths) for split, paths in sources.files.items()}
     if "dev" not in files:
-        tables["train"], tables["dev"] = hold_out(tables["train"], files["train"].name)
-    names = {split: files.get(split, files["train"]).name for split in SPLITS if split in tables}
-    return _dataset(shape, labels, {split: tables[split] for split in names}, names)
+        tables["train"], tables["dev"] = hold_out(tables["train"], names["train"])
+    names = {split: names.get(split, names["train"]) for split in SPLITS if split in tables}
+    notes = (*sources.notes, *_said(files))
+    return _dataset(shape, labels, {split: tables[split] for split in names}, names, notes)
 
 
 def load_for_eval(
-    path: Path, template: str, labels: tuple[str, ...], columns: str = "", verbalizer: str = "", task: str = ""
+    path: Path | str, template: str, labels: tuple[str, ...], columns: str = "", verbalizer: str = "", task: str = ""
 ) -> Dataset:
     """A folder's test, else dev, else train rows, or those of one file, with the labels to choose among.
 
@@ -79,11 +86,11 @@ def load_for_eval(
     Raises UsageError with everything that is wrong with that file, labels outside of `labels` too.
     """
     asked = Asked.of(template, columns, verbalizer, task)
-    files = files_of(path)
-    demand(path, files, () if files else ("test",))
-    split = next(split for split in reversed(SPLITS) if split in files)
-    file = files[split].name
-    shape, tables = _tables(path, {split: files[split]}, asked, split)
+    found = look(str(path)).files
+    demand(str(path), found, () if found else ("test",))
+    split = next(split for split in reversed(SPLITS) if split in found)
+    file, files = named(found[split]), _opened(Sources({split: found[split]}))
+    shape, tables = _tables(path, files, asked, split)
     kind = shape.kind
     own = _labels(kind, tables[split])
     if own and labels:
@@ -91,14 +98,30 @@ def load_for_eval(
     known = labels if own and labels else own
     if len(known) == 1:
         raise UsageError(f"{path} has one label only: {known[0]}", f"{kind.metric} needs at least two")
-    return _dataset(shape, known, tables, {split: file})
+    return _dataset(shape, known, tables, {split: file}, _said(files))
 
 
 def _dataset(
-    shape: Shape, labels: tuple[str, ...], splits: dict[str, tuple[Row, ...]], names: dict[str, str]
+    shape: Shape,
+    labels: tuple[str, ...],
+    splits: dict[str, tuple[Row, ...]],
+    names: dict[str, str],
+    notes: tuple[str, ...],
 ) -> Dataset:
-    notes = (*shape.said, *_unread(splits))
+    notes = (*notes, *shape.said, *_unread(splits))
     return Dataset(shape.kind.name, labels, splits, names, _fingerprint(shape.kind, splits), notes)
+
+
+def _opened(sources: Sources) -> Files:
+    return {split: tuple((path.name, formats.opened(path)) for path in paths) for split, paths in sources.files.items()}
+
+
+def _said(files: Files) -> tuple[str, ...]:
+    """How files were understood, each note once."""
+    names: dict[str, list[str]] = {}
+    for name, note in ((name, note) for several in files.values() for name, opened in several for note in opened.notes):
+        names.setdefault(note, []).append(name)
+    return tuple(f"{some(dict.fromkeys(known), 3)}: {note}" for note, known in names.items())
 
 
 def _unread(splits: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
@@ -110,13 +133,10 @@ def _unread(splits: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
 # ---- records to rows
 
 
-def _tables(
-    path: Path, files: Mapping[str, Path], asked: Asked, first: str
-) -> tuple[Shape, dict[str, tuple[Row, ...]]]:
+def _tables(path: Path | str, files: Files, asked: Asked, first: str) -> tuple[Shape, dict[str, tuple[Row, ...]]]:
     """(shape, split to rows); the first records of split `first` decide the shape. Raises UsageError."""
-    found = {split: [(at, _made(each, asked.task)) for at, each in read(file)] for split, file in files.items()}
-    shape = _shape_of(path, first, files, found, asked)
-    checked = {split: _rows(files[split].name, records, shape, asked) for split, records in found.items()}
+    shape = _shape_of(path, first, files, asked)
+    checked = {split: _rows(several, shape, asked) for split, several in files.items()}
     problems = [problem for _, faults in checked.values() for problem in faults]
     tables = {split: rows for split, (rows, _) in checked.items()}
     if shape.kind.label_column and "train" in files and not checked["train"][1]:
@@ -125,34 +145,38 @@ def _tables(
     return shape, tables
 
 
-def _made(each: Record | str, task: str) -> Record | str:
-    """A record as the prompt of a published task wants it; what is no record as it is."""
-    return made(task, each) if task and isinstance(each, dict) else each
+def _placed(several: Iterable[tuple[str, Opened]], task: str) -> Iterator[tuple[str, Read]]:
+    """(file and line as a message names them, the line with its record or fault) of files one behind the other.
+
+    Records are as the prompt of a published task wants them, where there is one.
+    """
+    for name, opened in several:
+        for line, record in opened.rows():
+            yield f"{name}: {opened.unit} {line}", (line, made(task, record) if isinstance(record, dict) else record)
 
 
-def _shape_of(
-    path: Path, first: str, files: Mapping[str, Path], found: Mapping[str, Sequence[Read]], asked: Asked
-) -> Shape:
+def _shape_of(path: Path | str, first: str, files: Files, asked: Asked) -> Shape:
     """By the first records of split `first`. UsageError where they fit no kind, or there is no record."""
-    records = ((line, record) for line, record in found[first] if isinstance(record, dict))
+    records = ((place, record) for place, (_, record) in _placed(files[first], asked.task) if isinstance(record, dict))
     leading = list(itertools.islice(records, SAMPLE))
-    unread = [f"{files[s].name}: line {line}: {r}" for s in found for line, r in found[s] if isinstance(r, str)]
+    sample = [record for _, record in leading]
+    if sample and (shape := recognised(sample, asked)):
+        return shape
+    every = (each for several in files.values() for each in _placed(several, asked.task))
+    unread = [f"{place}: {record}" for place, (_, record) in every if isinstance(record, str)]
     if not leading:
         raise faulty(unread)
-    sample = [record for _, record in leading]
-    if shape := recognised(sample, asked):
-        return shape
-    raise refusal(path, f"{files[first].name}: line {leading[0][0]}", sample, asked, unread)
+    raise refusal(path, leading[0][0], sample, asked, unread)
 
 
-def _rows(file: str, records: Sequence[Read], shape: Shape, asked: Asked) -> tuple[tuple[Row, ...], list[str]]:
-    """The sound rows of a file, and the problems of the others."""
+def _rows(several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked) -> tuple[tuple[Row, ...], list[str]]:
+    """The sound rows of a split's files, and the problems of the others."""
     rows: list[Row] = []
     problems: list[str] = []
     columns = shape.kind.columns(asked.template)
-    for line, record in records:
+    for place, (line, record) in _placed(several, asked.task):
         row, faults = (None, [record]) if isinstance(record, str) else _row(line, record, shape, asked, columns)
-        problems += [f"{file}: line {line}: {fault}" for fault in faults]
+        problems += [f"{place}: {fault}" for fault in faults]
         rows += [row] if row else []
     return tuple(rows), problems
 
@@ -184,14 +208,18 @@ def _other(record: Record, shape: Shape, asked: Asked) -> Kind | None:
 # ---- labels
 
 
-def _label_problems(files: Mapping[str, Path], kind: Kind, tables: Mapping[str, Sequence[Row]]) -> list[str]:
-    labels, train = _labels(kind, tables["train"]), files["train"].name
+def _label_problems(files: Files, kind: Kind, tables: Mapping[str, Sequence[Row]]) -> list[str]:
+    labels, train = _labels(kind, tables["train"]), _name(files["train"])
     others = [split for split in tables if split != "train"]
     few = [f"{train}: {len(labels)} label ({some(labels)}) in {len(tables['train'])} rows; at least 2 are needed"]
     strangers = [
-        p for s in others for p in _strangers(files[s].name, kind, tables[s], labels, f"the labels of {train}")
+        p for s in others for p in _strangers(_name(files[s]), kind, tables[s], labels, f"the labels of {train}")
     ]
     return (few if len(labels) < 2 else []) + strangers
+
+
+def _name(several: Sequence[tuple[str, Opened]]) -> str:
+    return several[0][0] if len(several) == 1 else f"{several[0][0]} and {len(several) - 1} more"
 
 
 def _strangers(file: str, kind: Kind, rows: Sequence[Row], labels: Sequence[str], among: str) -> list[str]:

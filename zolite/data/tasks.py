@@ -6,7 +6,7 @@ numbers; a column that a record does not have is left to the checks of rows.
 
 from collections.abc import Callable
 
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 
 
 def made(task: str, record: Record) -> Record:

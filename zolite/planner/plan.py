@@ -247,7 +247,7 @@ def _rows(model: str | None, longest: int, data: str | None, template: str | Non
     if not data:
         return Rows(longest, -(-longest // ANSWERED))
     folder = model_spec.place(model or "")
-    return estimate(Path(data).expanduser(), template or DataPart.template, folder, longest, columns)
+    return estimate(Path(data), template or DataPart.template, folder, longest, columns)
 
 
 def _known(card: Hardware, named: str | None) -> Correction:

@@ -18,7 +18,7 @@ from zolite.data.kinds.candidates import compared
 from zolite.data.kinds.completion import prompt_around, prompt_faults, prompt_texts, prompting
 from zolite.data.kinds.kind import Names, Piece, Prompt, Row, Spelling
 from zolite.data.problems import as_text, noun
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

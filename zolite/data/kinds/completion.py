@@ -14,7 +14,7 @@ from zolite.data.in_place import in_place
 from zolite.data.kinds.kind import Names, Piece, Prompt, Row
 from zolite.data.kinds.template import Template, answering, of_prompts
 from zolite.data.problems import as_text, noun
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,7 +16,7 @@ from zolite.data.kinds.candidates import Compared, compared
 from zolite.data.kinds.kind import Names, Piece, Prompt, Row
 from zolite.data.kinds.template import labelled
 from zolite.data.problems import as_text, noun
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

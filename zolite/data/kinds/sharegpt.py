@@ -6,7 +6,7 @@ from typing import Any
 from zolite.data.kinds.kind import Names
 from zolite.data.kinds.messages import Conversations, MessagesError, listed_messages
 from zolite.data.problems import some
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 
 ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from zolite.data.examples import Fault, Made, Rendered, Tokens, ended, one_sequence, tokenized
 from zolite.data.kinds.kind import Names, Piece, Prompt, Row
 from zolite.data.problems import noun
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
