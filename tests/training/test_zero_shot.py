@@ -39,6 +39,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "preference": [{"prompt": "Say ox:", "chosen": " ox", "rejected": " no, never"}] * 2,
     "sharegpt": [{"conversations": [{"from": "human", "value": "Say ox"}, {"from": "gpt", "value": "ox"}]}] * 2,
     "text": [{"text": "a long way down, and seven of them behind it " * 4}, {"text": "blue"}],
+    "preference-messages": [{"prompt": TALK[:1], "chosen": TALK[1:], "rejected": [TALK[1] | {"content": "never"}]}] * 2,
+    "completion-messages": [{"prompt": TALK[:1], "completion": TALK[1:]}] * 2,
     "messages": [{"messages": TALK}, {"messages": [*TALK, {"role": "user", "content": "why?"}, TALK[1]]}],
 }
 
