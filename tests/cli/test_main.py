@@ -521,9 +521,10 @@ def test_eval_writes_every_prediction(
     assert "exists already" in blames(zolite("eval", "run", "--data", data, "--out", out))[0]
     assert "there is no folder" in blames(zolite("eval", "run", "--data", data, "--out", out / "x" / "y"))[0]
     assert out.read_bytes() == before
-    unlabelled, other = folder("completion"), tmp_path / "other.jsonl"
-    error, _ = blames(zolite("eval", "no/model", "--data", unlabelled, "--out", other))
-    assert "have no labels" in error and not other.exists()
+    plain, other = tmp_path / "plain.jsonl", tmp_path / "other.jsonl"
+    plain.write_text('{"text": "a long way down"}\n' * 2)
+    error, _ = blames(zolite("eval", "no/model", "--data", plain, "--out", other))
+    assert "are plain text" in error and not other.exists()
 
 
 def test_debug_shows_the_traceback(zolite: Zolite, words: Words, tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ def demo(
 @takes(
     "data.path", "model.name", "method.name", "adapter.space", "adapter.rank", "adapter.targets", "model.quant",
     "model.device", "train.objective", "train.steps", "train.epochs", "train.batch", "train.lr", "train.eps",
-    "train.copies", "train.seed", "data.context", "data.template", "data.columns", "data.dev_share", "data.split_seed",
-    "data.split_by", "data.group_by", "train.vram_gib",
+    "train.copies", "train.seed", "data.context", "data.template", "data.columns", "data.task", "data.dev_share",
+    "data.split_seed", "data.split_by", "data.group_by", "train.vram_gib",
 )  # fmt: skip
 def train(
     model: Model = None,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zolite.common.errors import UsageError, listed
-from zolite.config import composition
+from zolite.config import catalog, composition
 from zolite.config.composition import MOST_COPIES, current, points_at_once, queries_of, resolved, step_sizes, written
 from zolite.config.fields import arguments, pairs, setting, settings_of
 from zolite.config.methods import RENAMED_VALUES, MethodPart, ResolvedMethod
@@ -93,6 +93,12 @@ class DataPart:
         "",
         'which columns of the files are what: label="Category (final)",text=Body; the others are found by their names',
         flags=("--columns",),
+    )
+    task: str = setting(
+        "",
+        "a published task, whose prompt and words are taken",
+        flags=("--task",),
+        choices=("", *catalog.tasks()),
     )
     verbalizer: str = setting(
         "", "words in the place of a column's values: 0=terrible,1=great for labels, else COLUMN:VALUE=WORD"
@@ -379,6 +385,7 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
     Of a resolved recipe nothing is open again, unless another method or other steps make it so.
     """
+    changes = _of_task(changes) | changes
     problems: list[str] = []
     parts: dict[str, Any] = {name: _as(part, getattr(recipe, name)) for name, part in PARTS.items()}
     parts["method"] = written(recipe.method)
@@ -401,6 +408,12 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     if problems:
         raise UsageError("the recipe has problems:\n" + listed(problems), "`zolite train --help` lists the settings")
     return changed
+
+
+def _of_task(changes: dict[str, Any]) -> dict[str, Any]:
+    """What a published task sets, where one is asked for; UsageError with the nearest where there is none."""
+    name = changes.get("data.task")
+    return {f"data.{key}": value for key, value in catalog.task(name).data.items()} if name else {}
 
 
 def renewed(path: str, value: Any) -> tuple[str, Any]:

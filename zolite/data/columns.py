@@ -46,9 +46,11 @@ class Asked:
     """of COLUMN_from_0 and COLUMN_from_1: where its numbers begin, as COLUMN_from"""
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """column to value to the word in its place; "" is the label or the answer"""
+    task: str = ""
+    """the published task whose prompt the rows are for, or "" (data/tasks.py)"""
 
     @staticmethod
-    def of(template: str, columns: str = "", verbalizer: str = "") -> Asked:
+    def of(template: str, columns: str = "", verbalizer: str = "", task: str = "") -> Asked:
         """UsageError where they cannot be read."""
         parsed(template)
         try:
@@ -62,7 +64,7 @@ class Asked:
         for key, word in words:
             column, _, value = key.rpartition(":")
             table.setdefault(column.strip(), {})[value.strip()] = word
-        return Asked(template, named, constants, table)
+        return Asked(template, named, constants, table, task)
 
     @property
     def custom(self) -> bool:

@@ -23,6 +23,7 @@ from zolite.data.readers.reader import Opened, Read, Record
 from zolite.data.sources import Sources, demand, look, named
 from zolite.data.split_names import SPLITS
 from zolite.data.splits import Rule, by_column, hold_out
+from zolite.data.tasks import made
 
 Files = dict[str, tuple[tuple[str, Opened], ...]]  # split to its files, by name
 
@@ -47,7 +48,12 @@ class Dataset:
 
 def of(data: DataPart, required: Sequence[str] = ("train",)) -> Dataset:
     """The rows of a recipe, as `load` has them."""
-    return load(data.path, data.template, required, data.columns, data.verbalizer, Rule.of(data))
+    return load(data.path, data.template, required, data.columns, data.verbalizer, data.task, Rule.of(data))
+
+
+def of_for_eval(data: DataPart, labels: tuple[str, ...]) -> Dataset:
+    """The rows of a recipe, as `load_for_eval` has them."""
+    return load_for_eval(data.path, data.template, labels, data.columns, data.verbalizer, data.task, Rule.of(data))
 
 
 def load(
@@ -56,6 +62,7 @@ def load(
     required: Sequence[str] = ("train",),
     columns: str = "",
     verbalizer: str = "",
+    task: str = "",
     rule: Rule = Rule(),  # noqa: B008 - it is frozen
 ) -> Dataset:
     """The splits of what `path` names (sources.look); of one file, a part becomes dev as the rule says.
@@ -63,7 +70,7 @@ def load(
     `required` names the splits that must be there; dev is held out of train where there is none.
     Raises UsageError with everything that is wrong with the files.
     """
-    asked = Asked.of(template, columns, verbalizer)
+    asked = Asked.of(template, columns, verbalizer, task)
     sources = look(str(path))
     _demand(str(path), sources, required, rule)
     files = _opened(sources)
@@ -91,6 +98,7 @@ def load_for_eval(
     labels: tuple[str, ...],
     columns: str = "",
     verbalizer: str = "",
+    task: str = "",
     rule: Rule = Rule(),  # noqa: B008 - it is frozen
 ) -> Dataset:
     """A folder's test, else dev, else train rows, or those of one file, with the labels to choose among.
@@ -99,7 +107,7 @@ def load_for_eval(
     `labels`: those that a model was trained on; where there are none, the rows' own.
     Raises UsageError with everything that is wrong with that file, labels outside of `labels` too.
     """
-    asked = Asked.of(template, columns, verbalizer)
+    asked = Asked.of(template, columns, verbalizer, task)
     found = look(str(path)).files
     demand(str(path), found, () if found else ("test",))
     split = next(split for split in reversed(SPLITS) if split in found)
@@ -226,11 +234,14 @@ def _joined(
     return {s: respelled(rows, kind.label_column, spelling) for s, rows in tables.items()}, told(spelling, every)
 
 
-def _placed(several: Iterable[tuple[str, Opened]]) -> Iterator[tuple[str, Read]]:
-    """(file and line as a message names them, the line with its record or fault) of files one behind the other."""
+def _placed(several: Iterable[tuple[str, Opened]], task: str) -> Iterator[tuple[str, Read]]:
+    """(file and line as a message names them, the line with its record or fault) of files one behind the other.
+
+    Records are as the prompt of a published task wants them, where there is one.
+    """
     for name, opened in several:
         for line, record in opened.rows():
-            yield f"{name}: {opened.unit} {line}", (line, record)
+            yield f"{name}: {opened.unit} {line}", (line, made(task, record) if isinstance(record, dict) else record)
 
 
 def _shape_of(path: Path | str, first: str, files: Files, asked: Asked) -> tuple[Shape, Record]:
@@ -238,12 +249,12 @@ def _shape_of(path: Path | str, first: str, files: Files, asked: Asked) -> tuple
 
     UsageError where they fit no kind, or there is no record.
     """
-    records = ((place, record) for place, (_, record) in _placed(files[first]) if isinstance(record, dict))
+    records = ((place, record) for place, (_, record) in _placed(files[first], asked.task) if isinstance(record, dict))
     leading = list(itertools.islice(records, SAMPLE))
     sample = [record for _, record in leading]
     if sample and (shape := recognised(sample, asked)):
         return shape, sample[0]
-    every = (each for several in files.values() for each in _placed(several))
+    every = (each for several in files.values() for each in _placed(several, asked.task))
     unread = [f"{place}: {record}" for place, (_, record) in every if isinstance(record, str)]
     if not leading:
         raise faulty(unread)
@@ -268,7 +279,7 @@ def each(data: DataPart) -> tuple[Shape, dict[str, Reading]]:
 
     Raises UsageError where the files are not to be read at all, or of no shape.
     """
-    asked, rule = Asked.of(data.template, data.columns, data.verbalizer), Rule.of(data)
+    asked, rule = Asked.of(data.template, data.columns, data.verbalizer, data.task), Rule.of(data)
     files = _opened(look(data.path))
     shape, _ = _shape_of(data.path, next(iter(files)), files, asked)
     return shape, {split: partial(_checked, several, shape, asked, rule) for split, several in files.items()}
@@ -276,7 +287,7 @@ def each(data: DataPart) -> tuple[Shape, dict[str, Reading]]:
 
 def _checked(several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked, rule: Rule) -> Iterator[Checked]:
     columns = shape.kind.columns(asked.template)
-    for place, (line, record) in _placed(several):
+    for place, (line, record) in _placed(several, asked.task):
         if isinstance(record, str):
             yield Checked(place, None, None, (record,))
             continue

@@ -103,10 +103,14 @@ class Engine:
 
     def compared(self, means: Tensor, batch: Tokens, rows: Sequence[Example]) -> Tensor:
         """What candidates (R, C) are compared by, of their tokens' means: these, or sums where several are `joint`."""
-        if not (self.joint and can_be_said(rows[0])):
+        if not self.sums(rows[0]):
             return means
         counts = batch.lengths.view(means.shape)
         return torch.where(counts > 0, means * counts, means)  # -inf is of candidates that a row does not have
+
+    def sums(self, row: Example) -> bool:
+        """Are candidates of such a row compared by their whole log-probabilities, and not by a mean token's?"""
+        return self.joint and can_be_said(row)
 
     def next_tokens(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> list[list[int]]:
         """The likeliest token at theta behind each token of a sequence, from its index first[i] to its last."""

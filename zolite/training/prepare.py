@@ -32,6 +32,7 @@ from zolite.training import answer_fit, memory_budget, out_of_memory, step_size
 from zolite.training.first_values import with_first_values
 from zolite.training.greedy import Verbalizer
 from zolite.training.run import Examples, Run, rows_of, says, trained
+from zolite.training.samples import Samples
 from zolite.training.scale_nets import fitted, networks
 from zolite.zo.build import Nets, blank, build
 
@@ -65,6 +66,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
             f"{asked.model.name} fits {human_bytes(free)}, but not with its adapter",
             "try --quant nf4, a lower --rank or a smaller model",
         )
+    run = replace(run, samples=Samples.of(examples["dev"], tokenizer, loaded.model))
     if not fresh:
         return run
     reasons = recipes.reasons(asked, resolved, len(dataset.labels), len(dataset.splits["dev"]))
