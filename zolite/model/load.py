@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config import catalog
-from zolite.model import quant, special_tokens
+from zolite.model import quant, special_tokens, weight_files
+from zolite.model.proof import prove, reads_both_ways
+from zolite.planner import model_spec
 
 PUBLISHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*"]  # of a model on the hub
 CONVERSION = 2  # of GGUF files: a folder that another one wrote is not used; 1 believed transformers' special tokens
@@ -44,6 +46,10 @@ class Loaded:
     device: torch.device
     fingerprint: str
     source: Source
+    own_logits: int = (
+        0  # how wide they are, where losses are made of the model's own (proof.py); 0: of head and decoder
+    )
+    notes: tuple[str, ...] = ()  # what should be known of how it was loaded
 
 
 @dataclass(frozen=True)
@@ -95,9 +101,16 @@ def pick_device(wanted: str) -> torch.device:
 def load(source: Source, quantization: str, device: torch.device, cache: Path) -> Loaded:
     """The model with its frozen weights in the given format (a key of WEIGHT_FORMATS), quiet and whole."""
     with quiet(), _explained(source, quantization):
-        model = _pretrained(_place(source, cache), quantization, device)
-    quant.simplify_(model, quant.activations(quantization, device))
-    return Loaded(model.eval().requires_grad_(False), device, fingerprint(model, source), source)
+        model, notes = _pretrained(source, cache, quantization, device)
+        quant.simplify_(model, quant.activations(quantization, device))
+        own = prove(model.eval().requires_grad_(False), source.name)
+    return Loaded(model, device, fingerprint(model, source), source, own, (*notes, *([OWN_LOGITS] if own else [])))
+
+
+OWN_LOGITS = (
+    "this architecture does more behind its last hidden states than multiply them by its head: losses are made of the "
+    "model's own logits of every token, which takes more memory and time"
+)
 
 
 def tokenizer(source: Source, cache: Path) -> Any:
@@ -111,7 +124,8 @@ def vocabulary(source: Source, cache: Path) -> Vocabulary:
 
     with quiet(), _explained(source):
         where = _place(source, cache)
-        made, config = AutoTokenizer.from_pretrained(where), AutoConfig.from_pretrained(where).get_text_config()
+        made = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False).get_text_config()
         generation = config  # as transformers generates where there is no generation config
         with contextlib.suppress(OSError):
             generation = GenerationConfig.from_pretrained(where)
@@ -132,7 +146,7 @@ def original(source: Source, commit: str, cache: Path) -> Path:
 def plain(source: Source, quantization: str, device: torch.device, cache: Path) -> Any:
     """The same weights as transformers alone has them, with none of zolite's layers: quantized, then float32."""
     with quiet(), _explained(source, quantization):
-        model = _pretrained(_place(source, cache), quantization, device).eval()
+        model = _pretrained(source, cache, quantization, device)[0].eval()
         if getattr(model, "hf_quantizer", None) is not None:
             model = model.dequantize(dtype=torch.float32)
         return nn.Module.to(model, torch.float32)  # transformers' own `to` still thinks it quantized
@@ -174,19 +188,55 @@ def _place(source: Source, cache: Path) -> str:
     return str(_converted(source.path, cache) if source.path.suffix == ".gguf" else source.path)
 
 
-def _pretrained(where: str, quantization: str, device: torch.device) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+def _pretrained(source: Source, cache: Path, quantization: str, device: torch.device) -> tuple[Any, tuple[str, ...]]:
+    """The model with all of its weights and no others, and what was done for that."""
+    from transformers import BitsAndBytesConfig
 
-    dtype = quant.activations(quantization, device)
-    options = quant.loading(quantization, device)
-    extra: dict[str, Any] = {"quantization_config": BitsAndBytesConfig(**options)} if options else {}
-    config = AutoConfig.from_pretrained(where)
-    if towers := [tower for name in TOWERS if (tower := getattr(config, name, None)) is not None]:
-        for tower in towers:
-            tower.num_hidden_layers = 0  # so that nothing of it is read
-        extra["config"] = config
-    model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, device_map={"": device}, **extra)
-    return text_alone(model) if towers else model
+    where = _place(source, cache)
+    if (folder := model_spec.place(where)) is not None:
+        weight_files.check(folder)
+    config, dtype = _config(where), quant.activations(quantization, device)
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "device_map": {"": device}}
+    if quantized := quant.loading(quantization, device):
+        options["quantization_config"] = BitsAndBytesConfig(**quantized)
+    towers = [tower for name in TOWERS if (tower := getattr(config, name, None)) is not None]
+    for tower in towers:
+        tower.num_hidden_layers = 0  # so that nothing of it is read
+    model, report = _read(where, **options)
+    notes: tuple[str, ...] = ()
+    if prefix := weight_files.wrapped(report):
+        notes = (f"the names of its weights begin with {prefix}, which was left out",)
+        model, report = _read(where, key_mapping={weight_files.WRAPPED.pattern: ""}, **options)
+    weight_files.refuse_strange(source.name, report, bool(towers))
+    return text_alone(model) if towers else model, notes
+
+
+def _read(where: str, **options: Any) -> tuple[Any, Any]:
+    """A model of safetensors, none of its own code, and transformers' report of the tensors."""
+    from transformers import AutoModelForCausalLM
+
+    safe = {"use_safetensors": True, "trust_remote_code": False}
+    asked = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refuse_strange says which
+    made: tuple[Any, Any] = AutoModelForCausalLM.from_pretrained(where, **safe, **asked, **options)
+    return made
+
+
+def _config(where: str) -> Any:
+    """A decoder's config. Raises UsageError for a model of another kind."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    kinds = getattr(config, "architectures", None) or []
+    named = ", ".join(kinds) or config.model_type
+    if getattr(config, "is_encoder_decoder", False):
+        raise UsageError(
+            f"{where} is an encoder with a decoder ({named}), which zolite does not train",
+            "take a model that is a decoder alone, such as Qwen/Qwen3-0.6B; or train this one by backpropagation, with "
+            "transformers' Seq2SeqTrainer",
+        )
+    if kinds and all("MaskedLM" in kind for kind in kinds) and not getattr(config, "is_decoder", False):
+        raise reads_both_ways(where, f"{named} is an encoder, whose tokens see the later ones")
+    return config
 
 
 TOWERS = ("vision_config", "audio_config")
@@ -246,6 +296,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    where["trust_remote_code"] = False
     told, read = special_tokens.of_gguf(gguf), AutoTokenizer.from_pretrained(**where)
     special_tokens.correct_(read, told)
     read.save_pretrained(folder)

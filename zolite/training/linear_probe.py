@@ -29,8 +29,8 @@ from zolite.data.examples import Example, Tokens
 from zolite.engine.batch import by_length, collate, length, sample
 from zolite.engine.engine import Engine
 from zolite.model.lora import PerturbedLinear
-from zolite.model.loss import Head, candidate_scores, generic
 from zolite.model.loss import Tokens as Batch
+from zolite.model.loss import candidate_scores
 
 DEPTH = 0.6  # of the model's blocks, counted from the last: those before hold little that is linear in the label
 MISSES = 3  # layers in a row whose probe did not help the model, until the search ends
@@ -215,8 +215,7 @@ def find(engine: Engine) -> list[ProbedLayer]:
 def _sequences(engine: Engine, rows: Sequence[Example]) -> Iterator[Sequences]:
     """Rows at θ, in batches."""
     engine.at_theta()
-    model, device = engine.loaded.model, engine.loaded.device
-    decode, head = generic(model), Head.of(model)
+    device, decode, head = engine.loaded.device, engine.plain, engine.head
     for batch in by_length([length(row) for row in rows], TOKENS):
         some = [rows[i] for i in batch]
         tokens = engine.put(collate(some))

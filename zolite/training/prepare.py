@@ -56,6 +56,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
     loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
+    notes = (*notes, *(Noted("warning", text) for text in loaded.notes))
     nets = networks(resolved.method.optimizer if fresh else "", loaded.fingerprint)
     facts = facts_of(loaded, dataset) | {"tokens": fingerprint(examples)} | clock
     verbalizer = Verbalizer.of(dataset.labels, tokenizer, loaded.model) if dataset.labels else None

@@ -1,0 +1,116 @@
+"""The proof at load: are a decoder's hidden states and a head what a model says, and does it read forwards alone?
+
+    own = prove(model, name)      how wide the model's own logits are, if losses are to be made of those; else 0
+
+zolite asks for logits only where an answer is predicted, from `Head` over the decoder's last hidden states. That is not
+what every model does: some cap, scale or project behind its head in ways of their own. And padding on the right, rows
+beside each other and candidates that share a prompt all stand on this: no token sees a later one, and no row another.
+So on two short rows both are measured, in the weights as they are, whatever the architecture is called.
+
+How close is close. The two sets of logits come from the same hidden states in the same batch. zolite's are accumulated
+and kept in float32; the model's are rounded to its dtype, once by the product and once by each of at most three
+operations behind it. A rounding is off by 0.2 eps, root mean square, four of them by 0.4 eps, and 1 eps is the bound.
+In float32 what remains is the order of sums, some 1e-6. Where a model differs from itself as much, as with atomics on a
+GPU, that is no difference. A false alarm only costs time: the model's own forward is always right.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zolite.common.errors import ZoliteError
+from zolite.model.loss import Head, generic, own_logits
+
+TOKENS = 16  # a row
+KEPT = 10  # tokens of the first row that stay when all others change
+LEAST = 1e-4  # relative, of logits in float32
+LEAK, LEAK16 = 1e-3, 3e-2  # relative: what later tokens and other rows may do to a row, by rounding in other shapes
+
+
+@torch.inference_mode()
+def prove(model: Any, name: str) -> int:
+    """The width of the model's own logits where losses are to be made of them, 0 where decoder and head say the same.
+
+    Raises ZoliteError where there are no logits, where they are not finite, and where they are not a decoder's. Takes
+    three or four forwards of two rows of 16 tokens.
+    """
+    ids, changed = _rows(model)
+    theirs = _logits(model, name, ids)
+    _refuse_broken(model, name, theirs)
+    _refuse_leaks(model, name, _apart(_logits(model, name, changed)[:KEPT], theirs[:KEPT]))
+    try:
+        ours = Head.of(model)(generic(model)(ids, torch.arange(ids.numel(), device=ids.device)))
+    except Exception:  # noqa: BLE001 - get_decoder and the head are conventions that an architecture need not keep
+        return theirs.shape[1]
+    if ours.shape == theirs.shape:
+        apart = _apart(ours, theirs)
+        if apart <= max(LEAST, torch.finfo(_dtype(model)).eps):
+            return 0
+        if apart <= 2 * _apart(_logits(model, name, ids), theirs):
+            return 0
+    return theirs.shape[1]
+
+
+def _rows(model: Any) -> tuple[Tensor, Tensor]:
+    """Two rows, (2, T), and others that share the first KEPT tokens of the first row alone."""
+    table = model.get_input_embeddings()
+    words = int(getattr(table, "num_embeddings", 0) or model.config.get_text_config().vocab_size)
+    drawn = torch.Generator().manual_seed(0)
+    ids, changed = torch.randint(words // 8, words, (2, 2, TOKENS), generator=drawn)  # special tokens are mostly first
+    changed[0, :KEPT] = ids[0, :KEPT]
+    device = table.weight.device
+    return ids.to(device), changed.to(device)
+
+
+def _logits(model: Any, name: str, ids: Tensor) -> Tensor:
+    """(2 · T, V) float32."""
+    try:
+        return own_logits(model)(ids, torch.arange(ids.numel(), device=ids.device)).float()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ZoliteError(
+            f"{name} does not turn two rows of text into logits: {type(error).__name__}: {said}",
+            "another version of transformers may run it; zolite trains models that read text alone and write it",
+        ) from error
+
+
+def _refuse_broken(model: nn.Module, name: str, logits: Tensor) -> None:
+    if bool(logits.isfinite().all()):
+        return
+    weights = [n for n, p in model.named_parameters() if p.is_floating_point() and not bool(p.isfinite().all())]
+    if weights:
+        raise ZoliteError(
+            f"{len(weights)} weights of {name} hold numbers that are not finite: {', '.join(weights[:3])}",
+            "the files are broken, or were saved in a format too narrow for them: download the model again",
+        )
+    dtype = str(_dtype(model)).removeprefix("torch.")
+    hint = "--quant bf16 or nf4 compute in bfloat16, which is as wide as float32"
+    raise ZoliteError(
+        f"{name} computes logits that are not finite in {dtype}",
+        hint if dtype == "float16" else "try --quant float32; if that fails too the weights are broken",
+    )
+
+
+def _refuse_leaks(model: nn.Module, name: str, leak: float) -> None:
+    if leak > (LEAK if _dtype(model) == torch.float32 else LEAK16):
+        raise reads_both_ways(name, f"later tokens change what it says of earlier ones by {leak:.1%}")
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next(p.dtype for p in model.parameters() if p.is_floating_point())
+
+
+def reads_both_ways(name: str, why: str) -> ZoliteError:
+    return ZoliteError(
+        f"{name} is no decoder: {why}",
+        "zolite trains models that write text, such as Qwen/Qwen3-0.6B or builtin:smollm2-135m; an encoder is small "
+        "enough for backpropagation (transformers' AutoModelForSequenceClassification with its Trainer)",
+    )
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    """Root mean square of the difference over that of b."""
+    return float((a - b).norm() / b.norm().clamp(min=1e-30))
