@@ -27,6 +27,7 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
         base_model_name_or_path=trained.source.base,
         task_type="CAUSAL_LM",
         inference_mode=True,
+        fan_in_fan_out=trained.turned,
     ).save_pretrained(str(folder))
     rest = {"a": 1.0, "b": recipe.adapter.alpha / alpha}
     tensors = {_peft_name(name): (t * rest[name[-1]]).contiguous() for name, t in trained.factors.items()}

@@ -223,7 +223,7 @@ def _read(where: str, **options: Any) -> tuple[Any, Any]:
 
 def _config(where: str) -> Any:
     """A decoder's config. Raises UsageError for a model of another kind."""
-    from transformers import AutoConfig
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     config = AutoConfig.from_pretrained(where, trust_remote_code=False)
     kinds = getattr(config, "architectures", None) or []
@@ -233,6 +233,11 @@ def _config(where: str) -> Any:
             f"{where} is an encoder with a decoder ({named}), which zolite does not train",
             "take a model that is a decoder alone, such as Qwen/Qwen3-0.6B; or train this one by backpropagation, with "
             "transformers' Seq2SeqTrainer",
+        )
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UsageError(
+            f"{where} is a model of the kind {config.model_type!r} ({named}), which writes no text in transformers",
+            "take a causal language model, such as Qwen/Qwen3-0.6B",
         )
     if kinds and all("MaskedLM" in kind for kind in kinds) and not getattr(config, "is_decoder", False):
         raise reads_both_ways(where, f"{named} is an encoder, whose tokens see the later ones")
