@@ -224,12 +224,16 @@ def exported(kind: str, folder: Path) -> str:
     return ""
 
 
-def child(name: str, end: Any) -> None:
-    """In a process of its own, which may hang or be killed."""
+def here(name: str) -> dict[str, Any]:
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(ZOLITE_HOME=f"{folder}/home", ZOLITE_CACHE=f"{folder}/cache")
-        end.send(measured(name, Path(folder)))
+        return measured(name, Path(folder))
+
+
+def child(name: str, end: Any) -> None:
+    """In a process of its own, which may hang or be killed."""
+    end.send(here(name))
 
 
 def limited(name: str) -> dict[str, Any]:
@@ -258,11 +262,9 @@ def main() -> None:
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
 
-    import zolite.export.parity
-    import zolite.training.loop  # noqa: F401 - here, so that no child has to
-
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
+    here("LlamaForCausalLM")  # so that all is imported, and no child has to
     file = out / "models.json"
     rows: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else {}
     for kind, name in sorted(KNOWN.items()):
