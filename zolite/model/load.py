@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config import catalog
+from zolite.config.limits import Limits, limits_of
 from zolite.model import quant, special_tokens, weight_files
 from zolite.model.proof import prove, reads_both_ways
 from zolite.planner import model_spec
@@ -59,6 +60,7 @@ class Vocabulary:
     tokenizer: Any
     table: int
     notes: tuple[str, ...]
+    limits: Limits = Limits()
 
 
 def resolve(name: str) -> Source:
@@ -125,12 +127,13 @@ def vocabulary(source: Source, cache: Path) -> Vocabulary:
     with quiet(), _explained(source):
         where = _place(source, cache)
         made = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        config = AutoConfig.from_pretrained(where, trust_remote_code=False).get_text_config()
+        whole = AutoConfig.from_pretrained(where, trust_remote_code=False)
+        config, limits = whole.get_text_config(), limits_of(whole.to_dict())
         generation = config  # as transformers generates where there is no generation config
         with contextlib.suppress(OSError):
             generation = GenerationConfig.from_pretrained(where)
         notes = special_tokens.settle_(made, getattr(generation, "eos_token_id", None))
-        return Vocabulary(made, int(getattr(config, "vocab_size", None) or 0), notes)
+        return Vocabulary(made, int(getattr(config, "vocab_size", None) or 0), notes, limits)
 
 
 def original(source: Source, commit: str, cache: Path) -> Path:

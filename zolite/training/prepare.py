@@ -13,6 +13,7 @@ from zolite.common.paths import paths
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.composition import step_sizes
+from zolite.config.limits import Limits
 from zolite.config.methods import method
 from zolite.config.recipe import Recipe, ResolvedRecipe, TrainPart
 from zolite.data import rows as tables
@@ -51,7 +52,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     vocabulary = models.vocabulary(source, paths()["cache"])
     tokenizer = filled(vocabulary.tokenizer, chat_of(asked.data, clock))
     examples, notes = encode_all(dataset, tokenizer, asked, vocabulary.table)
-    notes = (*(Noted("warning", text) for text in vocabulary.notes), *notes)
+    notes = (*(Noted("warning", text) for text in (*vocabulary.notes, *within(vocabulary.limits, examples))), *notes)
     resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), fitted_rows(asked, examples)))
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
@@ -77,6 +78,17 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
 def fitted_rows(recipe: Recipe, examples: Examples) -> int:
     """Rows of an adapter that the fit of labels takes; 0 where they are not to be said."""
     return answer_fit.rows_of(examples["train"][0]) if says(examples, recipe) else 0
+
+
+def within(limits: Limits, examples: Examples) -> tuple[str, ...]:
+    """What should be known of rows that are longer than the model was trained on.
+
+    Raises UsageError where it cannot read them at all.
+    """
+    longest = max(length(example) for split in examples.values() for example in split)
+    if refused := limits.refused(longest):
+        raise UsageError(refused, f"--set data.context={limits.positions} cuts rows there; or take another model")
+    return tuple(filter(None, (limits.doubted(longest),)))
 
 
 def check_space(recipe: Recipe) -> None:

@@ -31,6 +31,7 @@ from zolite.sessions.session import Session
 from zolite.training.evaluate import Prediction, evaluate, figures, predictions
 from zolite.training.greedy import Verbalizer
 from zolite.training.out_of_memory import in_parts
+from zolite.training.prepare import within
 from zolite.training.replay import Rebuilt, rebuild
 
 
@@ -107,6 +108,7 @@ def _scored(target: _Target, recipe: ResolvedRecipe, dataset: Dataset, beside_ba
     file = dataset.files[split]
     asked = (dataset.kind, dataset.labels, tokenizer, r.template, r.context, file, words.table)
     examples = encode(rows, *asked).examples
+    within(words.limits, {split: examples})
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
     adapter = attach(loaded, recipe)
     engine, verbalizer = Engine.of(loaded, adapter, recipe), Verbalizer.of(dataset.labels, tokenizer, loaded.model)
