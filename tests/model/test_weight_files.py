@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from zolite.common.errors import ZoliteError
 from zolite.model import load as models
-from zolite.model.weight_files import check
+from zolite.model.weight_files import checked
 
 CPU = torch.device("cpu")
 Tensors = dict[str, torch.Tensor]
@@ -180,5 +180,5 @@ def test_pickled_weights_are_refused_with_the_command_that_converts_them(copy: P
 def test_an_adapters_folder_is_no_model(copy: Path) -> None:
     (copy / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "some/base"}))
     with pytest.raises(ZoliteError, match="holds an adapter") as error:
-        check(copy)
+        checked(copy)
     assert "some/base" in error.value.hint

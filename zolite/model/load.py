@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.metadata
 import importlib.util
 import io
 import logging
@@ -21,11 +22,13 @@ from torch import Tensor, nn
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config import catalog
 from zolite.config.limits import Limits, limits_of
-from zolite.model import quant, special_tokens, weight_files
+from zolite.model import claims, quant, special_tokens, weight_files
 from zolite.model.proof import prove, reads_both_ways
-from zolite.planner import model_spec
+from zolite.model.template_trial import try_template
+from zolite.planner import model_spec, weight_headers
 
 PUBLISHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*"]  # of a model on the hub
+SMALL = [pattern for pattern in PUBLISHED if pattern != "*.safetensors"]
 CONVERSION = 2  # of GGUF files: a folder that another one wrote is not used; 1 believed transformers' special tokens
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
@@ -60,7 +63,7 @@ class Vocabulary:
     tokenizer: Any
     table: int
     notes: tuple[str, ...]
-    limits: Limits = Limits()
+    limits: Limits
 
 
 def resolve(name: str) -> Source:
@@ -127,6 +130,7 @@ def vocabulary(source: Source, cache: Path) -> Vocabulary:
     with quiet(), _explained(source):
         where = _place(source, cache)
         made = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        try_template(made, source.name)
         whole = AutoConfig.from_pretrained(where, trust_remote_code=False)
         config, limits = whole.get_text_config(), limits_of(whole.to_dict())
         generation = config  # as transformers generates where there is no generation config
@@ -185,10 +189,17 @@ def select(model: nn.Module, targets: tuple[str, ...]) -> list[str]:
 
 
 def _place(source: Source, cache: Path) -> str:
-    """What transformers is to load: a folder or a hub id."""
+    """What transformers is to load, a folder or a hub id, after a look at what its small files claim."""
     if source.path is None:
+        from huggingface_hub import snapshot_download
+
+        folder = model_spec.place(source.name) or Path(snapshot_download(source.name, allow_patterns=SMALL))
+        claims.check(folder)
+        weight_files.refuse_adapter(folder)
         return source.name
-    return str(_converted(source.path, cache) if source.path.suffix == ".gguf" else source.path)
+    folder = _converted(source.path, cache) if source.path.suffix == ".gguf" else source.path
+    claims.check(folder)
+    return str(folder)
 
 
 def _pretrained(source: Source, cache: Path, quantization: str, device: torch.device) -> tuple[Any, tuple[str, ...]]:
@@ -196,8 +207,8 @@ def _pretrained(source: Source, cache: Path, quantization: str, device: torch.de
     from transformers import BitsAndBytesConfig
 
     where = _place(source, cache)
-    if (folder := model_spec.place(where)) is not None:
-        weight_files.check(folder)
+    if source.path is not None:
+        claims.refuse_hollow(Path(where), weight_files.checked(Path(where)))
     config, dtype = _config(where), quant.activations(quantization, device)
     options: dict[str, Any] = {"config": config, "dtype": dtype, "device_map": {"": device}}
     if quantized := quant.loading(quantization, device):
@@ -283,6 +294,8 @@ def _converted(gguf: Path, cache: Path) -> Path:
     folder = cache / "gguf" / f"{gguf.stem}-{digest}-{CONVERSION}"
     if folder.is_dir():
         return folder
+    told = weight_headers.gguf(gguf).metadata
+    claims.refuse_absurd(gguf.name, {name.rpartition(".")[2]: value for name, value in told.items()})
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if free < 5 * size:
@@ -358,11 +371,14 @@ def _explained(source: Source, quantization: str = "") -> Iterator[None]:
             f"{source.name} in {quantization} does not fit: {_first_line(error)}", _smaller(quantization)
         ) from error
     except Exception as error:
-        hint = (
-            "check the name and that you are online"
-            if source.path is None
-            else "check that the folder or file is whole"
-        )
+        if "custom code" in str(error):
+            raise UsageError(
+                f"{source.name} is of an architecture that transformers {importlib.metadata.version('transformers')} "
+                "lacks: it comes with code of its own, which zolite never runs",
+                "take a model of an architecture that transformers has, or a version of transformers that has this one",
+            ) from error
+        online = source.path is None
+        hint = "check the name and that you are online" if online else "check that the folder or file is whole"
         raise ZoliteError(f"{source.name} does not load: {_first_line(error)}", hint) from error
 
 

@@ -1,6 +1,6 @@
 """Are all weights of a model there, and are they all the model's? What lies in its folder, and what a load made of it.
 
-    check(folder)                     before anything loads: which files there are, whole and of one folder
+    checked(folder)                   before anything loads: the files that there are, whole and of one folder
     refuse_strange(name, report)      after a load: every tensor that is missing, left over or of another shape, by name
 
 A file that is loaded is always one of safetensors in the folder itself, which is what a fingerprint looks at.
@@ -14,7 +14,7 @@ from typing import Any
 
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.planner.model_spec import BUFFERS, TOWERS
-from zolite.planner.weight_headers import INDEX, ONE, safetensors
+from zolite.planner.weight_headers import INDEX, ONE, Header, safetensors
 
 WRAPPED = re.compile(r"^(?:(?:_orig_mod|module|base_model\.model)\.)+|(?<=\.)_orig_mod\.")
 """What torch.compile, DataParallel and peft put before the names of a model that they wrap."""
@@ -25,10 +25,12 @@ SHOWN = 3  # tensors of a kind that are named
 ADAPTER = "adapter_config.json"
 
 
-def check(folder: Path) -> None:
-    """Raises ZoliteError where the weights of a folder cannot be loaded, or would not be those that lie in it."""
-    if (folder / ADAPTER).is_file():
-        raise _adapter(folder)
+def checked(folder: Path) -> Header:
+    """What the weights of a folder say of themselves.
+
+    Raises ZoliteError where they cannot be loaded, or would not be those that lie in it.
+    """
+    refuse_adapter(folder)
     names = _names(folder)
     if not names:
         raise _none(folder)
@@ -38,8 +40,8 @@ def check(folder: Path) -> None:
     if missing := sorted(name for name in names if not (folder / name).is_file()):
         what = f"{folder} lacks {len(missing)} of its {len(names)} files of weights: {_some(missing)}"
         raise ZoliteError(what, "download them: a model is loaded whole or not at all")
-    for name in sorted(names):
-        safetensors(folder / name)  # raises where it is cut, or a pointer
+    parts = [safetensors(folder / name) for name in sorted(names)]  # raises where one is cut, or a pointer
+    return Header({n: shape for part in parts for n, shape in part.tensors.items()}, sum(part.bytes for part in parts))
 
 
 def _names(folder: Path) -> set[str]:
@@ -53,7 +55,10 @@ def _names(folder: Path) -> set[str]:
         raise ZoliteError(what, "download it again") from error
 
 
-def _adapter(folder: Path) -> UsageError:
+def refuse_adapter(folder: Path) -> None:
+    """Raises UsageError for an adapter's folder, of which transformers would load the model that it names."""
+    if not (folder / ADAPTER).is_file():
+        return
     try:
         base = str(json.loads((folder / ADAPTER).read_bytes())["base_model_name_or_path"])
     except (OSError, ValueError, TypeError, KeyError):
@@ -61,7 +66,7 @@ def _adapter(folder: Path) -> UsageError:
     hint = f"give {base} as the model; --set adapter.start={folder} goes on from this adapter"
     if (folder / ONE).is_file():
         hint = f"move {ADAPTER} and the adapter's weights elsewhere to load the model alone; {hint}"
-    return UsageError(f"{folder} holds an adapter, which belongs to a model", hint)
+    raise UsageError(f"{folder} holds an adapter, which belongs to a model", hint)
 
 
 def _none(folder: Path) -> ZoliteError:

@@ -24,6 +24,7 @@ from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.adapter import watch as watch_inputs
 from zolite.engine.batch import Order, buckets, length
+from zolite.engine.batch import longest as longest_of
 from zolite.engine.engine import Engine
 from zolite.model import load as models
 from zolite.training import answer_fit, memory_budget, out_of_memory, step_size
@@ -85,7 +86,7 @@ def within(limits: Limits, examples: Examples) -> tuple[str, ...]:
 
     Raises UsageError where it cannot read them at all.
     """
-    longest = max(length(example) for split in examples.values() for example in split)
+    longest = max(longest_of(row) for split in examples.values() for row in split)
     if refused := limits.refused(longest):
         raise UsageError(refused, f"--set data.context={limits.positions} cuts rows there; or take another model")
     return tuple(filter(None, (limits.doubted(longest),)))
