@@ -12,7 +12,7 @@ from torch import nn
 from zolite.common.errors import ZoliteError
 from zolite.model import load as models
 from zolite.model.loss import Given, Head, generic, own_logits
-from zolite.model.proof import prove
+from zolite.model.proof import Proof, prove
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,7 @@ def behind(model: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_head_alone_is_believed(dtype: torch.dtype) -> None:
-    assert prove(llama(dtype), "it") == 0
+    assert prove(llama(dtype), "it") == Proof(0, frozenset())
 
 
 CHANGES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -56,7 +56,7 @@ CHANGES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 @pytest.mark.parametrize("kind", CHANGES)
 def test_whatever_stands_behind_the_head_is_seen(kind: str, dtype: torch.dtype) -> None:
     model = behind(llama(dtype), CHANGES[kind])
-    assert prove(model, "it") == 300 - (kind == "fewer words")
+    assert prove(model, "it").own_logits == 300 - (kind == "fewer words")
 
 
 def test_own_logits_are_those_of_each_row_whatever_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,3 +129,14 @@ def test_what_is_no_decoder_is_refused_before_its_weights_are_read(tiny: Path, t
     with pytest.raises(ZoliteError, match=words) as error:
         models.load(models.resolve(str(tmp_path)), "float32", CPU, tmp_path / "cache")
     assert error.value.hint
+
+
+def test_a_layer_whose_weight_is_taken_uncalled_gets_no_adapter() -> None:
+    config = transformers.FalconMambaConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=2, state_size=4, time_step_rank=4, intermediate_size=64
+    )
+    model = transformers.FalconMambaForCausalLM(config).eval()
+    uncalled = prove(model, "it").uncalled
+    assert {name.rpartition(".")[2] for name in uncalled} == {"dt_proj"} and len(uncalled) == 2
+    named = models.select(model, (), uncalled)
+    assert named and not uncalled & set(named)

@@ -53,6 +53,7 @@ class Loaded:
     own_logits: int = (
         0  # how wide they are, where losses are made of the model's own (proof.py); 0: of head and decoder
     )
+    uncalled: frozenset[str] = frozenset()  # linear layers that no adapter can be put around
     notes: tuple[str, ...] = ()  # what should be known of how it was loaded
 
 
@@ -108,8 +109,9 @@ def load(source: Source, quantization: str, device: torch.device, cache: Path) -
     with quiet(), _explained(source, quantization):
         model, notes = _pretrained(source, cache, quantization, device)
         quant.simplify_(model, quant.activations(quantization, device))
-        own = prove(model.eval().requires_grad_(False), source.name)
-    return Loaded(model, device, fingerprint(model, source), source, own, (*notes, *([OWN_LOGITS] if own else [])))
+        proof = prove(model.eval().requires_grad_(False), source.name)
+    notes += (OWN_LOGITS,) if proof.own_logits else ()
+    return Loaded(model, device, fingerprint(model, source), source, proof.own_logits, proof.uncalled, notes)
 
 
 OWN_LOGITS = (
@@ -177,9 +179,12 @@ def fingerprint_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def select(model: nn.Module, targets: tuple[str, ...]) -> list[str]:
-    """Full names of the linear layers that `targets` (last parts of names, or full names) mean; () means all."""
-    names = quant.linear_names(model)
+def select(model: nn.Module, targets: tuple[str, ...], uncalled: frozenset[str] = frozenset()) -> list[str]:
+    """Full names of the linear layers that `targets` (last parts of names, or full names) mean; () means all.
+
+    Those that are `uncalled` are never meant: an adapter around them would do nothing.
+    """
+    names = [name for name in quant.linear_names(model) if name not in uncalled]
     leaves = sorted({name.rpartition(".")[2] for name in names})
     unknown = [t for t in targets if t not in leaves and t not in names]
     if unknown or not names:
@@ -207,9 +212,9 @@ def _pretrained(source: Source, cache: Path, quantization: str, device: torch.de
     from transformers import BitsAndBytesConfig
 
     where = _place(source, cache)
+    config, dtype = _config(where, source.name), quant.activations(quantization, device)
     if source.path is not None:
         claims.refuse_hollow(Path(where), weight_files.checked(Path(where)))
-    config, dtype = _config(where), quant.activations(quantization, device)
     options: dict[str, Any] = {"config": config, "dtype": dtype, "device_map": {"": device}}
     if quantized := quant.loading(quantization, device):
         options["quantization_config"] = BitsAndBytesConfig(**quantized)
@@ -235,7 +240,7 @@ def _read(where: str, **options: Any) -> tuple[Any, Any]:
     return made
 
 
-def _config(where: str) -> Any:
+def _config(where: str, name: str) -> Any:
     """A decoder's config. Raises UsageError for a model of another kind."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
@@ -244,17 +249,17 @@ def _config(where: str) -> Any:
     named = ", ".join(kinds) or config.model_type
     if getattr(config, "is_encoder_decoder", False):
         raise UsageError(
-            f"{where} is an encoder with a decoder ({named}), which zolite does not train",
+            f"{name} is an encoder with a decoder ({named}), which zolite does not train",
             "take a model that is a decoder alone, such as Qwen/Qwen3-0.6B; or train this one by backpropagation, with "
             "transformers' Seq2SeqTrainer",
         )
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UsageError(
-            f"{where} is a model of the kind {config.model_type!r} ({named}), which writes no text in transformers",
+            f"{name} is a model of the kind {config.model_type!r} ({named}), which writes no text in transformers",
             "take a causal language model, such as Qwen/Qwen3-0.6B",
         )
     if kinds and all("MaskedLM" in kind for kind in kinds) and not getattr(config, "is_decoder", False):
-        raise reads_both_ways(where, f"{named} is an encoder, whose tokens see the later ones")
+        raise reads_both_ways(name, f"{named} is an encoder, whose tokens see the later ones")
     return config
 
 

@@ -1,6 +1,8 @@
 """The proof at load: are a decoder's hidden states and a head what a model says, and does it read forwards alone?
 
-    own = prove(model, name)      how wide the model's own logits are, if losses are to be made of those; else 0
+    proof = prove(model, name)
+    proof.own_logits      how wide the model's own logits are, if losses are to be made of those; else 0
+    proof.uncalled        linear layers whose weights the model takes without calling them: no adapter can be put there
 
 zolite asks for logits only where an answer is predicted, from `Head` over the decoder's last hidden states. That is not
 what every model does: some cap, scale or project behind its head in ways of their own. And padding on the right, rows
@@ -14,6 +16,10 @@ In float32 what remains is the order of sums, some 1e-6. Where a model differs f
 GPU, that is no difference. A false alarm only costs time: the model's own forward is always right.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +27,7 @@ from torch import Tensor, nn
 
 from zolite.common.errors import ZoliteError
 from zolite.model.loss import Head, generic, own_logits
+from zolite.model.quant import linear_names
 
 TOKENS = 16  # a row
 KEPT = 10  # tokens of the first row that stay when all others change
@@ -28,28 +35,70 @@ LEAST = 1e-4  # relative, of logits in float32
 LEAK, LEAK16 = 1e-3, 3e-2  # relative: what later tokens and other rows may do to a row, by rounding in other shapes
 
 
+@dataclass(frozen=True)
+class Proof:
+    own_logits: int
+    uncalled: frozenset[str]
+
+
 @torch.inference_mode()
-def prove(model: Any, name: str) -> int:
-    """The width of the model's own logits where losses are to be made of them, 0 where decoder and head say the same.
+def prove(model: Any, name: str) -> Proof:
+    """What holds for a model with its frozen weights, before adapters.
 
     Raises ZoliteError where there are no logits, where they are not finite, and where they are not a decoder's. Takes
     three or four forwards of two rows of 16 tokens.
     """
     ids, changed = _rows(model)
-    theirs = _logits(model, name, ids)
+    with _called(model) as called:
+        theirs = _logits(model, name, ids)
     _refuse_broken(model, name, theirs)
     _refuse_leaks(model, name, _apart(_logits(model, name, changed)[:KEPT], theirs[:KEPT]))
+    alike = _alike(model, ids, theirs, lambda: _logits(model, name, ids))
+    return Proof(0 if alike else theirs.shape[1], _uncalled(model, called))
+
+
+def _alike(model: Any, ids: Tensor, theirs: Tensor, again: Callable[[], Tensor]) -> bool:
+    """Are head and decoder what the model says?"""
     try:
         ours = Head.of(model)(generic(model)(ids, torch.arange(ids.numel(), device=ids.device)))
+    except torch.OutOfMemoryError:
+        raise
     except Exception:  # noqa: BLE001 - get_decoder and the head are conventions that an architecture need not keep
-        return theirs.shape[1]
-    if ours.shape == theirs.shape:
-        apart = _apart(ours, theirs)
-        if apart <= max(LEAST, torch.finfo(_dtype(model)).eps):
-            return 0
-        if apart <= 2 * _apart(_logits(model, name, ids), theirs):
-            return 0
-    return theirs.shape[1]
+        return False
+    if ours.shape != theirs.shape:
+        return False
+    apart = _apart(ours, theirs)
+    return apart <= max(LEAST, torch.finfo(_dtype(model)).eps) or apart <= 2 * _apart(again(), theirs)
+
+
+Kind = tuple[type, str]
+"""Of a layer: the class of the module that has it, and its name there."""
+
+
+@contextmanager
+def _called(model: nn.Module) -> Iterator[set[Kind]]:
+    """The kinds of linear layers that are called inside. By kinds, since two rows do not reach every expert."""
+    called: set[Kind] = set()
+
+    def note(kind: Kind, *_: Any) -> None:
+        called.add(kind)
+
+    kinds = {name: _kind(model, name) for name in linear_names(model)}
+    handles = [model.get_submodule(n).register_forward_pre_hook(partial(note, kind)) for n, kind in kinds.items()]
+    try:
+        yield called
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _uncalled(model: nn.Module, called: set[Kind]) -> frozenset[str]:
+    return frozenset(name for name in linear_names(model) if _kind(model, name) not in called)
+
+
+def _kind(model: nn.Module, name: str) -> Kind:
+    parent, _, leaf = name.rpartition(".")
+    return type(model.get_submodule(parent)), leaf
 
 
 def _rows(model: Any) -> tuple[Tensor, Tensor]:

@@ -53,6 +53,11 @@ class Int8Linear(nn.Module):
         )  # (out,) float32, from each row's maximum
         self.register_buffer("bias", bias, persistent=False)
 
+    @property
+    def weight(self) -> Tensor:
+        """Expanded anew: for models that take a layer's weight without calling it."""
+        return weight16(self, self.dtype)
+
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, weight16(self, x.dtype), self.bias)
 
