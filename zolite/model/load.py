@@ -55,6 +55,7 @@ class Loaded:
     )
     uncalled: frozenset[str] = frozenset()  # linear layers that no adapter can be put around
     notes: tuple[str, ...] = ()  # what should be known of how it was loaded
+    config: str = ""  # sha256 of a folder's config.json, whose numbers are as much the model as its weights
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def load(source: Source, quantization: str, device: torch.device, cache: Path) -
         quant.simplify_(model, quant.activations(quantization, device))
         proof = prove(model.eval().requires_grad_(False), source.name)
     notes += (OWN_LOGITS,) if proof.own_logits else ()
-    return Loaded(model, device, fingerprint(model, source), source, proof.own_logits, proof.uncalled, notes)
+    config = _config_digest(source)
+    return Loaded(model, device, fingerprint(model, source), source, proof.own_logits, proof.uncalled, notes, config)
 
 
 OWN_LOGITS = (
@@ -168,6 +170,13 @@ def fingerprint(model: Any, source: Source) -> str:
     """
     commit = getattr(model.config, "_commit_hash", None) or ""
     return fingerprint_of(source.path) if source.path else f"{source.name}@{commit}"
+
+
+def _config_digest(source: Source) -> str:
+    """Of a folder's config. Of a GGUF file its numbers are in what is fingerprinted; of the hub's the commit says."""
+    if source.path is None or source.path.is_file():
+        return ""
+    return hashlib.sha256((source.path / "config.json").read_bytes()).hexdigest()
 
 
 def fingerprint_of(path: Path) -> str:

@@ -77,14 +77,15 @@ Kind = tuple[type, str]
 
 @contextmanager
 def _called(model: nn.Module) -> Iterator[set[Kind]]:
-    """The kinds of linear layers that are called inside. By kinds, since two rows do not reach every expert."""
+    """The kinds of linear layers that are called inside and answer as such. By kinds: two rows miss some experts."""
     called: set[Kind] = set()
 
-    def note(kind: Kind, *_: Any) -> None:
-        called.add(kind)
+    def note(kind: Kind, layer: Any, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.shape[-1] == layer.out_features:
+            called.add(kind)
 
     kinds = {name: _kind(model, name) for name in linear_names(model)}
-    handles = [model.get_submodule(n).register_forward_pre_hook(partial(note, kind)) for n, kind in kinds.items()]
+    handles = [model.get_submodule(n).register_forward_hook(partial(note, kind)) for n, kind in kinds.items()]
     try:
         yield called
     finally:
@@ -92,8 +93,14 @@ def _called(model: nn.Module) -> Iterator[set[Kind]]:
             handle.remove()
 
 
-def _uncalled(model: nn.Module, called: set[Kind]) -> frozenset[str]:
-    return frozenset(name for name in linear_names(model) if _kind(model, name) not in called)
+SCANS = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+"""Architectures whose kernels on a GPU take the weight of `out_proj` uncalled; peft puts no adapter there either."""
+
+
+def _uncalled(model: Any, called: set[Kind]) -> frozenset[str]:
+    taken = ("out_proj",) if model.config.model_type in SCANS else ()
+    kinds = {name: _kind(model, name) for name in linear_names(model)}
+    return frozenset(name for name, kind in kinds.items() if kind not in called or kind[1] in taken)
 
 
 def _kind(model: nn.Module, name: str) -> Kind:
@@ -135,12 +142,16 @@ def _refuse_broken(model: nn.Module, name: str, logits: Tensor) -> None:
             f"{len(weights)} weights of {name} hold numbers that are not finite: {', '.join(weights[:3])}",
             "the files are broken, or were saved in a format too narrow for them: download the model again",
         )
-    dtype = str(_dtype(model)).removeprefix("torch.")
-    hint = "--quant bf16 or nf4 compute in bfloat16, which is as wide as float32"
-    raise ZoliteError(
-        f"{name} computes logits that are not finite in {dtype}",
-        hint if dtype == "float16" else "try --quant float32; if that fails too the weights are broken",
-    )
+    raise not_finite(f"the logits of {name}", _dtype(model))
+
+
+def not_finite(what: str, dtype: torch.dtype) -> ZoliteError:
+    """What to do about numbers that are infinite, or none, before the first step."""
+    name = str(dtype).removeprefix("torch.")
+    wider = "take --quant bf16, which computes in bfloat16, as wide as float32 (so does nf4)"
+    hint = wider if dtype == torch.float16 else "try --quant float32; if that fails too the weights are broken"
+    broken = "its weights are broken: download the model again"
+    return ZoliteError(f"{what} are not finite in {name}", broken if dtype == torch.float32 else hint)
 
 
 def _refuse_leaks(model: nn.Module, name: str, leak: float) -> None:

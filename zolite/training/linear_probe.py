@@ -31,6 +31,7 @@ from zolite.engine.engine import Engine
 from zolite.model.lora import PerturbedLinear
 from zolite.model.loss import Tokens as Batch
 from zolite.model.loss import candidate_scores
+from zolite.model.proof import not_finite
 
 DEPTH = 0.6  # of the model's blocks, counted from the last: those before hold little that is linear in the label
 MISSES = 3  # layers in a row whose probe did not help the model, until the search ends
@@ -249,6 +250,8 @@ def features_of(
             others[name].append(quiet)
     back = torch.tensor(order).argsort()
     answers = torch.tensor([row.answer for row in rows])
+    if not all(bool(each.isfinite().all()) for each in scores):
+        raise not_finite("scores of some rows' labels", engine.adapter.space.copies.dtype)
     sorted_ = {name: torch.cat(parts)[back] for name, parts in xs.items()}
     return Features(sorted_, {n: torch.cat(p) for n, p in others.items()}, torch.cat(scores)[back], answers)
 

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from zolite.common.errors import DoesNotFit, UsageError
 from zolite.common.events import Noted
 from zolite.common.paths import paths
@@ -25,8 +27,9 @@ from zolite.engine.adapter import attach
 from zolite.engine.adapter import watch as watch_inputs
 from zolite.engine.batch import Order, buckets, length
 from zolite.engine.batch import longest as longest_of
-from zolite.engine.engine import Engine
+from zolite.engine.engine import ORIGIN, Engine
 from zolite.model import load as models
+from zolite.model.proof import not_finite
 from zolite.training import answer_fit, memory_budget, out_of_memory, step_size
 from zolite.training.first_values import with_first_values
 from zolite.training.greedy import Verbalizer
@@ -70,6 +73,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
         )
     if not fresh:
         return run
+    refuse_overflow(run)
     reasons = recipes.reasons(asked, resolved, len(dataset.labels), len(dataset.splits["dev"]))
     chosen = tuple(Noted("info", text) for text in reasons)
     run = with_first_values(replace(run, notes=run.notes + chosen), dataset, tokenizer)
@@ -111,6 +115,14 @@ def placed(recipe: ResolvedRecipe) -> ResolvedRecipe:
     """With the rows' whole path, so that a session finds them from anywhere."""
     path = Path(recipe.data.path).expanduser().resolve()
     return replace(recipe, data=replace(recipe.data, path=str(path)))
+
+
+@torch.inference_mode()
+def refuse_overflow(run: Run) -> None:
+    """Raises ZoliteError where the loss of the first batch is not finite: nothing that is measured would be then."""
+    losses = out_of_memory.attempt(lambda: run.engine.bind(rows_of(run, 0))(ORIGIN))
+    if losses is not None and not bool(losses.isfinite().all()):
+        raise not_finite("the losses of the first batch", run.space.copies.dtype)
 
 
 def with_step_sizes(run: Run, asked: TrainPart) -> Run:
@@ -199,6 +211,7 @@ def facts_of(loaded: models.Loaded, dataset: tables.Dataset) -> dict[str, Any]:
     """What a resume compares, and what an export needs to know."""
     return {
         "model": loaded.fingerprint,
+        "config": loaded.config,
         "base": loaded.source.base,
         "data": dataset.fingerprint,
         "labels": list(dataset.labels),
