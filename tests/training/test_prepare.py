@@ -123,7 +123,7 @@ def capped(tokenizer: Any, tmp_path: Path) -> Path:
     torch.manual_seed(1)
     config = RecurrentGemmaConfig(
         vocab_size=300, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, lru_width=32,
-        num_key_value_heads=1, attention_window_size=32, logits_soft_cap=2.0, initializer_range=0.1, w_init_variance_scale=1,
+        num_key_value_heads=1, attention_window_size=32, logits_soft_cap=2.0, initializer_range=0.1,
     )  # fmt: skip
     RecurrentGemmaForCausalLM(config).save_pretrained(tmp_path / "capped")
     tokenizer.save_pretrained(tmp_path / "capped")
