@@ -15,7 +15,7 @@ HEAD = """# Models
 
 Which architectures zolite measures as they are themselves. Every causal language model that transformers {transformers}
 knows, at tiny random weights: saved, loaded from its folder, compared, trained for 4 steps, exported for peft and read
-back. Written by `python docs/models.py` of what `python benchmarks/models.py` found ({date}); what a load proves of every
+back. Written by `python docs/models.py` of what `python benchmarks/models.py` found ({date}); what a load proves of any
 model, whatever it is called, says zolite/model/proof.py.
 
 **{built} architectures could be built, {equal} of them have equal losses, {refused} are refused, {different} differ

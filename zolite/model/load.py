@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config import catalog
 from zolite.config.limits import Limits, limits_of
-from zolite.model import claims, quant, special_tokens, weight_files
+from zolite.model import claims, packed, quant, special_tokens, weight_files
 from zolite.model.proof import prove, reads_both_ways
 from zolite.model.template_trial import try_template
 from zolite.planner import model_spec, weight_headers
@@ -160,6 +160,7 @@ def plain(source: Source, quantization: str, device: torch.device, cache: Path) 
         model = _pretrained(source, cache, quantization, device)[0].eval()
         if getattr(model, "hf_quantizer", None) is not None:
             model = model.dequantize(dtype=torch.float32)
+        packed.expand_(model)
         return nn.Module.to(model, torch.float32)  # transformers' own `to` still thinks it quantized
 
 
@@ -224,19 +225,26 @@ def _pretrained(source: Source, cache: Path, quantization: str, device: torch.de
     config, dtype = _config(where, source.name), quant.activations(quantization, device)
     if source.path is not None:
         claims.refuse_hollow(Path(where), weight_files.checked(Path(where)))
-    options: dict[str, Any] = {"config": config, "dtype": dtype, "device_map": {"": device}}
-    if quantized := quant.loading(quantization, device):
+    was = packed.stored(config)
+    again = was not in ("", quantization)
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "device_map": {"": "cpu" if again else device}}
+    if again:
+        packed.dequantize_at_load(config, source.name)
+    elif not was and (quantized := quant.loading(quantization, device)):
         options["quantization_config"] = BitsAndBytesConfig(**quantized)
     towers = [tower for name in TOWERS if (tower := getattr(config, name, None)) is not None]
     for tower in towers:
         tower.num_hidden_layers = 0  # so that nothing of it is read
     model, report = _read(where, **options)
     notes: tuple[str, ...] = ()
+    if again:
+        notes = (f"its weights are stored in {was}, and were dequantized to be held in {quantization}",)
     if prefix := weight_files.wrapped(report):
-        notes = (f"the names of its weights begin with {prefix}, which was left out",)
+        notes += (f"the names of its weights begin with {prefix}, which was left out",)
         model, report = _read(where, key_mapping={weight_files.WRAPPED.pattern: ""}, **options)
     weight_files.refuse_strange(source.name, report, bool(towers))
-    return text_alone(model) if towers else model, notes
+    model = text_alone(model) if towers else model
+    return packed.quantize_(packed.plain_(model), quantization, device, dtype) if again else model, notes
 
 
 def _read(where: str, **options: Any) -> tuple[Any, Any]:
@@ -391,6 +399,9 @@ def _explained(source: Source, quantization: str = "") -> Iterator[None]:
                 "lacks: it comes with code of its own, which zolite never runs",
                 "take a model of an architecture that transformers has, or a version of transformers that has this one",
             ) from error
+        if isinstance(error, ImportError):
+            what = f"{source.name} needs a library to load: {_first_line(error)}"
+            raise UsageError(what, "install it, or take the model as it was published in 16 bits") from error
         online = source.path is None
         hint = "check the name and that you are online" if online else "check that the folder or file is whole"
         raise ZoliteError(f"{source.name} does not load: {_first_line(error)}", hint) from error

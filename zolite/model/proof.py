@@ -156,10 +156,10 @@ def not_finite(what: str, dtype: torch.dtype) -> ZoliteError:
     return ZoliteError(f"{what} are not finite in {name}", broken if dtype == torch.float32 else hint)
 
 
-def _refuse_leaks(model: nn.Module, name: str, row: Tensor, changed: Tensor, alone: Tensor) -> None:
+def _refuse_leaks(model: nn.Module, name: str, row: Tensor, beside: Tensor, alone: Tensor) -> None:
     """Of the same tokens (KEPT, V): as they were, with other tokens behind and beside them, and with none."""
     bound = LEAK if _dtype(model) == torch.float32 else LEAK16
-    if (leak := _apart(changed, row)) > bound:
+    if (leak := _apart(beside, row)) > bound:
         raise reads_both_ways(name, f"later tokens change what it says of earlier ones by {leak:.1%}")
     if (leak := _apart(alone, row)) > bound:
         raise reads_both_ways(name, f"what it says of a text changes by {leak:.1%} with the length of its batch")
