@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zolite.common.errors import ZoliteError
-from zolite.planner.weight_headers import Header
+from zolite.common.weight_headers import Header
 
 MOST = (
     (re.compile(r"layers?$|^block_count$|^depth$"), 4096),

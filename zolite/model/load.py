@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zolite.common import weight_headers
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config import catalog
 from zolite.config.limits import Limits, limits_of
 from zolite.model import claims, packed, quant, special_tokens, weight_files
 from zolite.model.proof import prove, reads_both_ways
 from zolite.model.template_trial import try_template
-from zolite.planner import model_spec, weight_headers
 
 PUBLISHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*"]  # of a model on the hub
 SMALL = [pattern for pattern in PUBLISHED if pattern != "*.safetensors"]
@@ -206,9 +206,11 @@ def select(model: nn.Module, targets: tuple[str, ...], uncalled: frozenset[str] 
 def _place(source: Source, cache: Path) -> str:
     """What transformers is to load, a folder or a hub id, after a look at what its small files claim."""
     if source.path is None:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import snapshot_download, try_to_load_from_cache
 
-        folder = model_spec.place(source.name) or Path(snapshot_download(source.name, allow_patterns=SMALL))
+        known = try_to_load_from_cache(source.name, "config.json")
+        folder = Path(known).parent if isinstance(known, str) else None
+        folder = folder or Path(snapshot_download(source.name, allow_patterns=SMALL))
         claims.check(folder)
         weight_files.refuse_adapter(folder)
         return source.name

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zolite.common.errors import UsageError, ZoliteError
-from zolite.planner.model_spec import BUFFERS, TOWERS
-from zolite.planner.weight_headers import INDEX, ONE, Header, safetensors
+from zolite.common.weight_headers import BUFFERS, INDEX, ONE, TOWERS, Header, safetensors
 
 WRAPPED = re.compile(r"^(?:(?:_orig_mod|module|base_model\.model)\.)+|(?<=\.)_orig_mod\.")
 """What torch.compile, DataParallel and peft put before the names of a model that they wrap."""
