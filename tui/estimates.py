@@ -6,7 +6,9 @@ from pathlib import Path
 from zolite.common.errors import ZoliteError
 from zolite.config import catalog
 from zolite.config.recipe import ResolvedRecipe
+from zolite.data import hub
 from zolite.data.lengths import Rows, estimate, mean_tokens
+from zolite.data.sources import find
 from zolite.planner import model_spec
 from zolite.planner.hardware import Hardware
 from zolite.planner.memory import Ledger, ledger
@@ -35,14 +37,14 @@ def _rows(recipe: ResolvedRecipe) -> Rows:
     path, longest = Path(recipe.data.path), recipe.data.context
     if not _small(path):
         return Rows(longest, -(-longest // 8))
-    return estimate(path, recipe.data.template, None, longest)
+    return estimate(path, recipe.data.template, None, longest, recipe.data.columns, recipe.data.verbalizer)
 
 
 def tokens_per_step(recipe: ResolvedRecipe, copies: int) -> float:
     """About how many tokens a step reads, all perturbed copies; 0 where the rows cannot be read."""
-    path = Path(recipe.data.path)
+    path, data = Path(recipe.data.path), recipe.data
     try:
-        mean = mean_tokens(path, recipe.data.template, recipe.data.context) if _small(path) else 0.0
+        mean = mean_tokens(path, data.template, data.context, data.columns, data.verbalizer) if _small(path) else 0.0
     except ZoliteError:
         return 0.0
     return mean * recipe.train.batch * copies
@@ -50,8 +52,10 @@ def tokens_per_step(recipe: ResolvedRecipe, copies: int) -> float:
 
 def _small(path: Path) -> bool:
     """Is it there, and small enough to read its rows quickly?"""
+    if str(path).startswith(hub.PREFIX):  # which may have to be downloaded
+        return False
     try:
-        files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
+        files = [file for several in find(str(path)).values() for file in several]
         return 0 < sum(file.stat().st_size for file in files) <= LARGEST
-    except OSError:
+    except (OSError, ZoliteError):
         return False

@@ -20,7 +20,13 @@ MOST_HEADER = 100 << 20  # bytes; safetensors' own limit
 MOST_TENSORS = 1 << 20
 MOST_DIMENSIONS = 8
 ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
-TOWERS = ("vision_", "multi_modal", "audio_", "image_", "img_")  # in names of tensors for pictures and sound: a load leaves them out
+TOWERS = (
+    "vision_",
+    "multi_modal",
+    "audio_",
+    "image_",
+    "img_",
+)  # in names of tensors for pictures and sound: a load leaves them out
 BUFFERS = (".rotary_emb.inv_freq", ".masked_bias", ".attention.bias", ".attn.bias")  # of older files: no parameters
 POINTER = b"version https://git-lfs"  # the first bytes of what Git LFS leaves in the place of a large file
 GGUF_STRING, GGUF_ARRAY = 8, 9

@@ -4,7 +4,6 @@ import importlib.metadata
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from zolite.data import rows as tables
 from zolite.data.chat_template import chat_of, filled
 from zolite.data.encode import encode, fingerprint
 from zolite.data.kinds.registry import KINDS
+from zolite.data.sources import absolute
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.adapter import watch as watch_inputs
@@ -50,14 +50,15 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     asked = fitted(recipe)
     check_space(asked)
     device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
-    dataset = tables.load(Path(asked.data.path).expanduser().resolve(), asked.data.template)
+    dataset = tables.of(asked.data)
     check_arguments(asked, dataset)
     clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
     vocabulary = models.vocabulary(source, paths()["cache"])
     tokenizer = filled(vocabulary.tokenizer, chat_of(asked.data, clock))
     examples, notes = encode_all(dataset, tokenizer, asked, vocabulary.table)
     notes = (*(Noted("warning", text) for text in (*vocabulary.notes, *within(vocabulary.limits, examples))), *notes)
-    resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), fitted_rows(asked, examples)))
+    fit_rows = fitted_rows(asked, examples) if dataset.labels else 0
+    resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), fit_rows))
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
     loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
@@ -113,8 +114,7 @@ def check_arguments(recipe: Recipe, dataset: tables.Dataset) -> None:
 
 def placed(recipe: ResolvedRecipe) -> ResolvedRecipe:
     """With the rows' whole path, so that a session finds them from anywhere."""
-    path = Path(recipe.data.path).expanduser().resolve()
-    return replace(recipe, data=replace(recipe.data, path=str(path)))
+    return replace(recipe, data=replace(recipe.data, path=absolute(recipe.data.path)))
 
 
 @torch.inference_mode()
