@@ -18,11 +18,12 @@ knows, at tiny random weights: saved, loaded from its folder, compared, trained 
 back. Written by `python docs/models.py` of what `python benchmarks/models.py` found ({date}); what a load proves of any
 model, whatever it is called, says zolite/model/proof.py.
 
-**{built} architectures could be built, {equal} of them have equal losses, {refused} are refused, {different} differ
-silently.** {unbuilt} could not be built in a tiny form here, which says nothing of them.
+**{built} architectures could be built: {equal} of them have equal losses, {refused} are refused, {failed} fail in
+another way, {different} differ silently.** {unbuilt} could not be built in a tiny form here, which says nothing of them.
 
 - *losses*: "equal" where a row's mean log-probability is that of transformers' own logits within {bound} nats, for rows
-  beside others, padded, and for two perturbed copies in one forward pass. "equal, own logits" where the model does more
+  beside others, padded, and for two perturbed copies in one forward pass (less what transformers' own logits differ by
+  for rows beside others: some architectures make much of rounding). "equal, own logits" where the model does more
   behind its last hidden states than multiply them by its head: the run then takes the model's own logits, and says so.
 - *trains*: 4 steps of the default method.
 - *peft*: the exported adapter, loaded by peft {peft}, has the session's losses.
@@ -58,7 +59,8 @@ def page(found: dict[str, Any]) -> str:
     counts = {
         "built": len(built),
         "equal": sum(map(equal, built.values())),
-        "refused": sum(not row.get("loads") for row in built.values()),
+        "refused": sum(bool(row.get("refused")) for row in built.values()),
+        "failed": sum(not row.get("loads") and not row.get("refused") for row in built.values()),
         "different": sum(bool(row.get("loads")) and not equal(row) for row in built.values()),
         "unbuilt": len(rows) - len(built),
     }
