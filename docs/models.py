@@ -19,7 +19,8 @@ back. Written by `python docs/models.py` of what `python benchmarks/models.py` f
 model, whatever it is called, says zolite/model/proof.py.
 
 **{built} architectures could be built: {equal} of them have equal losses, {refused} are refused, {failed} fail in
-another way, {different} differ silently.** {unbuilt} could not be built in a tiny form here, which says nothing of them.
+another way, {different} differ silently.** {unbuilt} could not be built in a tiny form here, which says nothing of
+them.
 
 - *losses*: "equal" where a row's mean log-probability is that of transformers' own logits within {bound} nats, for rows
   beside others, padded, and for two perturbed copies in one forward pass (less what transformers' own logits differ by
