@@ -72,9 +72,8 @@ def test_limits(config: dict[str, object], limits: Limits) -> None:
 
 
 def test_what_is_said_has_the_numbers() -> None:
-    learned, rope = Limits(positions=1024), Limits(trained=2048)
-    assert not learned.refused(1024) and not rope.doubted(2048) and not Limits().refused(10**6)
-    assert "1,025" in learned.refused(1025) and "1,024" in learned.refused(1025)
+    rope = Limits(trained=2048)
+    assert not rope.doubted(2048) and not Limits().doubted(10**6)
     assert "2,049" in rope.doubted(2049) and "data.context=2048" in rope.doubted(2049)
 
 

@@ -80,9 +80,8 @@ def test_rows_beyond_a_table_of_positions_are_refused_before_weights_are_read(
     known = json.loads((gpt2 / "config.json").read_text())
     (gpt2 / "config.json").write_text(json.dumps(known | {"n_positions": 24}))
     for act in (prepare, lambda made: score(made.model.name, Path(made.data.path), {"model.quant": "float32"})):
-        with pytest.raises(UsageError, match="a table of 24 positions") as error:
+        with pytest.raises(UsageError, match="beyond the model's 24 positions"):
             act(recipe(model__name=str(gpt2)))
-        assert "data.context=24" in error.value.hint
 
 
 def test_another_config_is_another_run(recipe: Callable[..., Recipe], tiny: Path, tmp_path: Path) -> None:

@@ -30,12 +30,6 @@ class Limits:
     positions: int = 0  # of a table of positions: a longer row cannot be read
     trained: int = 0  # how far positions were trained: a longer row is read, but badly
 
-    def refused(self, longest: int) -> str:
-        """Why a row of so many tokens cannot be read; "" where it can."""
-        if not self.positions or longest <= self.positions:
-            return ""
-        return f"the longest row has {longest:,} tokens, and the model has a table of {self.positions:,} positions"
-
     def doubted(self, longest: int) -> str:
         """What should be known of a row of so many tokens; "" where nothing."""
         if not self.trained or longest <= self.trained:

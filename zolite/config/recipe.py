@@ -97,6 +97,19 @@ class DataPart:
     verbalizer: str = setting(
         "", "words in the place of a column's values: 0=terrible,1=great for labels, else COLUMN:VALUE=WORD"
     )
+    dev_share: float | None = setting(
+        None,
+        "share of train that is held out as dev where the rows have no dev; auto: a tenth, at most 200 rows",
+        flags=("--dev-share",),
+    )
+    split_seed: int = setting(0, "which rows are held out as dev: another number takes others", flags=("--split-seed",))
+    split_by: str = setting(
+        "", "the column of a file that says which rows are train, dev (or validation) and test", flags=("--split-by",)
+    )
+    group_by: str = setting(
+        "", "a column, such as user: rows with the same value there are all train or all dev", flags=("--group-by",)
+    )
+    stratify: bool = setting(True, "dev gets the same share of every label")
 
 
 @dataclass(frozen=True)
@@ -323,7 +336,8 @@ def from_dict(values: dict[str, Any]) -> Recipe:
 def resolved_from_dict(values: dict[str, Any]) -> ResolvedRecipe:
     """The tables of a resolved recipe, as a session holds them."""
     train = {"objective": "rank", **values.get("train", {})}  # all there was before sessions recorded it
-    return resolve(from_dict({**values, "train": train}))
+    data = {"stratify": False, **values.get("data", {})}
+    return resolve(from_dict({**values, "train": train, "data": data}))
 
 
 def to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -419,6 +433,7 @@ def check(recipe: Recipe) -> list[str]:
             t.microbatch is None or t.microbatch <= t.batch,
             f"train.microbatch is {t.microbatch}, above train.batch ({t.batch})",
         ),
+        (d.dev_share is None or 0 < d.dev_share < 1, f"data.dev_share is {d.dev_share}, not between 0 and 1"),
         (t.epochs is None or t.epochs > 0, f"train.epochs is {t.epochs}, not above 0"),
         (t.lr is None or t.lr > 0, f"train.lr is {t.lr}, not above 0"),
         (t.eps is None or t.eps > 0, f"train.eps is {t.eps}, not above 0"),
@@ -444,6 +459,7 @@ def _unread(data: DataPart) -> Iterator[str]:
 LIMITS: dict[str, tuple[float, float]] = {
     "adapter.rank": (1, 1024),
     "data.context": (8, math.inf),
+    "data.split_seed": (0, 2**63 - 1),
     "train.steps": (1, math.inf),
     "train.batch": (1, math.inf),
     "train.microbatch": (1, math.inf),

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from zolite.common.errors import UsageError, listed
+from zolite.config.sizes import BUCKET_TOKENS
 from zolite.data.examples import Example, Fault, Made, Rendered
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
+from zolite.data.problems import FaultyRowsError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,15 +40,18 @@ def encode(
     context: int,
     file: str = "",
     table: int = 0,
+    positions: int = 0,
 ) -> Encoded:
-    """The rows in order, each of at most `context` tokens with its answer, all below `table` unless that is 0.
+    """The rows in order, each of at most `context` tokens with its answer.
+
+    `table` and `positions`: how many tokens and places the model has an embedding for; 0 where nothing limits them.
 
     Raises UsageError with every row that cannot be encoded, or where the tokenizer cannot serve the kind.
     """
     if not rows:
         return Encoded((), 0)
     results = KINDS[kind].render(rows, labels, tokenizer, template, context)
-    return _collect(rows, (_within(each, table, tokenizer) for each in results) if table else results, file)
+    return _collect(rows, (_within(each, table, positions, tokenizer) for each in results), file)
 
 
 def remarks(examples: Iterable[tuple[int, str]]) -> tuple[str, ...]:
@@ -60,19 +64,25 @@ def remarks(examples: Iterable[tuple[int, str]]) -> tuple[str, ...]:
     return tuple(f"in {len(at)} of {len(every)} rows, line {at[0]} first, {remark}" for remark, at in lines.items())
 
 
-def _within(result: Rendered, table: int, tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """A fault where the model has no embedding for one of the tokens."""
-    if isinstance(result, Fault):
+def _within(result: Rendered, table: int, positions: int, tokenizer: PreTrainedTokenizerBase) -> Rendered:
+    """A fault where the model has no embedding for one of the tokens, or for one of their positions."""
+    if isinstance(result, Fault) or not (table or positions):
         return result
     examples = result.examples if isinstance(result, Made) else result[:1]
     last = max(token for example in examples for token in _tokens(example))
-    if last < table:
-        return result
-    name = tokenizer.convert_ids_to_tokens(last)
-    return Fault(
-        f"token {last}, {name!r}, is beyond the model's embedding table of {table} rows",
-        "resize the model's embeddings to its tokenizer, or leave such tokens out of the rows",
-    )
+    if table and last >= table:
+        name = tokenizer.convert_ids_to_tokens(last) if last < len(tokenizer) else "in no vocabulary"
+        return Fault(
+            f"token {last}, {name!r}, is beyond the model's embedding table of {table} rows",
+            "resize the model's embeddings to its tokenizer, or leave such tokens out of the rows",
+        )
+    room = positions - positions % BUCKET_TOKENS  # batches are padded to multiples of it
+    longest = max(max(map(len, (*example.sequences, example.text[:-1]))) for example in examples)
+    if positions and longest > room:
+        padded = f" (they are padded to a multiple of {BUCKET_TOKENS})" if room < positions else ""
+        text = f"{longest + 1} tokens are beyond the model's {positions} positions{padded}"
+        return Fault(text, f"--set data.context={room} cuts such rows, or shorten them")
+    return result
 
 
 def _tokens(example: Example) -> Iterator[int]:
@@ -90,8 +100,9 @@ def _collect(rows: Sequence[Row], results: Iterator[Rendered], file: str) -> Enc
             done.append((i, result if isinstance(result, Made) else Made((result[0],), result[1])))
     if faults:
         where = f"{file}: " if file else ""
-        lines = listed([f"{where}line {line}: {fault.text}" for line, fault in faults])
-        raise UsageError(f"{len(faults)} of {len(rows)} rows cannot be used:\n{lines}", _remedy([f for _, f in faults]))
+        lines = [f"{where}line {line}: {fault.text}" for line, fault in faults]
+        what = f"{len(faults)} of {len(rows)} rows cannot be used"
+        raise FaultyRowsError(what, lines, _remedy([f for _, f in faults]))
     counts = Counter(note for _, made in done for note in made.notes)
     told = tuple(f"{count} of {len(rows)} rows {note}" for note, count in counts.items())
     examples = tuple(example for _, made in done for example in made.examples)

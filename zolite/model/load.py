@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from zolite.common import weight_headers
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config import catalog
-from zolite.config.limits import Limits, limits_of
+from zolite.config.limits import limits_of
 from zolite.model import claims, packed, quant, special_tokens, weight_files
 from zolite.model.proof import prove, reads_both_ways
 from zolite.model.template_trial import try_template
@@ -60,12 +60,21 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A model's tokenizer, the rows of its embedding table (0: not known), and what should be known of its tokens."""
+    """A model's tokenizer, what a row may not exceed (0: not known), and what should be known of its tokens."""
 
     tokenizer: Any
     table: int
+    """rows of the embedding table: the first token that has none"""
     notes: tuple[str, ...]
-    limits: Limits
+    positions: int = 0
+    """tokens of the longest text that the model was made for"""
+    learned: bool = False
+    """are positions rows of a table too, so that there are none beyond the last?"""
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """(tokens, positions) that the model has a row of a table for, as `encode` takes them; 0 for no limit."""
+        return self.table, self.positions if self.learned else 0
 
 
 def resolve(name: str) -> Source:
@@ -141,7 +150,12 @@ def vocabulary(source: Source, cache: Path) -> Vocabulary:
         with contextlib.suppress(OSError):
             generation = GenerationConfig.from_pretrained(where)
         notes = special_tokens.settle_(made, getattr(generation, "eos_token_id", None))
-        return Vocabulary(made, int(getattr(config, "vocab_size", None) or 0), notes, limits)
+        table, positions, learned = (
+            int(getattr(config, "vocab_size", None) or 0),
+            limits.positions,
+            limits.positions > 0,
+        )
+        return Vocabulary(made, table, notes, positions or limits.trained, learned)
 
 
 def original(source: Source, commit: str, cache: Path) -> Path:

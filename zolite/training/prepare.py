@@ -1,7 +1,8 @@
 """From a recipe to a run: rows and model are checked, loaded and put together, and what was left open is chosen."""
 
 import importlib.metadata
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -21,6 +22,8 @@ from zolite.data import rows as tables
 from zolite.data.chat_template import chat_of, filled
 from zolite.data.encode import encode, fingerprint
 from zolite.data.kinds.registry import KINDS
+from zolite.data.leakage import find, leaked
+from zolite.data.problems import FaultyRowsError
 from zolite.data.sources import absolute
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
@@ -37,6 +40,7 @@ from zolite.training.run import Examples, Run, rows_of, says, trained
 from zolite.training.scale_nets import fitted, networks
 from zolite.zo.build import Nets, blank, build
 
+COMPARED = 20_000  # rows of train: of more a run does not look for what is nearly in dev too; `data check` does
 VERSIONED = ("zolite", "torch", "transformers", "bitsandbytes")
 
 
@@ -50,13 +54,8 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     asked = fitted(recipe)
     check_space(asked)
     device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
-    dataset = tables.of(asked.data)
-    check_arguments(asked, dataset)
-    clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
-    vocabulary = models.vocabulary(source, paths()["cache"])
-    tokenizer = filled(vocabulary.tokenizer, chat_of(asked.data, clock))
-    examples, notes = encode_all(dataset, tokenizer, asked, vocabulary.table)
-    notes = (*(Noted("warning", text) for text in (*vocabulary.notes, *within(vocabulary.limits, examples))), *notes)
+    rows = tokenized(asked, now)
+    dataset, tokenizer, examples, notes = rows.dataset, rows.tokenizer, rows.examples, rows.notes
     fit_rows = fitted_rows(asked, examples) if dataset.labels else 0
     resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), fit_rows))
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
@@ -64,7 +63,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
     notes = (*notes, *(Noted("warning", text) for text in loaded.notes))
     nets = networks(resolved.method.optimizer if fresh else "", loaded.fingerprint)
-    facts = facts_of(loaded, dataset) | {"tokens": fingerprint(examples)} | clock
+    facts = facts_of(loaded, dataset) | {"tokens": fingerprint(examples)} | rows.clock
     verbalizer = Verbalizer.of(dataset.labels, tokenizer, loaded.model) if dataset.labels else None
     run = out_of_memory.attempt(partial(assemble, resolved, loaded, examples, facts, notes, free, nets, verbalizer))
     if run is None:
@@ -81,20 +80,41 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     return with_step_sizes(run, asked.train)
 
 
+@dataclass(frozen=True)
+class Tokenized:
+    """The rows of a recipe, as they are and as the model will read them, and what should be known of them."""
+
+    dataset: tables.Dataset
+    tokenizer: Any
+    examples: Examples
+    notes: tuple[Noted, ...]
+    clock: dict[str, str]
+    """what chat templates took for the time, as a session's facts have it"""
+
+
+def tokenized(asked: Recipe, now: datetime | None = None) -> Tokenized:
+    """All that comes before weights: UsageError with every row that the model cannot read."""
+    dataset = tables.of(asked.data)
+    check_arguments(asked, dataset)
+    clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
+    vocabulary = models.vocabulary(models.resolve(asked.model.name), paths()["cache"])
+    tokenizer = filled(vocabulary.tokenizer, chat_of(asked.data, clock))
+    examples, notes = encode_all(dataset, tokenizer, asked, *vocabulary.limits)
+    leaks = find(dataset, near=len(dataset.splits["train"]) <= COMPARED).leaks
+    said = (*vocabulary.notes, *stretched(vocabulary, examples), *leaked(leaks, dataset, asked.data.group_by))
+    return Tokenized(dataset, tokenizer, examples, (*(Noted("warning", text) for text in said), *notes), clock)
+
+
 def fitted_rows(recipe: Recipe, examples: Examples) -> int:
     """Rows of an adapter that the fit of labels takes; 0 where they are not to be said."""
     return answer_fit.rows_of(examples["train"][0]) if says(examples, recipe) else 0
 
 
-def within(limits: Limits, examples: Examples) -> tuple[str, ...]:
-    """What should be known of rows that are longer than the model was trained on.
-
-    Raises UsageError where it cannot read them at all.
-    """
+def stretched(vocabulary: models.Vocabulary, examples: Examples) -> tuple[str, ...]:
+    """What should be known of rows that are longer than the model was trained on."""
     longest = max(longest_of(row) for split in examples.values() for row in split)
-    if refused := limits.refused(longest):
-        raise UsageError(refused, f"--set data.context={limits.positions} cuts rows there; or take another model")
-    return tuple(filter(None, (limits.doubted(longest),)))
+    doubt = "" if vocabulary.learned else Limits(trained=vocabulary.positions).doubted(longest)
+    return (doubt,) if doubt else ()
 
 
 def check_space(recipe: Recipe) -> None:
@@ -183,17 +203,17 @@ def assemble(
 
 
 def encode_all(
-    dataset: tables.Dataset, tokenizer: Any, recipe: Recipe, table: int = 0
+    dataset: tables.Dataset, tokenizer: Any, recipe: Recipe, table: int = 0, positions: int = 0
 ) -> tuple[Examples, tuple[Noted, ...]]:
     """Every split as token sequences, and what should be known of it. Raises with the problems of all splits."""
     data, problems = recipe.data, []
     said: tuple[str, ...] = ()
-    notes = [Noted("info", text) for text in dataset.notes]
+    notes = [Noted("info", text) for text in dataset.notes] + [Noted("warning", text) for text in dataset.warnings]
     examples: Examples = {}
     for split, rows in dataset.splits.items():
-        labels, file = dataset.labels, dataset.files[split]
+        labels, file, limits = dataset.labels, dataset.files[split], (table, positions)
         try:
-            encoded = encode(rows, dataset.kind, labels, tokenizer, data.template, data.context, file, table)
+            encoded = encode(rows, dataset.kind, labels, tokenizer, data.template, data.context, file, *limits)
         except UsageError as error:
             problems.append(error)
             continue
@@ -203,8 +223,16 @@ def encode_all(
             notes.append(Noted("warning", text))
         said = said or encoded.notes  # of train, most often: what is true of its rows is true of the others'
     if problems:
-        raise UsageError("\n".join(e.message for e in problems), problems[0].hint)
+        raise _all_of(problems)
     return examples, (*notes, *(Noted("warning", text) for text in said))
+
+
+def _all_of(errors: Sequence[UsageError]) -> UsageError:
+    """Those of several splits as one."""
+    rows = [problem for error in errors if isinstance(error, FaultyRowsError) for problem in error.problems]
+    if len(errors) == 1 or not rows:
+        return errors[0]
+    return FaultyRowsError(f"{len(rows)} rows cannot be used", rows, errors[0].hint)
 
 
 def facts_of(loaded: models.Loaded, dataset: tables.Dataset) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from zolite.data.examples import Example
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.rows import Dataset
+from zolite.data.splits import Rule
 from zolite.engine.adapter import Adapter, attach
 from zolite.engine.bases import ensure_same
 from zolite.engine.engine import Engine
@@ -31,7 +32,6 @@ from zolite.sessions.session import Session
 from zolite.training.evaluate import Prediction, evaluate, figures, predictions
 from zolite.training.greedy import Verbalizer
 from zolite.training.out_of_memory import in_parts
-from zolite.training.prepare import within
 from zolite.training.replay import Rebuilt, rebuild
 
 
@@ -79,9 +79,8 @@ def scores(
     """The same with all that was found. `labelled`: UsageError where the rows have no labels, before a model loads."""
     found = (_session if sessions.exists(target) else _model)(target, changes)
     recipe = recipes.resolve(found.recipe)
-    dataset = tables.load_for_eval(
-        data, recipe.data.template, found.labels, recipe.data.columns, recipe.data.verbalizer
-    )
+    d = recipe.data
+    dataset = tables.load_for_eval(data, d.template, found.labels, d.columns, d.verbalizer, Rule.of(d))
     if labelled and not dataset.labels:
         raise UsageError(f"the rows at {data} have no labels, so there is no label to predict", "leave out --out")
     return _scored(found, recipe, dataset, beside_base)
@@ -108,9 +107,8 @@ def _scored(target: _Target, recipe: ResolvedRecipe, dataset: Dataset, beside_ba
     tokenizer = filled(words.tokenizer, target.chat)
     ((split, rows),) = dataset.splits.items()
     file = dataset.files[split]
-    asked = (dataset.kind, dataset.labels, tokenizer, r.template, r.context, file, words.table)
+    asked = (dataset.kind, dataset.labels, tokenizer, r.template, r.context, file, *words.limits)
     examples = encode(rows, *asked).examples
-    within(words.limits, {split: examples})
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
     adapter = attach(loaded, recipe)
     engine, verbalizer = Engine.of(loaded, adapter, recipe), Verbalizer.of(dataset.labels, tokenizer, loaded.model)
