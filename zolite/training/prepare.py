@@ -7,12 +7,15 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import torch
+
 from zolite.common.errors import DoesNotFit, UsageError
 from zolite.common.events import Noted
 from zolite.common.paths import paths
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.composition import step_sizes
+from zolite.config.limits import Limits
 from zolite.config.methods import method
 from zolite.config.recipe import Recipe, ResolvedRecipe, TrainPart
 from zolite.data import rows as tables
@@ -26,8 +29,10 @@ from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.adapter import watch as watch_inputs
 from zolite.engine.batch import Order, buckets, length
-from zolite.engine.engine import Engine
+from zolite.engine.batch import longest as longest_of
+from zolite.engine.engine import ORIGIN, Engine
 from zolite.model import load as models
+from zolite.model.proof import not_finite
 from zolite.training import answer_fit, memory_budget, out_of_memory, step_size
 from zolite.training.first_values import with_first_values
 from zolite.training.greedy import Verbalizer
@@ -57,6 +62,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
     loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
+    notes = (*notes, *(Noted("warning", text) for text in loaded.notes))
     nets = networks(resolved.method.optimizer if fresh else "", loaded.fingerprint)
     facts = facts_of(loaded, dataset) | {"tokens": fingerprint(examples)} | rows.clock
     verbalizer = Verbalizer.of(dataset.labels, tokenizer, loaded.model) if dataset.labels else None
@@ -69,6 +75,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     run = replace(run, samples=Samples.of(examples["dev"], tokenizer, loaded.model))
     if not fresh:
         return run
+    refuse_overflow(run)
     reasons = recipes.reasons(asked, resolved, len(dataset.labels), len(dataset.splits["dev"]))
     chosen = tuple(Noted("info", text) for text in reasons)
     run = with_first_values(replace(run, notes=run.notes + chosen), dataset, tokenizer)
@@ -96,13 +103,20 @@ def tokenized(asked: Recipe, now: datetime | None = None) -> Tokenized:
     tokenizer = filled(vocabulary.tokenizer, chat_of(asked.data, clock))
     examples, notes = encode_all(dataset, tokenizer, asked, *vocabulary.limits)
     leaks = find(dataset, near=len(dataset.splits["train"]) <= COMPARED).leaks
-    said = (*vocabulary.notes, *leaked(leaks, dataset, asked.data.group_by))
+    said = (*vocabulary.notes, *stretched(vocabulary, examples), *leaked(leaks, dataset, asked.data.group_by))
     return Tokenized(dataset, tokenizer, examples, (*(Noted("warning", text) for text in said), *notes), clock)
 
 
 def fitted_rows(recipe: Recipe, examples: Examples) -> int:
     """Rows of an adapter that the fit of labels takes; 0 where they are not to be said."""
     return answer_fit.rows_of(examples["train"][0]) if says(examples, recipe) else 0
+
+
+def stretched(vocabulary: models.Vocabulary, examples: Examples) -> tuple[str, ...]:
+    """What should be known of rows that are longer than the model was trained on."""
+    longest = max(longest_of(row) for split in examples.values() for row in split)
+    doubt = "" if vocabulary.learned else Limits(trained=vocabulary.positions).doubted(longest)
+    return (doubt,) if doubt else ()
 
 
 def check_space(recipe: Recipe) -> None:
@@ -123,6 +137,14 @@ def check_arguments(recipe: Recipe, dataset: tables.Dataset) -> None:
 def placed(recipe: ResolvedRecipe) -> ResolvedRecipe:
     """With the rows' whole path, so that a session finds them from anywhere."""
     return replace(recipe, data=replace(recipe.data, path=absolute(recipe.data.path)))
+
+
+@torch.inference_mode()
+def refuse_overflow(run: Run) -> None:
+    """Raises ZoliteError where the loss of the first batch is not finite: nothing that is measured would be then."""
+    losses = out_of_memory.attempt(lambda: run.engine.bind(rows_of(run, 0))(ORIGIN))
+    if losses is not None and not bool(losses.isfinite().all()):
+        raise not_finite("the losses of the first batch", run.space.copies.dtype)
 
 
 def with_step_sizes(run: Run, asked: TrainPart) -> Run:
@@ -219,6 +241,7 @@ def facts_of(loaded: models.Loaded, dataset: tables.Dataset) -> dict[str, Any]:
     """What a resume compares, and what an export needs to know."""
     return {
         "model": loaded.fingerprint,
+        "config": loaded.config,
         "base": loaded.source.base,
         "data": dataset.fingerprint,
         "labels": list(dataset.labels),
