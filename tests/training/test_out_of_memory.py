@@ -140,7 +140,7 @@ def test_a_device_without_any_room_ends_the_run(recipe: Make, monkeypatch: pytes
     settings = recipe(train__steps=6, train__save_every=100, train__eval_every=100)
     list(begin(settings, "straight", never))
     with monkeypatch.context() as patch:
-        Card(patch, room=0, after=5)
+        Card(patch, room=0, after=6)
         with pytest.raises(DoesNotFit, match="one row and one perturbed copy a forward") as refused:
             list(begin(settings, "run", never))
     assert "zolite resume" in refused.value.hint

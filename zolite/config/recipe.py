@@ -413,7 +413,9 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 def _of_task(changes: dict[str, Any]) -> dict[str, Any]:
     """What a published task sets, where one is asked for; UsageError with the nearest where there is none."""
     name = changes.get("data.task")
-    return {f"data.{key}": value for key, value in catalog.task(name).data.items()} if name else {}
+    if not (name and isinstance(name, str)):  # what is no text is refused as any setting is
+        return {}
+    return {f"data.{key}": value for key, value in catalog.task(name).data.items()}
 
 
 def renewed(path: str, value: Any) -> tuple[str, Any]:
