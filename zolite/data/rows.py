@@ -2,16 +2,18 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from zolite.common.errors import UsageError
 from zolite.data.kinds.kind import Kind, Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.problems import faulty, refuse, some
-from zolite.data.records import Read, Record, read
+from zolite.data.records import Record, read
 from zolite.data.splits import SPLITS, demand, files_of, hold_out
+from zolite.data.table import Table, kept
 
 Columns = dict[str, tuple[str, ...]]  # each kind's, for a template
 
@@ -22,14 +24,22 @@ class Dataset:
     """a name in data/kinds/registry.py"""
     labels: tuple[str, ...]
     """sorted; empty where rows of that kind have none"""
-    splits: dict[str, tuple[Row, ...]]
+    splits: dict[str, Table]
     """train and dev, and test where one was given; one of them where the rows are only evaluated"""
     files: dict[str, str]
     """split to the name of the file it came from"""
-    fingerprint: str
-    """sha256 of the kind and of every row's content, in order"""
     notes: tuple[str, ...] = ()
     """what a person should know of the files"""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the kind and of every row's content, in order."""
+        found = hashlib.sha256(self.kind.encode())
+        for split, rows in self.splits.items():
+            found.update(b"\n" + split.encode())
+            for content in rows.contents():
+                found.update(b"\n" + content)
+        return found.hexdigest()
 
 
 def load(path: Path, template: str, required: Sequence[str] = ("train",)) -> Dataset:
@@ -70,8 +80,8 @@ def load_for_eval(path: Path, template: str, labels: tuple[str, ...]) -> Dataset
     return _dataset(kind, known, tables, {split: file})
 
 
-def _dataset(kind: Kind, labels: tuple[str, ...], splits: dict[str, tuple[Row, ...]], names: dict[str, str]) -> Dataset:
-    return Dataset(kind.name, labels, splits, names, _fingerprint(kind, splits), _unread(splits))
+def _dataset(kind: Kind, labels: tuple[str, ...], splits: dict[str, Table], names: dict[str, str]) -> Dataset:
+    return Dataset(kind.name, labels, splits, names, _unread(splits))
 
 
 def _unread(splits: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
@@ -93,11 +103,10 @@ def recognised(record: Record, columns: Columns) -> str:
 # ---- records to rows
 
 
-def _tables(files: Mapping[str, Path], columns: Columns, first: str) -> tuple[Kind, dict[str, tuple[Row, ...]]]:
+def _tables(files: Mapping[str, Path], columns: Columns, first: str) -> tuple[Kind, dict[str, Table]]:
     """(kind, split to rows); the first record of split `first` decides the kind. Raises UsageError."""
-    found = {split: read(file) for split, file in files.items()}
-    kind = _kind_of(first, files, found, columns)
-    checked = {split: _rows(files[split].name, records, kind, columns) for split, records in found.items()}
+    kind = _kind_of(first, files, columns)
+    checked = {split: _rows(file, kind, columns) for split, file in files.items()}
     problems = [problem for _, faults in checked.values() for problem in faults]
     tables = {split: rows for split, (rows, _) in checked.items()}
     if kind.label_column and "train" in files and not checked["train"][1]:  # a faulty row may hold a label's only use
@@ -106,12 +115,12 @@ def _tables(files: Mapping[str, Path], columns: Columns, first: str) -> tuple[Ki
     return kind, tables
 
 
-def _kind_of(first: str, files: Mapping[str, Path], found: Mapping[str, Sequence[Read]], columns: Columns) -> Kind:
+def _kind_of(first: str, files: Mapping[str, Path], columns: Columns) -> Kind:
     """By the first record of split `first`. UsageError where it has the columns of no kind, or there is no record."""
-    leader = next(((line, record) for line, record in found[first] if isinstance(record, dict)), None)
+    leader = next(((line, record) for line, record in read(files[first]) if isinstance(record, dict)), None)
     if leader and (name := recognised(leader[1], columns)):
         return KINDS[name]
-    unread = [f"{files[s].name}: line {line}: {r}" for s in found for line, r in found[s] if isinstance(r, str)]
+    unread = [f"{f.name}: line {line}: {r}" for f in files.values() for line, r in read(f) if isinstance(r, str)]
     if leader is None:
         raise faulty(unread)
     expected = ", or ".join(" + ".join(names) for names in reversed(columns.values()))
@@ -120,16 +129,18 @@ def _kind_of(first: str, files: Mapping[str, Path], found: Mapping[str, Sequence
     raise faulty([f"{files[first].name}: line {leader[0]}: {what}", *unread], hint)
 
 
-def _rows(file: str, records: Sequence[Read], kind: Kind, columns: Columns) -> tuple[tuple[Row, ...], list[str]]:
+def _rows(file: Path, kind: Kind, columns: Columns) -> tuple[Table, list[str]]:
     """The sound rows of a file, and the problems of the others."""
-    rows: list[Row] = []
     problems: list[str] = []
-    for line, record in records:
-        faults = [record] if isinstance(record, str) else _faults(record, kind, columns)
-        problems += [f"{file}: line {line}: {fault}" for fault in faults]
-        if not faults and isinstance(record, dict):
-            rows.append(kind.row(line, record, columns[kind.name]))
-    return tuple(rows), problems
+
+    def sound() -> Iterator[Row]:
+        for line, record in read(file):
+            faults = [record] if isinstance(record, str) else _faults(record, kind, columns)
+            problems.extend(f"{file.name}: line {line}: {fault}" for fault in faults)
+            if not faults and isinstance(record, dict):
+                yield kind.row(line, record, columns[kind.name])
+
+    return kept(sound()), problems
 
 
 def _faults(record: Record, kind: Kind, columns: Columns) -> list[str]:
@@ -169,10 +180,3 @@ def _strangers(file: str, kind: Kind, rows: Sequence[Row], labels: Sequence[str]
 def _labels(kind: Kind, rows: Iterable[Row]) -> tuple[str, ...]:
     """Sorted; none where rows of that kind have none."""
     return tuple(sorted({row.columns[kind.label_column] for row in rows})) if kind.label_column else ()
-
-
-def _fingerprint(kind: Kind, splits: Mapping[str, Sequence[Row]]) -> str:
-    lines = [kind.name.encode()]
-    for split, rows in splits.items():
-        lines += [split.encode(), *(row.content() for row in rows)]
-    return hashlib.sha256(b"\n".join(lines)).hexdigest()

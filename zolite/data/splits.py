@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from zolite.common.errors import UsageError
-from zolite.data.kinds.kind import Row
 from zolite.data.problems import refuse, some
 from zolite.data.records import READERS
+from zolite.data.table import Table
 
 SPLITS = ("train", "dev", "test")
 DEV = ("dev", "validation", "valid", "val", "eval")  # what tools call it
@@ -50,11 +50,11 @@ def demand(path: Path, files: Mapping[str, Path], required: Iterable[str]) -> No
         )
 
 
-def hold_out(rows: tuple[Row, ...], file: str) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+def hold_out(rows: Table, file: str) -> tuple[Table, Table]:
     """(train, dev), both in file order: dev is the tenth with the lowest hashes, whatever the order of the rows."""
     if len(rows) < 2:
         refuse([f"{file}: {len(rows)} row; at least 2 are needed to hold one out as dev"], "add rows or a dev file")
     count = min(HELD_OUT, max(1, len(rows) // 10))
-    order = sorted(range(len(rows)), key=lambda i: hashlib.sha256(rows[i].content()).digest())
-    held = set(order[:count])
-    return tuple(r for i, r in enumerate(rows) if i not in held), tuple(r for i, r in enumerate(rows) if i in held)
+    hashes = [hashlib.sha256(content).digest() for content in rows.contents()]
+    held = set(sorted(range(len(rows)), key=hashes.__getitem__)[:count])
+    return rows.take(i for i in range(len(rows)) if i not in held), rows.take(sorted(held))

@@ -49,7 +49,7 @@ class Scores:
 
     target: str
     labels: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     prompts: tuple[str, ...]  # as they are put into tokens
     tuned: Scored
     base: Scored | None
