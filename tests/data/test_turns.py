@@ -192,7 +192,7 @@ def test_one_sequence_where_it_can_be(name: str) -> None:
     """Conversations become one example a turn under templates that render a turn in two ways, and under no others."""
     apart = {"Qwen3", "Qwen3 thinking", "R1", "Phi", "another prompt", "last alone"}
     found = coded([row("a", "b", "c", "d")], by_bytes(TEMPLATES[name]))
-    assert len(found.examples) == (2 if name in apart else 1) and found.origins == (0,) * len(found.examples)
+    assert len(found.examples) == (2 if name in apart else 1) and tuple(found.origins) == (0,) * len(found.examples)
     assert bool(found.notes) == (name in apart)
     alone = {"Qwen3 thinking", "R1", "another prompt", "last alone"}
     assert len(coded([row("a", "b")], by_bytes(TEMPLATES[name])).examples) == 1

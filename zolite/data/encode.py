@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import array
 import hashlib
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from zolite.common.errors import UsageError, listed
-from zolite.data.examples import Example, Fault, Made, Rendered
+from zolite.data.examples import Example, Fault, Following, Made, Rendered
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
+from zolite.data.token_store import Writer, numbers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+CHUNK = 1024  # rows that are rendered at once
+THREADS = 2  # that render them where there are many: tokenizers let go of Python's lock
+
+
 @dataclass(frozen=True)
 class Encoded:
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     cut: int
     """rows whose end was cut off at the context"""
     notes: tuple[str, ...] = ()
     """what a person should know of the rows and of how they became tokens, each once"""
-    origins: tuple[int, ...] = field(default=(), compare=False)
+    origins: Sequence[int] = field(default=(), compare=False)
     """which row each example is of: one may become several"""
 
 
@@ -39,25 +44,92 @@ def encode(
     context: int,
     file: str = "",
     table: int = 0,
+    writer: Writer | None = None,
 ) -> Encoded:
     """The rows in order, each of at most `context` tokens with its answer, all below `table` unless that is 0.
 
+    The examples are in memory, or where `writer` puts them.
     Raises UsageError with every row that cannot be encoded, or where the tokenizer cannot serve the kind.
     """
-    if not rows:
-        return Encoded((), 0)
-    results = KINDS[kind].render(rows, labels, tokenizer, template, context)
-    return _collect(rows, (_within(each, table, tokenizer) for each in results) if table else results, file)
+    made = _Made(writer or Writer(None))
+
+    def render(part: Sequence[Row]) -> list[Rendered]:
+        results = KINDS[kind].render(part, labels, tokenizer, template, context)
+        return [_within(each, table, tokenizer) for each in results] if table else list(results)
+
+    for part, results in _in_order(render, _parts(rows)):
+        for row, result in zip(part, results, strict=True):
+            made.add(row, result)
+    return made.encoded(file)
 
 
-def remarks(examples: Iterable[tuple[int, str]]) -> tuple[str, ...]:
-    """Of (line, remark) of every row: each remark once, with the number of rows and the first of them."""
-    every = list(examples)
-    lines: dict[str, list[int]] = {}
-    for line, remark in every:
-        lines.setdefault(remark, []).append(line)
-    lines.pop("", None)
-    return tuple(f"in {len(at)} of {len(every)} rows, line {at[0]} first, {remark}" for remark, at in lines.items())
+def _parts(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    every = iter(rows)
+    while part := list(itertools.islice(every, CHUNK)):
+        yield part
+
+
+def _in_order(
+    render: Callable[[Sequence[Row]], list[Rendered]], parts: Iterator[list[Row]]
+) -> Iterator[tuple[list[Row], list[Rendered]]]:
+    """Each part with what it became; where there are several, some are rendered ahead."""
+    first = list(itertools.islice(parts, 2))
+    if len(first) < 2:
+        yield from ((part, render(part)) for part in first)
+        return
+    with ThreadPoolExecutor(THREADS) as pool:
+        ahead: deque[tuple[list[Row], Future[list[Rendered]]]] = deque()
+        try:
+            for part in itertools.chain(first, parts):
+                ahead.append((part, pool.submit(render, part)))
+                if len(ahead) > 2 * THREADS:
+                    done, result = ahead.popleft()
+                    yield done, result.result()
+            while ahead:
+                done, result = ahead.popleft()
+                yield done, result.result()
+        finally:
+            for _, result in ahead:
+                result.cancel()
+
+
+class _Made:
+    """What rows became, one after the other."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        self.rows = self.cut = self.examples = 0
+        self.faults: list[tuple[int, Fault]] = []
+        self.notes = Counter[str]()
+        self.remarks: dict[str, tuple[int, int]] = {}  # how often, and the first line
+
+    def add(self, row: Row, result: Rendered) -> None:
+        number, self.rows = self.rows, self.rows + 1
+        if isinstance(result, Fault):
+            self.faults.append((row.line, result))
+        if isinstance(result, Fault) or self.faults:
+            return
+        made = result if isinstance(result, Made) else Made((result[0],), result[1])
+        self.cut += made.cut
+        self.notes.update(made.notes)
+        for example in made.examples:
+            self.writer.add(example, number)
+            self.examples += 1
+            if example.remark:
+                count, line = self.remarks.get(example.remark, (0, row.line))
+                self.remarks[example.remark] = count + 1, line
+
+    def encoded(self, file: str) -> Encoded:
+        """Raises UsageError with every row that cannot be encoded."""
+        if self.faults:
+            where = f"{file}: " if file else ""
+            lines = listed([f"{where}line {line}: {fault.text}" for line, fault in self.faults])
+            what = f"{len(self.faults)} of {self.rows} rows cannot be used:\n{lines}"
+            raise UsageError(what, _remedy([fault for _, fault in self.faults]))
+        told = tuple(f"{count} of {self.rows} rows {note}" for note, count in self.notes.items())
+        said = (f"in {n} of {self.examples} rows, line {at} first, {what}" for what, (n, at) in self.remarks.items())
+        store = self.writer.done()
+        return Encoded(store, self.cut, (*told, *said), store.origins)
 
 
 def _within(result: Rendered, table: int, tokenizer: PreTrainedTokenizerBase) -> Rendered:
@@ -65,7 +137,7 @@ def _within(result: Rendered, table: int, tokenizer: PreTrainedTokenizerBase) ->
     if isinstance(result, Fault):
         return result
     examples = result.examples if isinstance(result, Made) else result[:1]
-    last = max(token for example in examples for token in _tokens(example))
+    last = max(max(_tokens(example)) for example in examples)
     if last < table:
         return result
     name = tokenizer.convert_ids_to_tokens(last)
@@ -75,29 +147,11 @@ def _within(result: Rendered, table: int, tokenizer: PreTrainedTokenizerBase) ->
     )
 
 
-def _tokens(example: Example) -> Iterator[int]:
+def _tokens(example: Example) -> Iterable[int]:
     """Every token that the model reads or predicts."""
-    yield from itertools.chain(*example.sequences, (query.token for query in example.queries), example.text)
-
-
-def _collect(rows: Sequence[Row], results: Iterator[Rendered], file: str) -> Encoded:
-    done: list[tuple[int, Made]] = []
-    faults: list[tuple[int, Fault]] = []
-    for i, (row, result) in enumerate(zip(rows, results, strict=True)):
-        if isinstance(result, Fault):
-            faults.append((row.line, result))
-        else:
-            done.append((i, result if isinstance(result, Made) else Made((result[0],), result[1])))
-    if faults:
-        where = f"{file}: " if file else ""
-        lines = listed([f"{where}line {line}: {fault.text}" for line, fault in faults])
-        raise UsageError(f"{len(faults)} of {len(rows)} rows cannot be used:\n{lines}", _remedy([f for _, f in faults]))
-    counts = Counter(note for _, made in done for note in made.notes)
-    told = tuple(f"{count} of {len(rows)} rows {note}" for note, count in counts.items())
-    examples = tuple(example for _, made in done for example in made.examples)
-    origins = tuple(i for i, made in done for _ in made.examples)
-    said = remarks((rows[i].line, example.remark) for i, example in zip(origins, examples, strict=True))
-    return Encoded(examples, sum(made.cut for _, made in done), told + said, origins)
+    if isinstance(example.queries, Following) and len(example.sequences) == 1:
+        return example.text
+    return itertools.chain(*example.sequences, (query.token for query in example.queries), example.text)
 
 
 def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
@@ -105,17 +159,9 @@ def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
     digest = hashlib.sha256()
     for split, examples in splits.items():
         digest.update(f"{split}:{len(examples)};".encode())
-        for example in examples:
-            digest.update(array.array("i", _numbers(example)).tobytes())
+        for part in numbers_of(examples):
+            digest.update(part)
     return digest.hexdigest()
-
-
-def _numbers(example: Example) -> Iterable[int]:
-    yield from (example.answer, example.candidates, example.begins, len(example.text), *example.text)
-    for sequence in example.sequences:
-        yield from (len(sequence), *sequence)
-    for query in example.queries:
-        yield from (query.sequence, query.position, query.token, query.candidate)
 
 
 def _remedy(faults: Sequence[Fault]) -> str:
