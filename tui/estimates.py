@@ -6,7 +6,9 @@ from pathlib import Path
 from zolite.common.errors import ZoliteError
 from zolite.config import catalog
 from zolite.config.recipe import ResolvedRecipe
+from zolite.data import hub
 from zolite.data.lengths import Rows, estimate, mean_tokens
+from zolite.data.sources import find
 from zolite.planner import model_spec
 from zolite.planner.hardware import Hardware
 from zolite.planner.memory import Ledger, ledger
@@ -50,8 +52,10 @@ def tokens_per_step(recipe: ResolvedRecipe, copies: int) -> float:
 
 def _small(path: Path) -> bool:
     """Is it there, and small enough to read its rows quickly?"""
+    if str(path).startswith(hub.PREFIX):  # which may have to be downloaded
+        return False
     try:
-        files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
+        files = [file for several in find(str(path)).values() for file in several]
         return 0 < sum(file.stat().st_size for file in files) <= LARGEST
-    except OSError:
+    except (OSError, ZoliteError):
         return False

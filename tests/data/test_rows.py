@@ -150,7 +150,8 @@ def test_the_fingerprint_is_the_same_for_every_format(tmp_path: Path) -> None:
         ("d.jsonl", b'{"messages": [{"role": 1, "content": "a"}]}\n', "message 1: 'role' is a number, not text"),
         ("d.jsonl", b'{"messages": [{"role": "user"}]}\n', "message 1: 'content' is null, not text"),
         ("d.jsonl", b'{"messages": ["a"]}\n', "message 1: text, not an object"),
-        ("d.parquet", b"PAR1", "d.parquet: .parquet is not supported"),
+        ("d.parquet", b"PAR1", "d.parquet: line 1: not Parquet, or damaged"),
+        ("d.xlsx", b"PK", "d.xlsx: it is a spreadsheet: save the sheet as CSV"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -216,7 +217,7 @@ def test_evaluation_takes_test_then_dev_then_train(tmp_path: Path) -> None:
         alone = load_for_eval(tmp_path / f"{name}.jsonl", TEMPLATE, ())
         assert alone.splits["train"] == data.splits[name] and alone.labels == data.labels
         (tmp_path / f"{name}.jsonl").unlink()
-    with pytest.raises(UsageError, match="has no test file"):
+    with pytest.raises(UsageError, match="has no file of rows"):
         load_for_eval(tmp_path, TEMPLATE, ())
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from zolite.common.errors import UsageError
 from zolite.data.rows import load
-from zolite.data.splits import DEV, files_of
+from zolite.data.sources import find
+from zolite.data.split_names import DEV
 
 TEMPLATE = "{text}\nCategory: {label}"
 
@@ -42,7 +43,7 @@ def test_dev_has_the_names_that_tools_give_it(tmp_path: Path, name: str) -> None
     jsonl(tmp_path / "train.jsonl", label_rows(20))
     jsonl(tmp_path / f"{name}.jsonl", label_rows(4))
     jsonl(tmp_path / "notes.jsonl", ["not rows"])
-    assert files_of(tmp_path) == {"train": tmp_path / "train.jsonl", "dev": tmp_path / f"{name}.jsonl"}
+    assert find(str(tmp_path)) == {"train": (tmp_path / "train.jsonl",), "dev": (tmp_path / f"{name}.jsonl",)}
     data = load(tmp_path, TEMPLATE)
     assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 20, "dev": 4}
     assert data.files["dev"] == f"{name}.jsonl"
@@ -63,10 +64,10 @@ def test_files_that_are_missing_or_too_many(tmp_path: Path) -> None:
     jsonl(tmp_path / "train.jsonl", label_rows(4))
     assert "has no test file" in refusal(tmp_path, required=("train", "test")).message
     (tmp_path / "train.csv").write_text("text,label\n")
-    (tmp_path / "test.json").write_text("[]")
+    (tmp_path / "test.xlsx").write_text("[]")
     error = refusal(tmp_path)
     assert "train: 2 files (train.csv, train.jsonl)" in error.message
-    assert "test.json: .json is not supported" in error.message and ".jsonl and .csv" in error.hint
+    assert "test.xlsx: it is a spreadsheet" in error.message and ".jsonl, " in error.hint
 
 
 # ---- dev held out of train

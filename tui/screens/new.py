@@ -21,6 +21,8 @@ from zolite.common.text import human_bytes, human_seconds
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.data.lengths import Rows as Lengths
+from zolite.data.readers.registry import stem_of, unsupported
+from zolite.data.split_names import NAMES
 from zolite.planner.backprop import needed
 from zolite.planner.calibration import Correction, so_far
 from zolite.planner.hardware import Hardware
@@ -81,12 +83,11 @@ TABLES = {"model": "#model-list", "data": "#tree", "plan": "#plans"}
 class Rows(DirectoryTree):
     """Folders, and files that can be rows."""
 
-    SUFFIXES: ClassVar = (".jsonl", ".csv")
     ICON_NODE, ICON_NODE_EXPANDED, ICON_FILE = "▸ ", "▾ ", "· "
 
     def filter_paths(self, paths: Iterable[Path]) -> Iterable[Path]:
         shown = (path for path in paths if not path.name.startswith("."))
-        return [path for path in shown if path.suffix.lower() in self.SUFFIXES or path.is_dir()]
+        return [path for path in shown if not unsupported(path) or path.is_dir()]
 
 
 class NewScreen(Screen[None]):
@@ -168,7 +169,7 @@ class NewScreen(Screen[None]):
                 yield Models(id="models")
             with TabPane("2 Data", id="data"), Vertical():
                 with Horizontal(id="data-fields"):
-                    yield Input(placeholder="file or folder of rows: .jsonl or .csv", id="path", compact=True)
+                    yield Input(placeholder="rows: a file, a folder, a pattern or hf:NAME", id="path", compact=True)
                     yield Button("Demo rows", id="demo-rows", compact=True)
                     yield Button("Plans →", id="to-plan", compact=True, variant="primary", disabled=True)
                 with Horizontal(id="template-row"):
@@ -267,11 +268,11 @@ class NewScreen(Screen[None]):
     @on(DirectoryTree.FileSelected)
     def file_selected(self, event: DirectoryTree.FileSelected) -> None:
         # train.jsonl stands for its folder: dev and test lie beside it
-        self.take(event.path.parent if event.path.stem in ("train", "dev", "test") else event.path)
+        self.take(event.path.parent if stem_of(event.path).lower() in NAMES else event.path)
 
     @on(Input.Submitted, "#path")
     def path_typed(self, event: Input.Submitted) -> None:
-        self.take(Path(event.value.strip()).expanduser())
+        self.take(event.value.strip())
 
     @on(Button.Pressed, "#demo-rows")
     def demo_rows(self) -> None:
@@ -287,7 +288,7 @@ class NewScreen(Screen[None]):
     def to_plan(self) -> None:
         self.action_tab("plan")
 
-    def take(self, path: Path) -> None:
+    def take(self, path: Path | str) -> None:
         self.path = str(path)
         self.query_one("#path", Input).value = self.path
         self.check()

@@ -29,7 +29,9 @@ def options() -> None:
 
 @app.command()
 def check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="rows as for train: a file, or a folder")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="rows as for train: a file, a folder, a pattern or hf:NAME")
+    ],
     model: Annotated[str, typer.Option(metavar="MODEL", help="count by its tokenizer; by letters if left out")] = "",
     template: Annotated[
         str, typer.Option(help=r"prompt of rows with labels, {label} last; \n is a new line")
@@ -42,7 +44,7 @@ def check(
     """Kind, lengths, problems with their lines, and the first rows as the model will read them; loads no weights."""
     from zolite.data.preview import report
 
-    path, template = path.expanduser(), template.replace("\\n", "\n")
+    template = template.replace("\\n", "\n")
     words = _vocabulary(model, template_args) if model else None
     found = report(path, template, model, words.tokenizer, words.table) if words else report(path, template)
     found = replace(found, notes=(*words.notes, *found.notes)) if words else found

@@ -76,7 +76,9 @@ class AdapterPart:
 @dataclass(frozen=True)
 class DataPart:
     path: str = setting(
-        "", "a folder with train, dev and test files, or one file of which a tenth is held out", flags=("--data",)
+        "",
+        "rows: a file, a folder, a pattern in quotes, several of these with commas between, or hf:NAME",
+        flags=("--data",),
     )
     template: str = setting(
         "{text}\nCategory: {label}",

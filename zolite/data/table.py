@@ -12,6 +12,7 @@ the process ends, however it ends.
 from __future__ import annotations
 
 import array
+import itertools
 import marshal
 import operator
 import tempfile
@@ -61,7 +62,7 @@ class _Blobs:
         for first, last in _stretches(order, self._ends):
             start, ends = self._ends[first], self._ends[first : last + 2]
             data = self._at(start, ends[-1] - start)
-            for a, b in zip(ends, ends[1:], strict=False):
+            for a, b in itertools.pairwise(ends):
                 yield data[a - start : b - start]
 
     def _at(self, start: int, count: int) -> bytes:

@@ -245,7 +245,7 @@ def _rows(model: str | None, longest: int, data: str | None, template: str | Non
     """The lengths of somebody's rows, else of rows as long as they may be."""
     if not data:
         return Rows(longest, -(-longest // ANSWERED))
-    return estimate(Path(data).expanduser(), template or DataPart.template, model_spec.place(model or ""), longest)
+    return estimate(Path(data), template or DataPart.template, model_spec.place(model or ""), longest)
 
 
 def _known(card: Hardware, named: str | None) -> Correction:

@@ -4,7 +4,6 @@ import importlib.metadata
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from zolite.common.errors import DoesNotFit, UsageError
@@ -19,6 +18,7 @@ from zolite.data import rows as tables
 from zolite.data.chat_template import chat_of, filled
 from zolite.data.encode import encode, fingerprint
 from zolite.data.kinds.registry import KINDS
+from zolite.data.sources import absolute
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.adapter import watch as watch_inputs
@@ -45,7 +45,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     asked = fitted(recipe)
     check_space(asked)
     device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
-    dataset = tables.load(Path(asked.data.path).expanduser().resolve(), asked.data.template)
+    dataset = tables.load(asked.data.path, asked.data.template)
     check_arguments(asked, dataset)
     clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
     vocabulary = models.vocabulary(source, paths()["cache"])
@@ -95,8 +95,7 @@ def check_arguments(recipe: Recipe, dataset: tables.Dataset) -> None:
 
 def placed(recipe: ResolvedRecipe) -> ResolvedRecipe:
     """With the rows' whole path, so that a session finds them from anywhere."""
-    path = Path(recipe.data.path).expanduser().resolve()
-    return replace(recipe, data=replace(recipe.data, path=str(path)))
+    return replace(recipe, data=replace(recipe.data, path=absolute(recipe.data.path)))
 
 
 def with_step_sizes(run: Run, asked: TrainPart) -> Run:

@@ -17,7 +17,7 @@ from zolite.data.kinds.kind import Kind, Piece, Prompt, Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.lengths import estimate
 from zolite.data.preview import report
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 from zolite.export.export import export
 from zolite.sessions import session as sessions
 from zolite.tools.chat import Answer, open_

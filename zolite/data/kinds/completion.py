@@ -10,7 +10,7 @@ from zolite.data.examples import Fault, Rendered, ended, no_room, one_sequence
 from zolite.data.in_place import in_place
 from zolite.data.kinds.kind import Piece, Prompt, Row
 from zolite.data.problems import noun
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,7 +16,7 @@ from zolite.data.examples import Example, Query, Rendered, Tokens, ended, no_roo
 from zolite.data.in_place import in_place
 from zolite.data.kinds.kind import Piece, Prompt, Row
 from zolite.data.problems import as_text, noun
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,7 +16,7 @@ from zolite.data.chat_template import reads, template_of
 from zolite.data.examples import Fault, Made, Rendered
 from zolite.data.kinds.kind import Piece, Prompt, Row
 from zolite.data.problems import noun
-from zolite.data.records import Record
+from zolite.data.readers.reader import Record
 from zolite.data.turns import THOUGHTS, examples_of
 
 if TYPE_CHECKING:
