@@ -89,6 +89,6 @@ def test_a_cache_that_takes_no_rows_is_named(monkeypatch: pytest.MonkeyPatch, tm
     (tmp_path / "cache").write_text("")
     monkeypatch.setattr(tables, "IN_MEMORY", 0)
     monkeypatch.setenv("ZOLITE_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(ZoliteError, match="cannot be kept in") as caught:
+    with pytest.raises(ZoliteError, match="cannot be kept in the cache") as caught:
         list(kept([Row(1, {"text": "a"})]))
     assert "ZOLITE_CACHE" in caught.value.hint

@@ -7,17 +7,22 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zolite.common.errors import UsageError, listed
 from zolite.data.examples import Example, Fault, Following, Made, Rendered
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
-from zolite.data.token_store import Writer, numbers_of
+from zolite.data.token_cache import entry
+from zolite.data.token_store import TokenStore, Writer, numbers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from zolite.data.rows import Dataset
 
 
 CHUNK = 1024  # rows that are rendered at once
@@ -152,6 +157,54 @@ def _tokens(example: Example) -> Iterable[int]:
     if isinstance(example.queries, Following) and len(example.sequences) == 1:
         return example.text
     return itertools.chain(*example.sequences, (query.token for query in example.queries), example.text)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A data set as tokens."""
+
+    examples: dict[str, Sequence[Example]]
+    """by split"""
+    cut: dict[str, int]
+    """rows of each split whose end was cut off at the context"""
+    notes: tuple[str, ...]
+    """what should be known of the rows of the first split of which there is something to be known"""
+    fingerprint: str
+    """of `examples`"""
+
+
+def encode_all(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, template: str, context: int, table: int = 0
+) -> Coded:
+    """Every split, from the cache where a large data set was encoded before. Raises with the problems of all splits."""
+    kept = entry(dataset, tokenizer, template, context, table)
+    if kept and (found := kept.read()):
+        stores, told = found
+        return Coded(dict(stores), told["cut"], tuple(told["notes"]), told["fingerprint"])
+    with kept.making() if kept else nullcontext() as folder:
+        made = _every_split(dataset, tokenizer, template, context, table, folder)
+        examples = {split: encoded.examples for split, encoded in made.items()}
+        notes = next((encoded.notes for encoded in made.values() if encoded.notes), ())
+        coded = Coded(examples, {split: each.cut for split, each in made.items()}, notes, fingerprint(examples))
+        if kept and folder:
+            told = {"cut": coded.cut, "notes": coded.notes, "fingerprint": coded.fingerprint}
+            kept.finish(folder, {s: each for s, each in examples.items() if isinstance(each, TokenStore)}, told)
+    return coded
+
+
+def _every_split(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, template: str, context: int, table: int, folder: Path | None
+) -> dict[str, Encoded]:
+    made, problems = dict[str, Encoded](), list[UsageError]()
+    for split, rows in dataset.splits.items():
+        asked = (dataset.kind, dataset.labels, tokenizer, template, context, dataset.files[split], table)
+        try:
+            made[split] = encode(rows, *asked, Writer(folder, split))
+        except UsageError as error:
+            problems.append(error)
+    if problems:
+        raise UsageError("\n".join(error.message for error in problems), problems[0].hint)
+    return made
 
 
 def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:

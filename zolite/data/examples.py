@@ -252,10 +252,14 @@ class Measured(Protocol):
     @property
     def sizes(self) -> Sizes: ...
 
+    @property
+    def said(self) -> Sizes:
+        """Of them as one answer each (`spoken`)."""
+
 
 def sizes_of(rows: Sequence[Example]) -> Sizes:
     """Of any examples."""
-    if isinstance(rows, Measured):
+    if isinstance(rows, Measured | Spoken):
         return rows.sizes
     import numpy as np
 
@@ -268,3 +272,31 @@ def size_of(row: Example) -> tuple[int, int, int, int]:
     count = len(row.queries)
     places = count if isinstance(row.queries, Following) else len({(q.sequence, q.position) for q in row.queries})
     return len(row.sequences), max(map(len, row.sequences)), places, count
+
+
+@dataclass(frozen=True)
+class Spoken(Sequence[Example]):
+    """Rows as one answer alone (`spoken`), each when it is asked for."""
+
+    rows: Sequence[Example]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Spoken: ...
+
+    def __getitem__(self, index: int | slice) -> Example | Spoken:
+        return Spoken(self.rows[index]) if isinstance(index, slice) else spoken(self.rows[index])
+
+    @functools.cached_property
+    def sizes(self) -> Sizes:
+        import numpy as np
+
+        if isinstance(self.rows, Measured):
+            return self.rows.said
+        table = np.array([size_of(spoken(row)) for row in self.rows], np.int32).reshape(-1, 4)
+        return Sizes(*table.T)

@@ -21,8 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, overload
 
-from zolite.common.errors import DiskFull, ZoliteError
-from zolite.common.files import FULL
+from zolite.common.files import caching
 from zolite.common.paths import paths
 from zolite.data.kinds.kind import Row
 
@@ -79,15 +78,13 @@ class _Blobs:
     def _flush(self) -> None:
         if not self._buffer:
             return
-        try:
+        with caching("rows"):
             if self.in_memory and self.size > IN_MEMORY:
                 paths()["cache"].mkdir(parents=True, exist_ok=True)
                 self._file.rollover()
                 self.in_memory = False
             self._file.seek(self.size - self._buffered)
             self._file.write(b"".join(self._buffer))
-        except OSError as error:
-            raise _refused(error, self.size) from error
         self._buffer, self._buffered = [], 0
 
 
@@ -103,13 +100,6 @@ def _stretches(order: Sequence[int], ends: Sequence[int]) -> Iterator[tuple[int,
         first = last = i
     if first >= 0:
         yield first, last
-
-
-def _refused(error: OSError, size: int) -> ZoliteError:
-    folder = paths()["cache"]
-    what = f"rows of {size / 1e6:,.0f} MB so far cannot be kept in {folder}: {error.strerror}"
-    kind = DiskFull if error.errno in FULL else ZoliteError
-    return kind(what, "make room there, or set ZOLITE_CACHE to a folder on another disk")
 
 
 @dataclass(frozen=True, eq=False)

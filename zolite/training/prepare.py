@@ -14,15 +14,17 @@ from zolite.config import recipe as recipes
 from zolite.config.composition import step_sizes
 from zolite.config.methods import method
 from zolite.config.recipe import Recipe, ResolvedRecipe, TrainPart
+from zolite.data import encode
 from zolite.data import rows as tables
 from zolite.data.chat_template import chat_of, filled
-from zolite.data.encode import encode, fingerprint
+from zolite.data.encode import Coded
+from zolite.data.examples import sizes_of
 from zolite.data.kinds.registry import KINDS
 from zolite.data.sources import absolute
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.adapter import watch as watch_inputs
-from zolite.engine.batch import Order, buckets, length
+from zolite.engine.batch import Order, buckets
 from zolite.engine.engine import Engine
 from zolite.model import load as models
 from zolite.training import answer_fit, memory_budget, out_of_memory, step_size
@@ -50,14 +52,15 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
     vocabulary = models.vocabulary(source, paths()["cache"])
     tokenizer = filled(vocabulary.tokenizer, chat_of(asked.data, clock))
-    examples, notes = encode_all(dataset, tokenizer, asked, vocabulary.table)
+    coded, notes = encode_all(dataset, tokenizer, asked, vocabulary.table)
+    examples = coded.examples
     notes = (*(Noted("warning", text) for text in vocabulary.notes), *notes)
     resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), fitted_rows(asked, examples)))
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
     loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
     nets = networks(resolved.method.optimizer if fresh else "", loaded.fingerprint)
-    facts = facts_of(loaded, dataset) | {"tokens": fingerprint(examples)} | clock
+    facts = facts_of(loaded, dataset) | {"tokens": coded.fingerprint} | clock
     verbalizer = Verbalizer.of(dataset.labels, tokenizer, loaded.model) if dataset.labels else None
     run = out_of_memory.attempt(partial(assemble, resolved, loaded, examples, facts, notes, free, nets, verbalizer))
     if run is None:
@@ -137,7 +140,7 @@ def assemble(
     state = {"estimator": estimator.init(space), "rule": rule.init(space)}
     watch_inputs(loaded.model, estimator.sampler.inputs(state["estimator"], space))
     rows = trained(examples, recipe)
-    order = Order(tuple(map(length, rows)), recipe.train.batch, recipe.train.seed)
+    order = Order(sizes_of(rows).lengths, recipe.train.batch, recipe.train.seed)
     return Run(
         recipe=recipe,
         engine=engine,
@@ -157,27 +160,17 @@ def assemble(
 
 def encode_all(
     dataset: tables.Dataset, tokenizer: Any, recipe: Recipe, table: int = 0
-) -> tuple[Examples, tuple[Noted, ...]]:
+) -> tuple[Coded, tuple[Noted, ...]]:
     """Every split as token sequences, and what should be known of it. Raises with the problems of all splits."""
-    data, problems = recipe.data, []
-    said: tuple[str, ...] = ()
-    notes = [Noted("info", text) for text in dataset.notes]
-    examples: Examples = {}
-    for split, rows in dataset.splits.items():
-        labels, file = dataset.labels, dataset.files[split]
-        try:
-            encoded = encode(rows, dataset.kind, labels, tokenizer, data.template, data.context, file, table)
-        except UsageError as error:
-            problems.append(error)
-            continue
-        examples[split] = encoded.examples
-        if encoded.cut:
-            text = f"{encoded.cut} of {len(rows)} {split} rows were cut at {data.context} tokens (data.context)"
-            notes.append(Noted("warning", text))
-        said = said or encoded.notes  # of train, most often: what is true of its rows is true of the others'
-    if problems:
-        raise UsageError("\n".join(e.message for e in problems), problems[0].hint)
-    return examples, (*notes, *(Noted("warning", text) for text in said))
+    data = recipe.data
+    coded = encode.encode_all(dataset, tokenizer, data.template, data.context, table)
+    cut = (
+        f"{count} of {len(dataset.splits[split])} {split} rows were cut at {data.context} tokens (data.context)"
+        for split, count in coded.cut.items()
+        if count
+    )
+    warned = (Noted("warning", text) for text in (*cut, *coded.notes))
+    return coded, (*(Noted("info", text) for text in dataset.notes), *warned)
 
 
 def facts_of(loaded: models.Loaded, dataset: tables.Dataset) -> dict[str, Any]:

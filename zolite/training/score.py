@@ -16,7 +16,7 @@ from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe, ResolvedRecipe
 from zolite.data import rows as tables
 from zolite.data.chat_template import Chat, chat_of, filled
-from zolite.data.encode import encode
+from zolite.data.encode import encode_all
 from zolite.data.examples import Example
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
@@ -105,8 +105,7 @@ def _scored(target: _Target, recipe: ResolvedRecipe, dataset: Dataset, beside_ba
     tokenizer = filled(words.tokenizer, target.chat)
     ((split, rows),) = dataset.splits.items()
     file = dataset.files[split]
-    asked = (dataset.kind, dataset.labels, tokenizer, r.template, r.context, file, words.table)
-    examples = encode(rows, *asked).examples
+    examples = encode_all(dataset, tokenizer, r.template, r.context, words.table).examples[split]
     loaded = models.load(source, recipe.model.quant, device, paths()["cache"])
     adapter = attach(loaded, recipe)
     engine, verbalizer = Engine.of(loaded, adapter, recipe), Verbalizer.of(dataset.labels, tokenizer, loaded.model)
