@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, overload, runtime_checkable
 
+from zolite.data.words import tokens_of
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -160,8 +162,7 @@ def tokenized(tokenizer: PreTrainedTokenizerBase, texts: list[str], special: boo
     if not texts:
         return []
     lead = frame(tokenizer)[0] if special else ()
-    coded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return [(*lead, *ids) for ids in coded]
+    return [(*lead, *ids) for ids in tokens_of(tokenizer, texts)]
 
 
 def frame(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokens, Tokens]:
