@@ -113,6 +113,44 @@ def message_rows(count: int, seed: int) -> list[dict[str, Any]]:
     return [{"messages": turn(i) + (turn(i + 1) if i % 2 else [])} for i in range(count)]
 
 
+def _talk(i: int) -> tuple[str, str]:
+    """Something said and what is answered."""
+    return f"{WORDS[i % 8]} {i}", " ".join([WORDS[(i * 5) % 8]] * (1 + i % 3))
+
+
+def _choices(i: int) -> list[str]:
+    return [f"{WORDS[(i + k) % 8]} {k}" for k in range(2 + i % 3)]
+
+
+ROWS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
+    "completion": completion_rows,
+    "messages": message_rows,
+    "sharegpt": lambda n, s: [
+        {"conversations": [{"from": f, "value": v} for f, v in zip(("human", "gpt"), _talk(i + s), strict=True)]}
+        for i in range(n)
+    ],
+    "alpaca": lambda n, s: [
+        {"instruction": "Say it", "input": a if i % 2 else "", "output": b}
+        for i, (a, b) in enumerate(map(_talk, range(s, n + s)))
+    ],
+    "question": lambda n, s: [{"question": a, "answer": b} for a, b in map(_talk, range(s, n + s))],
+    "question-context": lambda n, s: [
+        {"context": f"It was {b}.", "question": a, "answers": {"text": [b, a], "answer_start": [7, 0]}}
+        for a, b in map(_talk, range(s, n + s))
+    ],
+    "choice": lambda n, s: [{"question": f"{s}{i}", "choices": _choices(i), "answer": i % 2} for i in range(n)],
+    "choice-context": lambda n, s: [
+        {"passage": WORDS[i % 8], "question": f"{s}{i}", "A": "blue", "B": "no", "answer": "AB"[i % 2]}
+        for i in range(n)
+    ],
+    "preference": lambda n, s: [
+        {"prompt": a, "chosen": f" {b}", "rejected": " nothing"} for a, b in map(_talk, range(s, n + s))
+    ],
+    "text": lambda n, s: [{"text": " ".join(_talk(i + s)) * (1 + i % 3)} for i in range(n)],
+}
+"""Rows of every kind but the one with labels: so many, of a seed."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Callable[..., Path]:
     """folder("label", train=24, dev=8, test=8, labels=…) writes a data folder of JSONL files."""
@@ -123,11 +161,7 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
         where = tmp_path / f"data-{kind}-{len(list(tmp_path.glob('data-*')))}"
         where.mkdir()
         for seed, (split, count) in enumerate({"train": train, "dev": dev, "test": test}.items()):
-            rows = {
-                "label": lambda n, s: label_rows(n, labels, s),
-                "completion": completion_rows,
-                "messages": message_rows,
-            }[kind](count, seed)
+            rows = label_rows(count, labels, seed) if kind == "label" else ROWS[kind](count, seed)
             (where / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         return where
 

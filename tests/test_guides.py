@@ -87,10 +87,10 @@ def test_a_shape_of_rows() -> None:
     (source,) = blocks("Adding a shape of rows")
     kind = run(source, completion)["KIND"]
     assert all(hasattr(kind, name) for name in [*Kind.__annotations__, *(n for n in vars(Kind) if n[0] != "_")])
-    record = {"context": "It rains.", "question": "Is it dry?", "answer": "no"}
+    record = {"source": "Es regnet.", "target": "It rains."}
     assert kind.faults(record, kind.columns("")) == []
     text = "".join(piece.text for piece in kind.pieces(kind.row(1, record, kind.columns("")), ""))
-    assert text == "It rains.\n\nQ: Is it dry?\nA: no"
+    assert text == "Es regnet.\nTranslation: It rains."
 
 
 def test_an_objective() -> None:

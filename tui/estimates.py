@@ -37,14 +37,14 @@ def _rows(recipe: ResolvedRecipe) -> Rows:
     path, longest = Path(recipe.data.path), recipe.data.context
     if not _small(path):
         return Rows(longest, -(-longest // 8))
-    return estimate(path, recipe.data.template, None, longest)
+    return estimate(path, recipe.data.template, None, longest, recipe.data.columns, recipe.data.verbalizer)
 
 
 def tokens_per_step(recipe: ResolvedRecipe, copies: int) -> float:
     """About how many tokens a step reads, all perturbed copies; 0 where the rows cannot be read."""
-    path = Path(recipe.data.path)
+    path, data = Path(recipe.data.path), recipe.data
     try:
-        mean = mean_tokens(path, recipe.data.template, recipe.data.context) if _small(path) else 0.0
+        mean = mean_tokens(path, data.template, data.context, data.columns, data.verbalizer) if _small(path) else 0.0
     except ZoliteError:
         return 0.0
     return mean * recipe.train.batch * copies

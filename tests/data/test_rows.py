@@ -133,7 +133,7 @@ def test_the_fingerprint_is_the_same_for_every_format(tmp_path: Path) -> None:
         ("d.jsonl", b'{"text": "a", "label": "x"}\n[1]\n', "line 2: not a JSON object but a list"),
         ("d.jsonl", b'{"text": "a", "label": "x"}\n{"text": \n', "line 2: not JSON"),
         ("d.jsonl", b'{"text": "\\ud800", "label": "x"}\n', "line 1: not usable JSON"),
-        ("d.jsonl", b"{}\n", "line 1: fits no kind of rows (it has no columns)"),
+        ("d.jsonl", b"{}\n", "line 1: fits no shape of rows (it has no columns)"),
         ("d.jsonl", b'{"text": "a", "label": "x"}\n{}\n', "line 2: no column 'text' and 'label' (it has no columns)"),
         ("d.csv", b"text,label\na,x\nb\n", "line 3: 1 cells where the header has 2"),
         ("d.csv", b'text,label\na,x\n"b,y\n', "line 3: not CSV from here on"),
@@ -144,7 +144,7 @@ def test_the_fingerprint_is_the_same_for_every_format(tmp_path: Path) -> None:
         ("d.jsonl", b'{"text": "a", "label": ["x"]}\n', "line 1: column 'label' is a list"),
         ("d.jsonl", b'{"text": "a", "label": "x"}\n' * 3, "d.jsonl: 1 label (x) in 3 rows; at least 2 are needed"),
         ("d.jsonl", b'{"prompt": "a", "completion": " "}\n', "line 1: column 'completion' is blank"),
-        ("d.jsonl", b'{"prompt": 3, "completion": "b"}\n', "line 1: column 'prompt' is a number, not text"),
+        ("d.jsonl", b'{"prompt": ["a"], "completion": "b"}\n', "line 1: column 'prompt' is a list, not text"),
         ("d.jsonl", b'{"prompt": "a", "completion": "b"}\n', "d.jsonl: 1 row; at least 2 are needed"),
         ("d.jsonl", b'{"messages": []}\n', "line 1: none of 0 messages is an assistant's"),
         ("d.jsonl", b'{"messages": [{"role": 1, "content": "a"}]}\n', "message 1: 'role' is a number, not text"),
@@ -168,11 +168,12 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
     assert "line 4: a completion row among label rows" in message
 
 
-def test_unknown_columns_lead_to_the_template(tmp_path: Path) -> None:
-    """Where no kind fits, the columns found and expected are named and the hint is the template's setting."""
-    error = refusal(jsonl(tmp_path / "d.jsonl", [{"sentence": "a", "label": "b"}]))
-    assert "it has: sentence, label); expected are text + label, or prompt + completion, or messages" in error.message
-    assert '--template "' in error.hint
+def test_unknown_columns_lead_to_a_command(tmp_path: Path) -> None:
+    """Where no shape fits, the columns are named with a value each, and what the nearest shapes need."""
+    error = refusal(jsonl(tmp_path / "d.jsonl", [{"Befund": "a\tb", "label": "b"}] * 2))
+    assert "it has: Befund, label)" in error.message and "'Befund': a b" in error.message
+    assert "label: text + label" in error.message
+    assert error.hint.startswith(f"zolite data check {tmp_path / 'd.jsonl'} --columns text=Befund")
 
 
 def test_all_problems_of_all_files_come_at_once(tmp_path: Path) -> None:

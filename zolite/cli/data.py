@@ -34,8 +34,14 @@ def check(
     ],
     model: Annotated[str, typer.Option(metavar="MODEL", help="count by its tokenizer; by letters if left out")] = "",
     template: Annotated[
-        str, typer.Option(help=r"prompt of rows with labels, {label} last; \n is a new line")
+        str, typer.Option(help=r"the prompt: columns in braces, in rows with a label {label} last; \n is a new line")
     ] = DataPart.template,
+    columns: Annotated[
+        str, typer.Option(metavar="NAME=COLUMN,…", help='which columns are what: label="Category (final)",text=Body')
+    ] = "",
+    verbalizer: Annotated[
+        str, typer.Option(help="words in the place of a column's values: 0=terrible,1=great for labels")
+    ] = "",
     template_args: Annotated[
         str, typer.Option(help="arguments of the model's chat template, such as enable_thinking=false")
     ] = "",
@@ -46,7 +52,8 @@ def check(
 
     template = template.replace("\\n", "\n")
     words = _vocabulary(model, template_args) if model else None
-    found = report(path, template, model, words.tokenizer, words.table) if words else report(path, template)
+    coder, table = (words.tokenizer, words.table) if words else (None, 0)
+    found = report(path, template, model, coder, table, columns, verbalizer)
     found = replace(found, notes=(*words.notes, *found.notes)) if words else found
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))

@@ -41,7 +41,7 @@ def gib(text: str | None) -> str | None:
 
 
 READ: Mapping[str, Callable[[str | None], str | None]] = {"data.template": lines, "train.vram_gib": gib}
-METAVARS = {"model.name": "MODEL", "data.path": "PATH", "train.vram_gib": "SIZE"}
+METAVARS = {"model.name": "MODEL", "data.path": "PATH", "data.columns": "NAME=COLUMN,…", "train.vram_gib": "SIZE"}
 MORE = {"data.template": r"; \n is a new line"}  # what only the command line has to say
 
 

@@ -15,7 +15,7 @@ from zolite.export import registry
 from zolite.sessions import session as sessions
 
 
-@takes("model.quant", "model.device", "data.template")
+@takes("model.quant", "model.device", "data.template", "data.columns")
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="NAME|MODEL", help="a session, or a model as it is")],
     data: Annotated[str, typer.Option(metavar="PATH", help="a file, or a folder's test rows")],

@@ -38,7 +38,7 @@ def demo(
 @takes(
     "data.path", "model.name", "method.name", "adapter.space", "adapter.rank", "adapter.targets", "model.quant",
     "model.device", "train.objective", "train.steps", "train.epochs", "train.batch", "train.lr", "train.eps",
-    "train.copies", "train.seed", "data.context", "data.template", "train.vram_gib",
+    "train.copies", "train.seed", "data.context", "data.template", "data.columns", "train.vram_gib",
 )  # fmt: skip
 def train(
     model: Model = None,
@@ -117,7 +117,7 @@ def base(recipe: str | None) -> Recipe:
 def _dry_run(recipe: Recipe, as_json: bool) -> None:
     from zolite.data import rows as tables
 
-    dataset = tables.load(Path(recipe.data.path).expanduser(), recipe.data.template)
+    dataset = tables.of(recipe.data)
     counts = {split: len(rows) for split, rows in dataset.splits.items()}
     resolved = recipes.to_json(recipes.resolve(recipe, len(dataset.labels), counts["train"]))
     about = {"recipe": resolved, "rows": counts, "kind": dataset.kind, "labels": list(dataset.labels)}

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import NoneType
@@ -162,6 +163,40 @@ def arguments(text: str) -> dict[str, Any]:
     if wrong := [name for name in found if not name.isidentifier() or name in GIVEN]:
         raise ValueError(f"{wrong[0]!r} cannot be set")
     return dict(found)
+
+
+def pairs(text: str) -> tuple[tuple[str, str], ...]:
+    """NAME=VALUE with commas between, in which double quotes keep commas, = and the spaces at the ends: a="x, y",b=z.
+
+    A quote inside of quotes is written \\". ValueError where a part is no pair.
+    """
+    found = [re.fullmatch(rf"\s*({_WORD})\s*=\s*({_WORD})\s*", part) for part in _parts(text)]
+    if wrong := [part for part, match in zip(_parts(text), found, strict=True) if not match]:
+        raise ValueError(f"{wrong[0].strip()!r} is not NAME=VALUE")
+    return tuple((_unquoted(match[1]), _unquoted(match[2])) for match in found if match)
+
+
+def pair(name: str, value: str) -> str:
+    """As `pairs` reads it."""
+    return f"{_quoted(name)}={_quoted(value)}"
+
+
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_WORD = rf"{_QUOTED}|[^\s=\"][^=\"]*?|"
+
+
+def _parts(text: str) -> list[str]:
+    return [part[0] for part in re.finditer(rf"(?:{_QUOTED}|[^,\"]|\")+", text) if part[0].strip()]
+
+
+def _unquoted(word: str) -> str:
+    return re.sub(r"\\(.)", r"\1", word[1:-1], flags=re.DOTALL) if word.startswith('"') else word
+
+
+def _quoted(word: str) -> str:
+    if word and word == word.strip() and not set(word) & set(',="'):
+        return word
+    return '"' + re.sub(r'(["\\])', r"\\\1", word) + '"'
 
 
 GIVEN = {

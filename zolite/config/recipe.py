@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zolite.common.errors import UsageError, listed
 from zolite.config import composition
 from zolite.config.composition import MOST_COPIES, current, points_at_once, queries_of, resolved, step_sizes, written
-from zolite.config.fields import arguments, setting, settings_of
+from zolite.config.fields import arguments, pairs, setting, settings_of
 from zolite.config.methods import RENAMED_VALUES, MethodPart, ResolvedMethod
 from zolite.config.spaces import SPACES
 from zolite.config.weights import WEIGHT_FORMATS
@@ -82,12 +82,20 @@ class DataPart:
     )
     template: str = setting(
         "{text}\nCategory: {label}",
-        "prompt of rows with a label: any column in braces, {label} last",
+        "the prompt: columns in braces, in rows with a label {label} last",
         flags=("--template",),
     )
     context: int = setting(512, "longest row in tokens, answer included", flags=("--context",))
     template_args: str = setting(
         "", "arguments of the model's chat template, such as enable_thinking=false: name=value, or a JSON object"
+    )
+    columns: str = setting(
+        "",
+        'which columns of the files are what: label="Category (final)",text=Body; the others are found by their names',
+        flags=("--columns",),
+    )
+    verbalizer: str = setting(
+        "", "words in the place of a column's values: 0=terrible,1=great for labels, else COLUMN:VALUE=WORD"
     )
 
 
@@ -403,7 +411,10 @@ def check(recipe: Recipe) -> list[str]:
             not (a.start and a.space in SPACES and SPACES[a.space].bases),
             "adapter.start: a core cannot hold any adapter; take space lora",
         ),
-        (d.template.rstrip().endswith("{label}"), "data.template does not end with {label}"),
+        (
+            "{label}" not in d.template or d.template.rstrip().endswith("{label}"),
+            "data.template does not end with {label}",
+        ),
         (
             t.microbatch is None or t.microbatch <= t.batch,
             f"train.microbatch is {t.microbatch}, above train.batch ({t.batch})",
@@ -414,16 +425,20 @@ def check(recipe: Recipe) -> list[str]:
         (t.disk_gib > 0, f"train.disk_gib is {t.disk_gib:g}, not above 0"),
         (t.vram_gib > 0, f"train.vram_gib is {t.vram_gib:g}, not above 0"),
     )
-    problems = [message for holds, message in rules if not holds] + _template_args(d.template_args)
+    problems = [message for holds, message in rules if not holds] + list(_unread(d))
     return problems + composition.check(recipe.method, t.queries, t.batch)
 
 
-def _template_args(text: str) -> list[str]:
-    try:
-        arguments(text)
-    except ValueError as error:
-        return [f"data.template_args: {error}"]
-    return []
+def _unread(data: DataPart) -> Iterator[str]:
+    """What is wrong with settings that are lists in a text."""
+    readers: tuple[tuple[str, Callable[[str], object]], ...] = (
+        ("template_args", arguments), ("columns", pairs), ("verbalizer", pairs),
+    )  # fmt: skip
+    for name, reader in readers:
+        try:
+            reader(getattr(data, name))
+        except ValueError as error:
+            yield f"data.{name}: {error}"
 
 
 LIMITS: dict[str, tuple[float, float]] = {

@@ -25,7 +25,8 @@ def look(spec: str) -> tuple[dict[str, tuple[Path, ...]], tuple[str, ...]]:
         if wanted not in table:
             raise UsageError(f"{name} has no split {wanted}", f"it has: {some(table)}")
         return {"train": _files(table[wanted])}, ()
-    assigned = {NAMES.get(split) or split_in(split): split for split in reversed(list(table))}
+    known = {split: NAMES.get(split) or split_in(split) for split in reversed(list(table))}
+    assigned = {meant: split for split, meant in known.items() if meant}
     found = {split: _files(table[assigned[split]]) for split in SPLITS if split in assigned}
     if not found:
         raise UsageError(f"{name} has no split called train, validation or test", f"name one: {_example(spec, table)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from zolite.data import rows as tables
-from zolite.data.kinds.kind import Row
+from zolite.data.kinds.kind import Kind, Row
 from zolite.data.kinds.registry import KINDS
 
 LETTERS = 3.5  # of a token, about, in English
@@ -35,13 +35,15 @@ class Rows:
         return self.scored if self.scored[0] else (self.sequences, self.positions)
 
 
-def estimate(path: Path, template: str, folder: Path | None, longest: int) -> Rows:
+def estimate(
+    path: Path, template: str, folder: Path | None, longest: int, columns: str = "", verbalizer: str = ""
+) -> Rows:
     """Of all splits, with the tokenizer in `folder`; rows beyond `longest` tokens are cut, as training cuts them."""
-    dataset = tables.load(path, template)
+    dataset = tables.load(path, template, columns=columns, verbalizer=verbalizer)
     kind, count = KINDS[dataset.kind], counter(folder)
     every = itertools.chain.from_iterable(dataset.splits.values())
-    rows = heapq.nlargest(MOST_ROWS, every, key=lambda row: len(_text(row)))
-    tokens = min(longest, max(count(_text(row)) + MARKS * (1 + len(row.messages)) for row in rows))
+    rows = heapq.nlargest(MOST_ROWS, every, key=lambda row: len(_text(row, kind, template)))
+    tokens = min(longest, max(count(_text(row, kind, template)) + MARKS * (1 + len(row.messages)) for row in rows))
     predicted = min(tokens, max(kind.predicted(row, count) for row in rows))
     return Rows(-(-tokens // 8) * 8, predicted, labels=len(dataset.labels))
 
@@ -57,12 +59,15 @@ def counter(folder: Path | None) -> Callable[[str], int]:
     return lambda text: int(len(text) / LETTERS) + 1
 
 
-def mean_tokens(path: Path, template: str, longest: int) -> float:
+def mean_tokens(path: Path, template: str, longest: int, columns: str = "", verbalizer: str = "") -> float:
     """Of a row that is trained on, by its letters."""
-    rows, count = tables.load(path, template).splits["train"][:MOST_ROWS], counter(None)
-    return fmean(min(longest, count(_text(row))) for row in rows)
+    dataset, count = tables.load(path, template, columns=columns, verbalizer=verbalizer), counter(None)
+    rows, kind = dataset.splits["train"][:MOST_ROWS], KINDS[dataset.kind]
+    return fmean(min(longest, count(_text(row, kind, template))) for row in rows)
 
 
-def _text(row: Row) -> str:
+def _text(row: Row, kind: Kind, template: str) -> str:
+    """All that a row's tokens may come from: with its template, or with the answers that are compared."""
     objects = (*row.tools, *row.messages)
-    return "\n".join([*row.columns.values(), *(json.dumps(each, ensure_ascii=False) for each in objects)])
+    told = [*row.columns.values(), *row.choices, *(json.dumps(each, ensure_ascii=False) for each in objects)]
+    return max("\n".join(told), "".join(piece.text for piece in kind.pieces(row, template)), key=len)

@@ -6,7 +6,7 @@ will read them with the tokens that are trained, and every problem with its line
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +19,7 @@ from zolite.data.examples import Example
 from zolite.data.kinds.kind import Piece, Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.lengths import counter
+from zolite.data.no_shape import NoShapeError
 from zolite.data.rows import Dataset
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Report:
     notes: tuple[str, ...] = ()  # what a person should know of the rows
     problems: tuple[str, ...] = ()
     hint: str = ""
+    examples: Mapping[str, str] = field(default_factory=dict)  # where no shape fits: the file's columns, each a value
+    guess: Mapping[str, str] = field(default_factory=dict)  # and settings under which one would: columns, template
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,13 @@ class _Read:
 
 
 def report(
-    path: Path, template: str, model: str = "", coder: "PreTrainedTokenizerBase | None" = None, table: int = 0
+    path: Path,
+    template: str,
+    model: str = "",
+    coder: "PreTrainedTokenizerBase | None" = None,
+    table: int = 0,
+    columns: str = "",
+    verbalizer: str = "",
 ) -> Report:
     """Everything about the rows at `path`; their problems are in it, not raised.
 
@@ -87,7 +96,7 @@ def report(
     """
     notes: list[str] = []
     try:
-        dataset = tables.load(path, template)
+        dataset = tables.load(path, template, columns=columns, verbalizer=verbalizer)
         notes += dataset.notes
         read = list(_by_tokens(dataset, template, coder, table, notes) if coder else _by_letters(dataset, template))
     except UsageError as error:
@@ -114,7 +123,9 @@ def report(
 def _refused(path: Path, error: UsageError) -> Report:
     what, *lines = error.message.splitlines()
     problems = tuple(line.strip() for line in lines) or (what,)
-    return Report(str(path), problems=problems, hint=error.hint)
+    if not isinstance(error, NoShapeError):
+        return Report(str(path), problems=problems, hint=error.hint)
+    return Report(str(path), problems=problems, hint=error.hint, examples=error.examples, guess=error.guess)
 
 
 def _balance(dataset: Dataset, column: str) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """How faults of rows are worded, and the one error that lists them all."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zolite.common.errors import UsageError, listed
@@ -34,3 +34,8 @@ def some(names: Iterable[str], limit: int = 12) -> str:
     """The first few names in a line."""
     known = list(names)
     return ", ".join(known[:limit]) + (f" and {len(known) - limit} more" if len(known) > limit else "")
+
+
+def has(record: Mapping[str, Any]) -> str:
+    """Which columns a record has, in brackets' words."""
+    return f"it has: {some(map(str, record))}" if record else "it has no columns"

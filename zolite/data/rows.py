@@ -1,16 +1,19 @@
 """Rows of training data: read, recognised (data/kinds), checked as a whole, split, fingerprinted."""
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from zolite.common.errors import UsageError
+from zolite.config.recipe import DataPart
+from zolite.data.columns import SAMPLE, Asked, Shape, recognised
 from zolite.data.kinds.kind import Kind, Row
-from zolite.data.kinds.registry import KINDS
-from zolite.data.problems import faulty, refuse, some
+from zolite.data.no_shape import refusal
+from zolite.data.problems import faulty, has, refuse, some
 from zolite.data.readers import registry as formats
 from zolite.data.readers.reader import Opened, Read, Record
 from zolite.data.sources import Sources, demand, look, named
@@ -18,7 +21,6 @@ from zolite.data.split_names import SPLITS
 from zolite.data.splits import hold_out
 from zolite.data.table import Table, kept
 
-Columns = dict[str, tuple[str, ...]]  # each kind's, for a template
 Files = dict[str, tuple[tuple[str, Opened], ...]]  # split to its files, by name
 
 
@@ -46,55 +48,66 @@ class Dataset:
         return found.hexdigest()
 
 
-def load(path: Path | str, template: str, required: Sequence[str] = ("train",)) -> Dataset:
+def of(data: DataPart, required: Sequence[str] = ("train",)) -> Dataset:
+    """The rows of a recipe, as `load` has them."""
+    return load(data.path, data.template, required, data.columns, data.verbalizer)
+
+
+def load(
+    path: Path | str, template: str, required: Sequence[str] = ("train",), columns: str = "", verbalizer: str = ""
+) -> Dataset:
     """The splits of what `path` names (sources.look); of one file, a tenth becomes dev.
 
     `required` names the splits that must have a file; dev is held out of train where it has none.
     Raises UsageError with everything that is wrong with the files.
     """
-    columns = columns_of(template)
+    asked = Asked.of(template, columns, verbalizer)
     sources = look(str(path))
     demand(str(path), sources.files, {"train", *required} - {"dev"})
     files = _opened(sources)
-    kind, tables = _tables(files, columns, "train")
+    shape, tables = _tables(path, files, asked, "train")
+    kind = shape.kind
     labels = _labels(kind, tables["train"])  # before any row leaves it: dev may get a label's only row
     names = {split: named(paths) for split, paths in sources.files.items()}
     if "dev" not in files:
         tables["train"], tables["dev"] = hold_out(tables["train"], names["train"])
     names = {split: names.get(split, names["train"]) for split in SPLITS if split in tables}
     notes = (*sources.notes, *_said(files))
-    return _dataset(kind, labels, {split: tables[split] for split in names}, names, notes)
+    return _dataset(shape, labels, {split: tables[split] for split in names}, names, notes)
 
 
-def load_for_eval(path: Path | str, template: str, labels: tuple[str, ...]) -> Dataset:
+def load_for_eval(
+    path: Path | str, template: str, labels: tuple[str, ...], columns: str = "", verbalizer: str = ""
+) -> Dataset:
     """A folder's test, else dev, else train rows, or those of one file, with the labels to choose among.
 
     `labels`: those that a model was trained on; where there are none, the rows' own.
     Raises UsageError with everything that is wrong with that file, labels outside of `labels` too.
     """
-    columns = columns_of(template)
+    asked = Asked.of(template, columns, verbalizer)
     found = look(str(path)).files
     demand(str(path), found, () if found else ("test",))
     split = next(split for split in reversed(SPLITS) if split in found)
     file, files = named(found[split]), _opened(Sources({split: found[split]}))
-    kind, tables = _tables(files, columns, split)
+    shape, tables = _tables(path, files, asked, split)
+    kind = shape.kind
     own = _labels(kind, tables[split])
     if own and labels:
         refuse(_strangers(file, kind, tables[split], labels, f"the model's labels ({some(labels)})"))
     known = labels if own and labels else own
     if len(known) == 1:
         raise UsageError(f"{path} has one label only: {known[0]}", f"{kind.metric} needs at least two")
-    return _dataset(kind, known, tables, {split: file}, _said(files))
+    return _dataset(shape, known, tables, {split: file}, _said(files))
 
 
 def _dataset(
-    kind: Kind,
+    shape: Shape,
     labels: tuple[str, ...],
     splits: dict[str, Table],
     names: dict[str, str],
     notes: tuple[str, ...],
 ) -> Dataset:
-    return Dataset(kind.name, labels, splits, names, (*notes, *_unread(splits)))
+    return Dataset(shape.kind.name, labels, splits, names, (*notes, *shape.said, *_unread(splits)))
 
 
 def _opened(sources: Sources) -> Files:
@@ -103,8 +116,10 @@ def _opened(sources: Sources) -> Files:
 
 def _said(files: Files) -> tuple[str, ...]:
     """How files were understood, each note once."""
-    notes = [f"{name}: {note}" for several in files.values() for name, opened in several for note in opened.notes]
-    return tuple(dict.fromkeys(notes))
+    names: dict[str, list[str]] = {}
+    for name, note in ((name, note) for several in files.values() for name, opened in several for note in opened.notes):
+        names.setdefault(note, []).append(name)
+    return tuple(f"{some(dict.fromkeys(known), 3)}: {note}" for note, known in names.items())
 
 
 def _unread(splits: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
@@ -113,29 +128,19 @@ def _unread(splits: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
     return (f"columns that are not read: {named}",) if counts else ()
 
 
-def columns_of(template: str) -> Columns:
-    """Kind to the columns of its records; UsageError where the template is faulty."""
-    return {name: kind.columns(template) for name, kind in KINDS.items()}
-
-
-def recognised(record: Record, columns: Columns) -> str:
-    """The kind of a record, or "" where it has the columns of none."""
-    return next((kind for kind, names in columns.items() if record.keys() >= set(names)), "")
-
-
 # ---- records to rows
 
 
-def _tables(files: Files, columns: Columns, first: str) -> tuple[Kind, dict[str, Table]]:
-    """(kind, split to rows); the first record of split `first` decides the kind. Raises UsageError."""
-    kind = _kind_of(first, files, columns)
-    checked = {split: _rows(several, kind, columns) for split, several in files.items()}
+def _tables(path: Path | str, files: Files, asked: Asked, first: str) -> tuple[Shape, dict[str, Table]]:
+    """(shape, split to rows); the first records of split `first` decide the shape. Raises UsageError."""
+    shape = _shape_of(path, first, files, asked)
+    checked = {split: _rows(several, shape, asked) for split, several in files.items()}
     problems = [problem for _, faults in checked.values() for problem in faults]
     tables = {split: rows for split, (rows, _) in checked.items()}
-    if kind.label_column and "train" in files and not checked["train"][1]:  # a faulty row may hold a label's only use
-        problems += _label_problems(files, kind, tables)
+    if shape.kind.label_column and "train" in files and not checked["train"][1]:
+        problems += _label_problems(files, shape.kind, tables)  # a faulty row may hold a label's only use
     refuse(problems)
-    return kind, tables
+    return shape, tables
 
 
 def _placed(several: Iterable[tuple[str, Opened]]) -> Iterator[tuple[str, Read]]:
@@ -145,47 +150,57 @@ def _placed(several: Iterable[tuple[str, Opened]]) -> Iterator[tuple[str, Read]]
             yield f"{name}: {opened.unit} {line}", (line, record)
 
 
-def _kind_of(first: str, files: Files, columns: Columns) -> Kind:
-    """By the first record of split `first`. UsageError where it has the columns of no kind, or there is no record."""
-    leader = next(((place, record) for place, (_, record) in _placed(files[first]) if isinstance(record, dict)), None)
-    if leader and (name := recognised(leader[1], columns)):
-        return KINDS[name]
+def _shape_of(path: Path | str, first: str, files: Files, asked: Asked) -> Shape:
+    """By the first records of split `first`. UsageError where they fit no kind, or there is no record."""
+    records = ((place, record) for place, (_, record) in _placed(files[first]) if isinstance(record, dict))
+    leading = list(itertools.islice(records, SAMPLE))
+    sample = [record for _, record in leading]
+    if sample and (shape := recognised(sample, asked)):
+        return shape
     every = (each for several in files.values() for each in _placed(several))
     unread = [f"{place}: {record}" for place, (_, record) in every if isinstance(record, str)]
-    if leader is None:
+    if not leading:
         raise faulty(unread)
-    expected = ", or ".join(" + ".join(names) for names in reversed(columns.values()))
-    what = f"fits no kind of rows ({_has(leader[1])}); expected are {expected}"
-    hint = 'name the columns of your file with --template "{text}\\n{label}"'
-    raise faulty([f"{leader[0]}: {what}", *unread], hint)
+    raise refusal(path, leading[0][0], sample, asked, unread)
 
 
-def _rows(several: Sequence[tuple[str, Opened]], kind: Kind, columns: Columns) -> tuple[Table, list[str]]:
+def _rows(several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked) -> tuple[Table, list[str]]:
     """The sound rows of a split's files, and the problems of the others."""
     problems: list[str] = []
+    columns = shape.kind.columns(asked.template)
 
     def sound() -> Iterator[Row]:
         for place, (line, record) in _placed(several):
-            faults = [record] if isinstance(record, str) else _faults(record, kind, columns)
+            row, faults = (None, [record]) if isinstance(record, str) else _row(line, record, shape, asked, columns)
             problems.extend(f"{place}: {fault}" for fault in faults)
-            if not faults and isinstance(record, dict):
-                yield kind.row(line, record, columns[kind.name])
+            if row:
+                yield row
 
     return kept(sound()), problems
 
 
-def _faults(record: Record, kind: Kind, columns: Columns) -> list[str]:
-    found = recognised(record, columns)
-    if found not in ("", kind.name):
-        return [f"a {found} row among {kind.name} rows"]
-    missing = [name for name in columns[kind.name] if name not in record]
-    if missing:
-        return [f"no column {' and '.join(map(repr, missing))} ({_has(record)})"]
-    return kind.faults(record, columns[kind.name])
+def _row(
+    line: int, record: Record, shape: Shape, asked: Asked, columns: Sequence[str]
+) -> tuple[Row | None, Sequence[str]]:
+    """A record as a row, or what is wrong with it."""
+    if missing := shape.missing(record):
+        if (other := _other(record, shape, asked)) is not None:
+            return None, [f"a {other.name} row among {shape.kind.name} rows"]
+        return None, [f"no column {' and '.join(map(repr, missing))} ({has(record)})"]
+    mapped = shape.record(record)
+    if faults := shape.kind.faults(mapped, columns):
+        return None, faults
+    row = shape.kind.row(line, mapped, columns)
+    unread = tuple(sorted(record.keys() - shape.used))
+    return (replace(row, unread=unread) if unread else row), ()
 
 
-def _has(record: Record) -> str:
-    return f"it has: {some(map(str, record))}" if record else "it has no columns"
+def _other(record: Record, shape: Shape, asked: Asked) -> Kind | None:
+    """The kind of a record that has none of the columns of a shape, where it has those of another one."""
+    if not record or shape.used & record.keys():
+        return None
+    found = recognised([record], replace(asked, columns={}, constants={}))
+    return found.kind if found else None
 
 
 # ---- labels

@@ -123,9 +123,11 @@ def _folder(path: Path, nested: bool = False) -> Sources:
     everything = sorted((file for file in path.iterdir() if _may_be_data(file)), key=_natural)
     files = _tables([file for file in everything if file.is_file()])
     folders = [file for file in everything if file.is_dir()]
-    for assigned in (_by_exact_name(files, folders), _by_words(files), _unnamed(files)):
-        if assigned:
-            return _checked(path, assigned, files)
+    assigned = _by_exact_name(files, folders)
+    if "train" not in assigned:  # beside train.csv, old_test.csv is no split
+        assigned = _by_words(files) | assigned or _unnamed(files)
+    if assigned:
+        return _checked(path, assigned, files)
     inner = [folder for folder in folders if _has_data(folder)]
     inner = [folder for folder in inner if folder.name == "data"] or inner
     if len(inner) == 1 and not nested:

@@ -120,7 +120,7 @@ def held_out(trained: Trained) -> Asked:
     """Some rows that were not trained on: test's, or dev's where there is no test."""
     recipe = trained.recipe
     try:
-        dataset = tables.load(Path(recipe.data.path), recipe.data.template)
+        dataset = tables.of(recipe.data)
     except UsageError as error:
         raise UsageError(
             error.message, "an export is checked on these rows; --no-verify writes it unchecked"

@@ -59,7 +59,7 @@ class Trained:
     def dataset(self) -> tables.Dataset | None:
         """The rows, as they lie there now; None where they are gone or others."""
         try:
-            return tables.load(Path(self.recipe.data.path), self.recipe.data.template)
+            return tables.of(self.recipe.data)
         except UsageError:
             return None
 
@@ -99,7 +99,7 @@ class Trained:
 def kind_of(recipe: ResolvedRecipe, labels: Sequence[str]) -> Kind:
     """Of the rows that a session was trained on, as they lie there now; `labels` are those that it recorded."""
     try:
-        found = tables.load(Path(recipe.data.path), recipe.data.template)
+        found = tables.of(recipe.data)
     except UsageError:  # they are gone or others
         found = None
     if found is not None and bool(found.labels) == bool(labels):

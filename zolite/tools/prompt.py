@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from zolite.common.errors import UsageError, listed
@@ -118,7 +117,7 @@ def _opening(messages: Sequence[Mapping[str, str]]) -> str:
 
 def _rows(recipe: ResolvedRecipe) -> Dataset | None:
     try:
-        return tables.load(Path(recipe.data.path), recipe.data.template)
+        return tables.of(recipe.data)
     except UsageError:  # they are gone, or others
         return None
 

@@ -127,7 +127,7 @@ class Task:
 def prepare(recipe: Recipe, settings: Settings) -> Task:
     """Check what can be checked without the weights. Raises UsageError, or DoesNotFit with the numbers."""
     settings.check()
-    dataset = tables.load(recipe.data.path, recipe.data.template)
+    dataset = tables.of(recipe.data)
     recipe = recipes.resolve(
         replace(recipe, method=MethodPart("mezo")), len(dataset.labels), len(dataset.splits["train"])
     )

@@ -47,7 +47,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     asked = fitted(recipe)
     check_space(asked)
     device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
-    dataset = tables.load(asked.data.path, asked.data.template)
+    dataset = tables.of(asked.data)
     check_arguments(asked, dataset)
     clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
     vocabulary = models.vocabulary(source, paths()["cache"])

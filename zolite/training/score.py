@@ -78,7 +78,9 @@ def scores(
     """The same with all that was found. `labelled`: UsageError where the rows have no labels, before a model loads."""
     found = (_session if sessions.exists(target) else _model)(target, changes)
     recipe = recipes.resolve(found.recipe)
-    dataset = tables.load_for_eval(data, recipe.data.template, found.labels)
+    dataset = tables.load_for_eval(
+        data, recipe.data.template, found.labels, recipe.data.columns, recipe.data.verbalizer
+    )
     if labelled and not dataset.labels:
         raise UsageError(f"the rows at {data} have no labels, so there is no label to predict", "leave out --out")
     return _scored(found, recipe, dataset, beside_base)

@@ -13,7 +13,7 @@ from zolite.data import rows as tables
 from zolite.data.encode import encode
 from zolite.data.examples import Example, Query, Rendered, tokenized
 from zolite.data.kinds import label
-from zolite.data.kinds.kind import Kind, Piece, Prompt, Row
+from zolite.data.kinds.kind import Kind, Names, Piece, Prompt, Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.lengths import estimate
 from zolite.data.preview import report
@@ -37,6 +37,7 @@ class Quiz:
     title = "questions with two answers: it learns to choose one"
     label_column = ""
     metric = "accuracy"
+    names = Names()
 
     def columns(self, template: str) -> tuple[str, ...]:
         return "question", "a", "b", "right"
@@ -132,8 +133,9 @@ def test_a_shape_from_outside_is_checked(outside: tuple[Kind, Path]) -> None:
     assert unsound.startswith(f"train.jsonl: line 2: column '{last}' is ")
     assert other == f"train.jsonl: line 3: a completion row among {kind.name} rows"
     assert missing.startswith(f"train.jsonl: line 4: no column '{first}' (it has: ")
-    (folder / "train.jsonl").write_text('{"unknown": 1}')
-    assert " + ".join(kind.columns(DataPart.template)) in report(folder, DataPart.template).problems[0]
+    (folder / "train.jsonl").write_text(json.dumps({f"{name}_of_it": 1 for name in kind.columns(DataPart.template)}))
+    found = report(folder, DataPart.template)
+    assert "fits no shape of rows" in found.problems[0] and found.hint.startswith("zolite data check ")
 
 
 def test_a_shape_from_outside_is_trained_and_exported(

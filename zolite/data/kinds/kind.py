@@ -4,8 +4,8 @@ registry.KINDS; nothing else names a shape."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zolite.data.examples import Rendered
@@ -25,11 +25,16 @@ class Row:
     tools: tuple[dict[str, Any], ...] = ()
     unread: tuple[str, ...] = ()
     """columns that its kind does not know, where they may have been meant for it"""
+    choices: tuple[str, ...] = ()
+    """answers of its own that are compared, where a row has such; the right one is in `columns`"""
+    references: tuple[str, ...] = ()
+    """answers that are right too, beside the one that is trained"""
 
     def content(self) -> bytes:
         """All that is used, without its line: one line of JSON, the same for every order of keys."""
         tools = [self.tools] if self.tools else []
-        return json.dumps([self.columns, self.messages, *tools], sort_keys=True).encode()
+        more = {name: value for name in ("choices", "references") if (value := getattr(self, name))}
+        return json.dumps([self.columns, self.messages, *tools, *([more] if more else [])], sort_keys=True).encode()
 
 
 @dataclass(frozen=True)
@@ -54,17 +59,60 @@ class Prompt:
     """as a model card shows it; empty where there is nothing to show"""
 
 
+Spelling = str | tuple[str, ...]
+"""Another name of a column in data that people have; several columns of a file are a list of their values."""
+
+
+def _any(column: str) -> bool:
+    return True
+
+
+def _nothing(sample: Sequence[Record]) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Names:
+    """How a kind's columns are found in a file, beside by their own names (data/columns.py)."""
+
+    optional: tuple[str, ...] = ()
+    """columns that are read where a record has them"""
+    spellings: Mapping[str, tuple[Spelling, ...]] = field(default_factory=dict)
+    """column to its other names, the likeliest first"""
+    becomes: str = ""
+    """what is made of such rows, where that is said of every file"""
+    answer: tuple[str, ...] = ()
+    """columns that are no part of a prompt"""
+    templates: bool = False
+    """do rows take a template of prompts, one without {label}?"""
+    beside: Callable[[str], bool] = _any
+    """may a file have such a column too? If not, what is meant is not clear, and has to be asked for (--columns)"""
+    settled: Callable[[Sequence[Record]], Mapping[str, Any]] = _nothing
+    """from the first records of a file what holds for all of them, as more columns; UsageError where it is not clear"""
+
+
 class Kind(Protocol):
     """A shape of rows. Members have no state; `columns` are always those that `columns(template)` gave."""
 
-    name: str
-    """in the table, in messages and in JSON"""
-    title: str
-    """what such rows are, and what a model learns of them"""
-    label_column: str
-    """the column whose values are the labels, which all splits share; empty where rows have none"""
-    metric: str
-    """what they are evaluated by, a row of training/evaluate.py: METRICS"""
+    @property
+    def name(self) -> str:
+        """In the table, in messages and in JSON."""
+
+    @property
+    def title(self) -> str:
+        """What such rows are, and what a model learns of them: "rows of …: it learns to …"."""
+
+    @property
+    def label_column(self) -> str:
+        """The column whose values are the labels, which all splits share; empty where rows have none."""
+
+    @property
+    def metric(self) -> str:
+        """What they are evaluated by, a row of training/evaluate.py: METRICS."""
+
+    @property
+    def names(self) -> Names:
+        """How its columns are found in a file: Names() where by their own names alone."""
 
     def columns(self, template: str) -> tuple[str, ...]:
         """The columns by which a record is recognised: it has all of them. UsageError where `template` is faulty."""

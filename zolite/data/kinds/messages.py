@@ -1,21 +1,25 @@
 """Conversations: one query per token of the assistant's messages, as the model's chat template spells them.
 
-A record has `messages`, and `tools` where the assistant may call some. A message has a role and content, or an
-assistant's calls of tools in the place of content; an assistant's with "weight": 0 is read and not trained. What else
-messages have (names, ids of calls, reasoning_content) goes to the template as it is.
+A record has `messages`, and `tools` where the assistant may call some. A message has a role and content, as a text or
+as parts that are texts, or an assistant's calls of tools in the place of content; an assistant's with "weight": 0 is
+read and not trained. What else messages have (names, ids of calls, reasoning_content) goes to the template as it is.
+
+`Conversations` is every shape that becomes one: what differs is how messages are made of a record.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zolite.common.errors import UsageError
 from zolite.data.chat_template import reads, template_of
 from zolite.data.examples import Fault, Made, Rendered
-from zolite.data.kinds.kind import Piece, Prompt, Row
-from zolite.data.problems import noun
+from zolite.data.kinds.completion import completed
+from zolite.data.kinds.kind import Names, Piece, Prompt, Row
+from zolite.data.problems import noun, some
 from zolite.data.readers.reader import Record
 from zolite.data.turns import THOUGHTS, examples_of
 
@@ -23,31 +27,51 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ALWAYS = ("role", "content", "weight")  # keys of messages that are read, whatever the template does
+OTHER = "use rows of prompt + completion, or another model"
 
 
-class Messages:
-    name = "messages"
-    title = "conversations: it learns what the assistant says"
-    label_column = ""
-    metric = "loss"
+class MessagesError(ValueError):
+    """Why a record has no messages, as a person is told."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """How a conversation of one question is a text, for models without a chat template."""
+
+    prompt: Callable[[Row], str]
+    answer: Callable[[Row], str]
+    around: Prompt
+
+
+@dataclass(frozen=True)
+class Conversations:
+    name: str
+    title: str
+    needed: tuple[str, ...]
+    names: Names
+    messages: Callable[[Record], Any]
+    """of a record: a list of objects with role and content; MessagesError where there are none"""
+    plain: Plain | None = None
+    label_column: str = ""
+    metric: str = "loss"
 
     def columns(self, template: str) -> tuple[str, ...]:
-        return ("messages",)
+        return self.needed
 
     def faults(self, record: Record, columns: Sequence[str]) -> list[str]:
-        messages = record["messages"]
-        if not isinstance(messages, list):
-            return [f"column 'messages' is {noun(messages)}, not a list (conversations need a .jsonl file)"]
-        faults = [f"message {i}: {fault}" for i, m in enumerate(messages, 1) for fault in _message_faults(m)]
+        try:
+            messages = self.messages(record)
+        except MessagesError as error:
+            return [str(error)]
+        faults = [f"message {i}: {fault}" for i, m in enumerate(messages, 1) for fault in message_faults(m)]
         faults += _objects(record.get("tools"), "column 'tools'")[1]
-        if faults or any(_trained(m) and (m.get("tool_calls") or m["content"].strip()) for m in messages):
+        if faults or any(_trained(m) and (m.get("tool_calls") or text_of(m).strip()) for m in messages):
             return faults
         return [f"none of {len(messages)} messages is an assistant's with content that is to be trained"]
 
     def row(self, line: int, record: Record, columns: Sequence[str]) -> Row:
-        messages = tuple(_with_calls(_present(message)) for message in record["messages"])
-        tools, unread = _objects(record.get("tools"), "")[0], record.keys() - {"messages", "tools"}
-        return Row(line, {}, messages, tuple(tools), tuple(sorted(unread)))
+        messages = tuple(_with_calls(present(message)) for message in self.messages(record))
+        return Row(line, {}, messages, tuple(_objects(record.get("tools"), "")[0]))
 
     def render(
         self,
@@ -57,11 +81,10 @@ class Messages:
         template: str,
         context: int,
     ) -> Iterator[Rendered]:
-        other = "use rows of prompt + completion, or another model"
-        if not tokenizer.chat_template:
-            raise UsageError("the data is conversations, but the model has no chat template", other)
-        if not tokenizer.is_fast:
-            raise UsageError("the model's tokenizer does not say which text a token stands for", other)
+        if self.plain and not tokenizer.chat_template:
+            answers = [self.plain.answer(row) for row in rows]
+            return completed(tokenizer, [self.plain.prompt(row) for row in rows], answers, context)
+        check_template(tokenizer)
         return (_rendered(row, tokenizer, context) for row in rows)
 
     def pieces(self, row: Row, template: str) -> Iterator[Piece]:
@@ -78,7 +101,34 @@ class Messages:
         return Prompt(chat=True)
 
 
-KIND = Messages()
+def _messages(record: Record) -> Any:
+    return listed_messages(record["messages"], "messages")
+
+
+def listed_messages(value: Any, column: str) -> list[Any]:
+    """A list in a cell, or its JSON; MessagesError where it is something else."""
+    found = _parsed(value)
+    if not isinstance(found, list):
+        what = f"column {column!r} is {noun(found)}, not a list"
+        raise MessagesError(what + (" or its JSON" if isinstance(found, str) else ""))
+    return found
+
+
+KIND = Conversations(
+    name="messages",
+    title="conversations: it learns what the assistant says",
+    needed=("messages",),
+    names=Names(optional=("tools",)),
+    messages=_messages,
+)
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """UsageError where a tokenizer cannot render conversations."""
+    if not tokenizer.chat_template:
+        raise UsageError("the data is conversations, but the model has no chat template", OTHER)
+    if not tokenizer.is_fast:
+        raise UsageError("the model's tokenizer does not say which text a token stands for", OTHER)
 
 
 def _trained(message: Record) -> bool:
@@ -88,7 +138,15 @@ def _trained(message: Record) -> bool:
 def _text(message: Record) -> str:
     """What a message says, its calls as JSON."""
     calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", ())]
-    return "\n".join([text for text in (message.get("content"),) if text] + calls)
+    return "\n".join([text for text in (text_of(message),) if text] + calls)
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """A message's content as text. Parts are lines, as vLLM hands them to templates that take text alone."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return "\n".join(part if isinstance(part, str) else str(part["text"]) for part in content)
+    return content or ""
 
 
 def _rendered(row: Row, tokenizer: PreTrainedTokenizerBase, context: int) -> Made | Fault:
@@ -109,19 +167,37 @@ def _rendered(row: Row, tokenizer: PreTrainedTokenizerBase, context: int) -> Mad
 # ---- records
 
 
-def _message_faults(message: Any) -> list[str]:
+def message_faults(message: Any) -> list[str]:
     if not isinstance(message, dict):
         return [f"{noun(message)}, not an object with role and content"]
     calls, faults = _objects(message.get("tool_calls"), "'tool_calls'")
     faults += [f"'tool_calls' {i}: {fault}" for i, call in enumerate(calls, 1) for fault in _call_faults(call)]
     asked = ("role",) if calls and message.get("content") is None else ("role", "content")
     texts = {key: message.get(key) for key in asked}
+    if isinstance(parts := texts.get("content"), list):
+        del texts["content"]
+        faults += _part_faults(parts)
     faults += [f"{key!r} is {noun(value)}, not text" for key, value in texts.items() if not isinstance(value, str)]
     if message.get("role") == "":
         faults.append("'role' is blank")
     if message.get("weight", 1) not in (0, 1, None):
         faults.append(f"'weight' is {message['weight']!r}, not 0 or 1")
     return faults
+
+
+def _part_faults(parts: list[Any]) -> list[str]:
+    """Of content in parts, as the APIs of OpenAI and others have it: texts alone can be trained."""
+    kinds = ("a text" if _is_text(part) else _kind_of_part(part) for part in parts)
+    others = dict.fromkeys(kind for kind in kinds if kind != "a text")
+    return [f"'content' has {some(others)}, and zolite trains on text alone"] if others else []
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("text"), str))
+
+
+def _kind_of_part(part: Any) -> str:
+    return f"a part of type {part['type']!r}" if isinstance(part, dict) and part.get("type") else noun(part)
 
 
 def _call_faults(call: Record) -> list[str]:
@@ -169,6 +245,7 @@ def _call(call: Record) -> Record:
     return {"type": "function"} | about | {"function": function | {"arguments": _object(function.get("arguments"))}}
 
 
-def _present(message: Record) -> Record:
-    """A message without its nulls, which some writers put for every key that any message has."""
-    return {key: value for key, value in message.items() if value is not None}
+def present(message: Record) -> Record:
+    """A message without its nulls, which some writers put for every key that any message has; its parts as a text."""
+    found = {key: value for key, value in message.items() if value is not None}
+    return found | ({"content": text_of(message)} if isinstance(message.get("content"), list) else {})

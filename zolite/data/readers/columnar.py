@@ -96,9 +96,11 @@ def _record(record: Record, names: dict[str, list[str]]) -> Record | str:
         if isinstance(number := record.get(column), int):
             record[column] = known[number] if 0 <= number < len(known) else None  # -1 where it is not known
     try:
-        return {column: _plain(value) for column, value in record.items()}
+        for column, value in record.items():
+            record[column] = _plain(value)
     except UnicodeDecodeError:
-        return "a cell of bytes that are not UTF-8 text"
+        return f"column {column!r} has bytes that are not UTF-8"
+    return record
 
 
 def _plain(value: Any) -> Any:

@@ -124,4 +124,4 @@ def _western(file: Path, fault: _Fault) -> Encoding:
     if found.keys() & UNDEFINED or high > MOST_ACCENTED * letters:
         raise Unreadable(f"{fault.text}, and its bytes are no western text either ({TRIED})", fault.line)
     name = "cp1252" if found.keys() & CONTROLS else "latin-1"
-    return Encoding(name, f"{name}, since it is not UTF-8 (line {fault.line} first)")
+    return Encoding(name, f"{name}, since it is not UTF-8")

@@ -17,6 +17,7 @@ from zolite.data.readers.jsonl import DECODER, TOO_DEEP, checked
 from zolite.data.readers.reader import MOST_LETTERS, Opened, Read, Unreadable
 
 CHUNK = 2**20  # letters
+TOKEN = 16  # letters, more than what stands between two places where JSON can be wrong, but for strings
 TURN = ("role", "from")  # of a message: a conversation is a record, not an array of records
 
 
@@ -118,17 +119,15 @@ class _Source:
     def value(self) -> tuple[Any, str]:
         """(the next value, how it was spelled)."""
         self.peek()
-        before: tuple[str, int] | None = None
         while True:
             try:
                 value, end = DECODER.raw_decode(self._buffer, self._at)
             except json.JSONDecodeError as error:
-                now = (error.msg, error.pos - self._at)
-                # A value that was cut off by the buffer's end fails elsewhere when there is more of it.
-                if (now == before and not error.msg.startswith("Unterminated")) or not self._more():
-                    line = self.line + self._buffer.count("\n", self._at, self._at + now[1])
+                place = error.pos - self._at
+                inside = error.pos < len(self._buffer) - TOKEN and not error.msg.startswith("Unterminated")
+                if inside or not self._more():  # else there may be nothing wrong but the buffer's end
+                    line = self.line + self._buffer.count("\n", self._at, self._at + place)
                     raise Unreadable(f"not JSON from here on: {error.msg}", line) from error
-                before = now
             except RecursionError as error:
                 raise Unreadable(TOO_DEEP, self.line) from error
             else:

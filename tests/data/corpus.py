@@ -1,0 +1,417 @@
+"""Files as people have them, made from a seed: every format, shape and trap, each with the rows that it means.
+
+python tests/data/corpus.py     writes the table of docs/data.md: what zolite makes of each of them
+"""
+
+import csv
+import gzip
+import io
+import json
+import os
+import random
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+
+from zolite.common.errors import UsageError
+from zolite.config.recipe import DataPart
+from zolite.data import rows as tables
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCUMENT = REPOSITORY / "docs" / "data.md"
+BEGIN, END = "<!-- the table is made by tests/data/corpus.py -->\n", "<!-- end of the table -->\n"
+SEED, ROWS = 7, 12
+WORDS = (
+    "parcel",
+    "café",
+    "naïve",
+    "5 €",
+    'said "hello"',
+    "it's",
+    "fine;",
+    "a, b",
+    "déjà vu",
+    "|",
+    "over",
+    "and",
+    "late",
+)
+MANY_LETTERS = 150  # of what is said
+
+Records = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What somebody gives to --data, what it holds, and the rows that it means; none where it is refused."""
+
+    path: str
+    what: str
+    files: dict[str, bytes]
+    rows: dict[str, Records] = field(default_factory=dict)
+    """split to records, as a plain JSONL file of each would have them"""
+    columns: str = ""
+    template: str = DataPart.template
+
+    def write(self, folder: Path) -> None:
+        for name, data in self.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+
+    def write_twin(self, folder: Path) -> None:
+        """Its rows as plain JSONL; one file of them alone as a file."""
+        folder.mkdir()
+        for split, rows in self.rows.items():
+            (folder / f"{split}.jsonl").write_bytes(jsonl(rows))
+
+    def load(self, path: str) -> tables.Dataset:
+        return tables.load(path, self.template, columns=self.columns)
+
+
+# ---- shapes
+
+
+def sentence(rng: random.Random) -> str:
+    return " ".join(rng.choices(WORDS, k=rng.randint(3, 9)))
+
+
+def labelled(rng: random.Random) -> Records:
+    return [{"text": sentence(rng), "label": ("billing", "returns")[i % 2]} for i in range(ROWS)]
+
+
+def _of(make: Callable[[random.Random, int], dict[str, Any]]) -> Callable[[random.Random], Records]:
+    return lambda rng: [make(rng, i) for i in range(ROWS)]
+
+
+def _choice(answer: Callable[[int], Any]) -> Callable[[random.Random], Records]:
+    def made(rng: random.Random, i: int) -> dict[str, Any]:
+        choices = [f"{sentence(rng)} {letter}" for letter in "wxyz"]
+        return {"question": sentence(rng) + "?", "choices": choices, "answer": answer(i % 4)}
+
+    return _of(made)
+
+
+FLAT: dict[str, Callable[[random.Random], Records]] = {
+    "text and label": labelled,
+    "prompt and completion": _of(lambda rng, i: {"prompt": sentence(rng), "completion": sentence(rng)}),
+    "Alpaca": _of(
+        lambda rng, i: {"instruction": sentence(rng), "input": sentence(rng) if i % 2 else "", "output": sentence(rng)}
+    ),
+    "question and answer": _of(lambda rng, i: {"question": sentence(rng) + "?", "answer": sentence(rng)}),
+    "question, answer and context": _of(
+        lambda rng, i: {"context": sentence(rng), "question": sentence(rng) + "?", "answer": sentence(rng)}
+    ),
+    "preference pairs": _of(
+        lambda rng, i: {"prompt": sentence(rng), "chosen": sentence(rng), "rejected": sentence(rng)}
+    ),
+    "documents": _of(lambda rng, i: {"text": " ".join(sentence(rng) for _ in range(5))}),
+}
+NESTED: dict[str, Callable[[random.Random], Records]] = {
+    "ShareGPT": _of(
+        lambda rng, i: {
+            "conversations": [{"from": "human", "value": sentence(rng)}, {"from": "gpt", "value": sentence(rng)}]
+        }
+    ),
+    "messages": _of(
+        lambda rng, i: {
+            "messages": [{"role": "user", "content": sentence(rng)}, {"role": "assistant", "content": sentence(rng)}]
+        }
+    ),
+    "choices, answer by index": _choice(lambda i: i),
+    "choices, answer by letter": _choice(lambda i: "ABCD"[i]),
+}
+
+
+# ---- formats
+
+
+def jsonl(rows: Records) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def columns_of(rows: Records) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def delimited(rows: Records, delimiter: str = ",", codec: str = "utf-8", **options: Any) -> bytes:
+    sink = io.StringIO(newline="")
+    writer = csv.writer(sink, delimiter=delimiter, **options)
+    writer.writerow(rows[0])
+    writer.writerows(row.values() for row in rows)
+    return sink.getvalue().encode(codec)
+
+
+def parquet(rows: Records) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    return bytes(sink.getvalue())
+
+
+def arrow(rows: Records) -> bytes:
+    sink, table = pa.BufferOutputStream(), pa.Table.from_pylist(rows)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def feathered(rows: Records) -> bytes:
+    sink = io.BytesIO()
+    feather.write_feather(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue()
+
+
+def document(rows: Any, indent: int | None = None) -> bytes:
+    return json.dumps(rows, indent=indent, ensure_ascii=False).encode()
+
+
+def zstd(data: bytes) -> bytes:
+    return bytes(pa.compress(data, codec="zstd", asbytes=True))
+
+
+def gz(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
+# How rows of any shape are written, and how those are whose values are texts.
+ANY: dict[str, tuple[str, Callable[[Records], bytes]]] = {
+    ".jsonl": ("JSON Lines", jsonl),
+    ".json": ("JSON, an array", lambda rows: document(rows, 2)),
+    ".parquet": ("Parquet", parquet),
+}
+TEXTS: dict[str, tuple[str, Callable[[Records], bytes]]] = {
+    ".csv": ("CSV", delimited),
+    ".tsv": ("TSV", lambda rows: delimited(rows, "\t")),
+}
+# Text and label alone, in all that programs make of them.
+SPELLED: dict[str, tuple[str, Callable[[Records], bytes]]] = {
+    "rows.ndjson": ("JSON Lines", jsonl),
+    "crlf.jsonl": ("JSON Lines, Windows line ends, blank lines", lambda rows: jsonl(rows).replace(b"\n", b"\r\n\r\n")),
+    "utf16.jsonl": (
+        "JSON Lines, UTF-16, as PowerShell's > writes it",
+        lambda rows: jsonl(rows).decode().encode("utf-16"),
+    ),
+    "rows.jsonl.gz": ("JSON Lines, gzip", lambda rows: gz(jsonl(rows))),
+    "rows.jsonl.zst": ("JSON Lines, zstd", lambda rows: zstd(jsonl(rows))),
+    "oneline.json": ("JSON, an array in one line", document),
+    "data.json": ("JSON, an array inside of an object", lambda rows: document({"version": "1", "data": rows}, 1)),
+    "columns.json": ("JSON, an object of arrays", lambda rows: document(columns_of(rows))),
+    "pandas.json": (
+        "JSON, as pandas' to_json() writes it",
+        lambda rows: document({k: {str(i): v for i, v in enumerate(c)} for k, c in columns_of(rows).items()}),
+    ),
+    "bykey.json": ("JSON, an object by key", lambda rows: document({f"row-{i}": row for i, row in enumerate(rows)})),
+    "lines.json": ("JSON Lines called .json", jsonl),
+    "rows.json.gz": ("JSON, gzip", lambda rows: gz(document(rows))),
+    "bom.csv": ("CSV, UTF-8 with a byte order mark", lambda rows: delimited(rows, codec="utf-8-sig")),
+    "excel.csv": ("CSV, cp1252 with semicolons", lambda rows: delimited(rows, ";", "cp1252")),
+    "latin1.csv": (
+        "CSV, latin-1",
+        lambda rows: delimited([{**row, "text": row["text"].replace("€", "EUR")} for row in rows], codec="latin-1"),
+    ),
+    "utf16le.csv": ("CSV, UTF-16 LE", lambda rows: delimited(rows, codec="utf-16")),
+    "utf16be.csv": ("CSV, UTF-16 BE without a mark", lambda rows: delimited(rows, codec="utf-16-be")),
+    "bars.csv": ("CSV with bars", lambda rows: delimited(rows, "|")),
+    "tabs.csv": ("TSV called .csv", lambda rows: delimited(rows, "\t")),
+    "quoted.csv": ("CSV, every cell quoted", lambda rows: delimited(rows, quoting=csv.QUOTE_ALL)),
+    "escaped.csv": (
+        'CSV, quotes as \\"',
+        lambda rows: delimited(rows, quoting=csv.QUOTE_ALL, doublequote=False, escapechar="\\"),
+    ),
+    "sep.csv": ("CSV that begins with sep=;", lambda rows: b"sep=;\r\n" + delimited(rows, ";")),
+    "plain.tsv": (
+        "TSV without quoting",
+        lambda rows: "".join("\t".join(cells) + "\n" for cells in [rows[0], *map(dict.values, rows)]).encode(),
+    ),
+    "rows.csv.gz": ("CSV, gzip", lambda rows: gz(delimited(rows))),
+    "rows.tsv.zst": ("TSV, zstd", lambda rows: zstd(delimited(rows, "\t"))),
+    "rows.arrow": ("Arrow, a stream", arrow),
+    "rows.feather": ("Feather", feathered),
+    "rows.parquet.gz": ("Parquet, gzip", lambda rows: gz(parquet(rows))),
+}
+
+
+def accepted() -> Iterator[Case]:
+    rng = random.Random(SEED)
+    for shape, make in {**FLAT, **NESTED}.items():
+        for suffix, (format_, write) in {**ANY, **(TEXTS if shape in FLAT else {})}.items():
+            rows = make(rng)
+            stem = shape.replace(",", "").replace(" ", "-").lower()
+            yield Case(f"{stem}{suffix}", f"{shape}: {format_}", {f"{stem}{suffix}": write(rows)}, {"train": rows})
+    for name, (format_, write) in SPELLED.items():
+        rows = labelled(rng)
+        if name == "latin1.csv":
+            rows = [{**row, "text": row["text"].replace("€", "EUR")} for row in rows]
+        yield Case(name, format_, {name: write(rows)}, {"train": rows})
+    yield from of_texts(rng)
+    yield from laid_out(rng)
+    yield from odd(rng)
+
+
+def of_texts(rng: random.Random) -> Iterator[Case]:
+    """Plain text, a file a document."""
+    texts = ["\n".join(sentence(rng) for _ in range(9)) + "\n" for _ in range(3)]
+    rows = [{"text": text} for text in texts]
+    names = ("a.txt", "b.txt", "c.txt")
+    for folder, encoded, what in (
+        ("books", str.encode, "a folder of .txt"),
+        ("old-books", lambda text: text.encode("cp1252"), "a folder of .txt in cp1252"),
+        ("windows-books", lambda text: text.replace("\n", "\r\n").encode(), "a folder of .txt with Windows line ends"),
+        ("packed-books", lambda text: gz(text.encode()), "a folder of .txt.gz"),
+    ):
+        end = ".gz" if folder == "packed-books" else ""
+        files = {f"{folder}/{name}{end}": encoded(text) for name, text in zip(names, texts, strict=True)}
+        yield Case(folder, what, files, {"train": rows})
+    notes = {f"notes/{name.replace('.txt', '.md')}": text.encode() for name, text in zip(names, texts, strict=True)}
+    yield Case("notes", "a folder of .md beside README.md", {**notes, "notes/README.md": b"# About"}, {"train": rows})
+
+
+def laid_out(rng: random.Random) -> Iterator[Case]:
+    """Folders and several files."""
+    a, b, c = labelled(rng), labelled(rng), labelled(rng)
+    whole = {"train": a, "dev": b, "test": c}
+    names = {"train": "train", "dev": "validation", "test": "test"}
+    hub = {f"hub/data/{names[k]}-00000-of-00001.parquet": parquet(v) for k, v in whole.items()}
+    yield Case("hub", "the hub's repository", {**hub, "hub/README.md": b"---\n---\n", "hub/.gitattributes": b""}, whole)
+    shards = {f"shards/train-0000{i}-of-00002.parquet": parquet(v) for i, v in enumerate((a, b))}
+    yield Case("shards", "two shards of train", shards, {"train": a + b})
+    saved = {f"saved/{names[k]}/data-00000-of-00001.arrow": arrow(v) for k, v in whole.items()}
+    yield Case("saved", "what `datasets` saves", {**saved, "saved/dataset_dict.json": b'{"splits": []}'}, whole)
+    mixed = {
+        "mixed/train.json": document(a),
+        "mixed/valid.tsv": delimited(b, "\t"),
+        "mixed/test.csv.gz": gz(delimited(c)),
+    }
+    yield Case("mixed", "train, valid and test in three formats", mixed, whole)
+    yield Case("one", "a folder with one export", {"one/export (3).csv": delimited(a)}, {"train": a})
+    named = {f"named/sst2_{k}.csv": delimited(v) for k, v in whole.items() if k != "dev"}
+    yield Case("named", "sst2_train.csv and sst2_test.csv", named, {"train": a, "test": c})
+    parts = {f"parts/part-{i}.jsonl": jsonl(v) for i, v in ((2, a), (10, b))}
+    yield Case("parts", "a folder of parts", parts, {"train": a + b})
+    yield Case("parts/part-*.jsonl", "a pattern", parts, {"train": a + b})
+    pair = {"east.csv": delimited(a), "west.json": document(b)}
+    yield Case("east.csv,west.json", "two names with a comma", pair, {"train": a + b})
+    yield Case("tr.csv,my_test.csv", "a file and a test file", {"tr.csv": delimited(a), "my_test.csv": delimited(c)}, {
+        "train": a, "test": c
+    })  # fmt: skip
+
+
+def odd(rng: random.Random) -> Iterator[Case]:
+    """Files that need a word from a person, or look as if they did."""
+    rows = labelled(rng)
+    sheet = [{"Ticket no.": f"T-{i}", "Body": r["text"], "Category (final)": r["label"]} for i, r in enumerate(rows)]
+    given = 'label="Category (final)",text=Body'
+    plain = {"train": sheet}
+    yield Case(
+        "sheet.csv", "a spreadsheet with odd headers", {"sheet.csv": delimited(sheet, ";", "cp1252")}, plain, given
+    )
+    long = [{**row, "text": row["text"] + " and on" * 30_000} for row in rows[:2]]
+    yield Case("long.csv", "cells of 200,000 letters", {"long.csv": delimited(long)}, {"train": long})
+    lines = [{**row, "text": row["text"].replace(" ", "\n")} for row in rows]
+    yield Case("lines.csv", "cells of several lines", {"lines.csv": delimited(lines)}, {"train": lines})
+    spaced = ", ".join(rows[0]) + "\n" + "".join(f'"{r["text"].replace(chr(34), "")}", {r["label"]}\n' for r in rows)
+    bare = [{**row, "text": row["text"].replace('"', "")} for row in rows]
+    yield Case("spaced.csv", "a space behind each comma", {"spaced.csv": spaced.encode()}, {"train": bare})
+    numbers = [{"text": row["text"], "label": i % 3} for i, row in enumerate(rows)]
+    about = {"info": {"features": {"label": {"names": ["bad", "fair", "good"], "_type": "ClassLabel"}}}}
+    table = pa.Table.from_pylist(numbers).replace_schema_metadata({"huggingface": json.dumps(about)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    names = [{**row, "label": ("bad", "fair", "good")[row["label"]]} for row in numbers]
+    yield Case("classes.parquet", "labels as numbers with their names", {"classes.parquet": bytes(sink.getvalue())}, {
+        "train": names
+    })  # fmt: skip
+
+
+# ---- what is refused
+
+
+def refused() -> Iterator[Case]:
+    rows = labelled(random.Random(SEED))
+    good = delimited(rows)
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1288490188\n"
+    bomb = b"text,label\n" + b"a,b\n" * (2**24 + 2**18)
+    for name, what, data in (
+        ("book.xlsx", "an Excel workbook", b"PK\x03\x04"),
+        ("book.ods", "a LibreOffice sheet", b"PK\x03\x04"),
+        ("rows.zip", "an archive", b"PK\x03\x04"),
+        ("renamed.csv", "an Excel workbook called .csv", b"PK\x03\x04\x14\0"),
+        ("login.csv", "a web page called .csv", b"<!DOCTYPE html><html><title>Sign in</title></html>"),
+        ("lfs.parquet", "a Git LFS pointer", pointer),
+        ("cut.parquet", "half a Parquet file", parquet(rows)[:400]),
+        ("empty.csv", "nothing", b""),
+        ("header.csv", "a header alone", b"text,label\n"),
+        ("twice.csv", "a header that names a column twice", b"text,label,text\na,b,c\n"),
+        ("ragged.csv", "rows of other lengths", good + b"one,two,three\nfour\n"),
+        ("unclosed.csv", "a quote that is not closed", good + b'"and so on,billing\n' + good),
+        ("broken.csv", "a byte that is not UTF-8 in UTF-8", good + b"caf\xe9,billing\n" + good),
+        ("cyrillic.csv", "cp1251", "текст,метка\nпосылка пришла,доставка\n".encode("cp1251")),
+        ("nul.csv", "a NUL byte", good + b"a\0b,billing\n"),
+        ("wide.csv", "300,000 columns", ",".join(f"c{i}" for i in range(300_000)).encode()),
+        ("deep.json", "100,000 brackets", b"[" * 100_000),
+        ("cut.json", "half a JSON array", document(rows, 0)[:-40]),
+        ("two.json", "two arrays in one object", document({"train": rows, "test": rows})),
+        ("uneven.json", "columns of other lengths", document({"text": ["a", "b"], "label": ["x"]})),
+        ("cut.jsonl.gz", "half a gzip file", gz(jsonl(rows))[:-60]),
+        ("bomb.csv.gz", "65 MiB in 66 kB", gz(bomb)),
+        ("list.jsonl", "lines that are no objects", b'["text", "label"]\n["a", "b"]\n'),
+    ):
+        yield Case(name, what, {name: data})
+    yield Case(
+        "gap", "shards of which one is missing", {f"gap/train-0000{i}-of-00003.parquet": parquet(rows) for i in (0, 2)}
+    )
+    yield Case("both", "the same split twice", {"both/train.csv": good, "both/train.jsonl": jsonl(rows)})
+    yield Case("nowhere.csv", "nothing by that name", {})
+
+
+def cases() -> list[Case]:
+    return [*accepted(), *refused()]
+
+
+# ---- the table
+
+
+def told(case: Case) -> tuple[str, str, str, str, str]:
+    """A line of the table; in the folder that the case was written to."""
+    given = f"`{case.path}`" + (f" `--columns {shlex.quote(case.columns)}`" if case.columns else "")
+    try:
+        found = case.load(case.path)
+    except UsageError as error:
+        lines = [line.strip() for line in error.message.removeprefix("the data has problems:").strip().splitlines()]
+        return given, case.what, "refused", "", short("; ".join(lines))
+    counts = ", ".join(f"{split} {len(rows)}" for split, rows in found.splits.items())
+    return given, case.what, found.kind, counts, short("; ".join(found.notes))
+
+
+def short(text: str) -> str:
+    return text if len(text) <= MANY_LETTERS else text[:MANY_LETTERS].rstrip() + " …"
+
+
+def table(some: Sequence[Case]) -> str:
+    lines = ["| `--data` | what it is | rows | how many | what is said |", "| --- | --- | --- | --- | --- |"]
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        for case in some:
+            case.write(Path())
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in told(case)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def renewed(text: str) -> str:
+    """docs/data.md with the table as it is now."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + "\n" + table(cases()) + "\n" + END + after
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("ZOLITE_HOME", tempfile.mkdtemp())
+    DOCUMENT.write_text(renewed(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.exit(0)
