@@ -118,6 +118,10 @@ def _talk(i: int) -> tuple[str, str]:
     return f"{WORDS[i % 8]} {i}", " ".join([WORDS[(i * 5) % 8]] * (1 + i % 3))
 
 
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
 def _choices(i: int) -> list[str]:
     return [f"{WORDS[(i + k) % 8]} {k}" for k in range(2 + i % 3)]
 
@@ -135,16 +139,28 @@ ROWS: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     ],
     "question": lambda n, s: [{"question": a, "answer": b} for a, b in map(_talk, range(s, n + s))],
     "question-context": lambda n, s: [
-        {"context": f"It was {b}.", "question": a, "answers": {"text": [b, a], "answer_start": [7, 0]}}
+        {"context": f"It was {b}.", "question": a, "answer": {"text": [b, a], "answer_start": [7, 0]}}
         for a, b in map(_talk, range(s, n + s))
     ],
     "choice": lambda n, s: [{"question": f"{s}{i}", "choices": _choices(i), "answer": i % 2} for i in range(n)],
     "choice-context": lambda n, s: [
-        {"passage": WORDS[i % 8], "question": f"{s}{i}", "A": "blue", "B": "no", "answer": "AB"[i % 2]}
+        {"context": WORDS[i % 8], "question": f"{s}{i}", "A": "blue", "B": "no", "answer": "AB"[i % 2]}
         for i in range(n)
     ],
     "preference": lambda n, s: [
         {"prompt": a, "chosen": f" {b}", "rejected": " nothing"} for a, b in map(_talk, range(s, n + s))
+    ],
+    "preference-messages": lambda n, s: [
+        {
+            "prompt": a,
+            "chosen": [_message("user", a), _message("assistant", b)],
+            "rejected": [_message("user", a), _message("assistant", "nothing")],
+        }
+        for a, b in map(_talk, range(s, n + s))
+    ],
+    "completion-messages": lambda n, s: [
+        {"prompt": [_message("user", a)], "completion": [_message("assistant", b)]}
+        for a, b in map(_talk, range(s, n + s))
     ],
     "text": lambda n, s: [{"text": " ".join(_talk(i + s)) * (1 + i % 3)} for i in range(n)],
 }

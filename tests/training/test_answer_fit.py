@@ -179,3 +179,12 @@ def test_told_counts_whole_answers() -> None:
     assert answer_fit.told(tail, replace(data, tokens=tokens), torch.zeros(ASKED + HELD, WIDTH))[0] == 1.0
     tokens[4] = (best[4] + 1) % WORDS
     assert answer_fit.told(tail, replace(data, tokens=tokens), torch.zeros(ASKED + HELD, WIDTH))[0] == 0.5
+
+
+@pytest.mark.parametrize("places", [5, 20, 60])
+def test_both_forms_of_the_ridge_regression_solve_its_normal_equations(places: int) -> None:
+    """(xᵀx + λ) W = xᵀ wanted, whichever of the two matrices is smaller."""
+    x, wanted = torch.randn(places, INPUTS, dtype=torch.float64), torch.randn(places, 3, dtype=torch.float64)
+    found = answer_fit._ridge(x, wanted)
+    normal = x.mT @ x + answer_fit.RIDGE * torch.eye(INPUTS, dtype=torch.float64)
+    assert torch.allclose(normal @ found.mT, x.mT @ wanted)

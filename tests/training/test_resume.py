@@ -156,3 +156,20 @@ def test_arguments_are_part_of_the_run(recipe: Make, made: Recipe, dated: Path, 
         again("glad", **{"data.template_args": "mood=sad"})
     rows = Path(made.data.path) / "test.jsonl"
     assert score("glad", rows, {}).value != score("glad", rows, {"data.template_args": "mood=sad"}).value
+
+
+def test_the_files_of_a_pattern_are_looked_for_again(
+    recipe: Make, folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From any working directory, and one more file that fits is a change of the rows."""
+    parts = folder()
+    (parts / "train.jsonl").rename(parts / "part-1.jsonl")
+    monkeypatch.chdir(parts)
+    on(recipe(data__path="part-*.jsonl,test.jsonl", train__steps=4, train__save_every=2), "run")
+    manage.rewind("run", 2)
+    monkeypatch.chdir(tmp_path)
+    again("run")
+    manage.rewind("run", 2)
+    shutil.copy(parts / "dev.jsonl", parts / "part-2.jsonl")
+    with pytest.raises(UsageError, match="data is not the same: was"):
+        again("run")

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Button, Collapsible, DataTable, Input, Static, TabbedContent
+from textual.widgets import Button, Collapsible, DataTable, Input, Select, Static, TabbedContent
 from zolite.tui import planning
 from zolite.tui.planning import Offer
+from zolite.tui.screens.columns import ColumnPicker, Part
 from zolite.tui.screens.dialogs import Confirm
 from zolite.tui.screens.new import NewScreen
 from zolite.tui.widgets.form import Field, Form, ident
@@ -35,8 +36,14 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: FakeClient) ->
     labels = ("returns", "billing", "delivery")
     lines = [{"text": f"message {i} about a parcel {'again ' * (i % 9)}", "label": labels[i % 3]} for i in range(60)]
     (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    client.answers["data"] = lambda asked: asdict(report(Path(asked[2]), asked[4]))
+    client.answers["data"] = told
     return folder
+
+
+def told(asked: tuple[str, ...]) -> dict[str, Any]:
+    """What `zolite data check` prints."""
+    columns = asked[asked.index("--columns") + 1] if "--columns" in asked else ""
+    return asdict(report(Path(asked[2]), asked[4], columns=columns))
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +141,69 @@ def test_bad_rows(new: Make, rows: Path, size: tuple[int, int]) -> None:
     drive(new(), (size), script)
 
 
+ODD = "Category (final),Body\n" + "".join(
+    f"{('Billing', 'Returns')[i % 2]},message {i} about a parcel that never came\n" for i in range(20)
+)
+
+
+@pytest.mark.parametrize("size", SIZES[:2])
+def test_columns_are_picked(new: Make, rows: Path, size: tuple[int, int]) -> None:
+    """Where no shape fits, a window has the file's columns; what is chosen is what the run is started with."""
+    file = rows.parent / "odd.csv"
+    file.write_text(ODD)
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("enter")
+        screen_of(pilot).take(file)
+        await settled(pilot)
+        picker = pilot.app.screen
+        assert isinstance(picker, ColumnPicker) and "Category (final): Billing" in shown(pilot.app)
+        assert {part.part: part.column for part in picker.query("#parts Part").results(Part)} == {
+            "text": "Body", "label": "Category (final)",
+        }  # fmt: skip
+        await pilot.press("escape")
+        await settled(pilot)
+        assert screen_of(pilot).query_one("#to-plan", Button).disabled
+        assert "press c to say which column is which" in " ".join(shown(pilot.app).split())
+        screen_of(pilot).query_one("#tree").focus()
+        await pilot.press("c")
+        await settled(pilot)
+        await pilot.click("#ok")
+        await settled(pilot)
+        screen = screen_of(pilot)
+        assert screen.columns == "text=Body,label=Category (final)"
+        assert screen.report is not None and screen.report["labels"] == {"Billing": 9, "Returns": 9}
+        assert f"data.columns={screen.columns}" in screen.command()
+
+    drive(new(), size, script)
+
+
+def test_another_shape_has_other_parts(new: Make, rows: Path) -> None:
+    """The parts follow the shape, and an optional one may be left out."""
+    file = rows.parent / "odd.csv"
+    file.write_text("Frage,Antwort\nwhat is it that you want,nothing at all\nwho goes there,nobody you would know\n")
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("enter")
+        screen_of(pilot).take(file)
+        await settled(pilot)
+        picker = pilot.app.screen
+        assert isinstance(picker, ColumnPicker)
+        picker.query(Select).first().value = "alpaca"
+        await settled(pilot)
+        parts = list(picker.query("#parts Part").results(Part))
+        assert [part.part for part in parts] == ["instruction", "output", "input", "system"]
+        parts[0].query_one(Select).value, parts[1].query_one(Select).value = "Frage", "Antwort"
+        await settled(pilot)
+        await pilot.click("#ok")
+        await settled(pilot)
+        assert screen_of(pilot).columns == "instruction=Frage,output=Antwort"
+        report = screen_of(pilot).report
+        assert report is not None and report["kind"] == "alpaca"
+
+    drive(new(), SIZES[1], script)
+
+
 def test_by_the_models_tokenizer(new: Make, rows: Path, client: FakeClient) -> None:
     """Letters come first; then the model's tokenizer counts, and where it cannot, the letters stay."""
 
@@ -141,7 +211,7 @@ def test_by_the_models_tokenizer(new: Make, rows: Path, client: FakeClient) -> N
         await to_plans(pilot, "Qwen/Qwen3-0.6B")
         assert [asked[-2:] for asked in client.asked][-1] == ("--model", "Qwen/Qwen3-0.6B")
         client.answers["data"] = lambda asked: (
-            ZoliteError("no network", "check it") if "--model" in asked else asdict(report(Path(asked[2]), asked[4]))
+            ZoliteError("no network", "check it") if "--model" in asked else told(asked)
         )
         screen_of(pilot).check()
         await settled(pilot)

@@ -10,6 +10,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 from zolite.tui.app import ZoliteApp
 from zolite.tui.screens import settings
+from zolite.tui.screens.new import NewScreen
 
 from zolite.common.errors import ZoliteError
 from zolite.data.preview import report
@@ -20,10 +21,14 @@ from .test_pages import CHECKS, METHODS, WHERE
 SMALL, MIDDLE, LARGE = (80, 24), (120, 40), (200, 60)
 NEW = ("n", "S", "down", "down", "down")
 DATA = (*NEW, "enter", "S", "demo", "S")
+ODD = "Category (final),Body\n" + "".join(
+    f"{('Billing', 'Returns')[i % 2]},message {i} about a parcel that never came\n" for i in range(20)
+)
 PICTURED = {
     "home": ((), (SMALL, MIDDLE, LARGE)),
     "new-model": (NEW, (SMALL, MIDDLE)),
     "new-data": (DATA, (SMALL,)),
+    "new-columns": ((*NEW, "enter", "S", "odd", "S"), (SMALL, MIDDLE)),
     "new-plan": ((*DATA, "3", "S"), (SMALL, MIDDLE, LARGE)),
     "doctor": (("1",), (SMALL,)),
     "methods": (("2",), (SMALL,)),
@@ -68,6 +73,10 @@ def test_picture(pictured: ZoliteApp, snap_compare: Any, name: str, size: tuple[
         for key in PICTURED[name][0]:
             if key == "demo":
                 await pilot.click("#demo-rows")
+            elif key == "odd":
+                Path("odd.csv").write_text(ODD)
+                assert isinstance(pilot.app.screen, NewScreen)
+                pilot.app.screen.take(Path("odd.csv"))
             elif key != "S":
                 await pilot.press(key)
             await settled(pilot)

@@ -1,5 +1,6 @@
 """New run: a model, rows, a plan; then it starts."""
 
+import shlex
 from collections.abc import Iterable
 from functools import partial
 from importlib import resources
@@ -38,6 +39,7 @@ from ..widgets.report import described, shapes
 from ..widgets.slider import Slider
 from ..widgets.stack import Stack
 from ..widgets.table import Table
+from .columns import ColumnPicker
 from .dialogs import Confirm
 
 if TYPE_CHECKING:
@@ -92,9 +94,10 @@ class Rows(DirectoryTree):
 
 class NewScreen(Screen[None]):
     """Three steps to a run. Model: take one that fits, or leave it to zolite. Data: a folder with train and dev, or one
-    file of rows; you see what the model will read, and what is wrong with which line. Plan: what fits this machine,
-    best first, with where the memory goes (d: line by line). Every value can be changed and the bar follows; "auto"
-    leaves it to zolite. Start begins the run in a process of its own.
+    file of rows; you see what the model will read, and what is wrong with which line; where the columns are not known,
+    you say which is which (c). Plan: what fits this machine, best first, with where the memory goes (d: line by line).
+    Every value can be changed and the bar follows; "auto" leaves it to zolite. Start begins the run in a process of its
+    own.
     """
 
     TITLE = "New run"
@@ -144,6 +147,7 @@ class NewScreen(Screen[None]):
         Binding("2", "tab('data')", "Data", id="tab-data", show=False),
         Binding("3", "tab('plan')", "Plan", id="tab-plan", show=False),
         Binding("f5", "start", "Start", id="start"),
+        Binding("c", "columns", "Columns", id="columns"),
         Binding("d", "details", "Details", id="plan-details"),
         Binding("backspace", "up", "Folder above", id="folder-up", show=False),
     ]
@@ -156,6 +160,7 @@ class NewScreen(Screen[None]):
         self.correction = Correction()
         self.model = ""
         self.path = ""
+        self.columns = ""  # of the rows, as --columns spells it
         self.report: dict[str, Any] | None = None
         self.planned: Planning | None = None
         self.rejected: tuple[Rejected, ...] = ()
@@ -224,8 +229,11 @@ class NewScreen(Screen[None]):
             await self.app.action_back()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Details are of the plan."""
-        return action != "details" or self.query_one(TabbedContent).active == "plan"
+        """Details are of the plan, and columns of rows that were not recognised."""
+        tab = self.query_one(TabbedContent).active
+        if action == "columns":
+            return tab == "data" and bool(self.report and self.report.get("examples"))
+        return action != "details" or tab == "plan"
 
     def action_details(self) -> None:
         """Every line of the memory plan, with its reason, or the bar alone."""
@@ -289,7 +297,7 @@ class NewScreen(Screen[None]):
         self.action_tab("plan")
 
     def take(self, path: Path | str) -> None:
-        self.path = str(path)
+        self.path, self.columns = str(path), ""
         self.query_one("#path", Input).value = self.path
         self.check()
 
@@ -300,14 +308,15 @@ class NewScreen(Screen[None]):
     def check(self) -> None:
         self.query_one("#report", Static).update("◐ reading …")
         self.query_one("#template-row").display = True
-        self.examine(self.path, self.template, self.model)
+        self.examine(self.path, self.template, self.columns, self.model)
 
     @work(thread=True, exclusive=True, group="data")
-    def examine(self, path: str, template: str, model: str) -> None:
+    def examine(self, path: str, template: str, columns: str, model: str) -> None:
         """By letters first, which takes a moment, then by the model's tokenizer."""
         worker = get_current_worker()
         for arguments in ([], ["--model", model]) if model else ([],):
-            asked = ["data", "check", path, "--template", template, *arguments]
+            named = ["--columns", columns] if columns else []
+            asked = ["data", "check", path, "--template", template, *named, *arguments]
             try:
                 report = self.app.client.ask(*asked, gone=lambda: worker.is_cancelled)
             except ZoliteError as error:
@@ -328,10 +337,23 @@ class NewScreen(Screen[None]):
         self.query_one("#report", Static).update(described(report, 0))
         self.query_one("#to-plan", Button).disabled = not sound
         self.query_one("#template-row").display = not sound or bool(report["labels"])
+        self.refresh_bindings()
+        if report.get("examples"):
+            self.action_columns()
         if sound:
             self.form.put({"data.context": str(planning.context_for(report))})
             if self.query_one(TabbedContent).active == "plan":
                 self.plan()
+
+    @work
+    async def action_columns(self) -> None:
+        """Where the file's columns are not recognised: which of them are which."""
+        if self.report is None:
+            return
+        asked = ColumnPicker(self.report["examples"], self.report["guess"])
+        if (columns := await self.app.push_screen_wait(asked)) is not None:
+            self.columns = columns
+            self.check()
 
     # --- plan ------------------------------------------------------------------------------------------------------
 
@@ -467,7 +489,7 @@ class NewScreen(Screen[None]):
 
     def recipe(self) -> tuple[Recipe, str]:
         spec = self.spec()
-        given = {"data.template": self.template, **self.form.values()}
+        given = {"data.template": self.template, "data.columns": self.columns, **self.form.values()}
         made, wrong = planning.changed(Recipe(), given)
         name = self.model or (spec.name if spec else "")
         made, _ = planning.changed(made, {"model.name": name, "data.path": self.path})
@@ -552,4 +574,4 @@ def spelled_lines(text: str) -> str:
 
 
 def quoted(argument: str) -> str:
-    return f"'{spelled_lines(argument)}'" if set(argument) & set(" {}\n$'\"\\") else argument
+    return shlex.quote(spelled_lines(argument))

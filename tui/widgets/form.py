@@ -28,7 +28,7 @@ MAIN = {
     "train.copies": "copies",
 }
 # The other tabs have them; for epochs the number of rows would have to be known to price a run.
-ELSEWHERE = ("model.name", "data.path", "data.template", "train.epochs")
+ELSEWHERE = ("model.name", "data.path", "data.template", "data.columns", "train.epochs")
 NAME = Setting("name", str, True, None, Meaning("the session's name; dated if left out"))
 
 

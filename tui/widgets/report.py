@@ -26,7 +26,9 @@ def wrong(report: Mapping[str, Any]) -> Iterator[Content]:
     many = len(report["problems"])
     yield Content.assemble((f"✗ {many} problem{'s' if many > 1 else ''}", "$text-error bold"))
     yield from (Content(f"  {problem}") for problem in report["problems"])
-    if report["hint"]:
+    if report.get("examples"):
+        yield Content.assemble("→ press ", ("c", "bold"), " to say which column is which")
+    elif report["hint"]:
         yield Content(f"→ {report['hint']}")
 
 

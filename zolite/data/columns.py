@@ -132,7 +132,8 @@ def recognised(sample: Sequence[Record], asked: Asked) -> Shape | None:
             continue
         shape = Shape(kind, taken, asked.constants, _words(kind, taken, asked))
         rest = [plain(name) for name in names if name not in shape.used]
-        if asked.columns or asked.custom or all(map(kind.names.beside, rest)):
+        clear = asked.columns or asked.custom or all(map(kind.names.beside, rest))
+        if clear and kind.names.fits(shape.record(sample[0])):
             return _settled(shape, sample)
     return None
 

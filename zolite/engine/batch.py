@@ -136,15 +136,16 @@ def weigh(examples: Sequence[Example], groups: int = 1) -> tuple[int, ...]:
 def _layout(rows: Sequence[Arrays], counts: Ints, tokens: int | None) -> Layout:
     """Room for every group. counts (G, R, 3): sequences, positions and queries of each row.
 
-    Labelled rows of one data set differ in nothing but their length; others' answers do, and get rounded room.
+    Labelled rows of one data set differ in nothing but their length; others' answers do, and get rounded room. Rows
+    with choices of their own may have different numbers of them.
     """
     most = max(int(r.lengths.max()) for r in rows)
     tokens = most if tokens is None else tokens
     if tokens < most:
         raise ValueError(f"a sequence has {most} tokens, more than {tokens}")
     sequences, positions, queries = counts.sum(axis=1).max(axis=0).tolist()
-    candidates, width = len(rows[0].counts), max(int(r.counts.max()) for r in rows)
-    if candidates == 1:
+    candidates, width = max(len(r.counts) for r in rows), max(int(r.counts.max()) for r in rows)
+    if candidates == 1 or any(len(r.tokens) != len(rows[0].tokens) for r in rows):
         positions, queries = (_rounded(count, sequences * tokens) for count in (positions, queries))
         width = max(width, tokens)
     single = candidates > 1 and all(len(r.positions) == 1 and len(r.tokens) == candidates for r in rows)
@@ -177,8 +178,9 @@ def _positions(layout: Layout, rows: Sequence[Arrays], counts: Ints) -> dict[str
 
 
 def _answers(layout: Layout, rows: Sequence[Arrays], counts: Ints) -> dict[str, Ints]:
-    """Which queries make up each candidate: they stand one behind the other."""
-    lengths = np.concatenate([r.counts for r in rows]).reshape(layout.groups, -1)
+    """Which queries make up each candidate: they stand one behind the other. A row without some has none of them."""
+    every = [np.pad(r.counts, (0, layout.candidates - len(r.counts))) for r in rows]
+    lengths = np.concatenate(every).reshape(layout.groups, -1)
     first = lengths.cumsum(axis=1) - lengths
     nth = np.arange(layout.width)
     gather = np.where(nth < lengths[..., None], first[..., None] + nth, layout.queries)

@@ -92,13 +92,21 @@ class Engine:
         return (torch.stack(sums).sum(dim=0).view(len(weight), -1) / weight).flatten()
 
     def scores(self, rows: Sequence[Example]) -> Tensor:
-        """Log-probability (R, C) of every candidate at theta: its tokens' mean, or sum where several are `joint`."""
+        """Log-probability (R, C) of every candidate at theta: its tokens' mean, or sum where several are `joint`.
+
+        Where rows have different numbers of candidates, it is -inf for those that a row does not have.
+        """
         self._fill(ORIGIN)
         batch = self.put(collate(rows))
         whole = replace(batch, layout=replace(batch.layout, single=False))  # logits alone would not say how likely
-        means = candidate_scores(self._decode, self._head, whole, 1)[0]
-        joint = self.joint and can_be_said(rows[0])
-        return means * whole.lengths.view(means.shape) if joint else means
+        return self.compared(candidate_scores(self._decode, self._head, whole, 1)[0], whole, rows)
+
+    def compared(self, means: Tensor, batch: Tokens, rows: Sequence[Example]) -> Tensor:
+        """What candidates (R, C) are compared by, of their tokens' means: these, or sums where several are `joint`."""
+        if not (self.joint and can_be_said(rows[0])):
+            return means
+        counts = batch.lengths.view(means.shape)
+        return torch.where(counts > 0, means * counts, means)  # -inf is of candidates that a row does not have
 
     def next_tokens(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> list[list[int]]:
         """The likeliest token at theta behind each token of a sequence, from its index first[i] to its last."""

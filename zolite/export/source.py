@@ -71,7 +71,8 @@ class Trained:
     @functools.cached_property
     def prompt(self) -> Prompt:
         """How the model is prompted, as it was in training."""
-        return self.kind.prompt(self.recipe.data.template)
+        prompt = self.kind.prompt(self.recipe.data.template)
+        return prompt if prompt.plain is None else prompt.of_model(bool(tokenizer_of(self).chat_template))
 
     @property
     def architecture(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zolite.data.kinds.kind import Row
+from zolite.data.kinds.kind import Kind, Row
 from zolite.export.source import Trained, longest_label
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM's --max-lora-rank takes; 16 unless told
@@ -191,7 +191,15 @@ def question(trained: Trained, row: Row | None = None) -> Question:
         said = next((i for i, message in enumerate(talk) if message["role"] == "assistant"), len(talk))
         before = talk[:said] or ({"role": "user", "content": "Hello"},)
         return Question(before[-1]["content"], before[-1]["content"], before)
-    columns = kind.columns(template)
-    shown = row or kind.row(1, {name: name.upper() for name in columns}, columns)
-    text = next(piece.text for piece in kind.pieces(shown, template))
+    if kind.prompt(template).chat:  # which a model without a chat template has learned as a text
+        typed = str(row.messages[-2]["content"]) if row else "INSTRUCTION"
+        return Question(asked.before + typed + asked.after, typed)
+    text = next(piece.text for piece in kind.pieces(row or _capitals(kind, template), template))
     return Question(text, text.removeprefix(asked.before).removesuffix(asked.after))
+
+
+def _capitals(kind: Kind, template: str) -> Row:
+    """A row whose texts are the names of its columns."""
+    columns = kind.columns(template)
+    record = {name: name.upper() for name in (*columns, *kind.names.optional)}
+    return Row(1, record) if kind.faults(record, columns) else kind.row(1, record, columns)

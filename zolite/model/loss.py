@@ -75,7 +75,7 @@ class Tokens:
     tokens: Tensor  # (G, Q)
     owners: Tensor  # (G, Q): the position, 0 to P − 1, that predicts each
     gather: Tensor  # (G, R · C, W): each candidate's queries, padded with Q
-    lengths: Tensor  # (G, R · C): tokens of each candidate
+    lengths: Tensor  # (G, R · C): tokens of each candidate; 0 where a row has fewer candidates
     answers: Tensor  # (G, R): the right candidate
     weight: Tensor  # (G,): rows, or answer tokens where C is 1, of the whole batch, if this is a part of one
 
@@ -105,12 +105,13 @@ def loss_sums(decode: Decode, head: "Head", batch: Tokens, points: int) -> Tenso
 
 
 def candidate_scores(decode: Decode, head: "Head", batch: Tokens, points: int) -> Tensor:
-    """Mean token log-probability of every candidate: (K, R, C) float32.
+    """Mean token log-probability of every candidate: (K, R, C) float32; -inf of those that a row does not have.
 
     Where the layout is `single` they are logits: all of a row's are greater by one and the same number, which neither
     the best candidate nor the softmax over candidates depends on.
     """
-    means = _answer_sums(decode, head, batch, points) / _spread(batch.lengths, points)
+    counts = _spread(batch.lengths, points)
+    means = (_answer_sums(decode, head, batch, points) / counts).masked_fill(counts == 0, -torch.inf)
     return means.view(points, batch.layout.rows, batch.layout.candidates)
 
 

@@ -208,7 +208,7 @@ def open_(name: str, which: str = "last", system: str | None = None) -> Iterator
         recipe = recipes.resolve(recipes.override(session.recipe, changes))
         source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
         tokenizer = filled(models.tokenizer(source, paths()["cache"]), chat_of(recipe.data, session.facts))
-        prompt = prompt_of(session)
+        prompt = prompt_of(session, bool(tokenizer.chat_template))
         if system:
             prompt.check_system(tokenizer, system)
         loaded = models.load(source, recipe.model.quant, device, paths()["cache"])

@@ -10,6 +10,7 @@ from zolite.common.errors import UsageError, listed
 from zolite.config.recipe import ResolvedRecipe
 from zolite.data import rows as tables
 from zolite.data.kinds.kind import Kind, Row
+from zolite.data.kinds.kind import Prompt as Around
 from zolite.data.rows import Dataset
 from zolite.export.source import kind_of
 from zolite.sessions.session import Session
@@ -27,20 +28,27 @@ class Prompt:
     labels: tuple[str, ...] = ()
     system: str = ""  # the message that every row of train began with
     note: str = ""  # what a person should know of it
+    chat_template: bool = True  # has the model one?
+
+    @property
+    def around(self) -> Around:
+        """What stands around a text that somebody types."""
+        return self.kind.prompt(self.template).of_model(self.chat_template)
 
     @property
     def chat(self) -> bool:
         """Is it a conversation, with what was said before?"""
-        return self.kind.prompt(self.template).chat
+        return self.around.chat
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What a person gives: the one text that a row's prompt is made of, else all its columns but the label."""
-        if not self.labels:
-            return ("prompt",)
-        if column := self.kind.prompt(self.template).column:
+        """What a person gives: the one text that a row's prompt is made of, else all its columns but the answer."""
+        if column := self.around.column:
             return (column,)
-        return tuple(name for name in self.kind.columns(self.template) if name != self.kind.label_column)
+        if not self.around.template:
+            return ("prompt",)
+        answer = self.kind.names.answer
+        return tuple(name for name in self.kind.columns(self.template) if name not in answer)
 
     def given(self, asked: Asked) -> dict[str, Any]:
         """Column to value; UsageError with all columns that are missing or that the rows do not have."""
@@ -64,10 +72,16 @@ class Prompt:
 
     def text(self, given: Mapping[str, Any]) -> str:
         """What a model continues that is no conversation."""
-        if self.labels:
-            return "".join(p.text for p in self.kind.pieces(self.row(given), self.template) if not p.trained)
-        around = self.kind.prompt(self.template)
-        return f"{around.before}{given['prompt']}{around.after}"
+        around = self.around
+        if not self.labels and len(self.columns) == 1:
+            return f"{around.before}{given[self.columns[0]]}{around.after}"
+        row = self.row(given) if self.labels else self._open(given)
+        return "".join(p.text for p in self.kind.pieces(row, self.template) if not p.trained)
+
+    def _open(self, given: Mapping[str, Any]) -> Row:
+        """A row without an answer."""
+        blank = dict.fromkeys(self.kind.names.answer, "")
+        return Row(1, {**blank, **{name: str(value) for name, value in given.items()}})
 
     def turn(self, tokenizer: Any, system: str, past: Sequence[Message], given: Mapping[str, Any]) -> str:
         """A conversation up to where the assistant's next message begins; UsageError where the template refuses it."""
@@ -92,8 +106,8 @@ class Prompt:
         return "give " + ", ".join(f'"{name}": "…"' for name in self.columns)
 
 
-def prompt_of(session: Session) -> Prompt:
-    """By the session's recipe and labels, and its rows where they lie."""
+def prompt_of(session: Session, chat_template: bool = True) -> Prompt:
+    """By the session's recipe and labels, and its rows where they lie. `chat_template`: has its model one?"""
     recipe, labels = session.recipe, tuple(session.facts["labels"])
     kind, template = kind_of(recipe, labels), recipe.data.template
     if labels:
@@ -101,8 +115,8 @@ def prompt_of(session: Session) -> Prompt:
     rows = _rows(recipe)
     if rows is None:
         note = f"the rows at {recipe.data.path} cannot be read any more: a prompt is sent as it is typed"
-        return Prompt(kind, template, note=note)
-    return Prompt(kind, template, system=system_of(rows.splits["train"]))
+        return Prompt(kind, template, note=note, chat_template=chat_template)
+    return Prompt(kind, template, system=system_of(rows.splits["train"]), chat_template=chat_template)
 
 
 def system_of(rows: Sequence[Row]) -> str:

@@ -20,6 +20,7 @@ N places, F inputs of the layer, D width of the stream, V words, K rows of the a
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -30,16 +31,17 @@ from zolite.engine.engine import Engine
 from zolite.model.tail import Reading, Tail, reading
 from zolite.training.linear_probe import ProbedLayer, install_, taken
 
-ENDINGS = {"": 128, " ": 64, "\n": 64}
-"""What stands behind a prompt, and how many rows are fitted so."""
+ENDINGS = {"": 0.5, " ": 0.25, "\n": 0.25}
+"""What stands behind a prompt, and the share of the places that are fitted so."""
 Typed = Callable[[Sequence[int], str], Sequence[Tokens]]
 """Numbers of training rows and what stands behind their prompts, to these prompts' tokens."""
 
 DEV_ROWS = 128
 LEAST = 8  # rows of A
-EVERY = 2  # of a text of the model's own, every second token is held
-LESS = 2  # times fewer places of every kind on a CPU, where a round of the fit takes seconds
-HELD = 2  # tokens of a row that are to stay as they are
+PLACES = 4096  # where something is asked for, at most: with few, what V finds is noise, and the labels' order suffers
+LESS = 16  # times fewer on a CPU, where a round of the fit takes seconds
+HELD = 512  # of the rows' other tokens, about, that are to stay as they are
+EVERY = 2  # of a text of the model's own, every second token is held; on a CPU every fourth
 TOKENS = 4096  # a forward
 CHUNK = 2**22  # logits at once: 16 MiB
 RIDGE = 0.02  # of V, on features of length one
@@ -109,7 +111,7 @@ def rows_of(row: Example) -> int:
 
 
 def line_of(
-    row: Example, prompt: Tokens, shares: Sequence[float], ending: str, made: torch.Generator, held: int = HELD
+    row: Example, prompt: Tokens, shares: Sequence[float], ending: str, made: torch.Generator, held: int = 1
 ) -> Line:
     """A row behind a prompt as somebody may type it. `shares` (C,): how likely each label is to be."""
     answers, answer, end = answers_of(row), row.text[row.begins : -1], row.text[-1]
@@ -134,18 +136,21 @@ def _place(
 
 def lines_of(engine: Engine, rows: Sequence[Example], typed: Typed, own: Sequence[Tokens]) -> list[Line]:
     """Rows behind each of ENDINGS, with the shares that the labels have by now, and texts of the model's own."""
-    made, lines = torch.Generator().manual_seed(0), []
-    less = 1 if engine.loaded.device.type == "cuda" else LESS
-    for ending, most in ENDINGS.items():
-        some = range(0, len(rows), -(-len(rows) // (most // less)))
+    made, cpu, lines = torch.Generator().manual_seed(0), engine.loaded.device.type == "cpu", list[Line]()
+    most = PLACES / (LESS if cpu else 1) / fmean(len(row.text) - row.begins for row in rows)  # rows
+    every = max(1, round(most / HELD))
+    for ending, part in ENDINGS.items():
+        count = min(len(rows), max(1, round(most * part)))
+        some = [i * len(rows) // count for i in range(count)]
         shares = _shares(engine, [rows[i] for i in some])
         prompts = typed(some, ending) if ending else [rows[i].text[: rows[i].begins] for i in some]
         lines += [
-            line_of(rows[i], prompt, share, ending, made, HELD // less)
-            for i, prompt, share in zip(some, prompts, shares, strict=True)
+            line_of(rows[i], prompt, share, ending, made, int(n % every == 0))
+            for n, (i, prompt, share) in enumerate(zip(some, prompts, shares, strict=True))
             if not ending or prompt != rows[i].text[: len(prompt)]  # there the ending is the answer's own beginning
         ]
-    return lines + [Line(text, held=tuple(range(0, len(text), EVERY * less))) for text in own]
+    step = EVERY * (2 if cpu else 1)
+    return lines + [Line(text, held=tuple(range(0, len(text), step))) for text in own]
 
 
 def unseen_lines(rows: Sequence[Example], own: Sequence[Tokens]) -> list[Line]:
@@ -244,13 +249,21 @@ def detectors(data: Data, scale: Tensor, most: int) -> Tensor:
     weights = torch.cat([1 / counts[kinds], x.new_full((len(x) - asked,), OTHERS / max(1, len(x) - asked))])
     root = weights.sqrt().double()[:, None]
     x = x.double() * root
-    gram = x @ x.mT + RIDGE * torch.eye(len(x), device=x.device, dtype=x.dtype)
-    v = torch.linalg.solve(gram, wanted * root).mT @ x  # ridge regression in its dual form: N is less than F
+    v = _ridge(x, wanted * root)
     _, sizes, main = torch.linalg.svd(x[:asked] @ v.mT, full_matrices=False)
     v = (main[: min(most, int((sizes > 1e-6 * sizes[0]).sum()))] @ v) / scale
     size = (inputs[:asked].double() @ v.mT).square().mean(0).sqrt()
     unit: Tensor = (v / size[:, None]).float()
     return unit.to(device)
+
+
+def _ridge(x: Tensor, wanted: Tensor) -> Tensor:
+    """Weights (pairs, F) of the ridge regression of x (N, F) onto (N, pairs), in the form whose matrix is smaller."""
+    dual = len(x) < x.shape[1]
+    gram = x @ x.mT if dual else x.mT @ x
+    gram.diagonal().add_(RIDGE)
+    found: Tensor = torch.linalg.solve(gram, wanted if dual else x.mT @ wanted)
+    return found.mT @ x if dual else found.mT
 
 
 def fit(tail: Tail, data: Data, z: Tensor, price: float, start: Tensor) -> Tensor:

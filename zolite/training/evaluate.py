@@ -52,9 +52,10 @@ def predictions(
     engine: Engine, rows: Sequence[Example], tokens: int = EVAL_TOKENS, verbalizer: Verbalizer | None = None
 ) -> list[Prediction]:
     """Of rows with labels, in their order."""
-    scores = torch.empty(len(rows), rows[0].candidates)
+    scores = torch.full((len(rows), max(row.candidates for row in rows)), -torch.inf)
     for batch in by_length([length(row) for row in rows], tokens):
-        scores[batch] = engine.scores([rows[i] for i in batch]).cpu()
+        each = engine.scores([rows[i] for i in batch]).cpu()
+        scores[batch, : each.shape[1]] = each
     ranks = scores.argsort(dim=1, descending=True).tolist()
     said = say(engine, rows, ranks, verbalizer, tokens) if verbalizer else [None] * len(rows)
     found = zip(rows, scores.argmax(dim=1).tolist(), scores.softmax(dim=1).tolist(), said, strict=True)

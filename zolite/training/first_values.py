@@ -1,5 +1,6 @@
 """What an adapter begins with, where that is not what the seed draws: another adapter's numbers, or what is known in
-closed form of rows with labels: linear probes of the layers' features, then an exact fit of the last layer."""
+closed form of rows with labels: linear probes of the layers' features, an exact fit of the last layer, and where that
+made labels harder to tell apart probes of more layers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from zolite.training.own_text import own_texts
 from zolite.training.run import Run, says
 
 SAID = 0.95  # of dev's rows: fewer, and a person is told
+MENDING = 3  # times fewer rows than the first probes may read, for those behind the fit
 UNSEEN = 3  # every third text of the model's own tells what the fit costs
 
 
@@ -45,20 +47,44 @@ def with_first_values(run: Run, dataset: Dataset, tokenizer: Any) -> Run:
         return replace(run, notes=run.notes + tuple(Noted("warning", text) for text in texts))
     fitting: Fitting | None = None
     notes: list[Noted] = []
-    if says(run.examples, run.recipe) and recipes.starts_with_fit(run.recipe):
+    labelled = bool(dataset.labels)  # what differs from row to row has no probe and no fit
+    if labelled and says(run.examples, run.recipe) and recipes.starts_with_fit(run.recipe):
         fitting, notes = _fitting(run.engine, tokenizer)
-    if recipes.starts_with_probe(part):
-        notes += _probed(run, fitting)
+    probed = _probed(run, fitting) if labelled and recipes.starts_with_probe(part) else NOTHING
+    notes += _noted(probed)
     if fitting:
         notes += _fitted(run, fitting, dataset, tokenizer)
+        notes += _noted(_mended(run, probed))
     device_memory.tidy()
     return replace(run, notes=(*run.notes, *notes))
 
 
-def _probed(run: Run, fitting: Fitting | None) -> list[Noted]:
-    most, own = linear_probe_rows(run.recipe), fitting.own[: len(fitting.own) // 2] if fitting else []
+NOTHING = linear_probe.Result("", 0)
+
+
+def _probed(run: Run, fitting: Fitting | None) -> linear_probe.Result | None:
+    """None where memory ran out."""
     left = {fitting.layer.name: _left(run)} if fitting else {}
-    found = out_of_memory.attempt(partial(start_from_probe_, run.engine, run.examples, most, own, left))
+    engine, most = replace(run.engine, joint=False), linear_probe_rows(run.recipe)
+    return out_of_memory.attempt(partial(start_from_probe_, engine, run.examples, most, left))
+
+
+def _mended(run: Run, probed: linear_probe.Result | None) -> linear_probe.Result | None:
+    """Where the fit of the last layer has made labels harder to tell apart, probes of the layers left make up for it:
+    labels are compared by the sum of their tokens from there on, and what V finds at rows it has not seen is noisy."""
+    if not probed or not probed.text:
+        return NOTHING
+
+    def again() -> linear_probe.Result:
+        now = linear_probe.loss_on(run.engine, run.examples["dev"])
+        harmed = now > (1 + linear_probe.LEAST) * probed.loss
+        most = linear_probe_rows(run.recipe) // MENDING
+        return start_from_probe_(run.engine, run.examples, most) if harmed else NOTHING
+
+    return out_of_memory.attempt(again)
+
+
+def _noted(found: linear_probe.Result | None) -> list[Noted]:
     if found is None:
         return [Noted("warning", "out of memory during the linear-probe start: the layers probed so far are kept")]
     return [Noted("info", found.text)] if found.text else []

@@ -16,6 +16,7 @@ predicts dev better. What forward-only steps find slowly, which features speak f
 R rows, C labels, D outputs of a layer, F inputs, N other tokens, r rank.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zolite.data.examples import Example, Tokens
+from zolite.data.examples import Example
 from zolite.engine.batch import by_length, collate, length, sample
 from zolite.engine.engine import Engine
 from zolite.model.lora import PerturbedLinear
@@ -45,7 +46,6 @@ RIDGES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # on features of unit size over √F, s
 ROUNDS = 100  # of L-BFGS, for each
 SCREENING = 1e-3, 15  # ridge and rounds of the fits that rank layers
 INTERCEPT = 3.0  # size of the feature that is alike for all rows, so that a ridge hardly holds it back
-OWN = 4  # tokens of each text of the model's own that count among the others
 OTHERS = 128  # sequences, about, of which two or three other tokens are taken
 REGULARIZER = 0.1  # weight of the probe's output at other tokens, against that at the label's place
 
@@ -99,25 +99,25 @@ class Result:
 
     text: str
     rows: int  # that went through the model, as forwards of one row each
+    loss: float = math.nan  # on dev, afterwards
 
 
 def start_from_probe_(
     engine: Engine,
     examples: dict[str, Sequence[Example]],
     most: int,
-    own: Sequence[Tokens] = (),
     left: Mapping[str, int] | None = None,
 ) -> Result:
-    """Put linear probes into the adapter, layer by layer, as long as dev's loss improves.
+    """Put linear probes into layers whose adapter says nothing yet, one by one, as long as dev's loss improves.
 
-    After the first layer another is tried only while fewer than `most` rows have gone through the model. `own`: texts
-    of the model's own, which probes are to leave alone. `left`: layers whose last so many rows of A they leave.
+    After the first layer another is tried only while fewer than `most` rows have gone through the model. `left`: layers
+    whose last so many rows of A they leave.
     """
-    layers = find(engine)
+    layers = [layer for layer in find(engine) if not taken(engine, layer)]
     if not layers or examples["train"][0].candidates == 1:
         return Result("", 0)
     with torch.inference_mode():
-        search = Search.of(engine, layers, examples, most, own, left or {})
+        search = Search.of(engine, layers, examples, most, left or {})
         while (found := search.best()) is not None:
             search.install(*found)
         return search.result()
@@ -132,7 +132,6 @@ class Search:
     rows: Sequence[Example]  # of train
     held_out: Sequence[Example]  # of dev
     most: int
-    own: Sequence[Tokens]
     left: Mapping[str, int]
     train: Features
     dev: Features
@@ -148,13 +147,12 @@ class Search:
         layers: list[ProbedLayer],
         examples: dict[str, Any],
         most: int,
-        own: Sequence[Tokens],
         left: Mapping[str, int],
     ) -> "Search":
         room = min(MOST_ROWS, ROOM // (8 * sum(each.linear.a.shape[-1] for each in layers)))
         rows, held_out = sample(examples["train"], room), sample(examples["dev"], room)
-        train, dev = features_of(engine, rows, layers, own), features_of(engine, held_out, layers)
-        return cls(engine, layers, rows, held_out, most, own, left, train, dev, dev.loss, len(rows) + len(held_out))
+        train, dev = features_of(engine, rows, layers), features_of(engine, held_out, layers)
+        return cls(engine, layers, rows, held_out, most, left, train, dev, dev.loss, len(rows) + len(held_out))
 
     def best(self) -> tuple[ProbedLayer, Tensor] | None:
         """The layer whose probe predicts dev best, with its weights (C, F); None where none is worth trying."""
@@ -184,15 +182,21 @@ class Search:
             return
         self.kept, self.misses, self.dev = self.kept + 1, 0, now
         if self.forwards < self.most:
-            self.train = features_of(self.engine, self.rows, self.layers, self.own)
+            self.train = features_of(self.engine, self.rows, self.layers)
             self.forwards += len(self.rows)
 
     def result(self) -> Result:
         if not self.kept:
-            return Result("", self.forwards)
+            return Result("", self.forwards, self.dev.loss)
         layers = "1 layer" if self.kept == 1 else f"{self.kept} layers"
         loss = f"loss on dev {self.first_loss:.3f} → {self.dev.loss:.3f} before the first step"
         return Result(f"started from a linear probe of {len(self.rows)} rows in {layers}: {loss}", self.forwards)
+
+
+def loss_on(engine: Engine, rows: Sequence[Example]) -> float:
+    """What a search compares: mean cross-entropy of the right label among all, of MOST_ROWS rows at most."""
+    with torch.inference_mode():
+        return features_of(engine, sample(rows, MOST_ROWS), ()).loss
 
 
 def find(engine: Engine) -> list[ProbedLayer]:
@@ -223,16 +227,14 @@ def _sequences(engine: Engine, rows: Sequence[Example]) -> Iterator[Sequences]:
         ends = [min(q.position for q in row.queries) for row in some for _ in row.sequences]
         lengths = [len(sequence) for row in some for sequence in row.sequences]
 
-        def scores(tokens: Batch = tokens) -> Tensor:
-            return candidate_scores(decode, head, tokens, 1)[0]
+        def scores(tokens: Batch = tokens, some: Sequence[Example] = some) -> Tensor:
+            return engine.compared(candidate_scores(decode, head, tokens, 1)[0], tokens, some)
 
         yield Sequences(batch, torch.tensor(ends, device=device), torch.tensor(lengths, device=device), scores)
 
 
-def features_of(
-    engine: Engine, rows: Sequence[Example], layers: Sequence[ProbedLayer], own: Sequence[Tokens] = ()
-) -> Features:
-    """One forward of every row, and of every text of the model's own, whose tokens are others too."""
+def features_of(engine: Engine, rows: Sequence[Example], layers: Sequence[ProbedLayer]) -> Features:
+    """One forward of every row."""
     made, every = torch.Generator().manual_seed(0), max(1, len(rows) * len(rows[0].sequences) // OTHERS)
     order: list[int] = []
     scores: list[Tensor] = []
@@ -245,27 +247,10 @@ def features_of(
             xs[name].append(mine.cpu())
             others[name].append(other.cpu())
         order += part.rows
-    if own:
-        for name, quiet in _features_of_own(engine, own, layers, made).items():
-            others[name].append(quiet)
     back = torch.tensor(order).argsort()
     answers = torch.tensor([row.answer for row in rows])
     sorted_ = {name: torch.cat(parts)[back] for name, parts in xs.items()}
     return Features(sorted_, {n: torch.cat(p) for n, p in others.items()}, torch.cat(scores)[back], answers)
-
-
-def _features_of_own(
-    engine: Engine, own: Sequence[Tokens], layers: Sequence[ProbedLayer], made: torch.Generator
-) -> dict[str, Tensor]:
-    """At OWN tokens of each text: (N, F) of each layer, on the host."""
-    ids = nn.utils.rnn.pad_sequence([torch.tensor(text) for text in own], batch_first=True).to(engine.loaded.device)
-    lengths = torch.tensor([len(text) for text in own]).repeat_interleave(OWN)
-    which = torch.arange(len(own)).repeat_interleave(OWN)
-    places = which.to(ids.device), (torch.rand(len(which), generator=made) * lengths).long().to(ids.device)
-    engine.at_theta()
-    with _inputs(layers, len(own), (places,)) as got:
-        engine.loaded.model.get_decoder()(input_ids=ids, use_cache=False)
-    return {name: found[0].cpu() for name, found in got.items()}
 
 
 def _own(part: Sequences) -> tuple[Tensor, Tensor]:

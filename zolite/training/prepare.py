@@ -55,7 +55,8 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     coded, notes = encode_all(dataset, tokenizer, asked, vocabulary.table)
     examples = coded.examples
     notes = (*(Noted("warning", text) for text in vocabulary.notes), *notes)
-    resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), fitted_rows(asked, examples)))
+    fit_rows = fitted_rows(asked, examples) if dataset.labels else 0
+    resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), fit_rows))
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
     loaded = models.load(source, resolved.model.quant, device, paths()["cache"])

@@ -7,7 +7,7 @@ around what a person types. A model without one learns them in the words of Alpa
 from typing import Any
 
 from zolite.data.kinds.completion import answers_in, prompt_faults
-from zolite.data.kinds.kind import Names, Prompt, Row
+from zolite.data.kinds.kind import Names, Row
 from zolite.data.kinds.messages import Conversations, MessagesError, Plain
 from zolite.data.problems import as_text
 from zolite.data.readers.reader import Record
@@ -59,5 +59,5 @@ KIND = Conversations(
         answer=("output",),
     ),
     messages=_messages,
-    plain=Plain(_prompt, lambda row: str(row.messages[-1]["content"]), Prompt(BEFORE, AFTER)),
+    plain=Plain(_prompt, lambda row: str(row.messages[-1]["content"]), (BEFORE, AFTER)),
 )

@@ -54,9 +54,15 @@ class Prompt:
     chat: bool = False
     """the model's own chat template stands around it"""
     column: str = ""
-    """the column that such a text is, where the answer is one of the labels; empty where it is any text"""
+    """the column that such a text is, where a template has one column; empty where it is any text"""
     template: str = ""
     """as a model card shows it; empty where there is nothing to show"""
+    plain: tuple[str, str] | None = None
+    """of a chat, what stands before and after the text for models without a chat template, where they can learn it"""
+
+    def of_model(self, has_chat_template: bool) -> Prompt:
+        """For a model with or without a chat template."""
+        return self if has_chat_template or self.plain is None else Prompt(*self.plain)
 
 
 Spelling = str | tuple[str, ...]
@@ -64,6 +70,10 @@ Spelling = str | tuple[str, ...]
 
 
 def _any(column: str) -> bool:
+    return True
+
+
+def _always(record: Record) -> bool:
     return True
 
 
@@ -87,6 +97,8 @@ class Names:
     """do rows take a template of prompts, one without {label}?"""
     beside: Callable[[str], bool] = _any
     """may a file have such a column too? If not, what is meant is not clear, and has to be asked for (--columns)"""
+    fits: Callable[[Record], bool] = _always
+    """is a file of this kind, by its first record?"""
     settled: Callable[[Sequence[Record]], Mapping[str, Any]] = _nothing
     """from the first records of a file what holds for all of them, as more columns; UsageError where it is not clear"""
 

@@ -40,7 +40,8 @@ class Plain:
 
     prompt: Callable[[Row], str]
     answer: Callable[[Row], str]
-    around: Prompt
+    around: tuple[str, str]
+    """what stands before and after a question"""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Conversations:
         return count("\n".join(_text(m) for m in row.messages if _trained(m))) + len(row.messages)
 
     def prompt(self, template: str) -> Prompt:
-        return Prompt(chat=True)
+        return Prompt(chat=True, plain=self.plain.around if self.plain else None)
 
 
 def _messages(record: Record) -> Any:
@@ -120,6 +121,24 @@ KIND = Conversations(
     needed=("messages",),
     names=Names(optional=("tools",)),
     messages=_messages,
+)
+
+
+def _both(record: Record) -> Any:
+    return [*listed_messages(record["prompt"], "prompt"), *listed_messages(record["completion"], "completion")]
+
+
+PAIR = Conversations(
+    name="completion-messages",
+    title="prompts and completions that are messages: it learns what the assistant says",
+    needed=("prompt", "completion"),
+    names=Names(
+        optional=("tools",),
+        becomes="conversations in the model's chat template",
+        answer=("completion",),
+        fits=lambda record: isinstance(record["prompt"], list) and isinstance(record["completion"], list),
+    ),
+    messages=_both,
 )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zolite.data.examples import Fault, Made, Rendered, Tokens, ended, no_room
@@ -29,23 +30,24 @@ ENDLESS = 2**31  # tokens: nothing is cut before the two are compared
 TURN = "\n\nAssistant:"  # where the last turn begins in texts that are conversations, as Anthropic's are
 
 
+@dataclass(frozen=True)
 class Preference:
-    name = "preference"
-    title = "preferred and rejected answers: it learns to rank the preferred one higher"
-    label_column = ""
-    metric = "accuracy"
-    names = Names(
-        becomes="two answers that are compared: the chosen one is to score higher",
-        optional=("prompt",),
-        spellings={"prompt": ("question", "instruction", "input", "query"), "chosen": ("preferred",)},
-        answer=SIDES,
-    )
+    name: str
+    title: str
+    messages: bool
+    """are they messages?"""
+    names: Names
+    label_column: str = ""
+    metric: str = "accuracy"
 
     def columns(self, template: str) -> tuple[str, ...]:
         return SIDES
 
     def faults(self, record: Record, columns: Sequence[str]) -> list[str]:
-        return _read(record)[1]
+        (prompt, _, _), faults = _read(record)
+        if not faults and isinstance(prompt, tuple) != self.messages:
+            return ["messages among texts" if prompt and not self.messages else "a text among messages"]
+        return faults
 
     def row(self, line: int, record: Record, columns: Sequence[str]) -> Row:
         (prompt, chosen, rejected), _ = _read(record)
@@ -60,11 +62,10 @@ class Preference:
         template: str,
         context: int,
     ) -> Iterator[Rendered]:
-        if any(row.messages for row in rows):
-            check_template(tokenizer)
-        texts = _as_texts([row for row in rows if not row.messages], tokenizer, context)
-        for row in rows:
-            yield _as_messages(row, tokenizer, context) if row.messages else next(texts)
+        if not self.messages:
+            return _as_texts(rows, tokenizer, context)
+        check_template(tokenizer)
+        return (_as_messages(row, tokenizer, context) for row in rows)
 
     def pieces(self, row: Row, template: str) -> Iterator[Piece]:
         before = "".join(f"[{m['role']}] {m['content']}\n" for m in row.messages)
@@ -75,10 +76,26 @@ class Preference:
         return sum(count(row.columns[side]) + 1 for side in SIDES)
 
     def prompt(self, template: str) -> Prompt:
-        return Prompt()
+        return Prompt(chat=self.messages)
 
 
-KIND = Preference()
+def _names(fits: Callable[[Record], bool]) -> Names:
+    return Names(
+        optional=("prompt",),
+        spellings={"prompt": ("question", "instruction", "input", "query"), "chosen": ("preferred",)},
+        becomes="two answers that are compared: the chosen one is to score higher",
+        answer=SIDES,
+        fits=fits,
+    )
+
+
+def _are_messages(record: Record) -> bool:
+    return any(isinstance(record.get(name), list) for name in ("prompt", *SIDES))
+
+
+TITLE = "preferred and rejected {}: it learns to rank the preferred one higher"
+KIND = Preference("preference", TITLE.format("answers"), False, _names(lambda record: not _are_messages(record)))
+MESSAGES = Preference("preference-messages", TITLE.format("answers in chats"), True, _names(_are_messages))
 
 
 # ---- records
