@@ -37,7 +37,7 @@ began = time.perf_counter()
 recipe = recipes.override(Recipe(), {"data.path": sys.argv[1], "model.name": sys.argv[2]})
 dataset = rows.of(recipe.data)
 words = models.vocabulary(models.resolve(recipe.model.name), paths()["cache"])
-encode_all(dataset, filled(words.tokenizer, chat_of(recipe.data, {})), recipe, words.table)
+encode_all(dataset, filled(words.tokenizer, chat_of(recipe.data, {})), recipe, *words.limits)
 print(time.perf_counter() - began)
 """
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from zolite.common import events
 from zolite.common.events import Continued, Evaluated, Event, Finished, Noted, Paused, Saved, Started, StepDone
 from zolite.config.methods import METHODS
 from zolite.config.recipe import SETTINGS
+from zolite.model import load as models
 from zolite.sessions import session as sessions
 from zolite.training.replay import factors_at
 
@@ -218,6 +219,24 @@ def test_a_dry_run_loads_and_leaves_nothing(
     assert not home.exists()
 
 
+def test_a_dry_run_refuses_what_the_run_would(
+    zolite: Zolite, tiny: Path, tmp_path: Path, words: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token beyond the embedding table, with its line; and it warns of rows that dev shares with train."""
+    monkeypatch.setattr("zolite.model.load.load", None)
+    rows = [{"prompt": f"Ask {i}:", "completion": f" done {i}"} for i in range(12)]
+    for split, part in (("train", rows), ("dev", rows[:2])):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    (warning,) = zolite(*words(data=tmp_path), "--dry-run", "--json").document["warnings"]
+    assert warning.startswith("leakage: 2 of 2 dev rows found in train too (2 the same)")
+    read = models.vocabulary
+    monkeypatch.setattr(models, "vocabulary", lambda *a: replace(read(*a), table=263))
+    for arguments in ([*words(data=tmp_path), "--dry-run"], words(data=tmp_path)):
+        ended = zolite(*arguments)
+        assert ended.code == 2 and ended.err.startswith("error: 14 rows cannot be used:") and "resize" in ended.err
+        assert "\n  train.jsonl: line 6: token 263, '<|im_end|>', is beyond" in ended.err
+
+
 def dry(zolite: Zolite, *arguments: object) -> Any:
     """The recipe of a dry run."""
     ended = zolite(*arguments, "--dry-run", "--json")
@@ -225,21 +244,27 @@ def dry(zolite: Zolite, *arguments: object) -> Any:
     return ended.document["recipe"]
 
 
-def test_every_setting_with_a_flag_is_set_by_each_of_its_names(zolite: Zolite, words: Words, tiny: Path) -> None:
+def test_every_setting_with_a_flag_is_set_by_each_of_its_names(
+    zolite: Zolite, words: Words, tiny: Path, tmp_path: Path
+) -> None:
     """`zolite train` takes every flag that a setting has, and what it sets is that setting."""
-    data = words()[3]
+    data, one_file = words()[3], tmp_path / "rows.csv"
+    rows = [f"text {i},{'ab'[i % 2]},{'train' if i < 16 else 'val'},user {i % 5}\n" for i in range(20)]
+    one_file.write_text("text,label,part,user\n" + "".join(rows))
     values = {
         "model.name": tiny, "model.quant": "nf4", "model.device": "cpu", "adapter.space": "lora", "adapter.rank": 5,
         "adapter.targets": "q_proj", "data.path": data, "data.template": "{text}: {label}", "data.context": 99,
         "method.name": "lozo", "train.objective": "rank", "train.steps": 11, "train.epochs": 2, "train.batch": 7,
         "train.copies": 3, "train.lr": 0.25, "train.eps": 0.5, "train.seed": 9, "train.vram_gib": "2GiB",
+        "data.dev_share": 0.25, "data.split_seed": 3, "data.split_by": "part", "data.group_by": "user",
     }  # fmt: skip
     flags = {path: each.meaning.flags for path, each in SETTINGS.items() if each.meaning.flags}
     assert values.keys() == flags.keys()
     shown = {"adapter.targets": ["q_proj"], "train.vram_gib": 2.0, "model.name": str(tiny)}
     for path, names in flags.items():
         for name in names:
-            given = {"--model": tiny, "--data": data} | {name: values[path]}
+            place = one_file if path in ("data.split_by", "data.group_by") else data
+            given = {"--model": tiny, "--data": place} | {name: values[path]}
             recipe = dry(zolite, "train", *(word for pair in given.items() for word in pair))
             part, _, key = path.partition(".")
             wanted = shown.get(path, values[path])
@@ -496,9 +521,10 @@ def test_eval_writes_every_prediction(
     assert "exists already" in blames(zolite("eval", "run", "--data", data, "--out", out))[0]
     assert "there is no folder" in blames(zolite("eval", "run", "--data", data, "--out", out / "x" / "y"))[0]
     assert out.read_bytes() == before
-    unlabelled, other = folder("completion"), tmp_path / "other.jsonl"
-    error, _ = blames(zolite("eval", "no/model", "--data", unlabelled, "--out", other))
-    assert "have no labels" in error and not other.exists()
+    plain, other = tmp_path / "plain.jsonl", tmp_path / "other.jsonl"
+    plain.write_text('{"text": "a long way down"}\n' * 2)
+    error, _ = blames(zolite("eval", "no/model", "--data", plain, "--out", other))
+    assert "are plain text" in error and not other.exists()
 
 
 def test_debug_shows_the_traceback(zolite: Zolite, words: Words, tmp_path: Path) -> None:

@@ -287,3 +287,30 @@ def test_tokens_beyond_the_embedding_table_are_listed(kind: str) -> None:
         caught.value.message
     )
     assert "resize" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["label", "completion", "messages"])
+@pytest.mark.parametrize("positions", [40, 43])
+def test_rows_beyond_learned_positions_are_listed(kind: str, positions: int) -> None:
+    """Before a model is loaded: where they have more tokens, padded to a multiple of 8, than it has positions."""
+
+    def row(length: int, line: int) -> Row:
+        text = "a" * length
+        if kind == "messages":
+            return chat_row(text, "b", line=line)
+        return label_row(text, "no", line) if kind == "label" else Row(line, {"prompt": text, "completion": "b"})
+
+    def tokens(length: int) -> int:
+        (example,) = encode([row(length, 1)], kind, ("no", "yes"), TOKENIZER, TEMPLATE, 10**6).examples
+        return max(*map(len, example.sequences), len(example.text) - 1)  # the latter where the label is said
+
+    fits = 40 - tokens(1) + 1
+    assert tokens(fits) == 40
+    rows = [row(fits, 1), row(fits + 1, 2), row(1, 3)]
+    with pytest.raises(UsageError) as caught:
+        encode(rows, kind, ("no", "yes"), TOKENIZER, TEMPLATE, 10**6, "train.jsonl", positions=positions)
+    first, *others = caught.value.message.splitlines()
+    assert first.startswith("1 of 3 rows") and len(others) == 1
+    assert f"line 2: 42 tokens are beyond the model's {positions} positions" in others[0]
+    assert "--set data.context=40" in caught.value.hint
+    assert encode(rows, kind, ("no", "yes"), TOKENIZER, TEMPLATE, 10**6, positions=48)

@@ -25,6 +25,7 @@ from zolite.data import token_cache
 from zolite.data.chat_template import Chat, filled
 from zolite.data.encode import Coded, encode, encode_all
 from zolite.data.examples import Example
+from zolite.data.problems import FaultyRowsError
 from zolite.data.rows import Dataset
 from zolite.data.token_store import TokenStore
 
@@ -73,8 +74,8 @@ def dataset(folder: Path, kind: str = "completion", count: int = 30) -> Dataset:
     return data
 
 
-def coded(data: Dataset, tokenizer: Any = None, template: str = TEMPLATE, context: int = 64, table: int = 0) -> Coded:
-    return encode_all(data, tokenizer or bytes_tokenizer(), template, context, table)
+def coded(data: Dataset, tokenizer: Any = None, template: str = TEMPLATE, context: int = 64, *limits: int) -> Coded:
+    return encode_all(data, tokenizer or bytes_tokenizer(), template, context, *limits)
 
 
 def entries(cache: Path) -> list[Path]:
@@ -86,11 +87,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The file of every split that is tokenized from here on."""
     found: list[str] = []
 
-    def counted(
-        rows: Any, kind: str, labels: Any, tokenizer: Any, template: str, context: int, file: str, *rest: Any
-    ) -> Any:
+    def counted(rows: Any, kind: str, labels: Any, coder: Any, template: str, context: int, file: str, *limits: int,
+                writer: Any) -> Any:  # fmt: skip
         found.append(file)
-        return encode(rows, kind, labels, tokenizer, template, context, file, *rest)
+        return encode(rows, kind, labels, coder, template, context, file, *limits, writer=writer)
 
     monkeypatch.setattr(encoding, "encode", counted)
     return found
@@ -123,7 +123,8 @@ CHANGES: dict[str, Callable[[Path], Coded]] = {
     "a row": lambda folder: coded(dataset(folder, count=31)),
     "context": lambda folder: coded(dataset(folder), context=65),
     "template": lambda folder: coded(dataset(folder), template="{text}: {label}"),
-    "table": lambda folder: coded(dataset(folder), table=1000),
+    "table": lambda folder: coded(dataset(folder), None, TEMPLATE, 64, 1000),
+    "positions": lambda folder: coded(dataset(folder), None, TEMPLATE, 64, 0, 1000),
     "tokenizer": lambda folder: coded(dataset(folder), bytes_tokenizer(merged=("n", "o"))),
     "kind": lambda folder: coded(dataset(folder, "messages")),
 }
@@ -241,7 +242,8 @@ def test_rows_that_cannot_be_used_leave_nothing(tmp_path: Path, cache: Path) -> 
     data = dataset(tmp_path)
     with pytest.raises(UsageError) as caught:
         coded(data, context=8)
-    assert caught.value.message.count("rows cannot be used") == 2 and not entries(cache)
+    assert isinstance(caught.value, FaultyRowsError) and not entries(cache)
+    assert len(caught.value.problems) == sum(map(len, data.splits.values()))
 
 
 def test_a_full_disk_is_named(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

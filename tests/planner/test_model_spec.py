@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from zolite.cli.train import base
+from zolite.common import weight_headers
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.config import catalog
 from zolite.config import recipe as recipes
@@ -25,7 +26,7 @@ from zolite.data.lengths import Rows
 from zolite.model.load import load, resolve, text_alone
 from zolite.model.quant import linear_names
 from zolite.planner import hardware as machine
-from zolite.planner import model_spec, weight_headers
+from zolite.planner import model_spec
 from zolite.planner.memory import ledger, peak
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import layouts

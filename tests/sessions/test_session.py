@@ -353,7 +353,7 @@ def test_a_newer_journal_is_refused() -> None:
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 7")
     for write in (False, True):
-        with pytest.raises(ZoliteError, match="version 7, newer than 2") as refused:
+        with pytest.raises(ZoliteError, match="version 7, newer than 3") as refused:
             session.open_("first", write=write)
         assert "upgrade" in refused.value.hint
     assert session.list_()[0].status == "damaged"

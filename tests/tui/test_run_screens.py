@@ -30,7 +30,7 @@ from zolite.tui.widgets.panels import Panel
 from zolite.tui.widgets.run_view import RunView
 from zolite.tui.widgets.scrubber import Scrubber
 
-from zolite.common.events import Evaluated, Finished, Noted, Paused, Saved, Started
+from zolite.common.events import Evaluated, Finished, Noted, Paused, Sampled, Saved, Started
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.export.registry import FORMATS, Format
@@ -275,7 +275,7 @@ def test_run_shows(made: Make, play: Play, size: tuple[int, int]) -> None:
 
 
 def test_panels_in_turn(made: Make, play: Play) -> None:
-    """In a small window the keys 1 to 4, or a click, choose the panel that is seen."""
+    """In a small window the keys 1 to 5, or a click, choose the panel that is seen."""
 
     async def scenario(pilot: Pilot[None]) -> None:
         await until(pilot, lambda: "fits" in shown(pilot))
@@ -290,6 +290,25 @@ def test_panels_in_turn(made: Make, play: Play) -> None:
 
     with made("first"):
         play(lambda: RunScreen("first"), scenario)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sample_answers_are_a_panel(made: Make, play: Play, size: tuple[int, int]) -> None:
+    """Behind d, and in a small window behind 5: the newest of each row, beside what was written before training."""
+
+    async def scenario(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "step 60" in shown(pilot))
+        assert "a parcel" not in shown(pilot)
+        await pilot.press("d" if size != (80, 24) else "5")
+        for part in ("Where is it?", "now    a parcel", "before it is", "right  a letter"):
+            await until(pilot, lambda part=part: part in shown(pilot))
+        assert "an old answer" not in shown(pilot) and cut(pilot) == []
+
+    with made("first") as session:
+        for step, now in ((0, "an old answer"), (60, "a\nparcel")):
+            session.journal.event(Sampled(step, 1, "Where is it?", "it is …", now, "a letter"))
+        session.journal.commit()
+        play(lambda: RunScreen("first"), scenario, size)
 
 
 def test_run_follows(made: Make, play: Play) -> None:

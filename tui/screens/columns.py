@@ -24,7 +24,7 @@ class Part(Horizontal):
 
     DEFAULT_CSS = """
     Part { height: 1; width: 1fr; }
-    Part Label { width: 14; color: $text-muted; }
+    Part Label { color: $text-muted; }
     Part Select { width: 1fr; }
     """
 
@@ -47,8 +47,8 @@ class ColumnPicker(ModalScreen[str | None]):
     BINDINGS: ClassVar = CLOSE
     DEFAULT_CSS = """
     ColumnPicker #examples { color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
-    ColumnPicker .body { max-height: 6; margin-bottom: 1; }
-    ColumnPicker #parts { height: auto; max-height: 7; }
+    ColumnPicker .body { max-height: 20vh; margin-bottom: 1; }
+    ColumnPicker #parts { height: auto; max-height: 20vh; }
     """
 
     def __init__(self, examples: Mapping[str, str], guess: Mapping[str, str]) -> None:

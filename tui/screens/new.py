@@ -316,7 +316,8 @@ class NewScreen(Screen[None]):
         worker = get_current_worker()
         for arguments in ([], ["--model", model]) if model else ([],):
             named = ["--columns", columns] if columns else []
-            asked = ["data", "check", path, "--template", template, *named, *arguments]
+            longest = str(planning.LONGEST)  # the context is chosen by what is found
+            asked = ["data", "check", path, "--template", template, "--context", longest, *named, *arguments]
             try:
                 report = self.app.client.ask(*asked, gone=lambda: worker.is_cancelled)
             except ZoliteError as error:

@@ -48,8 +48,9 @@ class RunScreen(Screen[None]):
     """A run: its loss (each step as a dot, smoothed as a line), its validation scores (◆), its memory and its events.
     Leaving the screen, or the app, leaves it running.
 
-    d shows details: the trend of the loss, step sizes and projected gradients. In the chart + and − or the wheel zoom,
-    arrows or dragging move, 0 shows the whole run, l is a log scale. In a small window 1 to 4 choose the panel below.
+    d shows details: the trend of the loss, step sizes, projected gradients, sample answers. In the chart + and − or the
+    wheel zoom, arrows or dragging move, 0 shows the whole run, l is a log scale. In a small window 1 to 5 choose the
+    panel below.
     Stop saves and ends the run; the step with the best validation score is kept, and Resume continues.
     """
 

@@ -171,6 +171,15 @@ def gradients(state: RunState, width: int, height: int, mode: str) -> Content:
     return _lines([*body, Content.styled(f"{low}{'0':^{gap}}{high}", MUTED)], width)
 
 
+# --- sample answers ----------------------------------------------------------------------------------------------
+
+
+def samples(state: RunState, width: int) -> Content:
+    """Of each row the end of its prompt, what is written now and was before training, and what is right."""
+    found = [line for part in summary.samples(state) for line in content(part).split("\n")]
+    return _lines(found, width) if found else Content.styled("no sample answers yet", MUTED)
+
+
 # --- events ------------------------------------------------------------------------------------------------------
 
 LEVELS = {"warning": "$text-warning", "error": "$text-error", "detail": MUTED}

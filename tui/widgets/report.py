@@ -5,10 +5,13 @@ from typing import Any
 
 from textual.content import Content
 
+from zolite.common.text import one_line, visible
 from zolite.config.recipe import DataPart
 from zolite.data.kinds.registry import KINDS
 
 BARS = 24  # cells of the longest
+MOST_LABELS = 8  # that are shown
+TRAINED = "$text-success bold"
 
 
 def shapes() -> Iterator[Content]:
@@ -23,37 +26,44 @@ def described(report: Mapping[str, Any], context: int) -> Content:
 
 
 def wrong(report: Mapping[str, Any]) -> Iterator[Content]:
-    many = len(report["problems"])
-    yield Content.assemble((f"✗ {many} problem{'s' if many > 1 else ''}", "$text-error bold"))
-    yield from (Content(f"  {problem}") for problem in report["problems"])
+    many = report.get("faults") or len(report["problems"])
+    yield Content.assemble((f"✗ {many:,} problem{'s' if many > 1 else ''}", "$text-error bold"))
+    yield from (Content(f"  {visible(problem)}") for problem in report["problems"])
+    if many > len(report["problems"]):
+        yield Content(f"  … and {many - len(report['problems']):,} more")
     if report.get("examples"):
         yield Content.assemble("→ press ", ("c", "bold"), " to say which column is which")
     elif report["hint"]:
-        yield Content(f"→ {report['hint']}")
+        yield Content(f"→ {visible(report['hint'])}")
 
 
 def right(report: Mapping[str, Any], context: int) -> Iterator[Content]:
+    """What a person needs first: can they be used, what they are, what is likely wrong. Then details."""
     yield Content.assemble(("✓ ", "$text-success"), (report["title"], "bold"))
-    held = report["files"].get("dev") == report["files"]["train"]
     counts = " · ".join(f"{split} {count:,}" for split, count in report["rows"].items())
-    yield Content(f"  {counts}{', dev held out of train' if held else ''}")
-    if report["labels"]:
-        labels = sorted(report["labels"].items(), key=lambda item: -item[1])
-        more = f" and {len(labels) - 8} more" if len(labels) > 8 else ""
-        yield Content("  labels: " + ", ".join(f"{label} {count:,}" for label, count in labels[:8]) + more)
+    yield Content(f"  {counts}")
+    if labels := list(report["labels"].items()):
+        more = f" and {len(labels) - MOST_LABELS} more" if len(labels) > MOST_LABELS else ""
+        shown = ", ".join(f"{one_line(label)} {count:,}" for label, count in labels[:MOST_LABELS])
+        always = f"  always saying {one_line(labels[0][0])!r} would be right in {report['majority']:.0%}"
+        yield Content(f"  labels: {shown}{more}")
+        yield Content.assemble((always, "$text-muted"))
+    yield from (Content.assemble(("▲ ", "$text-warning"), one_line(text)) for text in report["warnings"])
+    yield from (Content.assemble(("· ", "$text-muted"), one_line(note)) for note in report["notes"])
     yield Content("")
     yield from first(report)
     yield from lengths(report, context)
-    yield from (Content.assemble(("! ", "$text-warning"), note) for note in report["notes"])
+    if longest := ", ".join(f"line {each['line']} ({each['tokens']:,})" for each in report["longest"][:3]):
+        yield Content.assemble(("  longest: ", "$text-muted"), longest)
 
 
 def first(report: Mapping[str, Any]) -> Iterator[Content]:
     """Rows as the model reads them; what is trained is marked by brackets, weight and colour."""
-    yield Content.assemble(("As the model reads it; ", "bold"), ("⟦what it learns to say⟧", "$text-success bold"))
+    yield Content.assemble(("As the model reads it; ", "bold"), ("⟦what it learns to say⟧", TRAINED))
     for row in report["first"][:3]:
         yield Content.assemble((f"line {row['line']}, {row['tokens']} tokens", "$text-muted"))
         yield Content.assemble(
-            *((f"⟦{p['text']}⟧", "$text-success bold") if p["trained"] else p["text"] for p in row["pieces"])
+            *((f"⟦{visible(p['text'])}⟧", TRAINED) if p["trained"] else visible(p["text"]) for p in row["pieces"])
         )
     yield Content("")
 

@@ -28,8 +28,9 @@ PANELS = {
     "events": "events",
     "steps": "loss and step size",
     "gradients": "projected gradients",
+    "samples": "sample answers",
 }
-DETAILS = ("steps", "gradients")  # those that are for experts
+DETAILS = ("steps", "gradients", "samples")  # those that are for experts
 
 
 @dataclass
@@ -61,8 +62,8 @@ class RunView(Container):
     RunView #tabs { height: 1; padding: 0 1; width: 1fr; }
     RunView #side { height: 7; padding: 0 1; }
     RunView #side > * { display: none; height: 7; border: none; padding: 0; }
-    RunView.-memory #memory, RunView.-steps #steps, RunView.-gradients #gradients, RunView.-events #events {
-        display: block;
+    RunView.-memory #memory, RunView.-steps #steps, RunView.-gradients #gradients, RunView.-events #events,
+    RunView.-samples #samples { display: block;
     }
     RunView #events-text { height: auto; width: 1fr; }
     RunView.-roomy #tabs { display: none; }
@@ -74,8 +75,10 @@ class RunView(Container):
     RunView.-roomy #events { border-title-color: $text-muted; }
     RunView.-roomy #side > *:focus { border: round $primary; }
     RunView.-roomy #gradients { height: 8; }
-    RunView.-roomy #steps, RunView.-roomy #gradients { display: none; }
-    RunView.-roomy.-details #steps, RunView.-roomy.-details #gradients { display: block; }
+    RunView.-roomy #steps, RunView.-roomy #gradients, RunView.-roomy #samples { display: none; }
+    RunView.-roomy.-details #steps, RunView.-roomy.-details #gradients, RunView.-roomy.-details #samples {
+        display: block;
+    }
     RunView.-roomy #memory { height: 1fr; min-height: 7; }
     RunView.-roomy #events { height: 1fr; min-height: 5; }
     RunView.-vast #body { grid-columns: 1fr 64; }
@@ -107,6 +110,7 @@ class RunView(Container):
                 yield Panel(PANELS["memory"], self._memory, id="memory")
                 yield Panel(PANELS["steps"], lambda w, h: panels.steps(self.state, w, self.mode), id="steps")
                 yield Panel(PANELS["gradients"], self._gradients, id="gradients")
+                yield Panel(PANELS["samples"], lambda w, h: panels.samples(self.state, w), id="samples")
                 with VerticalScroll(id="events"):
                     yield Static("", id="events-text")
 

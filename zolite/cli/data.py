@@ -1,25 +1,33 @@
-"""`zolite data …`: what will be made of rows."""
+"""`zolite data …`: what will be made of rows, and what is wrong with them."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
+from zolite.cli.flags import Given, Sets, changes, takes
 from zolite.cli.process import Json
-from zolite.common.errors import UsageError, listed
+from zolite.common.errors import UsageError
 from zolite.common.paths import paths
+from zolite.common.text import one_line, visible
 from zolite.config.recipe import DataPart, Recipe
 
 if TYPE_CHECKING:
-    from zolite.data.preview import Report
-    from zolite.model.load import Vocabulary
+    from zolite.data.preview import Coder, Report
 
 app = typer.Typer(help="What will be made of your rows.", no_args_is_help=True)
+
+BAR = 32  # cells of the longest
+LABELS = 8  # that are shown
+Line = tuple[str, Text]
+"""A mark, and what stands behind it, which may take several lines."""
 
 
 @app.callback()
@@ -28,67 +36,137 @@ def options() -> None:
 
 
 @app.command()
+@takes(
+    "data.template", "data.columns", "data.context", "data.dev_share", "data.split_seed", "data.split_by",
+    "data.group_by",
+)  # fmt: skip
 def check(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="rows as for train: a file, a folder, a pattern or hf:NAME")
+        str, typer.Argument(metavar="PATH", help="rows as for train: a file, a folder, a pattern or hf:NAME")
     ],
+    *,
+    given: Given,
     model: Annotated[str, typer.Option(metavar="MODEL", help="count by its tokenizer; by letters if left out")] = "",
-    template: Annotated[
-        str, typer.Option(help=r"the prompt: columns in braces, in rows with a label {label} last; \n is a new line")
-    ] = DataPart.template,
-    columns: Annotated[
-        str, typer.Option(metavar="NAME=COLUMN,…", help='which columns are what: label="Category (final)",text=Body')
-    ] = "",
     verbalizer: Annotated[
         str, typer.Option(help="words in the place of a column's values: 0=terrible,1=great for labels")
     ] = "",
     template_args: Annotated[
         str, typer.Option(help="arguments of the model's chat template, such as enable_thinking=false")
     ] = "",
+    fix: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="write a copy without what is wrong: a new .jsonl or .csv file, or a folder"),
+    ] = None,
+    sets: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """Kind, lengths, problems with their lines, and the first rows as the model will read them; loads no weights."""
-    from zolite.data.preview import report
+    """Can the rows be used? Problems with their lines, labels, lengths, what is there twice, and the first rows as the
+    model will read them; loads no weights.
+    """
+    from zolite.data import preview
 
-    template = template.replace("\\n", "\n")
-    words = _vocabulary(model, template_args) if model else None
-    coder, table = (words.tokenizer, words.table) if words else (None, 0)
-    found = report(path, template, model, coder, table, columns, verbalizer)
-    found = replace(found, notes=(*words.notes, *found.notes)) if words else found
+    asked = {"data.template_args": template_args, "data.verbalizer": verbalizer}
+    data = Recipe.of(asked | changes(given, sets) | {"data.path": path}).data
+    if fix:
+        _repaired(data, fix.expanduser(), as_json)
+        return
+    found = preview.of(data, coder(model, data) if model else None)
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
-    elif found.problems:
-        raise UsageError(f"the rows at {path} cannot be used:\n{listed(found.problems)}", found.hint)
+    elif found.error:
+        raise found.error
     else:
-        for line in described(found):
-            Console().print(line, soft_wrap=True)
-    raise typer.Exit(UsageError.exit_code if found.problems else 0)
+        show(described(found))
+    raise typer.Exit(0 if found.sound else UsageError.exit_code)
 
 
-def _vocabulary(model: str, template_args: str) -> "Vocabulary":
+def coder(model: str, data: DataPart) -> "Coder":
+    """The tokenizer of a model with its limits, without its weights."""
     from zolite.data.chat_template import chat_of, filled
+    from zolite.data.preview import Coder
     from zolite.model.load import resolve, vocabulary
 
-    data = Recipe.of({"data.template_args": template_args}).data
     words = vocabulary(resolve(model), paths()["cache"])
-    return replace(words, tokenizer=filled(words.tokenizer, chat_of(data, {})))
+    tokenizer = filled(words.tokenizer, chat_of(data, {}))
+    return Coder(model, tokenizer, words.table, words.positions, words.learned, words.notes)
 
 
-def described(found: "Report") -> Iterator[Text]:
-    """For a person. What the model learns to write stands between ⟦ and ⟧."""
-    counts = ", ".join(f"{split} {count:,}" for split, count in found.rows.items())
-    yield Text(f"{found.title}; evaluated by {found.metric} on the dev split")
-    yield Text(f"rows: {counts}")
+def _repaired(data: DataPart, out: Path, as_json: bool) -> None:
+    from zolite.data.repairs import repair
+
+    done = repair(data, out)
+    if as_json:
+        print(json.dumps(asdict(done), ensure_ascii=False))
+        return
+    show(("✓", Text(f"written: {file}, {rows:,} rows")) for file, rows in done.files.items())
+    show(("·", Text(one_line(what))) for what in done.done or ("nothing had to be repaired",))
+    show([("→", Text(f"`zolite data check {shlex.quote(str(out))}` says whether they can be used now"))])
+
+
+# ---- for a person
+
+
+def show(lines: Iterable[Line]) -> None:
+    """On a terminal what is too long goes on under itself; elsewhere a line is a line."""
+    console = Console()
+    if not console.is_terminal:
+        for mark, text in lines:
+            console.print(Text.assemble(mark, " " * bool(mark), text), soft_wrap=True)
+        return
+    table = Table.grid(padding=(0, 1))
+    table.add_column(width=1)
+    table.add_column(overflow="fold")
+    for mark, text in lines:
+        table.add_row(mark, text)
+    console.print(table)
+
+
+def described(found: "Report") -> Iterator[Line]:
+    """First what a person needs: can they be used, what they are, and what is likely wrong; then details."""
+    yield "✓", Text(f"these rows can be used: {found.title}", "bold green")
+    yield from _facts(found)
+    yield from (("▲", Text(one_line(warning), "yellow")) for warning in found.warnings)
+    yield from (("·", Text(one_line(note), "dim")) for note in found.notes)
+    yield from _lengths(found)
+    yield from _first(found)
+
+
+def _facts(found: "Report") -> Iterator[Line]:
+    held = found.files.get("dev") == found.files.get("train")
+    rows = " · ".join(f"{split} {count:,}" for split, count in found.rows.items())
+    yield "", Text.assemble(("rows    ", "dim"), rows, f" (all of {found.files['train']})" if held else "")
     if found.labels:
-        yield Text("labels: " + ", ".join(f"{label} {count:,}" for label, count in sorted(found.labels.items())))
-    for note in found.notes:
-        yield Text(note, "yellow")
-    yield Text(f"tokens, counted by {found.counted}: {found.typical} in the middle, {found.tokens} in the longest row")
+        shown = list(found.labels.items())[:LABELS]
+        more = f" and {len(found.labels) - LABELS} more" if len(found.labels) > LABELS else ""
+        labels = " · ".join(f"{one_line(label)} {count:,}" for label, count in shown) + more
+        always = f"; always saying {one_line(shown[0][0])!r} would be right in {found.majority:.0%}"
+        yield "", Text.assemble(("labels  ", "dim"), labels, (always, "dim"))
+    yield "", Text.assemble(("scored  ", "dim"), f"by {found.metric} on dev")
+
+
+def _lengths(found: "Report") -> Iterator[Line]:
+    by = "letters, roughly" if found.counted == "letters" else found.counted
+    every = sum(found.rows.values())
+    some = f"; {found.sampled:,} of {every:,} rows" if found.sampled < every else ""
+    yield "", Text("")
+    yield "", Text.assemble(("Tokens a row", "bold"), (f", counted by {by}{some}", "dim"))
     most = max(each.rows for each in found.lengths)
     for each in found.lengths:
-        yield Text(f"{'≤':>4}{each.upto:6,} {'█' * round(40 * each.rows / most)} {each.rows:,}")
-    for note in found.notes:
-        yield Text(f"▲ {note}", "yellow")
+        bar = "█" * round(BAR * each.rows / most) or "▏" * bool(each.rows)
+        yield "", Text(f"≤{each.upto:6,} {bar} {each.rows:,}")
+    yield "", Text(f"{found.typical:,} in the middle, {found.tokens:,} in the longest row")
+    longest = ", ".join(f"{each.file}: line {each.line} ({each.tokens:,})" for each in found.longest[:3])
+    yield "", Text.assemble(("longest ", "dim"), longest)
+
+
+def _first(found: "Report") -> Iterator[Line]:
+    yield "", Text("")
+    yield "", Text.assemble(("As the model reads it; ", "bold"), ("⟦what it learns to write⟧", "bold green"))
     for row in found.first:
-        yield Text(f"line {row.line}, {row.tokens} tokens", "dim")
-        yield Text.assemble(*((f"⟦{p.text}⟧", "bold green") if p.trained else p.text for p in row.pieces))
+        yield "", Text(f"line {row.line}, {row.tokens} tokens", "dim")
+        yield "", Text.assemble(*(_piece(piece) for piece in row.pieces))
+
+
+def _piece(piece: Any) -> str | tuple[str, str]:
+    text = visible(piece.text)
+    return (f"⟦{text}⟧", "bold green") if piece.trained else text

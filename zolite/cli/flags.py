@@ -89,7 +89,7 @@ def _options(each: Setting, helps: Mapping[str, str]) -> Iterator[inspect.Parame
     metavar = METAVARS.get(each.path, f"<{each.kind.__name__}|auto>" if number and each.open else None)
     text = helps.get(each.path) or meaning.help + MORE.get(each.path, "")
     if meaning.choices and each.path != "method.name":  # of which there are many: `zolite methods` lists them
-        text = f"{text} ({', '.join(meaning.choices)})"
+        text = f"{text} ({', '.join(filter(None, meaning.choices))})"
     option = typer.Option(*meaning.flags, help=text, metavar=metavar, callback=READ.get(each.path))
     yield _optional(each.path, kind, option)
     if meaning.was:

@@ -24,15 +24,17 @@ from zolite.common.events import (
     Evaluated,
     Event,
     Exported,
+    Finished,
     Noted,
     Paused,
+    Sampled,
     Started,
     StepDone,
     to_json,
 )
 from zolite.common.text import human_bytes, human_number, human_rate, human_seconds, one_line
 from zolite.monitor import summary
-from zolite.monitor.log import log_line, score_text
+from zolite.monitor.log import log_line, sample_text, score_text
 from zolite.monitor.plots import Curve, Piece, bar, chart, flowing, sparkline
 from zolite.monitor.run_state import RunState, advance
 
@@ -149,6 +151,12 @@ def _details(state: RunState, width: int, height: int) -> Iterable[Text]:
     return _flow([text(part) for part in summary.details(state)], width) if state.step else []
 
 
+def _samples(state: RunState, width: int, height: int) -> Iterable[Text]:
+    """What is written now, a line a row; in full with --verbose and at the end."""
+    for sampled in state.samples.values():
+        yield Text(sample_text(sampled), "dim")
+
+
 def _tail(state: RunState, width: int, height: int) -> Iterable[Text]:
     if state.saved:
         yield Text(f"checkpoint saved at step {state.saved[-1]:,}", "dim")
@@ -156,7 +164,7 @@ def _tail(state: RunState, width: int, height: int) -> Iterable[Text]:
         yield Text(f"▲ {state.warning}", "yellow")
 
 
-ROWS = (_title, _progress, _losses, _numbers, _evaluations, _memory, _tail)
+ROWS = (_title, _progress, _losses, _numbers, _evaluations, _memory, _samples, _tail)
 
 
 def draw(state: RunState, width: int, height: int, verbose: bool = False) -> RenderableType:
@@ -232,13 +240,16 @@ class PlainView:
             if now - self.shown < self.EVERY and event.step % tenth:
                 return
             self.shown = now
+        if isinstance(event, Finished) and not self.verbose:  # once, at the end
+            for sampled in self.state.samples.values():
+                _write(self.stream, line(sampled, self.state))
         if _wanted(event, self.verbose):
             _write(self.stream, line(event, self.state, self.verbose))
 
 
 def _wanted(event: Event, verbose: bool) -> bool:
     """Details are for who asked for them."""
-    return verbose or not (isinstance(event, Noted) and event.level == "detail")
+    return verbose or not (isinstance(event, Sampled) or (isinstance(event, Noted) and event.level == "detail"))
 
 
 class JsonView:

@@ -11,31 +11,53 @@ from zolite.cli import score_table
 from zolite.cli.flags import Given, changes, takes
 from zolite.cli.process import Json, Name, report
 from zolite.common import files
+from zolite.common.errors import UsageError
 from zolite.export import registry
 from zolite.sessions import session as sessions
 
 
-@takes("model.quant", "model.device", "data.template", "data.columns")
+@takes(
+    "model.quant", "model.device", "data.template", "data.columns", "data.task", "data.context", "data.split_by"
+)  # fmt: skip
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="NAME|MODEL", help="a session, or a model as it is")],
-    data: Annotated[str, typer.Option(metavar="PATH", help="a file, or a folder's test rows")],
     given: Given,
+    data: Annotated[str | None, typer.Option(metavar="PATH", help="a file, or a folder's test rows")] = None,
+    zero_shot: Annotated[bool, typer.Option(help="beside a session, its base model as it is")] = True,
+    few_shot: Annotated[
+        int,
+        typer.Option(metavar="K", min=0, help="beside it, the base model with K examples from train before each row"),
+    ] = 0,
+    answers: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="rows that are answered in text; auto: 200, on a CPU 40")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="a new file: what was chosen and said for each row, as JSONL")
+        Path | None, typer.Option(metavar="FILE", help="a new file: what was chosen or written for each row, as JSONL")
+    ] = None,
+    lm_eval: Annotated[
+        str | None, typer.Option("--lm-eval", metavar="TASK,…", help="in the place of rows, tasks of lm-eval")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Accuracy on rows with labels, and what is behind it; token loss on others.
+    """Accuracy on rows with labels or choices; on others loss, perplexity and what the answers are worth.
 
     A session is compared with its base model. Accuracy ranks the labels; "says a label" is what other programs get,
-    which let the model write.
+    which let the model write. docs/scores.md says what each figure is.
     """
-    from zolite.training.score import records, scores
+    if (data is None) is (lm_eval is None):
+        raise UsageError(
+            "eval needs either --data PATH or --lm-eval TASK", f"for example `zolite eval {target} --data PATH`"
+        )
+    if lm_eval is not None:
+        _harness(target, lm_eval, changes(given), zero_shot, few_shot, as_json)
+        return
+    assert data is not None
+    from zolite.training.score import Wanted, records, scores
 
     target_file = out.expanduser() if out else None
     if target_file:
         files.ensure_free(target_file)
-    found = scores(target, Path(data), changes(given), labelled=out is not None)
+    found = scores(target, Path(data), changes(given), Wanted(zero_shot, few_shot, answers, each_row=out is not None))
     if target_file:
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records(found))
         with files.saving("the predictions", target_file, len(lines)):
@@ -44,6 +66,16 @@ def evaluate(
         print(json.dumps(score_table.document(found), ensure_ascii=False))
     else:
         Console().print(score_table.render(found))
+
+
+def _harness(target: str, tasks: str, given: Given, base: bool, examples: int, as_json: bool) -> None:
+    from zolite.tools.harness import scores
+
+    found = scores(target, [task.strip() for task in tasks.split(",") if task.strip()], given, base, examples)
+    if as_json:
+        print(json.dumps(score_table.plain(found), ensure_ascii=False))
+    else:
+        Console().print(score_table.harness(found))
 
 
 def export(

@@ -10,12 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from zolite.common.events import to_json
-from zolite.common.text import UNKNOWN, one_line
+from zolite.common.text import UNKNOWN, human_number, one_line
 from zolite.monitor.classification import Report, cautions
 from zolite.monitor.log import metric_text, said_text, split_text
 
 if TYPE_CHECKING:
-    from zolite.training.score import Scored, Scores
+    from zolite.monitor.text_scores import TextReport
+    from zolite.tools.harness import Figure
+    from zolite.training.score import FewShot, Scored, Scores
 
 MOST_CONFUSED = 20  # labels whose confusion is shown
 LABEL_WIDTH = 20  # columns of their names there
@@ -27,47 +29,122 @@ def render(found: "Scores") -> Group:
 
 def _parts(found: "Scores") -> Iterator[RenderableType]:
     yield Text(headline(found))
-    report, event = found.tuned.report, found.tuned.event
+    for text in _cautions(found):
+        yield Text(f"▲ {text}", "yellow")
+    table = compared(found)
+    yield from (Text(), table) if table.row_count else ()
+    if found.few_shot:
+        yield Text(examples_text(found.few_shot), "dim")
+    report = found.tuned.report
     if report is None:
         return
-    for text in cautions(report, event.says, event.said_right):
-        yield Text(f"▲ {text}", "yellow")
-    yield from (Text(), compared(found), Text(), by_label(report))
+    yield from (Text(), by_label(report))
     if len(report.labels) <= MOST_CONFUSED:
         yield from (Text(), confusion(report))
 
 
 def headline(found: "Scores") -> str:
     """test: accuracy 85.0% among 2 labels (always 'no': 50.0%), says a label 100.0%, the right one 85.0%; 100 rows"""
-    event, report = found.tuned.event, found.tuned.report
+    event, report, texts = found.tuned.event, found.tuned.report, found.tuned.texts
     score = f"{split_text(event.split)}: {event.metric} {metric_text(event)}"
     if report:
         always = f"always {one_line(report.majority)!r}: {_percent(report.baseline)}"
         return f"{score} among {len(report.labels)} labels ({always}), {said_text(event)}; {event.rows:,} rows"
     base = f" (base model {metric_text(found.base.event)})" if found.base else ""
-    return f"{score} nats a token{base}; {event.rows:,} rows"
+    if found.tuned.choices:
+        return f"{score}{base}, by chance {_percent(found.tuned.choices.chance)}; {event.rows:,} rows"
+    answered = f", {texts.rows:,} of them answered" if texts else ""
+    return f"{score} nats a token{base}; {event.rows:,} rows{answered}"
+
+
+def _cautions(found: "Scores") -> Iterator[str]:
+    tuned = found.tuned
+    if tuned.report:
+        yield from cautions(tuned.report, tuned.event.says, tuned.event.said_right)
+    if tuned.texts:
+        yield from tuned.texts.cautions
+
+
+def examples_text(few: "FewShot") -> str:
+    least, most = min(few.fitted), max(few.fitted)
+    room = "" if least == few.count else f"; the rows had room for {least if least == most else f'{least} to {most}'}"
+    return f"{few.count}-shot: the base model with {few.count} examples from train before each row{room}"
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
 
-FIGURES: dict[str, Callable[["Scored", Report], str]] = {
-    "accuracy, ranked": lambda _, r: _percent(r.accuracy),
-    "  95 % interval": lambda _, r: f"{_percent(r.interval.low)} to {_percent(r.interval.high)}",
-    "majority baseline": lambda _, r: _percent(r.baseline),
-    "says a label": lambda s, _: _percent(s.event.says),
-    "says the right one": lambda s, _: _percent(s.event.said_right),
-    "macro-F1": lambda _, r: _number(r.macro_f1),
-    "Matthews": lambda _, r: _number(r.matthews),
+Shown = Callable[["Scored"], str]
+
+
+def _of_labels(figure: Callable[[Report], str]) -> Shown:
+    return lambda scored: figure(scored.report) if scored.report else ""
+
+
+def _of_texts(figure: Callable[["TextReport"], str]) -> Shown:
+    return lambda scored: figure(scored.texts) if scored.texts else ""
+
+
+def _measured(name: str, show: Callable[[float], str]) -> Shown:
+    """With its interval."""
+
+    def shown(scored: "Scored") -> str:
+        found = scored.figures.get(name)
+        if found is None:
+            return ""
+        return f"{show(found.value)} ({show(found.interval.low)} to {show(found.interval.high)})"
+
+    return shown
+
+
+def _percent(share: float) -> str:
+    return UNKNOWN if isnan(share) else f"{share:.1%}"
+
+
+def _number(value: float) -> str:
+    return UNKNOWN if isnan(value) else f"{value:.3f}"
+
+
+def _points(value: float) -> str:
+    return f"{value:.1f}"
+
+
+FIGURES: dict[str, Shown] = {
+    "accuracy, ranked": _of_labels(lambda r: _percent(r.accuracy)),
+    "  95 % interval": _of_labels(lambda r: f"{_percent(r.interval.low)} to {_percent(r.interval.high)}"),
+    "majority baseline": _of_labels(lambda r: _percent(r.baseline)),
+    "says a label": lambda s: _percent(s.event.says) if s.report else "",
+    "says the right one": lambda s: _percent(s.event.said_right) if s.report else "",
+    "macro-F1": _of_labels(lambda r: _number(r.macro_f1)),
+    "Matthews": _of_labels(lambda r: _number(r.matthews)),
+    "acc": _measured("acc", _percent),
+    "acc_norm": _measured("acc_norm", _percent),
+    "loss": _measured("loss", _number),
+    "perplexity": _measured("perplexity", human_number),
+    "exact match": _measured("exact_match", _percent),
+    "token F1": _measured("f1", _percent),
+    "ROUGE-L": _measured("rouge_l", _percent),
+    "BLEU": _measured("bleu", _points),
+    "ended by itself": _of_texts(lambda t: _percent(t.ended)),
 }
+"""What is compared, with 95 % intervals in parentheses; lines that nobody has a figure for are left out."""
+
+
+def columns(found: "Scores") -> dict[str, "Scored"]:
+    """Who is compared, by heading."""
+    few = {f"{found.few_shot.count}-shot": found.few_shot.scored} if found.few_shot else {}
+    if found.base:
+        return {"base model": found.base, **few, f"at step {found.tuned.event.step:,}": found.tuned}
+    name = f"at step {found.tuned.event.step:,}" if found.tuned.event.step else "the model"
+    return {name: found.tuned, **few}
 
 
 def compared(found: "Scores") -> Table:
     """The base model and the session, figure by figure."""
-    base, tuned = found.base, found.tuned
-    columns = {"base model": base, f"at step {tuned.event.step:,}": tuned} if base else {"the model": tuned}
-    table = _table("", *columns)
+    models = columns(found)
+    table = _table("", *models)
     for name, figure in FIGURES.items():
-        table.add_row(name, *(figure(each, each.report) for each in columns.values() if each.report))
+        if any(cells := [figure(each) for each in models.values()]):
+            table.add_row(name, *cells)
     return table
 
 
@@ -89,6 +166,21 @@ def confusion(report: Report) -> Table:
     return table
 
 
+def harness(found: Sequence["Figure"]) -> Table:
+    """Figures of lm-eval, each with its standard error."""
+    beside = any(each.base is not None for each in found)
+    table = _table("task", "metric", *(["base model"] if beside else []), "tuned" if beside else "the model")
+    for each in found:
+        base = [_with_error(each.base, each.base_error)] if beside else []
+        table.add_row(each.task, each.metric, *base, _with_error(each.tuned, each.tuned_error))
+    return table
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    shown = UNKNOWN if value is None else _number(value)
+    return shown if error is None or isnan(error) else f"{shown} ± {error:.3f}"
+
+
 def _table(first: str, *others: str, gap: int = 2) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
     table.add_column(first)  # the one that wraps where there is little room
@@ -97,33 +189,34 @@ def _table(first: str, *others: str, gap: int = 2) -> Table:
     return table
 
 
-def _percent(share: float) -> str:
-    return UNKNOWN if isnan(share) else f"{share:.1%}"
-
-
-def _number(value: float) -> str:
-    return UNKNOWN if isnan(value) else f"{value:.3f}"
-
-
 # --- documents --------------------------------------------------------------------------------------------------------
 
 
 def document(found: "Scores") -> dict[str, Any]:
-    """The event of the evaluation, with its report, cautions and the base model's; numbers that are none are null."""
-    report, event = found.tuned.report, found.tuned.event
-    about = {"cautions": list(cautions(report, event.says, event.said_right))} if report else {}
-    return _document(found.tuned) | about | ({"base": _document(found.base)} if found.base else {})
+    """The event of the evaluation, with its reports, cautions and the base model's; numbers that are none are null."""
+    few = found.few_shot
+    beside = {"base": _document(found.base)} if found.base else {}
+    if few:
+        beside["few_shot"] = _document(few.scored) | {
+            "examples": few.count,
+            "fitted": [min(few.fitted), max(few.fitted)],
+        }
+    return _document(found.tuned) | {"cautions": list(_cautions(found))} | beside
 
 
 def _document(scored: "Scored") -> dict[str, Any]:
     event: dict[str, Any] = json.loads(to_json(scored.event))
-    return event | ({"report": _plain(scored.report)} if scored.report else {})
+    parts = {"report": scored.report, "choices": scored.choices, "texts": scored.texts}
+    figures = {"figures": plain(scored.figures)} if scored.figures else {}
+    return event | {name: plain(part) for name, part in parts.items() if part} | figures
 
 
-def _plain(value: Any) -> Any:
-    """A dataclass as JSON has it."""
+def plain(value: Any) -> Any:
+    """Dataclasses as JSON has them; numbers that are none are null."""
     if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return None if isinstance(value, float) and not isfinite(value) else value

@@ -38,7 +38,8 @@ def demo(
 @takes(
     "data.path", "model.name", "method.name", "adapter.space", "adapter.rank", "adapter.targets", "model.quant",
     "model.device", "train.objective", "train.steps", "train.epochs", "train.batch", "train.lr", "train.eps",
-    "train.copies", "train.seed", "data.context", "data.template", "data.columns", "train.vram_gib",
+    "train.copies", "train.seed", "data.context", "data.template", "data.columns", "data.task", "data.dev_share",
+    "data.split_seed", "data.split_by", "data.group_by", "train.vram_gib",
 )  # fmt: skip
 def train(
     model: Model = None,
@@ -115,12 +116,15 @@ def base(recipe: str | None) -> Recipe:
 
 
 def _dry_run(recipe: Recipe, as_json: bool) -> None:
-    from zolite.data import rows as tables
+    """As far as a run goes without weights: the rows are tokenized, and refused as they would be."""
+    from zolite.training.prepare import tokenized
 
-    dataset = tables.of(recipe.data)
-    counts = {split: len(rows) for split, rows in dataset.splits.items()}
-    resolved = recipes.to_json(recipes.resolve(recipe, len(dataset.labels), counts["train"]))
-    about = {"recipe": resolved, "rows": counts, "kind": dataset.kind, "labels": list(dataset.labels)}
+    rows = tokenized(recipe)
+    counts = {split: len(part) for split, part in rows.dataset.splits.items()}
+    labels = rows.dataset.labels
+    resolved = recipes.to_json(recipes.resolve(recipe, len(labels), len(rows.coded.examples["train"])))
+    about = {"recipe": resolved, "rows": counts, "kind": rows.dataset.kind, "labels": list(labels)}
+    about |= {"warnings": [note.message for note in rows.notes if note.level == "warning"]}
     report(about, "\n".join(outline(about)), as_json)
 
 

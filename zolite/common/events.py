@@ -56,6 +56,18 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """What the model writes, greedily, for one of a few rows of dev, always the same ones. " …" ends what was cut."""
+
+    step: int
+    row: int  # which of them, from 1
+    prompt: str  # its end
+    before: str  # without the adapter
+    now: str
+    reference: str  # the right answer
+
+
+@dataclass(frozen=True)
 class Saved:
     """A checkpoint is on disk, whole."""
 
@@ -105,10 +117,11 @@ class Finished:
     peak_bytes: int
 
 
-Event = Started | StepDone | Evaluated | Saved | Noted | Paused | Continued | Exported | Finished
+Event = Started | StepDone | Evaluated | Sampled | Saved | Noted | Paused | Continued | Exported | Finished
 
 TYPES: dict[str, type[Event]] = {
-    t.__name__.lower(): t for t in (Started, StepDone, Evaluated, Saved, Noted, Paused, Continued, Exported, Finished)
+    t.__name__.lower(): t
+    for t in (Started, StepDone, Evaluated, Sampled, Saved, Noted, Paused, Continued, Exported, Finished)
 }
 
 

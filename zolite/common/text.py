@@ -1,6 +1,7 @@
 """Numbers and names as a person reads them."""
 
 from math import isfinite
+from unicodedata import category
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 UNKNOWN = "–"
@@ -50,6 +51,25 @@ def human_rate(rate: float) -> str:
     return f"{number:,.{2 if number < 10 else 1 if number < 100 else 0}f} {unit}"
 
 
+def many(count: int, noun: str) -> str:
+    """1 row, 1,200 rows: a count of things whose plural has an s."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def one_line(text: str) -> str:
     """Text that cannot move the cursor or start a line: control characters and lone surrogates become spaces."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def visible(text: str) -> str:
+    """Text from a file as a terminal may have it: lines and spaces as they are, control characters as their escapes."""
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(c: str) -> str:
+    if c.isprintable() or c in "\n\t" or c in JOINERS or category(c) == "Zs":
+        return c
+    return c.encode("unicode_escape").decode()
+
+
+JOINERS = "\u200c\u200d"  # within words of some scripts, and within emoji

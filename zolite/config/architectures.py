@@ -396,6 +396,8 @@ _ALL = (
     Architecture("exaone4", split(), gated(), head_norms=True, defaults=UNTIED | {"num_key_value_heads": 32}),
 )  # fmt: skip
 
+TURNED = ("gpt2", "openai-gpt")  # their weights lie in files as (in, out): transformers' Conv1D
+
 ARCHITECTURES: dict[str, Architecture] = {each.name: each for each in _ALL}
 
 

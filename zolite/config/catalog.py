@@ -1,4 +1,4 @@
-"""What profiles/*.toml know: models and cards by their short names."""
+"""What profiles/*.toml know: models, cards and published tasks by their short names."""
 
 import difflib
 import functools
@@ -53,6 +53,18 @@ class Card:
     capability: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Task:
+    """A published task, so that its protocol is one command. zolite/data/tasks.py makes the columns of its prompt."""
+
+    name: str
+    title: str
+    hub: str  # where its rows come from; a recipe names those that are on this disk
+    metric: str  # that is published: accuracy, or f1
+    source: str  # of the prompt
+    data: Mapping[str, str]  # settings of the recipe's table of that name
+
+
 def builtins() -> dict[str, Builtin]:
     """Every profiles/models/*.toml with a [builtin] table, by short name."""
     return {
@@ -94,6 +106,19 @@ def card(name: str) -> Card:
     if name not in cards():
         raise UsageError(f"no hardware {name!r}", f"nearest: {', '.join(nearest(name.lower(), cards()) or cards())}")
     return cards()[name]
+
+
+@functools.cache
+def tasks() -> Mapping[str, Task]:
+    """All published tasks, by short name."""
+    return {name: Task(name, **facts) for name, facts in _tables("tasks")}
+
+
+def task(name: str) -> Task:
+    """One by its short name."""
+    if name not in tasks():
+        raise UsageError(f"no task {name!r}", f"nearest: {', '.join(nearest(name.lower(), tasks()) or tasks())}")
+    return tasks()[name]
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

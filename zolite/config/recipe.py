@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zolite.common.errors import UsageError, listed
-from zolite.config import composition
+from zolite.config import catalog, composition
 from zolite.config.composition import MOST_COPIES, current, points_at_once, queries_of, resolved, step_sizes, written
 from zolite.config.fields import arguments, pairs, setting, settings_of
 from zolite.config.methods import RENAMED_VALUES, MethodPart, ResolvedMethod
@@ -94,9 +94,28 @@ class DataPart:
         'which columns of the files are what: label="Category (final)",text=Body; the others are found by their names',
         flags=("--columns",),
     )
+    task: str = setting(
+        "",
+        "a published task, whose prompt and words are taken",
+        flags=("--task",),
+        choices=("", *catalog.tasks()),
+    )
     verbalizer: str = setting(
         "", "words in the place of a column's values: 0=terrible,1=great for labels, else COLUMN:VALUE=WORD"
     )
+    dev_share: float | None = setting(
+        None,
+        "share of train that is held out as dev where the rows have no dev; auto: a tenth, at most 200 rows",
+        flags=("--dev-share",),
+    )
+    split_seed: int = setting(0, "which rows are held out as dev: another number takes others", flags=("--split-seed",))
+    split_by: str = setting(
+        "", "the column of a file that says which rows are train, dev (or validation) and test", flags=("--split-by",)
+    )
+    group_by: str = setting(
+        "", "a column, such as user: rows with the same value there are all train or all dev", flags=("--group-by",)
+    )
+    stratify: bool = setting(True, "dev gets the same share of every label")
 
 
 @dataclass(frozen=True)
@@ -323,7 +342,8 @@ def from_dict(values: dict[str, Any]) -> Recipe:
 def resolved_from_dict(values: dict[str, Any]) -> ResolvedRecipe:
     """The tables of a resolved recipe, as a session holds them."""
     train = {"objective": "rank", **values.get("train", {})}  # all there was before sessions recorded it
-    return resolve(from_dict({**values, "train": train}))
+    data = {"stratify": False, **values.get("data", {})}
+    return resolve(from_dict({**values, "train": train, "data": data}))
 
 
 def to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -365,6 +385,7 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
     Of a resolved recipe nothing is open again, unless another method or other steps make it so.
     """
+    changes = _of_task(changes) | changes
     problems: list[str] = []
     parts: dict[str, Any] = {name: _as(part, getattr(recipe, name)) for name, part in PARTS.items()}
     parts["method"] = written(recipe.method)
@@ -387,6 +408,12 @@ def override(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     if problems:
         raise UsageError("the recipe has problems:\n" + listed(problems), "`zolite train --help` lists the settings")
     return changed
+
+
+def _of_task(changes: dict[str, Any]) -> dict[str, Any]:
+    """What a published task sets, where one is asked for; UsageError with the nearest where there is none."""
+    name = changes.get("data.task")
+    return {f"data.{key}": value for key, value in catalog.task(name).data.items()} if name else {}
 
 
 def renewed(path: str, value: Any) -> tuple[str, Any]:
@@ -419,6 +446,7 @@ def check(recipe: Recipe) -> list[str]:
             t.microbatch is None or t.microbatch <= t.batch,
             f"train.microbatch is {t.microbatch}, above train.batch ({t.batch})",
         ),
+        (d.dev_share is None or 0 < d.dev_share < 1, f"data.dev_share is {d.dev_share}, not between 0 and 1"),
         (t.epochs is None or t.epochs > 0, f"train.epochs is {t.epochs}, not above 0"),
         (t.lr is None or t.lr > 0, f"train.lr is {t.lr}, not above 0"),
         (t.eps is None or t.eps > 0, f"train.eps is {t.eps}, not above 0"),
@@ -444,6 +472,7 @@ def _unread(data: DataPart) -> Iterator[str]:
 LIMITS: dict[str, tuple[float, float]] = {
     "adapter.rank": (1, 1024),
     "data.context": (8, math.inf),
+    "data.split_seed": (0, 2**63 - 1),
     "train.steps": (1, math.inf),
     "train.batch": (1, math.inf),
     "train.microbatch": (1, math.inf),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ _INVISIBLE = re.compile("[\ufeff\u200b-\u200f\u2060\u00ad]")
 _FROM = re.compile(r"(\w+)_from_([01])")
 
 
+@functools.lru_cache(4096)  # the spellings of columns, again and again
 def plain(name: str) -> str:
     """A column's name as it is compared."""
     return re.sub(r"[\s\-]+", "_", _INVISIBLE.sub("", name).strip().casefold())
@@ -45,9 +46,11 @@ class Asked:
     """of COLUMN_from_0 and COLUMN_from_1: where its numbers begin, as COLUMN_from"""
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """column to value to the word in its place; "" is the label or the answer"""
+    task: str = ""
+    """the published task whose prompt the rows are for, or "" (data/tasks.py)"""
 
     @staticmethod
-    def of(template: str, columns: str = "", verbalizer: str = "") -> Asked:
+    def of(template: str, columns: str = "", verbalizer: str = "", task: str = "") -> Asked:
         """UsageError where they cannot be read."""
         parsed(template)
         try:
@@ -61,7 +64,7 @@ class Asked:
         for key, word in words:
             column, _, value = key.rpartition(":")
             table.setdefault(column.strip(), {})[value.strip()] = word
-        return Asked(template, named, constants, table)
+        return Asked(template, named, constants, table, task)
 
     @property
     def custom(self) -> bool:
@@ -89,19 +92,27 @@ class Shape:
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @functools.cached_property
+    def needed(self) -> tuple[str, ...]:
+        """The file's columns that every record must have."""
+        optional = self.kind.names.optional
+        return tuple(column for name, each in self.taken.items() if name not in optional for column in _listed(each))
+
+    @functools.cached_property
     def used(self) -> frozenset[str]:
         """The file's columns that are read."""
         return _used(self.taken)
 
     def missing(self, record: Record) -> list[str]:
         """Columns of the file that a record lacks, and its kind needs."""
-        optional = self.kind.names.optional
-        files = (self.taken[name] for name in self.taken if name not in optional)
-        return [column for each in files for column in _listed(each) if column not in record]
+        return [column for column in self.needed if column not in record]
 
     def record(self, record: Record) -> Record:
         """With the kind's columns in the place of the file's."""
-        found = {name: _value(record, column) for name, column in self.taken.items() if _there(record, column)}
+        found = {
+            name: record[column] if isinstance(column, str) else _several(record, column)
+            for name, column in self.taken.items()
+            if column in record or (not isinstance(column, str) and all(each in record for each in column))
+        }
         for name, table in self.words.items():
             if name in found:
                 found[name] = _worded(found[name], table)
@@ -123,19 +134,31 @@ def recognised(sample: Sequence[Record], asked: Asked) -> Shape | None:
 
     Raises UsageError where what was asked for is not there, or is clear for no kind.
     """
-    names = list(sample[0])
-    every = list(dict.fromkeys(name for record in sample for name in record))
-    _check(every, asked)
+    first, every = _Columns(sample[0]), _Columns(name for record in sample for name in record)
+    _check(every.names, asked)
     for kind in asked.offered():
-        taken = _taken(kind, names, every, asked)
+        taken = _taken(kind, first, every, asked)
         if taken is None:
             continue
         shape = Shape(kind, taken, asked.constants, _words(kind, taken, asked))
-        rest = [plain(name) for name in names if name not in shape.used]
-        clear = asked.columns or asked.custom or all(map(kind.names.beside, rest))
-        if clear and kind.names.fits(shape.record(sample[0])):
+        beside = (kind.names.beside(plain(name)) for name in first.names if name not in shape.used)
+        if (asked.columns or asked.custom or all(beside)) and kind.names.fits(shape.record(sample[0])):
             return _settled(shape, sample)
     return None
+
+
+class _Columns:
+    """Names of columns, each once, and by how they are compared."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = dict.fromkeys(names)
+        self.by_plain: dict[str, list[str]] = {}
+        for name in self.names:
+            self.by_plain.setdefault(plain(name), []).append(name)
+
+    def like(self, name: str, used: frozenset[str]) -> str | None:
+        """The first column of that name that is not used yet."""
+        return next((each for each in self.by_plain.get(plain(name), ()) if each not in used), None)
 
 
 def _settled(shape: Shape, sample: Sequence[Record]) -> Shape:
@@ -148,7 +171,7 @@ def _settled(shape: Shape, sample: Sequence[Record]) -> Shape:
 # ---- a kind's columns in a file
 
 
-def _taken(kind: Kind, first: Sequence[str], every: Sequence[str], asked: Asked) -> dict[str, Spelling] | None:
+def _taken(kind: Kind, first: _Columns, every: _Columns, asked: Asked) -> dict[str, Spelling] | None:
     """None where the first record lacks one, or one was asked for that the kind does not know.
 
     What is optional may be in `every` record but the first.
@@ -157,14 +180,14 @@ def _taken(kind: Kind, first: Sequence[str], every: Sequence[str], asked: Asked)
     known = (*needed, *kind.names.optional)
     if not {*asked.columns, *asked.constants} <= set(known):
         return None
-    found: dict[str, Spelling] = {name: _given(asked.columns[name], every) for name in known if name in asked.columns}
-    for columns, names in ((needed, first), (kind.names.optional, every)):
-        left = [name for name in names if name not in _used(found)]
-        found |= {name: name for name in columns if name in left and name not in found}
+    found: dict[str, Spelling] = {
+        name: _given(asked.columns[name], every.names) for name in known if name in asked.columns
+    }
+    for columns, file in ((needed, first), (kind.names.optional, every)):
+        used = _used(found)
+        found |= {name: name for name in columns if name in file.names and name not in used and name not in found}
         for name in columns:
-            used = _used(found)
-            left_plain = {plain(each): each for each in reversed(names) if each not in used}
-            if name not in found and (column := _spelled(name, kind, left_plain)):
+            if name not in found and (column := _spelled(name, kind, file, _used(found))):
                 found[name] = column
     return {name: found[name] for name in known if name in found} if found.keys() >= set(needed) else None
 
@@ -173,17 +196,17 @@ def _used(taken: Mapping[str, Spelling]) -> frozenset[str]:
     return frozenset(column for each in taken.values() for column in _listed(each))
 
 
-def _spelled(name: str, kind: Kind, left: Mapping[str, str]) -> Spelling | None:
+def _spelled(name: str, kind: Kind, file: _Columns, used: frozenset[str]) -> Spelling | None:
     """The column or columns of a file that are one of a column's spellings, its own name first."""
     for spelling in (name, *kind.names.spellings.get(name, ())):
-        columns = [left.get(plain(each)) for each in _listed(spelling)]
+        columns = [file.like(each, used) for each in _listed(spelling)]
         there = tuple(each for each in columns if each is not None)
         if len(there) == len(columns):
             return there[0] if isinstance(spelling, str) else there
     return None
 
 
-def _given(column: str, names: Sequence[str]) -> Spelling:
+def _given(column: str, names: Mapping[str, Any]) -> Spelling:
     several = tuple(each.strip() for each in column.split("+"))
     return column if column in names or len(several) == 1 else several
 
@@ -192,15 +215,9 @@ def _listed(column: Spelling) -> tuple[str, ...]:
     return (column,) if isinstance(column, str) else column
 
 
-def _there(record: Record, column: Spelling) -> bool:
-    return all(each in record for each in _listed(column))
-
-
-def _value(record: Record, column: Spelling) -> Any:
-    """Of several columns an object; what is null in some of them is left out of it."""
-    if isinstance(column, str):
-        return record[column]
-    return {each: record[each] for each in column if record[each] not in (None, "")}
+def _several(record: Record, columns: tuple[str, ...]) -> dict[str, Any]:
+    """Those of them that are not blank."""
+    return {each: record[each] for each in columns if record[each] not in (None, "")}
 
 
 def _told(name: str, column: Spelling) -> str:
@@ -232,7 +249,7 @@ def _worded(value: Any, table: Mapping[str, str]) -> Any:
 # ---- what was asked for
 
 
-def _check(names: Sequence[str], asked: Asked) -> None:
+def _check(names: Mapping[str, Any], asked: Asked) -> None:
     """Raises UsageError with every column that the file or no shape has."""
     fields = {name for _, name in parsed(asked.template)[0]}
     known = dict.fromkeys(

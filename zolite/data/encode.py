@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zolite.common.errors import UsageError, listed
+from zolite.common.errors import UsageError
+from zolite.config.sizes import BUCKET_TOKENS
 from zolite.data.examples import Example, Fault, Following, Made, Rendered
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
+from zolite.data.problems import FaultyRowsError
 from zolite.data.token_cache import entry
 from zolite.data.token_store import TokenStore, Writer, numbers_of
 
@@ -49,9 +51,12 @@ def encode(
     context: int,
     file: str = "",
     table: int = 0,
+    positions: int = 0,
     writer: Writer | None = None,
 ) -> Encoded:
-    """The rows in order, each of at most `context` tokens with its answer, all below `table` unless that is 0.
+    """The rows in order, each of at most `context` tokens with its answer.
+
+    `table` and `positions`: how many tokens and places the model has an embedding for; 0 where nothing limits them.
 
     The examples are in memory, or where `writer` puts them.
     Raises UsageError with every row that cannot be encoded, or where the tokenizer cannot serve the kind.
@@ -60,7 +65,7 @@ def encode(
 
     def render(part: Sequence[Row]) -> list[Rendered]:
         results = KINDS[kind].render(part, labels, tokenizer, template, context)
-        return [_within(each, table, tokenizer) for each in results] if table else list(results)
+        return [_within(each, table, positions, tokenizer) for each in results]
 
     for part, results in _in_order(render, _parts(rows)):
         for row, result in zip(part, results, strict=True):
@@ -78,14 +83,12 @@ def _in_order(
     render: Callable[[Sequence[Row]], list[Rendered]], parts: Iterator[list[Row]]
 ) -> Iterator[tuple[list[Row], list[Rendered]]]:
     """Each part with what it became; where there are several, some are rendered ahead."""
-    first = list(itertools.islice(parts, 2))
-    if len(first) < 2:
-        yield from ((part, render(part)) for part in first)
-        return
+    for part in itertools.islice(parts, 1):
+        yield part, render(part)  # before any thread: it settles what a tokenizer changes about itself when it is used
     with ThreadPoolExecutor(THREADS) as pool:
         ahead: deque[tuple[list[Row], Future[list[Rendered]]]] = deque()
         try:
-            for part in itertools.chain(first, parts):
+            for part in parts:
                 ahead.append((part, pool.submit(render, part)))
                 if len(ahead) > 2 * THREADS:
                     done, result = ahead.popleft()
@@ -128,28 +131,34 @@ class _Made:
         """Raises UsageError with every row that cannot be encoded."""
         if self.faults:
             where = f"{file}: " if file else ""
-            lines = listed([f"{where}line {line}: {fault.text}" for line, fault in self.faults])
-            what = f"{len(self.faults)} of {self.rows} rows cannot be used:\n{lines}"
-            raise UsageError(what, _remedy([fault for _, fault in self.faults]))
+            lines = [f"{where}line {line}: {fault.text}" for line, fault in self.faults]
+            what = f"{len(self.faults)} of {self.rows} rows cannot be used"
+            raise FaultyRowsError(what, lines, _remedy([fault for _, fault in self.faults]))
         told = tuple(f"{count} of {self.rows} rows {note}" for note, count in self.notes.items())
         said = (f"in {n} of {self.examples} rows, line {at} first, {what}" for what, (n, at) in self.remarks.items())
         store = self.writer.done()
         return Encoded(store, self.cut, (*told, *said), store.origins)
 
 
-def _within(result: Rendered, table: int, tokenizer: PreTrainedTokenizerBase) -> Rendered:
-    """A fault where the model has no embedding for one of the tokens."""
-    if isinstance(result, Fault):
+def _within(result: Rendered, table: int, positions: int, tokenizer: PreTrainedTokenizerBase) -> Rendered:
+    """A fault where the model has no embedding for one of the tokens, or for one of their positions."""
+    if isinstance(result, Fault) or not (table or positions):
         return result
     examples = result.examples if isinstance(result, Made) else result[:1]
     last = max(max(_tokens(example)) for example in examples)
-    if last < table:
-        return result
-    name = tokenizer.convert_ids_to_tokens(last)
-    return Fault(
-        f"token {last}, {name!r}, is beyond the model's embedding table of {table} rows",
-        "resize the model's embeddings to its tokenizer, or leave such tokens out of the rows",
-    )
+    if table and last >= table:
+        name = tokenizer.convert_ids_to_tokens(last) if last < len(tokenizer) else "in no vocabulary"
+        return Fault(
+            f"token {last}, {name!r}, is beyond the model's embedding table of {table} rows",
+            "resize the model's embeddings to its tokenizer, or leave such tokens out of the rows",
+        )
+    room = positions - positions % BUCKET_TOKENS  # batches are padded to multiples of it
+    longest = max(max(map(len, (*example.sequences, example.text[:-1]))) for example in examples)
+    if positions and longest > room:
+        padded = f" (they are padded to a multiple of {BUCKET_TOKENS})" if room < positions else ""
+        text = f"{longest + 1} tokens are beyond the model's {positions} positions{padded}"
+        return Fault(text, f"--set data.context={room} cuts such rows, or shorten them")
+    return result
 
 
 def _tokens(example: Example) -> Iterable[int]:
@@ -174,15 +183,24 @@ class Coded:
 
 
 def encode_all(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, template: str, context: int, table: int = 0
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    context: int,
+    table: int = 0,
+    positions: int = 0,
 ) -> Coded:
-    """Every split, from the cache where a large data set was encoded before. Raises with the problems of all splits."""
-    kept = entry(dataset, tokenizer, template, context, table)
+    """Every split, from the cache where a large data set was encoded before. Raises with the problems of all splits.
+
+    `table` and `positions` as of `encode`.
+    """
+    asked = (template, context, (table, positions))
+    kept = entry(dataset, tokenizer, *asked)
     if kept and (found := kept.read()):
         stores, told = found
         return Coded(dict(stores), told["cut"], tuple(told["notes"]), told["fingerprint"])
     with kept.making() if kept else nullcontext() as folder:
-        made = _every_split(dataset, tokenizer, template, context, table, folder)
+        made = _every_split(dataset, tokenizer, *asked, folder)
         examples = {split: encoded.examples for split, encoded in made.items()}
         notes = next((encoded.notes for encoded in made.values() if encoded.notes), ())
         coded = Coded(examples, {split: each.cut for split, each in made.items()}, notes, fingerprint(examples))
@@ -193,18 +211,31 @@ def encode_all(
 
 
 def _every_split(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, template: str, context: int, table: int, folder: Path | None
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    context: int,
+    limits: tuple[int, int],
+    folder: Path | None,
 ) -> dict[str, Encoded]:
     made, problems = dict[str, Encoded](), list[UsageError]()
     for split, rows in dataset.splits.items():
-        asked = (dataset.kind, dataset.labels, tokenizer, template, context, dataset.files[split], table)
+        asked = (dataset.kind, dataset.labels, tokenizer, template, context, dataset.files[split], *limits)
         try:
-            made[split] = encode(rows, *asked, Writer(folder, split))
+            made[split] = encode(rows, *asked, writer=Writer(folder, split))
         except UsageError as error:
             problems.append(error)
     if problems:
-        raise UsageError("\n".join(error.message for error in problems), problems[0].hint)
+        raise _all_of(problems)
     return made
+
+
+def _all_of(errors: Sequence[UsageError]) -> UsageError:
+    """Those of several splits as one."""
+    rows = [problem for error in errors if isinstance(error, FaultyRowsError) for problem in error.problems]
+    if len(errors) == 1 or not rows:
+        return errors[0]
+    return FaultyRowsError(f"{len(rows)} rows cannot be used", rows, errors[0].hint)
 
 
 def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:

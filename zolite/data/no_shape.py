@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,8 @@ from zolite.data.kinds.template import spelled
 from zolite.data.problems import as_text, has
 from zolite.data.readers.reader import Record
 
-SHOWN = 12  # columns
+SHOWN = 12  # columns in a message
+MOST = 64  # columns that are looked at
 EXAMPLE = 60  # letters
 NEAREST = 3  # shapes
 TAKEN = "--columns says which column is which, in train and eval too; docs/rows.md shows every shape"
@@ -37,10 +39,11 @@ def refusal(
     path: Path | str, where: str, sample: Sequence[Record], asked: Asked, unread: Sequence[str]
 ) -> NoShapeError:
     """For a file whose first records are `sample`; `unread` are the problems of other records."""
-    columns = dict.fromkeys(name for record in sample for name in record)
+    columns = dict.fromkeys(itertools.islice(dict.fromkeys(name for record in sample for name in record), MOST))
     examples = {name: _example(sample, name) for name in columns}
     shown = [f"{name!r}: {value}" for name, value in list(examples.items())[:SHOWN]]
-    shown += [f"… and {len(examples) - SHOWN} more columns"] if len(examples) > SHOWN else []
+    rest = len(sample[0]) - SHOWN
+    shown += [f"… and {rest:,} more columns"] if rest > 0 else []
     guess, kind = guessed(sample, asked) if columns else ({}, None)
     kinds = list({each.name: each for each in ([kind] if kind else []) + nearest(columns, asked)}.values())[:NEAREST]
     near = " · ".join(f"{each.name}: {' + '.join(each.columns(asked.template))}" for each in kinds)
@@ -107,7 +110,7 @@ class _Column:
 
 def guessed(sample: Sequence[Record], asked: Asked) -> tuple[dict[str, str], Kind | None]:
     """(settings, columns and template, under which these records have a shape, its kind); none where none is likely."""
-    found = [column for name in sample[0] if (column := _column(sample, name))]
+    found = [column for name in itertools.islice(sample[0], MOST) if (column := _column(sample, name))]
     for settings in _guesses(found):
         try:
             tried = Asked.of(settings.get("template", asked.template).replace("\\n", "\n"), settings.get("columns", ""))

@@ -1,7 +1,9 @@
 """How faults of rows are worded, and the one error that lists them all."""
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from zolite.common.errors import UsageError, listed
@@ -9,14 +11,27 @@ from zolite.common.errors import UsageError, listed
 CORRECT = "correct these places; nothing was started"
 
 
-def faulty(problems: Sequence[str], hint: str = CORRECT) -> UsageError:
-    return UsageError("the data has problems:\n" + listed(problems), hint)
+class FaultyRowsError(UsageError):
+    """Says the first problems of rows, each with its line, and how many more there are; `problems` are all of them."""
+
+    def __init__(self, what: str, problems: Sequence[str], hint: str) -> None:
+        super().__init__(f"{what}:\n{listed(problems)}", hint)
+        self.problems = tuple(problems)
+
+
+def faulty(problems: Sequence[str], hint: str = CORRECT) -> FaultyRowsError:
+    return FaultyRowsError("the data has problems", problems, hint)
 
 
 def refuse(problems: Sequence[str], hint: str = CORRECT) -> None:
     """Raises UsageError if there are problems."""
     if problems:
         raise faulty(problems, hint)
+
+
+def repair(path: Path | str) -> str:
+    """The command that writes a copy of rows without what is wrong with them."""
+    return f"zolite data check {shlex.quote(str(path))} --fix OUT"
 
 
 def noun(value: Any) -> str:

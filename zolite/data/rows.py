@@ -3,23 +3,28 @@
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from zolite.common.errors import UsageError
+from zolite.common.text import many
 from zolite.config.recipe import DataPart
 from zolite.data.columns import SAMPLE, Asked, Shape, recognised
 from zolite.data.kinds.kind import Kind, Row
+from zolite.data.labels import counted, joined, respelled, strangers, told, warned
+from zolite.data.labels import problems as label_problems
 from zolite.data.no_shape import refusal
-from zolite.data.problems import faulty, has, refuse, some
+from zolite.data.problems import as_text, faulty, has, refuse, repair, some
 from zolite.data.readers import registry as formats
 from zolite.data.readers.reader import Opened, Read, Record
 from zolite.data.sources import Sources, demand, look, named
 from zolite.data.split_names import SPLITS
-from zolite.data.splits import hold_out
+from zolite.data.splits import Rule, by_column, hold_out
 from zolite.data.table import Table, kept
+from zolite.data.tasks import made
 
 Files = dict[str, tuple[tuple[str, Opened], ...]]  # split to its files, by name
 
@@ -36,6 +41,8 @@ class Dataset:
     """split to the name of the file it came from, or of the first and how many more there are"""
     notes: tuple[str, ...] = ()
     """what a person should know of the files"""
+    warnings: tuple[str, ...] = ()
+    """what is likely wrong with them"""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -50,54 +57,98 @@ class Dataset:
 
 def of(data: DataPart, required: Sequence[str] = ("train",)) -> Dataset:
     """The rows of a recipe, as `load` has them."""
-    return load(data.path, data.template, required, data.columns, data.verbalizer)
+    return load(data.path, data.template, required, data.columns, data.verbalizer, data.task, Rule.of(data))
+
+
+def of_for_eval(data: DataPart, labels: tuple[str, ...]) -> Dataset:
+    """The rows of a recipe, as `load_for_eval` has them."""
+    return load_for_eval(data.path, data.template, labels, data.columns, data.verbalizer, data.task, Rule.of(data))
 
 
 def load(
-    path: Path | str, template: str, required: Sequence[str] = ("train",), columns: str = "", verbalizer: str = ""
+    path: Path | str,
+    template: str,
+    required: Sequence[str] = ("train",),
+    columns: str = "",
+    verbalizer: str = "",
+    task: str = "",
+    rule: Rule = Rule(),  # noqa: B008 - it is frozen
 ) -> Dataset:
-    """The splits of what `path` names (sources.look); of one file, a tenth becomes dev.
+    """The splits of what `path` names (sources.look); of one file, a part becomes dev as the rule says.
 
-    `required` names the splits that must have a file; dev is held out of train where it has none.
+    `required` names the splits that must be there; dev is held out of train where there is none.
     Raises UsageError with everything that is wrong with the files.
     """
-    asked = Asked.of(template, columns, verbalizer)
+    asked = Asked.of(template, columns, verbalizer, task)
     sources = look(str(path))
-    demand(str(path), sources.files, {"train", *required} - {"dev"})
+    _demand(str(path), sources, required, rule)
     files = _opened(sources)
-    shape, tables = _tables(path, files, asked, "train")
+    shape, tables, notes = _tables(path, files, asked, "train", rule)
     kind = shape.kind
-    labels = _labels(kind, tables["train"])  # before any row leaves it: dev may get a label's only row
+    if rule.split_by:
+        _demand_rows(path, tables, required, rule)
     names = {split: named(paths) for split, paths in sources.files.items()}
-    if "dev" not in files:
-        tables["train"], tables["dev"] = hold_out(tables["train"], names["train"])
-    names = {split: names.get(split, names["train"]) for split in SPLITS if split in tables}
-    notes = (*sources.notes, *_said(files))
-    return _dataset(shape, labels, {split: tables[split] for split in names}, names, notes)
+    names = {split: names.get(split, names["train"]) for split in tables}
+    labels = _labels(kind, tables["train"])  # before any row leaves it: dev may get a label's only row
+    warnings = warned(counted(kind, tables["train"]), repair(path))
+    if "dev" not in tables:
+        held = hold_out(tables["train"], rule, kind.label_column, names["train"])
+        tables |= {"train": tables["train"].take(held.train), "dev": tables["train"].take(held.dev)}
+        notes = (*notes, held.note)
+        names["dev"] = names["train"]
+    names = {split: names[split] for split in SPLITS if split in names}
+    notes = (*sources.notes, *_said(files), *notes)
+    return _dataset(shape, labels, {split: tables[split] for split in names}, names, notes, warnings)
 
 
 def load_for_eval(
-    path: Path | str, template: str, labels: tuple[str, ...], columns: str = "", verbalizer: str = ""
+    path: Path | str,
+    template: str,
+    labels: tuple[str, ...],
+    columns: str = "",
+    verbalizer: str = "",
+    task: str = "",
+    rule: Rule = Rule(),  # noqa: B008 - it is frozen
 ) -> Dataset:
     """A folder's test, else dev, else train rows, or those of one file, with the labels to choose among.
 
+    Of a file that says by a column which rows are which (`rule.split_by`), these are its test rows, else its dev rows.
     `labels`: those that a model was trained on; where there are none, the rows' own.
     Raises UsageError with everything that is wrong with that file, labels outside of `labels` too.
     """
-    asked = Asked.of(template, columns, verbalizer)
+    asked = Asked.of(template, columns, verbalizer, task)
     found = look(str(path)).files
     demand(str(path), found, () if found else ("test",))
     split = next(split for split in reversed(SPLITS) if split in found)
     file, files = named(found[split]), _opened(Sources({split: found[split]}))
-    shape, tables = _tables(path, files, asked, split)
+    shape, tables, notes = _tables(path, files, asked, split, replace(rule, group_by=""), labels)
     kind = shape.kind
-    own = _labels(kind, tables[split])
+    split = next(each for each in reversed(SPLITS) if each in tables)
+    own = _labels(kind, itertools.chain(*tables.values()))
     if own and labels:
-        refuse(_strangers(file, kind, tables[split], labels, f"the model's labels ({some(labels)})"))
+        refuse(list(strangers(file, kind, tables[split], labels, f"the model's labels ({some(labels)})")))
     known = labels if own and labels else own
     if len(known) == 1:
         raise UsageError(f"{path} has one label only: {known[0]}", f"{kind.metric} needs at least two")
-    return _dataset(shape, known, tables, {split: file}, _said(files))
+    return _dataset(shape, known, {split: tables[split]}, {split: file}, (*_said(files), *notes))
+
+
+def _demand(path: str, sources: Sources, required: Sequence[str], rule: Rule) -> None:
+    """UsageError where a split that must be there has no file, or a column is to say what files say already."""
+    demand(path, sources.files, {"train"} if rule.split_by else {"train", *required} - {"dev"})
+    if rule.split_by and len(sources.files) > 1:
+        what = f"--split-by {rule.split_by}: {path} has a file for each of {some(sources.files)}"
+        first = sources.files["train"][0]
+        raise UsageError(what, f"leave out --split-by, or give one file, such as --data {first}")
+
+
+def _demand_rows(path: Path | str, tables: Mapping[str, Sequence[Row]], required: Sequence[str], rule: Rule) -> None:
+    """UsageError where no row says that it is of a split that must be there."""
+    missing = [split for split in {"train": 0, **dict.fromkeys(required)} if split != "dev" and split not in tables]
+    if missing:
+        counts = some(f"{len(rows):,} {split}" for split, rows in tables.items())
+        what = f"{path}: column {rule.split_by!r} names no row {' and none '.join(missing)} (it has {counts})"
+        raise UsageError(what, f"write {' and '.join(missing)} there, or leave out --split-by")
 
 
 def _dataset(
@@ -106,8 +157,10 @@ def _dataset(
     splits: dict[str, Table],
     names: dict[str, str],
     notes: tuple[str, ...],
+    warnings: tuple[str, ...] = (),
 ) -> Dataset:
-    return Dataset(shape.kind.name, labels, splits, names, (*notes, *shape.said, *_unread(splits)))
+    notes = (*notes, *shape.said, *_unread(splits))
+    return Dataset(shape.kind.name, labels, splits, names, notes, warnings)
 
 
 def _opened(sources: Sources) -> Files:
@@ -131,52 +184,146 @@ def _unread(splits: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
 # ---- records to rows
 
 
-def _tables(path: Path | str, files: Files, asked: Asked, first: str) -> tuple[Shape, dict[str, Table]]:
-    """(shape, split to rows); the first records of split `first` decide the shape. Raises UsageError."""
-    shape = _shape_of(path, first, files, asked)
-    checked = {split: _rows(several, shape, asked) for split, several in files.items()}
-    problems = [problem for _, faults in checked.values() for problem in faults]
+def _tables(
+    path: Path | str, files: Files, asked: Asked, first: str, rule: Rule, known: Sequence[str] | None = None
+) -> tuple[Shape, dict[str, Table], tuple[str, ...]]:
+    """(shape, split to rows, notes); the first records of split `first` decide the shape. Raises UsageError.
+
+    `known`: of rows that are evaluated, the labels of the model, if it has any. None: the rows are trained on.
+    """
+    shape, leader = _shape_of(path, first, files, asked)
+    checked = {split: _rows(several, shape, asked, rule) for split, several in files.items()}
+    faults = [problem for _, faults in checked.values() for problem in faults]
     tables = {split: rows for split, (rows, _) in checked.items()}
-    if shape.kind.label_column and "train" in files and not checked["train"][1]:
-        problems += _label_problems(files, shape.kind, tables)  # a faulty row may hold a label's only use
-    refuse(problems)
-    return shape, tables
+    notes: tuple[str, ...] = ()
+    if not faults:
+        tables, notes = _parted(tables, first, _name(files[first]), leader, rule, evaluated=known is not None)
+    if shape.kind.label_column:
+        tables, said = _joined(shape.kind, tables, known or ())
+        notes += said
+        if "train" in tables and not checked[first][1]:  # a faulty row may hold a label's only use
+            names = {split: _name(files.get(split, files[first])) for split in tables}
+            faults += label_problems(shape.kind, tables, names)
+    refuse(faults, f"correct these places, or `{repair(path)}` writes a copy without these rows; nothing was started")
+    return shape, tables, notes
 
 
-def _placed(several: Iterable[tuple[str, Opened]]) -> Iterator[tuple[str, Read]]:
-    """(file and line as a message names them, the line with its record or fault) of files one behind the other."""
+def _parted(
+    tables: dict[str, Table], first: str, file: str, leader: Record, rule: Rule, evaluated: bool
+) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """Split to rows as the column of `rule.split_by` has it, and notes. UsageError where a column is in no row."""
+    rows = tables[first]
+    there = {rule.split_by: any(row.part for row in rows), rule.group_by: any(row.group for row in rows)}
+    missing = [name for name, found in there.items() if name and not found]
+    if missing and not evaluated:
+        refuse(
+            [f"{file}: no row has {' and none '.join(map(repr, missing))} ({has(leader)})"],
+            "name one of these columns",
+        )
+    if not rule.split_by or missing:
+        alone = sum(not row.group for row in rows) if rule.group_by else 0
+        return tables, (f"{many(alone, 'row')} without {rule.group_by!r}: each is a group of its own",) if alone else ()
+    parts = {split: rows.take(places) for split, places in by_column(rows, rule, file).items()}
+    counts = some(f"{split} {len(part):,}" for split, part in parts.items())
+    return parts, (f"rows of {file} by column {rule.split_by!r}: {counts}",)
+
+
+def _joined(kind: Kind, tables: Mapping[str, Table], known: Sequence[str]) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """The rows with one spelling of each label, and notes of what was joined."""
+    counts = {split: counted(kind, rows) for split, rows in tables.items()}
+    every = sum(counts.values(), Counter[str]())
+    lead = dict.fromkeys(known, 1) or counts.get("train", every)
+    spelling = {label: one for label, one in joined(lead, every).items() if label not in known and label in every}
+    if spelling:
+        tables = {split: kept(respelled(rows, kind.label_column, spelling)) for split, rows in tables.items()}
+    return dict(tables), told(spelling, every)
+
+
+def _placed(several: Iterable[tuple[str, Opened]], task: str) -> Iterator[tuple[str, Read]]:
+    """(file and line as a message names them, the line with its record or fault) of files one behind the other.
+
+    Records are as the prompt of a published task wants them, where there is one.
+    """
     for name, opened in several:
         for line, record in opened.rows():
-            yield f"{name}: {opened.unit} {line}", (line, record)
+            yield f"{name}: {opened.unit} {line}", (line, made(task, record) if isinstance(record, dict) else record)
 
 
-def _shape_of(path: Path | str, first: str, files: Files, asked: Asked) -> Shape:
-    """By the first records of split `first`. UsageError where they fit no kind, or there is no record."""
-    records = ((place, record) for place, (_, record) in _placed(files[first]) if isinstance(record, dict))
+def _shape_of(path: Path | str, first: str, files: Files, asked: Asked) -> tuple[Shape, Record]:
+    """The shape by the first records of split `first`, and the first of them.
+
+    UsageError where they fit no kind, or there is no record.
+    """
+    records = ((place, record) for place, (_, record) in _placed(files[first], asked.task) if isinstance(record, dict))
     leading = list(itertools.islice(records, SAMPLE))
     sample = [record for _, record in leading]
     if sample and (shape := recognised(sample, asked)):
-        return shape
-    every = (each for several in files.values() for each in _placed(several))
+        return shape, sample[0]
+    every = (each for several in files.values() for each in _placed(several, asked.task))
     unread = [f"{place}: {record}" for place, (_, record) in every if isinstance(record, str)]
     if not leading:
         raise faulty(unread)
     raise refusal(path, leading[0][0], sample, asked, unread)
 
 
-def _rows(several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked) -> tuple[Table, list[str]]:
+@dataclass(frozen=True)
+class Checked:
+    """A record with its file and line, the row that it is, and what is wrong with it; one of the latter two."""
+
+    place: str
+    record: Record | None
+    row: Row | None
+    faults: Sequence[str]
+
+
+Reading = Callable[[], Iterator[Checked]]
+
+
+def each(data: DataPart) -> tuple[Shape, dict[str, Reading]]:
+    """The shape of rows, and split to what reads its records one by one, sound or not.
+
+    Raises UsageError where the files are not to be read at all, or of no shape.
+    """
+    asked, rule = Asked.of(data.template, data.columns, data.verbalizer, data.task), Rule.of(data)
+    files = _opened(look(data.path))
+    shape, _ = _shape_of(data.path, next(iter(files)), files, asked)
+    return shape, {split: partial(_checked, several, shape, asked, rule) for split, several in files.items()}
+
+
+def _checked(several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked, rule: Rule) -> Iterator[Checked]:
+    columns = shape.kind.columns(asked.template)
+    for place, (line, record) in _placed(several, asked.task):
+        if isinstance(record, str):
+            yield Checked(place, None, None, (record,))
+            continue
+        row, faults = _row(line, record, shape, asked, columns)
+        if row and (rule.split_by or rule.group_by):
+            row = _stating(row, record, rule)
+        yield Checked(place, record, row, faults)
+
+
+def _rows(several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked, rule: Rule) -> tuple[Table, list[str]]:
     """The sound rows of a split's files, and the problems of the others."""
     problems: list[str] = []
-    columns = shape.kind.columns(asked.template)
 
     def sound() -> Iterator[Row]:
-        for place, (line, record) in _placed(several):
-            row, faults = (None, [record]) if isinstance(record, str) else _row(line, record, shape, asked, columns)
-            problems.extend(f"{place}: {fault}" for fault in faults)
-            if row:
-                yield row
+        for found in _checked(several, shape, asked, rule):
+            problems.extend(f"{found.place}: {fault}" for fault in found.faults)
+            if found.row:
+                yield found.row
 
     return kept(sound()), problems
+
+
+def _stating(row: Row, record: Record, rule: Rule) -> Row:
+    """The row with what its record says of its split and its group; "" where it says nothing."""
+    part, group = (record.get(name) if name else None for name in (rule.split_by, rule.group_by))
+    unread = tuple(name for name in row.unread if name not in (rule.split_by, rule.group_by))
+    return replace(row, part=_stated(part), group=_stated(group), unread=unread)
+
+
+def _stated(value: Any) -> str:
+    return "" if value is None else as_text(value).strip()
 
 
 def _row(
@@ -191,8 +338,8 @@ def _row(
     if faults := shape.kind.faults(mapped, columns):
         return None, faults
     row = shape.kind.row(line, mapped, columns)
-    unread = tuple(sorted(record.keys() - shape.used))
-    return (replace(row, unread=unread) if unread else row), ()
+    unread = record.keys() - shape.used
+    return (replace(row, unread=tuple(sorted(unread))) if unread else row), ()
 
 
 def _other(record: Record, shape: Shape, asked: Asked) -> Kind | None:
@@ -206,25 +353,8 @@ def _other(record: Record, shape: Shape, asked: Asked) -> Kind | None:
 # ---- labels
 
 
-def _label_problems(files: Files, kind: Kind, tables: Mapping[str, Sequence[Row]]) -> list[str]:
-    labels, train = _labels(kind, tables["train"]), _name(files["train"])
-    others = [split for split in tables if split != "train"]
-    few = [f"{train}: {len(labels)} label ({some(labels)}) in {len(tables['train'])} rows; at least 2 are needed"]
-    strangers = [
-        p for s in others for p in _strangers(_name(files[s]), kind, tables[s], labels, f"the labels of {train}")
-    ]
-    return (few if len(labels) < 2 else []) + strangers
-
-
 def _name(several: Sequence[tuple[str, Opened]]) -> str:
     return several[0][0] if len(several) == 1 else f"{several[0][0]} and {len(several) - 1} more"
-
-
-def _strangers(file: str, kind: Kind, rows: Sequence[Row], labels: Sequence[str], among: str) -> list[str]:
-    found = ((row.line, row.columns[kind.label_column]) for row in rows)
-    return [
-        f"{file}: line {line}: label {label!r} is not among {among}" for line, label in found if label not in labels
-    ]
 
 
 def _labels(kind: Kind, rows: Iterable[Row]) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Tokens of large data sets, kept in the cache from one run to the next.
 
-    kept = entry(dataset, tokenizer, template, context, table)      None where the rows are few
+    kept = entry(dataset, tokenizer, template, context, limits)      None where the rows are few
     kept.read(), or with kept.making() as made: … ; made.finish(about)
 
 An entry is a folder of the files of token_store.Writer and about.json, which has the sha256 of each. Its name is a hash
@@ -93,7 +93,7 @@ class Entry:
 
 
 def entry(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, template: str, context: int, table: int
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, template: str, context: int, limits: tuple[int, int]
 ) -> Entry | None:
     """Where the tokens of these rows are kept; None where they are few, or the tokenizer cannot be told by its data."""
     if all(rows.in_memory for rows in dataset.splits.values()) or not tokenizer.is_fast:
@@ -103,7 +103,7 @@ def entry(
     parts = (
         dataset.fingerprint,
         *(f"{split}: {len(rows)}" for split, rows in dataset.splits.items()),
-        json.dumps([dataset.labels, template, context, table, chat, str(tokenizer.eos_token_id), _code()]),
+        json.dumps([dataset.labels, template, context, limits, chat, str(tokenizer.eos_token_id), _code()]),
         *(f"{name} {version(name)}" for name in LIBRARIES),
         backend.backend_tokenizer.to_str(),
     )

@@ -53,7 +53,7 @@ class Adapter:
 def attach(loaded: Loaded, recipe: ResolvedRecipe) -> Adapter:
     """Wrap the chosen linear layers. A starts uniform in ±1/√in as LoRA's Kaiming start does, B and cores at zero."""
     model, part, row = loaded.model, recipe.adapter, SPACES[recipe.adapter.space]
-    names = select(model, part.targets)
+    names = select(model, part.targets, loaded.uncalled)
     found = bases(loaded, names, recipe) if row.bases else None
     layers = {name: model.get_submodule(name) for name in names}
     shapes = {name: row.shapes(each.in_features, each.out_features, part.rank) for name, each in layers.items()}

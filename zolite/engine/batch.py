@@ -5,6 +5,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from zolite.data.examples import Arrays, Example, sizes_of
 from zolite.model.loss import Layout
 
 Ints = NDArray[np.int64]
+T = TypeVar("T")
 
 GROUP = 16  # batches whose rows are sorted by length together: less padding, and still random from epoch to epoch
 STEP = sizes.BUCKET_TOKENS  # tokens: buckets end at multiples of it
@@ -239,6 +241,6 @@ def _up(length: int) -> int:
     return -(-length // STEP) * STEP
 
 
-def sample(rows: Sequence[Example], most: int) -> list[Example]:
+def sample(rows: Sequence[T], most: int) -> list[T]:
     """At most so many rows, always the same ones, wherever in the file they stand."""
     return [rows[i] for i in sorted(_shuffled(len(rows), "sample")[:most].tolist())]

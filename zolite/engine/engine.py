@@ -13,7 +13,7 @@ from zolite.engine.adapter import Adapter
 from zolite.engine.batch import STEP, Batch, collate, weigh
 from zolite.model.fused_decoder import fused
 from zolite.model.load import Loaded
-from zolite.model.loss import Decode, Head, Tokens, candidate_scores, generic, likeliest, loss_sums
+from zolite.model.loss import Decode, Given, Head, Tokens, candidate_scores, generic, likeliest, loss_sums, own_logits
 from zolite.zo.direction import Combo, mirrored
 from zolite.zo.samplers import Objective
 
@@ -27,7 +27,7 @@ class Engine:
     loaded: Loaded
     adapter: Adapter
     microbatch: int  # rows of a group a forward
-    decode: Decode | None = None  # None: as the model itself does
+    decode: Decode | None = None  # zolite's own, where the model and the device have one; None: `plain`
     joint: bool = False  # candidates are compared by the sum of their tokens' log-probabilities, not their mean
 
     @classmethod
@@ -35,7 +35,7 @@ class Engine:
         """With the fast decoder where the model and the device have one."""
         own_stream(loaded.device)
         longest = recipe.data.context + STEP  # a bucket may end behind the longest text
-        decode = fused(loaded.model, adapter.active, longest)
+        decode = None if loaded.own_logits else fused(loaded.model, adapter.active, longest)
         return cls(loaded, adapter, recipe.train.microbatch, decode, recipe.train.objective == "say")
 
     def narrowed(self, microbatch: int, copies: int) -> "Engine":
@@ -87,7 +87,7 @@ class Engine:
         self._fill(points)
         self.adapter.active.mirrored = pairs and mirrored(points)
         self.adapter.active.clean = len(points) == 1 and not points[0].terms
-        sums = [loss_sums(self._decode, self._head, batch, len(points)) for batch in batches]
+        sums = [loss_sums(self._decode, self.head, batch, len(points)) for batch in batches]
         weight = batches[0].weight.unsqueeze(1)
         return (torch.stack(sums).sum(dim=0).view(len(weight), -1) / weight).flatten()
 
@@ -99,14 +99,18 @@ class Engine:
         self._fill(ORIGIN)
         batch = self.put(collate(rows))
         whole = replace(batch, layout=replace(batch.layout, single=False))  # logits alone would not say how likely
-        return self.compared(candidate_scores(self._decode, self._head, whole, 1)[0], whole, rows)
+        return self.compared(candidate_scores(self._decode, self.head, whole, 1)[0], whole, rows)
 
     def compared(self, means: Tensor, batch: Tokens, rows: Sequence[Example]) -> Tensor:
         """What candidates (R, C) are compared by, of their tokens' means: these, or sums where several are `joint`."""
-        if not (self.joint and can_be_said(rows[0])):
+        if not self.sums(rows[0]):
             return means
         counts = batch.lengths.view(means.shape)
         return torch.where(counts > 0, means * counts, means)  # -inf is of candidates that a row does not have
+
+    def sums(self, row: Example) -> bool:
+        """Are candidates of such a row compared by their whole log-probabilities, and not by a mean token's?"""
+        return self.joint and can_be_said(row)
 
     def next_tokens(self, sequences: Sequence[Sequence[int]], first: Sequence[int]) -> list[list[int]]:
         """The likeliest token at theta behind each token of a sequence, from its index first[i] to its last."""
@@ -115,7 +119,7 @@ class Engine:
         ids = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in sequences])
         places = [range(i * width + start, i * width + len(sequences[i])) for i, start in enumerate(first)]
         where = torch.tensor([at for each in places for at in each])
-        found = iter(likeliest(self._head, self._decode(ids.to(device), where.to(device))).tolist())
+        found = iter(likeliest(self.head, self._decode(ids.to(device), where.to(device))).tolist())
         return [[next(found) for _ in each] for each in places]
 
     def at_theta(self) -> None:
@@ -128,12 +132,19 @@ class Engine:
         active.copies, active.mirrored, active.clean = len(points), False, False
 
     @property
-    def _decode(self) -> Decode:
-        return self.decode or generic(self.loaded.model)
+    def plain(self) -> Decode:
+        """By transformers' own modules, which hooks can watch; hidden states or logits, for `head`."""
+        model, active = self.loaded.model, self.adapter.active
+        return own_logits(model, lambda: active.copies) if self.loaded.own_logits else generic(model)
 
     @property
-    def _head(self) -> Head:
-        return Head.of(self.loaded.model)
+    def head(self) -> Head | Given:
+        own = self.loaded.own_logits
+        return Given(own) if own else Head.of(self.loaded.model)
+
+    @property
+    def _decode(self) -> Decode:
+        return self.decode or self.plain
 
 
 def waves(points: int, groups: int, copies: int) -> Iterator[tuple[slice, slice]]:

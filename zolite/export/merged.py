@@ -32,7 +32,7 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
     total = 0
     for shard in shards:
         gains = {name: trained.layers[layer] for name, layer in places.items() if name in shards[shard]}
-        total += _write_shard(trained.origin / shard, folder / shard, gains, trained.scale)
+        total += _write_shard(trained, shard, folder, gains)
     _copy_rest(trained.origin, folder)
     if (trained.origin / INDEX).is_file():
         index = json.loads((trained.origin / INDEX).read_bytes())
@@ -100,18 +100,21 @@ def _check_memory(trained: Trained, shards: dict[str, list[str]]) -> None:
         )
 
 
-def _write_shard(source: Path, target: Path, gains: dict[str, tuple[Tensor, Tensor]], scale: float) -> int:
+def _write_shard(trained: Trained, shard: str, folder: Path, gains: dict[str, tuple[Tensor, Tensor]]) -> int:
     """Bytes of weights written."""
     tensors = {}
-    with safe_open(source, "pt") as opened:
+    with safe_open(trained.origin / shard, "pt") as opened:
         metadata = opened.metadata()
         for name in opened.keys():  # noqa: SIM118 - not a dict
-            tensors[name] = _merged(name, opened.get_tensor(name), gains.get(name), scale)
-    save_file(tensors, target, metadata=metadata or {"format": "pt"})
+            gain = delta(*gains[name], trained.scale) if name in gains else None
+            if gain is not None and trained.turned:
+                gain = gain.mT.contiguous()
+            tensors[name] = _merged(name, opened.get_tensor(name), gain)
+    save_file(tensors, folder / shard, metadata=metadata or {"format": "pt"})
     return sum(t.numel() * t.element_size() for t in tensors.values())
 
 
-def _merged(name: str, weight: Tensor, gain: tuple[Tensor, Tensor] | None, scale: float) -> Tensor:
+def _merged(name: str, weight: Tensor, gain: Tensor | None) -> Tensor:
     """In the weight's own 16 bits; bfloat16 where it has 32. The sum is made in float32 and rounded once."""
     if gain is not None and weight.dtype not in (*HALVES, torch.float32):
         raise UsageError(
@@ -121,7 +124,7 @@ def _merged(name: str, weight: Tensor, gain: tuple[Tensor, Tensor] | None, scale
     dtype = torch.bfloat16 if weight.dtype == torch.float32 else weight.dtype
     if gain is None:
         return weight.to(dtype)
-    merged = delta(*gain, scale).add_(weight).to(dtype)
+    merged = gain.add_(weight).to(dtype)
     if not torch.isfinite(merged).all():
         raise ZoliteError(f"{name} with its adapter has numbers that {dtype} cannot hold", "export --format peft")
     return merged

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from zolite.common.paths import paths
-from zolite.config.recipe import ResolvedRecipe
+from zolite.config.architectures import ARCHITECTURES
 from zolite.export import ollama, uses
 from zolite.export.readers import Opened, Reader, of_transformers, reloaded
 from zolite.export.source import Trained
@@ -23,10 +22,11 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
     LoraConfig(
         r=recipe.adapter.rank,
         lora_alpha=alpha,
-        target_modules=_targets(trained.factors, recipe),
+        target_modules=_targets(trained),
         base_model_name_or_path=trained.source.base,
         task_type="CAUSAL_LM",
         inference_mode=True,
+        fan_in_fan_out=trained.turned,
     ).save_pretrained(str(folder))
     rest = {"a": 1.0, "b": recipe.adapter.alpha / alpha}
     tensors = {_peft_name(name): (t * rest[name[-1]]).contiguous() for name, t in trained.factors.items()}
@@ -39,11 +39,15 @@ def _peft_name(block: str) -> str:
     return f"base_model.model.{layer}.lora_{factor.upper()}.weight"
 
 
-def _targets(factors: dict[str, Tensor], recipe: ResolvedRecipe) -> list[str]:
-    """Last parts of names, as peft's own configs have them, unless single layers were chosen by full name."""
-    layers = {name.rpartition(".")[0] for name in factors}
-    single = any("." in target for target in recipe.adapter.targets)
-    return sorted(layers if single else {layer.rpartition(".")[2] for layer in layers})
+def _targets(trained: Trained) -> list[str]:
+    """Last parts of names, as peft's own configs have them, unless single layers were chosen by full name.
+
+    Full names too where an architecture is not in the table: its other modules may have such last parts.
+    """
+    layers = {name.rpartition(".")[0] for name in trained.factors}
+    single = any("." in target for target in trained.recipe.adapter.targets)
+    whole = single or trained.config.get("model_type") not in ARCHITECTURES
+    return sorted(layers if whole else {layer.rpartition(".")[2] for layer in layers})
 
 
 def _whole(alpha: float) -> int:

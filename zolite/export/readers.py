@@ -108,7 +108,8 @@ def in_float32(where: Path, device: torch.device, **options: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     with models.quiet():
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, device_map={"": device}, **options)
+        options |= {"dtype": torch.float32, "device_map": {"": device}, "trust_remote_code": False}
+        model = AutoModelForCausalLM.from_pretrained(where, **options)
         return model.eval()
 
 

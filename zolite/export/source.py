@@ -13,7 +13,7 @@ from torch import Tensor
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated
 from zolite.common.paths import paths
-from zolite.config.architectures import ARCHITECTURES, LlamaCpp
+from zolite.config.architectures import ARCHITECTURES, TURNED, LlamaCpp
 from zolite.config.recipe import ResolvedRecipe
 from zolite.data import rows as tables
 from zolite.data.chat_template import chat_of, filled
@@ -84,6 +84,11 @@ class Trained:
         """What llama.cpp knows of the architecture; None where zolite cannot say."""
         known = ARCHITECTURES.get(str(self.config.get("model_type")))
         return known.llama_cpp if known else None
+
+    @property
+    def turned(self) -> bool:
+        """Do weights lie in its files as (in, out), unlike those of linear layers?"""
+        return self.config.get("model_type") in TURNED
 
     @property
     def adapter_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.metadata
 import importlib.util
 import io
 import logging
@@ -18,11 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zolite.common import weight_headers
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config import catalog
-from zolite.model import quant, special_tokens
+from zolite.config.limits import limits_of
+from zolite.model import claims, packed, quant, special_tokens, weight_files
+from zolite.model.proof import prove, reads_both_ways
+from zolite.model.template_trial import try_template
 
 PUBLISHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*"]  # of a model on the hub
+SMALL = [pattern for pattern in PUBLISHED if pattern != "*.safetensors"]
 CONVERSION = 2  # of GGUF files: a folder that another one wrote is not used; 1 believed transformers' special tokens
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
@@ -44,15 +50,31 @@ class Loaded:
     device: torch.device
     fingerprint: str
     source: Source
+    own_logits: int = (
+        0  # how wide they are, where losses are made of the model's own (proof.py); 0: of head and decoder
+    )
+    uncalled: frozenset[str] = frozenset()  # linear layers that no adapter can be put around
+    notes: tuple[str, ...] = ()  # what should be known of how it was loaded
+    config: str = ""  # sha256 of a folder's config.json, whose numbers are as much the model as its weights
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A model's tokenizer, the rows of its embedding table (0: not known), and what should be known of its tokens."""
+    """A model's tokenizer, what a row may not exceed (0: not known), and what should be known of its tokens."""
 
     tokenizer: Any
     table: int
+    """rows of the embedding table: the first token that has none"""
     notes: tuple[str, ...]
+    positions: int = 0
+    """tokens of the longest text that the model was made for"""
+    learned: bool = False
+    """are positions rows of a table too, so that there are none beyond the last?"""
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """(tokens, positions) that the model has a row of a table for, as `encode` takes them; 0 for no limit."""
+        return self.table, self.positions if self.learned else 0
 
 
 def resolve(name: str) -> Source:
@@ -95,9 +117,18 @@ def pick_device(wanted: str) -> torch.device:
 def load(source: Source, quantization: str, device: torch.device, cache: Path) -> Loaded:
     """The model with its frozen weights in the given format (a key of WEIGHT_FORMATS), quiet and whole."""
     with quiet(), _explained(source, quantization):
-        model = _pretrained(_place(source, cache), quantization, device)
-    quant.simplify_(model, quant.activations(quantization, device))
-    return Loaded(model.eval().requires_grad_(False), device, fingerprint(model, source), source)
+        model, notes = _pretrained(source, cache, quantization, device)
+        quant.simplify_(model, quant.activations(quantization, device))
+        proof = prove(model.eval().requires_grad_(False), source.name)
+    notes += (OWN_LOGITS,) if proof.own_logits else ()
+    config = _config_digest(source)
+    return Loaded(model, device, fingerprint(model, source), source, proof.own_logits, proof.uncalled, notes, config)
+
+
+OWN_LOGITS = (
+    "this architecture does more behind its last hidden states than multiply them by its head: losses are made of the "
+    "model's own logits of every token, which takes more memory and time"
+)
 
 
 def tokenizer(source: Source, cache: Path) -> Any:
@@ -111,12 +142,20 @@ def vocabulary(source: Source, cache: Path) -> Vocabulary:
 
     with quiet(), _explained(source):
         where = _place(source, cache)
-        made, config = AutoTokenizer.from_pretrained(where), AutoConfig.from_pretrained(where).get_text_config()
+        made = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        try_template(made, source.name)
+        whole = AutoConfig.from_pretrained(where, trust_remote_code=False)
+        config, limits = whole.get_text_config(), limits_of(whole.to_dict())
         generation = config  # as transformers generates where there is no generation config
         with contextlib.suppress(OSError):
             generation = GenerationConfig.from_pretrained(where)
         notes = special_tokens.settle_(made, getattr(generation, "eos_token_id", None))
-        return Vocabulary(made, int(getattr(config, "vocab_size", None) or 0), notes)
+        table, positions, learned = (
+            int(getattr(config, "vocab_size", None) or 0),
+            limits.positions,
+            limits.positions > 0,
+        )
+        return Vocabulary(made, table, notes, positions or limits.trained, learned)
 
 
 def original(source: Source, commit: str, cache: Path) -> Path:
@@ -132,9 +171,10 @@ def original(source: Source, commit: str, cache: Path) -> Path:
 def plain(source: Source, quantization: str, device: torch.device, cache: Path) -> Any:
     """The same weights as transformers alone has them, with none of zolite's layers: quantized, then float32."""
     with quiet(), _explained(source, quantization):
-        model = _pretrained(_place(source, cache), quantization, device).eval()
+        model = _pretrained(source, cache, quantization, device)[0].eval()
         if getattr(model, "hf_quantizer", None) is not None:
             model = model.dequantize(dtype=torch.float32)
+        packed.expand_(model)
         return nn.Module.to(model, torch.float32)  # transformers' own `to` still thinks it quantized
 
 
@@ -147,6 +187,13 @@ def fingerprint(model: Any, source: Source) -> str:
     return fingerprint_of(source.path) if source.path else f"{source.name}@{commit}"
 
 
+def _config_digest(source: Source) -> str:
+    """Of a folder's config. Of a GGUF file its numbers are in what is fingerprinted; of the hub's the commit says."""
+    if source.path is None or source.path.is_file():
+        return ""
+    return hashlib.sha256((source.path / "config.json").read_bytes()).hexdigest()
+
+
 def fingerprint_of(path: Path) -> str:
     """Of a folder's or a file's weights."""
     digest = hashlib.sha256()
@@ -156,9 +203,12 @@ def fingerprint_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def select(model: nn.Module, targets: tuple[str, ...]) -> list[str]:
-    """Full names of the linear layers that `targets` (last parts of names, or full names) mean; () means all."""
-    names = quant.linear_names(model)
+def select(model: nn.Module, targets: tuple[str, ...], uncalled: frozenset[str] = frozenset()) -> list[str]:
+    """Full names of the linear layers that `targets` (last parts of names, or full names) mean; () means all.
+
+    Those that are `uncalled` are never meant: an adapter around them would do nothing.
+    """
+    names = [name for name in quant.linear_names(model) if name not in uncalled]
     leaves = sorted({name.rpartition(".")[2] for name in names})
     unknown = [t for t in targets if t not in leaves and t not in names]
     if unknown or not names:
@@ -168,25 +218,82 @@ def select(model: nn.Module, targets: tuple[str, ...]) -> list[str]:
 
 
 def _place(source: Source, cache: Path) -> str:
-    """What transformers is to load: a folder or a hub id."""
+    """What transformers is to load, a folder or a hub id, after a look at what its small files claim."""
     if source.path is None:
+        from huggingface_hub import snapshot_download, try_to_load_from_cache
+
+        known = try_to_load_from_cache(source.name, "config.json")
+        folder = Path(known).parent if isinstance(known, str) else None
+        folder = folder or Path(snapshot_download(source.name, allow_patterns=SMALL))
+        claims.check(folder)
+        weight_files.refuse_adapter(folder)
         return source.name
-    return str(_converted(source.path, cache) if source.path.suffix == ".gguf" else source.path)
+    folder = _converted(source.path, cache) if source.path.suffix == ".gguf" else source.path
+    claims.check(folder)
+    return str(folder)
 
 
-def _pretrained(where: str, quantization: str, device: torch.device) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+def _pretrained(source: Source, cache: Path, quantization: str, device: torch.device) -> tuple[Any, tuple[str, ...]]:
+    """The model with all of its weights and no others, and what was done for that."""
+    from transformers import BitsAndBytesConfig
 
-    dtype = quant.activations(quantization, device)
-    options = quant.loading(quantization, device)
-    extra: dict[str, Any] = {"quantization_config": BitsAndBytesConfig(**options)} if options else {}
-    config = AutoConfig.from_pretrained(where)
-    if towers := [tower for name in TOWERS if (tower := getattr(config, name, None)) is not None]:
-        for tower in towers:
-            tower.num_hidden_layers = 0  # so that nothing of it is read
-        extra["config"] = config
-    model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, device_map={"": device}, **extra)
-    return text_alone(model) if towers else model
+    where = _place(source, cache)
+    config, dtype = _config(where, source.name), quant.activations(quantization, device)
+    if source.path is not None:
+        claims.refuse_hollow(Path(where), weight_files.checked(Path(where)))
+    was = packed.stored(config)
+    again = was not in ("", quantization)
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "device_map": {"": "cpu" if again else device}}
+    if again:
+        packed.dequantize_at_load(config, source.name)
+    elif not was and (quantized := quant.loading(quantization, device)):
+        options["quantization_config"] = BitsAndBytesConfig(**quantized)
+    towers = [tower for name in TOWERS if (tower := getattr(config, name, None)) is not None]
+    for tower in towers:
+        tower.num_hidden_layers = 0  # so that nothing of it is read
+    model, report = _read(where, **options)
+    notes: tuple[str, ...] = ()
+    if again:
+        notes = (f"its weights are stored in {was}, and were dequantized to be held in {quantization}",)
+    if prefix := weight_files.wrapped(report):
+        notes += (f"the names of its weights begin with {prefix}, which was left out",)
+        model, report = _read(where, key_mapping={weight_files.WRAPPED.pattern: ""}, **options)
+    weight_files.refuse_strange(source.name, report, bool(towers))
+    model = text_alone(model) if towers else model
+    return packed.quantize_(packed.plain_(model), quantization, device, dtype) if again else model, notes
+
+
+def _read(where: str, **options: Any) -> tuple[Any, Any]:
+    """A model of safetensors, none of its own code, and transformers' report of the tensors."""
+    from transformers import AutoModelForCausalLM
+
+    safe = {"use_safetensors": True, "trust_remote_code": False}
+    asked = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refuse_strange says which
+    made: tuple[Any, Any] = AutoModelForCausalLM.from_pretrained(where, **safe, **asked, **options)
+    return made
+
+
+def _config(where: str, name: str) -> Any:
+    """A decoder's config. Raises UsageError for a model of another kind."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    kinds = getattr(config, "architectures", None) or []
+    named = ", ".join(kinds) or config.model_type
+    if getattr(config, "is_encoder_decoder", False):
+        raise UsageError(
+            f"{name} is an encoder with a decoder ({named}), which zolite does not train",
+            "take a model that is a decoder alone, such as Qwen/Qwen3-0.6B; or train this one by backpropagation, with "
+            "transformers' Seq2SeqTrainer",
+        )
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UsageError(
+            f"{name} is a model of the kind {config.model_type!r} ({named}), which writes no text in transformers",
+            "take a causal language model, such as Qwen/Qwen3-0.6B",
+        )
+    if kinds and all("MaskedLM" in kind for kind in kinds) and not getattr(config, "is_decoder", False):
+        raise reads_both_ways(name, f"{named} is an encoder, whose tokens see the later ones")
+    return config
 
 
 TOWERS = ("vision_config", "audio_config")
@@ -225,6 +332,8 @@ def _converted(gguf: Path, cache: Path) -> Path:
     folder = cache / "gguf" / f"{gguf.stem}-{digest}-{CONVERSION}"
     if folder.is_dir():
         return folder
+    told = weight_headers.gguf(gguf).metadata
+    claims.refuse_absurd(gguf.name, {name.rpartition(".")[2]: value for name, value in told.items()})
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if free < 5 * size:
@@ -246,6 +355,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    where["trust_remote_code"] = False
     told, read = special_tokens.of_gguf(gguf), AutoTokenizer.from_pretrained(**where)
     special_tokens.correct_(read, told)
     read.save_pretrained(folder)
@@ -299,11 +409,17 @@ def _explained(source: Source, quantization: str = "") -> Iterator[None]:
             f"{source.name} in {quantization} does not fit: {_first_line(error)}", _smaller(quantization)
         ) from error
     except Exception as error:
-        hint = (
-            "check the name and that you are online"
-            if source.path is None
-            else "check that the folder or file is whole"
-        )
+        if "custom code" in str(error):
+            raise UsageError(
+                f"{source.name} is of an architecture that transformers {importlib.metadata.version('transformers')} "
+                "lacks: it comes with code of its own, which zolite never runs",
+                "take a model of an architecture that transformers has, or a version of transformers that has this one",
+            ) from error
+        if isinstance(error, ImportError):
+            what = f"{source.name} needs a library to load: {_first_line(error)}"
+            raise UsageError(what, "install it, or take the model as it was published in 16 bits") from error
+        online = source.path is None
+        hint = "check the name and that you are online" if online else "check that the folder or file is whole"
         raise ZoliteError(f"{source.name} does not load: {_first_line(error)}", hint) from error
 
 

@@ -41,6 +41,11 @@ class PerturbedLinear(nn.Module):
         low = self.low(x.reshape(k, -1, x.shape[-1]), 0)
         return torch.baddbmm(y.view(k, -1, y.shape[-1]), low, self.b[:k].mT, alpha=self.scale).view(y.shape)
 
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight: some models look at its dtype before they call a layer."""
+        return self.base.weight  # type: ignore[return-value]
+
     def low(self, x: Tensor, first: int) -> Tensor:
         """x (K, rows, in) of the points from `first` on → x Aᵀ (K, rows, r), times Cᵀ where there is a core."""
         a = self.a if self.a.dim() == 2 else self.a[first : first + len(x)]

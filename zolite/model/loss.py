@@ -12,6 +12,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -91,7 +92,7 @@ class Tokens:
         return replace(self, layout=replace(self.layout, groups=len(cut["weight"])), **cut)
 
 
-def loss_sums(decode: Decode, head: "Head", batch: Tokens, points: int) -> Tensor:
+def loss_sums(decode: Decode, head: "Head | Given", batch: Tokens, points: int) -> Tensor:
     """Each point's losses summed over its group's rows: (K,) float32; to be divided by the group's weight.
 
     With candidates: cross-entropy of the right one under a softmax over their mean token log-probabilities.
@@ -104,7 +105,7 @@ def loss_sums(decode: Decode, head: "Head", batch: Tokens, points: int) -> Tenso
     return -F.log_softmax(scores, dim=2).gather(2, right).sum(dim=(1, 2))
 
 
-def candidate_scores(decode: Decode, head: "Head", batch: Tokens, points: int) -> Tensor:
+def candidate_scores(decode: Decode, head: "Head | Given", batch: Tokens, points: int) -> Tensor:
     """Mean token log-probability of every candidate: (K, R, C) float32; -inf of those that a row does not have.
 
     Where the layout is `single` they are logits: all of a row's are greater by one and the same number, which neither
@@ -115,14 +116,14 @@ def candidate_scores(decode: Decode, head: "Head", batch: Tokens, points: int) -
     return means.view(points, batch.layout.rows, batch.layout.candidates)
 
 
-def _answer_sums(decode: Decode, head: "Head", batch: Tokens, points: int) -> Tensor:
+def _answer_sums(decode: Decode, head: "Head | Given", batch: Tokens, points: int) -> Tensor:
     """Summed token scores of every candidate: (K, R · C) float32."""
     padded = F.pad(token_scores(decode, head, batch, points), (0, 1))  # index Q reads a zero: no atomics, always
     members = _spread(batch.gather, points)  # the same order of sums
     return padded.gather(1, members.flatten(1)).view(members.shape).sum(dim=2)
 
 
-def token_scores(decode: Decode, head: "Head", batch: Tokens, points: int) -> Tensor:
+def token_scores(decode: Decode, head: "Head | Given", batch: Tokens, points: int) -> Tensor:
     """Log-probability of every query's token, or its logit where the layout is `single`: (K, Q) float32."""
     layout = batch.layout
     point = torch.arange(points, device=batch.ids.device).unsqueeze(1)
@@ -134,13 +135,13 @@ def token_scores(decode: Decode, head: "Head", batch: Tokens, points: int) -> Te
     return scores.view(points, layout.queries)
 
 
-def _logits(head: "Head", hidden: Tensor, owners: Tensor, tokens: Tensor) -> Tensor:
+def _logits(head: "Head | Given", hidden: Tensor, owners: Tensor, tokens: Tensor) -> Tensor:
     """Logit of each query's token: (K · Q,) float32, gathering sizes.CHUNK_NUMBERS numbers of the head at once."""
     chunks = _chunks(len(tokens), sizes.CHUNK_NUMBERS // hidden.shape[1])
     return torch.cat([head.at(hidden[owners[chunk]], tokens[chunk]) for chunk in chunks])
 
 
-def _log_sums(head: "Head", hidden: Tensor) -> Tensor:
+def _log_sums(head: "Head | Given", hidden: Tensor) -> Tensor:
     """Log-sum-exp of all logits at each position: (K · P,) float32, holding about sizes.CHUNK_NUMBERS logits at once.
 
     In chunks of the vocabulary, so that the head, often the largest weight of all, is read once.
@@ -151,7 +152,7 @@ def _log_sums(head: "Head", hidden: Tensor) -> Tensor:
     return sums
 
 
-def likeliest(head: "Head", hidden: Tensor) -> Tensor:
+def likeliest(head: "Head | Given", hidden: Tensor) -> Tensor:
     """The token with the largest logit at each position: (P, D) → (P,) int64, in chunks as above."""
     best = hidden.new_full((len(hidden),), -math.inf, dtype=torch.float32)
     tokens = torch.zeros(len(hidden), dtype=torch.int64, device=hidden.device)
@@ -161,7 +162,7 @@ def likeliest(head: "Head", hidden: Tensor) -> Tensor:
     return tokens
 
 
-def _columns(head: "Head", hidden: Tensor) -> Iterator[slice]:
+def _columns(head: "Head | Given", hidden: Tensor) -> Iterator[slice]:
     """Stretches of the vocabulary, each of about sizes.CHUNK_NUMBERS logits at all positions together."""
     columns = sizes.CHUNK_NUMBERS // len(hidden) // sizes.COLUMNS * sizes.COLUMNS
     return _chunks(head.vocabulary, max(sizes.COLUMNS, columns))
@@ -182,6 +183,46 @@ def generic(model: Any) -> Decode:
         return hidden.flatten(0, 1)[places]
 
     return decode
+
+
+def own_logits(model: Any, copies: Callable[[], int] = lambda: 1) -> Decode:
+    """The model's own logits (p, V) in the place of hidden states, for `Given`: right whatever stands behind its head.
+
+    Logits of all tokens are made, so that few sequences of each of the `copies` points go through at once.
+    """
+    options = {"use_cache": False} if "use_cache" in signature(model.forward).parameters else {}
+    vocabulary = int(model.config.get_text_config().vocab_size)
+
+    def decode(ids: Tensor, places: Tensor) -> Tensor:
+        rows = ids.view(copies(), -1, ids.shape[1])
+        point, sequence = places // rows[0].numel(), places // ids.shape[1] % rows.shape[1]
+        found: Tensor | None = None
+        for chunk in _chunks(rows.shape[1], sizes.OWN_LOGITS // (len(rows) * ids.shape[1] * vocabulary)):
+            some = rows[:, chunk]
+            logits = model(input_ids=some.flatten(0, 1), **options).logits.flatten(0, 1)
+            at = point * some[0].numel() + (sequence - chunk.start) * ids.shape[1] + places % ids.shape[1]
+            inside = ((sequence >= chunk.start) & (sequence < chunk.stop)).unsqueeze(1)
+            mine = logits[at.clamp(0, len(logits) - 1)]
+            found = mine if found is None else torch.where(inside, mine, found)
+        assert found is not None
+        return found
+
+    return decode
+
+
+@dataclass(frozen=True)
+class Given:
+    """In the place of a head where `own_logits` is in that of a decoder: what it is given are logits already."""
+
+    vocabulary: int
+
+    def __call__(self, logits: Tensor, tokens: slice = slice(None)) -> Tensor:
+        """(…, V) → those of a stretch of tokens, float32."""
+        return logits[..., tokens].float()
+
+    def at(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """One token's logit each: (…, V) and (…) → (…) float32."""
+        return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).float()
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,11 @@ class Int8Linear(nn.Module):
         )  # (out,) float32, from each row's maximum
         self.register_buffer("bias", bias, persistent=False)
 
+    @property
+    def weight(self) -> Tensor:
+        """Expanded anew: for models that take a layer's weight without calling it."""
+        return weight16(self, self.dtype)
+
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, weight16(self, x.dtype), self.bias)
 
@@ -109,7 +114,10 @@ def triton_kernels(device: torch.device) -> Any:
 
 
 def simplify_(model: nn.Module, dtype: torch.dtype) -> None:
-    """Replace bitsandbytes' layers by ones that multiply the same weights in the activations' dtype, and no other."""
+    """Replace bitsandbytes' layers by ones that multiply the same weights in the activations' dtype, and no other.
+
+    GPT-2's Conv1D, a linear layer whose weight is stored as (in, out), becomes one like all others.
+    """
     for name, module in list(model.named_modules()):
         simpler = SIMPLER.get(type(module).__name__)
         if simpler is not None:
@@ -128,11 +136,23 @@ def _nf4(module: Any, dtype: torch.dtype) -> Nf4Linear:
     return Nf4Linear(module.weight, _cast(module.bias, dtype), dtype)
 
 
+def _turned(module: Any, _: torch.dtype) -> nn.Linear:
+    """From a Conv1D."""
+    inputs, outputs = module.weight.shape
+    made = nn.Linear(inputs, outputs, device="meta", dtype=module.weight.dtype)
+    made.weight, made.bias = nn.Parameter(module.weight.detach().mT.contiguous(), requires_grad=False), module.bias
+    return made
+
+
 def _cast(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if bias is None else bias.detach().to(dtype)
 
 
-SIMPLER: dict[str, Callable[[Any, torch.dtype], nn.Module]] = {"Linear8bitLt": _int8, "Linear4bit": _nf4}
+SIMPLER: dict[str, Callable[[Any, torch.dtype], nn.Module]] = {
+    "Linear8bitLt": _int8,
+    "Linear4bit": _nf4,
+    "Conv1D": _turned,
+}
 
 
 def replace_(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """What choices among labels are worth: per label, as a whole, beside chance, and what a person must be told of them.
 
 report_of(labels, right, chosen)      both the numbers of a row's label, one a row
+choices_of(right, likelihoods, sizes) of candidates, whichever they are
 cautions(report, says, said_right)    plain sentences where the accuracy alone would mislead
 """
 
@@ -117,6 +118,36 @@ def matthews(table: Sequence[Sequence[int]]) -> float:
 
 def _product(a: int, b: int) -> int:
     return a * b
+
+
+# --- rows with candidates of their own --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Accuracies of choosing a candidate by its log-likelihood, as lm-eval has them. Shares from 0 to 1."""
+
+    rows: int
+    acc: float  # the candidate with the highest log-likelihood is right
+    acc_interval: Interval
+    acc_norm: float  # the same, with each log-likelihood divided by the bytes of its candidate
+    acc_norm_interval: Interval
+    chance: float  # accuracy of choosing blindly
+
+
+def choices_of(right: Sequence[int], likelihoods: Sequence[Sequence[float]], sizes: Sequence[Sequence[int]]) -> Choices:
+    """`right`: index of a row's right candidate; `sizes`: bytes of its candidates. ValueError where there is no row."""
+    if not right:
+        raise ValueError("no rows")
+    rows, chance = len(right), fmean(1 / len(each) for each in likelihoods)
+    by_sum = sum(map(_best_is, right, likelihoods))
+    divided = ([n / max(1, s) for n, s in zip(*each, strict=True)] for each in zip(likelihoods, sizes, strict=True))
+    by_byte = sum(map(_best_is, right, divided))
+    return Choices(rows, by_sum / rows, wilson(by_sum, rows), by_byte / rows, wilson(by_byte, rows), chance)
+
+
+def _best_is(right: int, values: Sequence[float]) -> bool:
+    return max(range(len(values)), key=values.__getitem__) == right
 
 
 # --- what a person must be told ---------------------------------------------------------------------------------------

@@ -3,14 +3,16 @@
 from math import isnan
 from typing import NamedTuple
 
-from zolite.common.events import Continued, Evaluated, Event, Exported, Finished, Noted, Paused, Saved, Started
+from zolite.common.events import Continued, Evaluated, Event, Exported, Finished, Noted, Paused, Sampled, Saved, Started
 from zolite.common.text import human_bytes, human_number, human_seconds, one_line
 from zolite.monitor.states import STATES
 
 SPLITS = {"dev": "validation"}  # what a split is called on a screen, where its own name is not it
 SYMBOLS = {
-    Started: "▶", Evaluated: "◆", Saved: "↓", Paused: "‖", Continued: "▶", Exported: "→", Noted: "·", Finished: "■",
+    Started: "▶", Evaluated: "◆", Sampled: "“", Saved: "↓", Paused: "‖", Continued: "▶", Exported: "→", Noted: "·",
+    Finished: "■",
 }  # fmt: skip
+SHOWN = 60  # letters of a prompt in a line of the log
 NOTED = {"warning": "▲"}  # symbols of levels that have one of their own
 
 
@@ -48,6 +50,12 @@ def caution(event: Evaluated) -> str:
     return f"no better than one label for all, {event.majority:.1%}" if event.value <= event.majority else ""
 
 
+def sample_text(event: Sampled) -> str:
+    """… Where is my parcel? → A delivery. (right: A delivery.; before: I am a …)"""
+    reference, before = one_line(event.reference), one_line(event.before)
+    return f"… {one_line(event.prompt)[-SHOWN:]} → {one_line(event.now)} (right: {reference}; before: {before})"
+
+
 def log_line(step: int, event: Event) -> LogLine:
     """An event at a step. Steps themselves are no events here: curves show them."""
     symbol = SYMBOLS.get(type(event), "·")
@@ -55,6 +63,8 @@ def log_line(step: int, event: Event) -> LogLine:
         case Noted():
             level = event.level if event.level in ("warning", "detail") else ""
             return LogLine(step, NOTED.get(level, symbol), one_line(event.message), level)
+        case Sampled():
+            return LogLine(step, symbol, sample_text(event), "detail")
         case Finished():
             end, word, _ = STATES.get(event.reason, (symbol, one_line(event.reason), ""))
             text = f"{word} after {human_seconds(event.seconds)}, peak memory {human_bytes(event.peak_bytes)}"

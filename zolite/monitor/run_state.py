@@ -18,6 +18,7 @@ from zolite.common.events import (
     Finished,
     Noted,
     Paused,
+    Sampled,
     Saved,
     Started,
     StepDone,
@@ -80,6 +81,7 @@ class RunState:
     gradients: deque[float] = field(default_factory=lambda: deque(maxlen=GRADIENTS))  # projected
     gathered: list[float] = field(default_factory=list)  # of them, those that the next ratio is of
     evaluations: list[Evaluated] = field(default_factory=list)
+    samples: dict[int, Sampled] = field(default_factory=dict)  # by row, the newest
     saved: list[int] = field(default_factory=list)
     log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=LOGGED))
     logged: int = 0  # lines ever logged, so that a view knows which are new
@@ -149,6 +151,8 @@ def advance(state: RunState, what: Event | StepRow | MemoryRow, at: int | None =
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
         case MemoryRow():
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
+        case Sampled():  # shown by themselves, and not among what happened
+            state.samples[what.row] = what
         case _:
             _event(state, what)
             state.log.append(log_line(getattr(what, "step", state.step) if at is None else at, what))
@@ -201,6 +205,7 @@ def _roll_back(state: RunState, step: int) -> None:
     state.gradients.clear()
     state.gathered = []
     state.evaluations = [e for e in state.evaluations if e.step <= step]
+    state.samples = {row: sampled for row, sampled in state.samples.items() if sampled.step <= step}
     state.saved = [saved for saved in state.saved if saved <= step]
 
 

@@ -6,9 +6,9 @@ Each function makes pieces of text with the names of their styles: "strong", "mu
 from collections.abc import Sequence
 from math import isfinite, isnan
 
-from zolite.common.events import Evaluated
+from zolite.common.events import Evaluated, Sampled
 from zolite.common.text import UNKNOWN, human_bytes, human_number, human_rate, human_seconds, one_line
-from zolite.monitor.log import caution, metric_text, split_text
+from zolite.monitor.log import SHOWN, caution, metric_text, split_text
 from zolite.monitor.plots import Piece
 from zolite.monitor.run_state import RunState, best_of
 from zolite.monitor.states import STATES
@@ -97,6 +97,17 @@ def said(last: Evaluated) -> list[list[Piece]]:
     if words := caution(last):
         parts.append([(f"▲ {words}", "warning")])
     return parts
+
+
+def samples(state: RunState) -> list[list[Piece]]:
+    """Each row that is answered: the end of its prompt, what was written before training and now, what is right."""
+    return [_sample(state.samples[row]) for row in sorted(state.samples)]
+
+
+def _sample(found: Sampled) -> list[Piece]:
+    parts = {"now": found.now, "before": found.before, "right": found.reference}
+    told = [piece for name, text in parts.items() for piece in ((f"\n  {name:<7}", "muted"), (one_line(text), ""))]
+    return [(f"… {one_line(found.prompt)[-SHOWN:]}", "muted"), *told]
 
 
 def memory(state: RunState) -> list[Piece]:

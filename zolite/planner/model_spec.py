@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from zolite.common import weight_headers
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.paths import paths
+from zolite.common.weight_headers import BUFFERS, TOWERS, Header
 from zolite.config import catalog
 from zolite.config.architectures import ARCHITECTURES, Config, Linear, by_llama_cpp, numbers
-from zolite.planner import weight_headers
-from zolite.planner.weight_headers import Header
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SMALL = 16 << 20  # bytes of a config file, at most
@@ -188,10 +188,8 @@ def kind_of(tensor: str, shape: tuple[int, ...]) -> str:
     return "embedding" if "embed" in last or last in TABLES else "linear"
 
 
-TOWERS = ("vision_", "multi_modal", "audio_")  # for pictures and sound: a load leaves them out
 HEADS = ("lm_head", "embed_out", "output")
 TABLES = ("wte", "wpe")
-BUFFERS = (".rotary_emb.inv_freq", ".masked_bias", ".attention.bias", ".attn.bias")
 
 
 def leaf(tensor: str) -> str:

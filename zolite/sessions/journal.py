@@ -84,9 +84,13 @@ def _version_2(db: sqlite3.Connection) -> None:
         db.execute(f"ALTER TABLE eval ADD COLUMN {name} REAL")
 
 
+def _version_3(db: sqlite3.Connection) -> None:
+    """Events `sampled` are new."""
+
+
 # MIGRATIONS[v] brings a journal of version v to v + 1. Never change one that was released: append another. A new kind
 # of event is a new version too, with nothing to do, so that an older zolite says so instead of tripping over it.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_version_1, _version_2)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_version_1, _version_2, _version_3)
 READABLE = 1  # the oldest version that a reader takes as it is: what it lacks has defaults
 
 

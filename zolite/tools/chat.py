@@ -13,11 +13,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from zolite.common.errors import DoesNotFit, UsageError
 from zolite.common.paths import paths
@@ -34,6 +32,7 @@ from zolite.sessions import session as sessions
 from zolite.sessions.session import Session
 from zolite.sessions.steps import chosen
 from zolite.tools.prompt import Asked, Message, Prompt, prompt_of
+from zolite.training.generate import last_logits, padded, places
 from zolite.training.replay import factors_at
 from zolite.zo.space import Space
 
@@ -144,17 +143,17 @@ class Talk:
 
     def _continued(self, prompts: Sequence[Tokens], tokens: int, sides: Sequence[_Side]) -> Iterator[Piece]:
         """Both sides at once, in two copies of one batch."""
-        ids, mask = _padded(prompts, self.engine.loaded.device)
+        ids, mask = padded(prompts, self.engine.loaded.device)
         ends, past = ends_of(self.engine.loaded.model, self.tokenizer), None
         base, tuned = self.space.copies
         base.zero_()  # with B at zero an adapter adds nothing
         tuned.copy_(self.space.theta)
         self.engine.adapter.active.copies = 2
         model = self.engine.loaded.model
-        last = {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
+        last = last_logits(model)
         for _ in range(tokens):
             with _room(self.engine.loaded):
-                out = model(input_ids=ids, past_key_values=past, use_cache=True, **_places(mask, ids.shape[1]), **last)
+                out = model(input_ids=ids, past_key_values=past, use_cache=True, **places(mask, ids.shape[1]), **last)
             ids, past = out.logits[:, -1].argmax(dim=-1, keepdim=True), out.past_key_values
             mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
             for side, token in zip(sides, ids[:, 0].tolist(), strict=True):
@@ -224,21 +223,6 @@ def _note(side: _Side, labels: Sequence[str], cut: str) -> str:
     blank = [] if side.text.strip() else [kept]
     stranger = [f"not one of the {len(labels)} labels"] if labels and side.text.strip() not in labels else []
     return ", ".join(blank + stranger + ([] if side.ended else [cut]))
-
-
-def _padded(prompts: Sequence[Tokens], device: torch.device) -> tuple[Tensor, Tensor]:
-    """(token ids, 1 where there is one), (sides, T) int64. They end together, so that the next tokens do, too."""
-    longest = max(map(len, prompts))
-    ids = torch.tensor([(0,) * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    return ids, mask
-
-
-def _places(mask: Tensor, last: int) -> dict[str, Tensor]:
-    """What a model is told of padding, of its `last` tokens; nothing where there is none, as not every model asks."""
-    if bool(mask.all()):
-        return {}
-    return {"attention_mask": mask, "position_ids": (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -last:]}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ compares labels.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,21 +45,34 @@ class Prediction:
     ranked: int  # the candidate that scores highest
     shares: tuple[float, ...]  # of each candidate, among them
     said: Said | None  # greedily; None where nobody asked
+    sums: tuple[float, ...] = ()  # each candidate's log-probability, all its tokens together
 
 
 @torch.inference_mode()
 def predictions(
     engine: Engine, rows: Sequence[Example], tokens: int = EVAL_TOKENS, verbalizer: Verbalizer | None = None
 ) -> list[Prediction]:
-    """Of rows with labels, in their order."""
-    scores = torch.full((len(rows), max(row.candidates for row in rows)), -torch.inf)
-    for batch in by_length([length(row) for row in rows], tokens):
-        each = engine.scores([rows[i] for i in batch]).cpu()
-        scores[batch, : each.shape[1]] = each
-    ranks = scores.argsort(dim=1, descending=True).tolist()
+    """Of rows with candidates, in their order."""
+    scores: dict[int, list[float]] = {}
+    for batch in _alike(rows, tokens):
+        scores |= zip(batch, engine.scores([rows[i] for i in batch]).tolist(), strict=True)
+    by_row = [(row, scores[i]) for i, row in enumerate(rows)]
+    ranks = [sorted(range(row.candidates), key=each.__getitem__, reverse=True) for row, each in by_row]
     said = say(engine, rows, ranks, verbalizer, tokens) if verbalizer else [None] * len(rows)
-    found = zip(rows, scores.argmax(dim=1).tolist(), scores.softmax(dim=1).tolist(), said, strict=True)
-    return [Prediction(row.answer, ranked, tuple(shares), text) for row, ranked, shares, text in found]
+    return [_prediction(engine, row, scores[i], said[i]) for i, row in enumerate(rows)]
+
+
+def _alike(rows: Sequence[Example], tokens: int) -> Iterator[list[int]]:
+    """Row numbers in batches of as many candidates each, of at most so many tokens."""
+    for count in sorted({row.candidates for row in rows}):
+        places = [i for i, row in enumerate(rows) if row.candidates == count]
+        yield from ([places[i] for i in batch] for batch in by_length([length(rows[i]) for i in places], tokens))
+
+
+def _prediction(engine: Engine, row: Example, scores: list[float], said: Said | None) -> Prediction:
+    found = torch.tensor(scores)
+    sums = found if engine.sums(row) else found * torch.tensor(row.arrays.counts)
+    return Prediction(row.answer, int(found.argmax()), tuple(found.softmax(dim=0).tolist()), said, tuple(sums.tolist()))
 
 
 Figures = dict[str, float]
@@ -90,6 +103,16 @@ def nats(engine: Engine, rows: Sequence[Example], tokens: int, verbalizer: Verba
         means = engine.scores([rows[i] for i in batch])[:, 0].cpu()
         total -= float((means * torch.tensor([len(rows[i].queries) for i in batch])).sum())
     return {"value": total / sum(len(row.queries) for row in rows)}
+
+
+@torch.inference_mode()
+def row_nats(engine: Engine, rows: Sequence[Example], tokens: int = EVAL_TOKENS) -> list[float]:
+    """Cross-entropy of each row's answer, all its tokens together."""
+    found: dict[int, float] = {}
+    for batch in by_length([length(row) for row in rows], tokens):
+        means = engine.scores([rows[i] for i in batch])[:, 0].tolist()
+        found |= {i: -mean * len(rows[i].queries) for i, mean in zip(batch, means, strict=True)}
+    return [found[i] for i in range(len(rows))]
 
 
 Metric = Callable[[Engine, Sequence[Example], int, Verbalizer | None], Figures]

@@ -1,6 +1,7 @@
 """What a run has measured and not yet written down, and the one writer of its journal while it trains."""
 
 import contextlib
+import math
 import struct
 import time
 from collections import deque
@@ -50,6 +51,7 @@ class JournalWriter:
         self.interval = FLUSH_SECONDS[run.engine.loaded.device.type]
         self.began = self.flushed = self.written = time.monotonic()
         self.skipped = self.bad_steps = 0
+        self.step_seconds = math.nan  # of the last steps; not known before the first
         self.go_on_with(run, session.journal.last_step())
 
     def go_on_with(self, run: Run, step: int) -> None:
@@ -66,6 +68,15 @@ class JournalWriter:
     def evaluated(self, step: int) -> bool:
         """Was dev evaluated after that step?"""
         return any(e.step == step and e.split == "dev" for e in self.scores)
+
+    def run_seconds(self) -> float:
+        """What the run's steps take: by the last of them, or before there is one by the last evaluation's rows.
+
+        A step reads its batch at two points at least.
+        """
+        t, last = self.run.recipe.train, self.scores[-1]
+        seconds = self.step_seconds if math.isfinite(self.step_seconds) else 2 * t.batch * last.seconds / last.rows
+        return t.steps * seconds
 
     @property
     def stopped_early(self) -> bool:
@@ -141,6 +152,7 @@ class JournalWriter:
             arriving.arrived.synchronize()  # the only wait for the device, which has later steps to go on with
         now, device = time.monotonic(), self.run.engine.loaded.device
         seconds, self.written = (now - self.written) / len(arriving.steps), now
+        self.step_seconds = seconds
         used = device_memory.used_bytes(device)
         peak = max(used, device_memory.peak_bytes(device))  # a process's own peak is reported late
         rows = [

@@ -30,8 +30,9 @@ from zolite.data.examples import Example
 from zolite.engine.batch import by_length, collate, length, sample
 from zolite.engine.engine import Engine
 from zolite.model.lora import PerturbedLinear
-from zolite.model.loss import Head, candidate_scores, generic
 from zolite.model.loss import Tokens as Batch
+from zolite.model.loss import candidate_scores
+from zolite.model.proof import not_finite
 
 DEPTH = 0.6  # of the model's blocks, counted from the last: those before hold little that is linear in the label
 MISSES = 3  # layers in a row whose probe did not help the model, until the search ends
@@ -219,8 +220,7 @@ def find(engine: Engine) -> list[ProbedLayer]:
 def _sequences(engine: Engine, rows: Sequence[Example]) -> Iterator[Sequences]:
     """Rows at θ, in batches."""
     engine.at_theta()
-    model, device = engine.loaded.model, engine.loaded.device
-    decode, head = generic(model), Head.of(model)
+    device, decode, head = engine.loaded.device, engine.plain, engine.head
     for batch in by_length([length(row) for row in rows], TOKENS):
         some = [rows[i] for i in batch]
         tokens = engine.put(collate(some))
@@ -249,6 +249,8 @@ def features_of(engine: Engine, rows: Sequence[Example], layers: Sequence[Probed
         order += part.rows
     back = torch.tensor(order).argsort()
     answers = torch.tensor([row.answer for row in rows])
+    if any(bool(each.isnan().any()) for each in scores):
+        raise not_finite("scores of some rows' labels", engine.adapter.space.copies.dtype)
     sorted_ = {name: torch.cat(parts)[back] for name, parts in xs.items()}
     return Features(sorted_, {n: torch.cat(p) for n, p in others.items()}, torch.cat(scores)[back], answers)
 

@@ -27,6 +27,7 @@ from zolite.training import memory_budget, out_of_memory
 from zolite.training.journal_writer import MOST_SKIPPED, JournalWriter
 from zolite.training.replay import restore
 from zolite.training.run import Run, batches_of, dev_sample, stepper
+from zolite.training.sampling import Sampling
 from zolite.zo.build import build
 from zolite.zo.estimators import Estimate
 
@@ -44,13 +45,15 @@ class Progress:
     tracker: out_of_memory.StepTracker
     steps: Steps
     step: int  # steps taken
+    sampling: Sampling
 
     @classmethod
     def of(cls, run: Run, session: Session, stop: Callable[[], bool]) -> "Progress":
         """From where the session's journal ends."""
         step, control = restore(run, session), Control(session.journal, stop)
         tracker = out_of_memory.StepTracker(run.engine.loaded.device)
-        return cls(run, session, control, JournalWriter(run, session, control), tracker, stepper(run), step)
+        sampling = Sampling(run.samples, run.recipe.train.steps)
+        return cls(run, session, control, JournalWriter(run, session, control), tracker, stepper(run), step, sampling)
 
     def go_on_with(self, run: Run) -> None:
         """With another run, from where the journal ends."""
@@ -146,6 +149,8 @@ def between_steps(p: Progress) -> Iterator[Event]:
         rows = dev_sample(p.run)
         run, free = p.run, p.steps.release
         for event in out_of_memory.evaluate_in_parts(run.engine, rows, "dev", p.step, run.verbalizer, free):
+            yield from p.writer.note(event)
+        for event in p.sampling.at(p.step, run.engine, p.writer.run_seconds()):
             yield from p.writer.note(event)
         if not saving and p.step in kept(p.writer.scores):
             yield from p.writer.save(p.step)

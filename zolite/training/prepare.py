@@ -1,10 +1,12 @@
 """From a recipe to a run: rows and model are checked, loaded and put together, and what was left open is chosen."""
 
 import importlib.metadata
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
+
+import torch
 
 from zolite.common.errors import DoesNotFit, UsageError
 from zolite.common.events import Noted
@@ -12,6 +14,7 @@ from zolite.common.paths import paths
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.composition import step_sizes
+from zolite.config.limits import Limits
 from zolite.config.methods import method
 from zolite.config.recipe import Recipe, ResolvedRecipe, TrainPart
 from zolite.data import encode
@@ -20,20 +23,24 @@ from zolite.data.chat_template import chat_of, filled
 from zolite.data.encode import Coded
 from zolite.data.examples import sizes_of
 from zolite.data.kinds.registry import KINDS
+from zolite.data.leakage import find, leaked
 from zolite.data.sources import absolute
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.adapter import watch as watch_inputs
 from zolite.engine.batch import Order, buckets
-from zolite.engine.engine import Engine
+from zolite.engine.engine import ORIGIN, Engine
 from zolite.model import load as models
+from zolite.model.proof import not_finite
 from zolite.training import answer_fit, memory_budget, out_of_memory, step_size
 from zolite.training.first_values import with_first_values
 from zolite.training.greedy import Verbalizer
 from zolite.training.run import Examples, Run, rows_of, says, trained
+from zolite.training.samples import Samples
 from zolite.training.scale_nets import fitted, networks
 from zolite.zo.build import Nets, blank, build
 
+COMPARED = 20_000  # rows of train: of more a run does not look for what is nearly in dev too; `data check` does
 VERSIONED = ("zolite", "torch", "transformers", "bitsandbytes")
 
 
@@ -47,21 +54,16 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     asked = fitted(recipe)
     check_space(asked)
     device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
-    dataset = tables.of(asked.data)
-    check_arguments(asked, dataset)
-    clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
-    vocabulary = models.vocabulary(source, paths()["cache"])
-    tokenizer = filled(vocabulary.tokenizer, chat_of(asked.data, clock))
-    coded, notes = encode_all(dataset, tokenizer, asked, vocabulary.table)
-    examples = coded.examples
-    notes = (*(Noted("warning", text) for text in vocabulary.notes), *notes)
+    rows = tokenized(asked, now)
+    dataset, tokenizer, examples, notes = rows.dataset, rows.tokenizer, rows.coded.examples, rows.notes
     fit_rows = fitted_rows(asked, examples) if dataset.labels else 0
     resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), fit_rows))
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
     loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
+    notes = (*notes, *(Noted("warning", text) for text in loaded.notes))
     nets = networks(resolved.method.optimizer if fresh else "", loaded.fingerprint)
-    facts = facts_of(loaded, dataset) | {"tokens": coded.fingerprint} | clock
+    facts = facts_of(loaded, dataset) | {"tokens": rows.coded.fingerprint} | rows.clock
     verbalizer = Verbalizer.of(dataset.labels, tokenizer, loaded.model) if dataset.labels else None
     run = out_of_memory.attempt(partial(assemble, resolved, loaded, examples, facts, notes, free, nets, verbalizer))
     if run is None:
@@ -69,17 +71,51 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
             f"{asked.model.name} fits {human_bytes(free)}, but not with its adapter",
             "try --quant nf4, a lower --rank or a smaller model",
         )
+    run = replace(run, samples=Samples.of(examples["dev"], tokenizer, loaded.model))
     if not fresh:
         return run
+    refuse_overflow(run)
     reasons = recipes.reasons(asked, resolved, len(dataset.labels), len(dataset.splits["dev"]))
     chosen = tuple(Noted("info", text) for text in reasons)
     run = with_first_values(replace(run, notes=run.notes + chosen), dataset, tokenizer)
     return with_step_sizes(run, asked.train)
 
 
+@dataclass(frozen=True)
+class Tokenized:
+    """The rows of a recipe, as they are and as the model will read them, and what should be known of them."""
+
+    dataset: tables.Dataset
+    tokenizer: Any
+    coded: Coded
+    notes: tuple[Noted, ...]
+    clock: dict[str, str]
+    """what chat templates took for the time, as a session's facts have it"""
+
+
+def tokenized(asked: Recipe, now: datetime | None = None) -> Tokenized:
+    """All that comes before weights: UsageError with every row that the model cannot read."""
+    dataset = tables.of(asked.data)
+    check_arguments(asked, dataset)
+    clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
+    vocabulary = models.vocabulary(models.resolve(asked.model.name), paths()["cache"])
+    tokenizer = filled(vocabulary.tokenizer, chat_of(asked.data, clock))
+    coded, notes = encode_all(dataset, tokenizer, asked, *vocabulary.limits)
+    leaks = find(dataset, near=len(dataset.splits["train"]) <= COMPARED).leaks
+    said = (*vocabulary.notes, *stretched(vocabulary, coded.examples), *leaked(leaks, dataset, asked.data.group_by))
+    return Tokenized(dataset, tokenizer, coded, (*(Noted("warning", text) for text in said), *notes), clock)
+
+
 def fitted_rows(recipe: Recipe, examples: Examples) -> int:
     """Rows of an adapter that the fit of labels takes; 0 where they are not to be said."""
     return answer_fit.rows_of(examples["train"][0]) if says(examples, recipe) else 0
+
+
+def stretched(vocabulary: models.Vocabulary, examples: Examples) -> tuple[str, ...]:
+    """What should be known of rows that are longer than the model was trained on."""
+    longest = int(max(sizes_of(rows).longest.max() for rows in examples.values()))
+    doubt = "" if vocabulary.learned else Limits(trained=vocabulary.positions).doubted(longest)
+    return (doubt,) if doubt else ()
 
 
 def check_space(recipe: Recipe) -> None:
@@ -100,6 +136,14 @@ def check_arguments(recipe: Recipe, dataset: tables.Dataset) -> None:
 def placed(recipe: ResolvedRecipe) -> ResolvedRecipe:
     """With the rows' whole path, so that a session finds them from anywhere."""
     return replace(recipe, data=replace(recipe.data, path=absolute(recipe.data.path)))
+
+
+@torch.inference_mode()
+def refuse_overflow(run: Run) -> None:
+    """Raises ZoliteError where the loss of the first batch is not finite: nothing that is measured would be then."""
+    losses = out_of_memory.attempt(lambda: run.engine.bind(rows_of(run, 0))(ORIGIN))
+    if losses is not None and not bool(losses.isfinite().all()):
+        raise not_finite("the losses of the first batch", run.space.copies.dtype)
 
 
 def with_step_sizes(run: Run, asked: TrainPart) -> Run:
@@ -160,24 +204,25 @@ def assemble(
 
 
 def encode_all(
-    dataset: tables.Dataset, tokenizer: Any, recipe: Recipe, table: int = 0
+    dataset: tables.Dataset, tokenizer: Any, recipe: Recipe, table: int = 0, positions: int = 0
 ) -> tuple[Coded, tuple[Noted, ...]]:
     """Every split as token sequences, and what should be known of it. Raises with the problems of all splits."""
     data = recipe.data
-    coded = encode.encode_all(dataset, tokenizer, data.template, data.context, table)
+    coded = encode.encode_all(dataset, tokenizer, data.template, data.context, table, positions)
     cut = (
         f"{count} of {len(dataset.splits[split])} {split} rows were cut at {data.context} tokens (data.context)"
         for split, count in coded.cut.items()
         if count
     )
-    warned = (Noted("warning", text) for text in (*cut, *coded.notes))
-    return coded, (*(Noted("info", text) for text in dataset.notes), *warned)
+    told = (Noted("info", text) for text in dataset.notes)
+    return coded, (*told, *(Noted("warning", text) for text in (*dataset.warnings, *cut, *coded.notes)))
 
 
 def facts_of(loaded: models.Loaded, dataset: tables.Dataset) -> dict[str, Any]:
     """What a resume compares, and what an export needs to know."""
     return {
         "model": loaded.fingerprint,
+        "config": loaded.config,
         "base": loaded.source.base,
         "data": dataset.fingerprint,
         "labels": list(dataset.labels),

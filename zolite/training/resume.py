@@ -24,6 +24,7 @@ ELSEWHERE = (("data", "path"), ("model", "device"), ("train", "vram_gib"), ("tra
 
 FINGERPRINTS = {
     "model": "model is",
+    "config": "model's config.json is",
     "data": "data is",
     "tokens": "what the rows become as tokens (by the chat template and the tokenizer) is",
 }

@@ -16,6 +16,7 @@ from zolite.engine.cuda_graph import Steps
 from zolite.engine.engine import Engine
 from zolite.model.loss import Tokens
 from zolite.training.greedy import Verbalizer
+from zolite.training.samples import Samples
 from zolite.zo.estimators import Estimate, Estimator, refreshed
 from zolite.zo.rng import Key, Step
 from zolite.zo.space import Space
@@ -43,6 +44,7 @@ class Run:
     notes: tuple[Noted, ...]  # what was chosen and why, and what a person should know before the first step
     budget_bytes: int
     verbalizer: Verbalizer | None = None  # which texts are labels; None where rows have none, or nobody asks
+    samples: Samples | None = None  # rows that are answered while the run goes on; None where nobody asks
 
     @property
     def space(self) -> Space:

@@ -59,5 +59,6 @@ KIND = Conversations(
         answer=("output",),
     ),
     messages=_messages,
+    sound=True,
     plain=Plain(_prompt, lambda row: str(row.messages[-1]["content"]), (BEFORE, AFTER)),
 )

@@ -29,6 +29,10 @@ class Row:
     """answers of its own that are compared, where a row has such; the right one is in `columns`"""
     references: tuple[str, ...] = ()
     """answers that are right too, beside the one that is trained"""
+    group: str = ""
+    """its value in the column of data.group_by"""
+    part: str = ""
+    """its value in the column of data.split_by"""
 
     def content(self) -> bytes:
         """All that is used, without its line: one line of JSON, the same for every order of keys."""

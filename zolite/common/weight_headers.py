@@ -19,7 +19,16 @@ Shapes = dict[str, tuple[int, ...]]
 MOST_HEADER = 100 << 20  # bytes; safetensors' own limit
 MOST_TENSORS = 1 << 20
 MOST_DIMENSIONS = 8
-INDEX = "model.safetensors.index.json"
+ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
+TOWERS = (
+    "vision_",
+    "multi_modal",
+    "audio_",
+    "image_",
+    "img_",
+)  # in names of tensors for pictures and sound: a load leaves them out
+BUFFERS = (".rotary_emb.inv_freq", ".masked_bias", ".attention.bias", ".attn.bias")  # of older files: no parameters
+POINTER = b"version https://git-lfs"  # the first bytes of what Git LFS leaves in the place of a large file
 GGUF_STRING, GGUF_ARRAY = 8, 9
 GGUF_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
@@ -37,6 +46,10 @@ def safetensors(path: Path) -> Header:
     """8 bytes of length, then JSON: {name: {dtype, shape, data_offsets}}."""
     size = path.stat().st_size
     with path.open("rb") as f:
+        if f.read(len(POINTER)) == POINTER:
+            what = f"{path} is a pointer of Git LFS, {size:,} bytes in the place of the weights"
+            raise ZoliteError(what, f"`git -C {path.parent} lfs pull`, or download the file itself")
+        f.seek(0)
         length = int.from_bytes(f.read(8), "little")
         if not 2 <= length <= min(MOST_HEADER, size - 8):
             raise _broken(path, f"its header claims {length:,} bytes of a file of {size:,}")
@@ -44,8 +57,11 @@ def safetensors(path: Path) -> Header:
     try:
         entries = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
         tensors = {name: tuple(map(_dimension, entry["shape"])) for name, entry in entries.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        claimed = 8 + length + max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise _broken(path, f"its header is not one of safetensors ({type(error).__name__})") from error
+    if claimed > size:
+        raise _broken(path, f"it is cut: {size:,} bytes are there, {claimed:,} should be")
     return Header(tensors, size)
 
 

@@ -1,0 +1,82 @@
+"""Writes docs/models.md: what becomes of every causal architecture of transformers, by benchmarks/results/models.json.
+
+python docs/models.py [RESULTS]
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent
+EQUAL = 1e-3  # nats: as benchmarks/models.py has it
+
+HEAD = """# Models
+
+Which architectures zolite measures as they are themselves. Every causal language model that transformers {transformers}
+knows, at tiny random weights: saved, loaded from its folder, compared, trained for 4 steps, exported for peft and read
+back. Written by `python docs/models.py` of what `python benchmarks/models.py` found ({date}); what a load proves of any
+model, whatever it is called, says zolite/model/proof.py.
+
+**{built} architectures could be built: {equal} of them have equal losses, {refused} are refused, {failed} fail in
+another way, {different} differ silently.** {unbuilt} could not be built in a tiny form here, which says nothing of
+them.
+
+- *losses*: "equal" where a row's mean log-probability is that of transformers' own logits within {bound} nats, for rows
+  beside others, padded, and for two perturbed copies in one forward pass (less what transformers' own logits differ by
+  for rows beside others: some architectures make much of rounding). "equal, own logits" where the model does more
+  behind its last hidden states than multiply them by its head: the run then takes the model's own logits, and says so.
+- *trains*: 4 steps of the default method.
+- *peft*: the exported adapter, loaded by peft {peft}, has the session's losses.
+
+| architecture | parameters | losses | trains | peft | why not |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+
+def equal(row: dict[str, Any]) -> bool:
+    return row.get("loads", False) and max(row["apart"], row["points_apart"]) <= EQUAL
+
+
+def losses(row: dict[str, Any]) -> str:
+    if not row.get("loads"):
+        return "refused" if row.get("refused") else "fails"
+    if not equal(row):
+        return f"**{max(row['apart'], row['points_apart']):.2g} apart**"
+    return "equal, own logits" if row["own_logits"] else "equal"
+
+
+def line(kind: str, row: dict[str, Any]) -> str:
+    why = row.get("why") or row.get("peft") or ""
+    trains = {True: "yes", False: "no", None: ""}[row.get("trains")]
+    peft = {"": "equal", None: ""}.get(row.get("peft"), "no")
+    cells = (kind, f"{row.get('parameters', 0):,}", losses(row), trains, peft, why.replace("|", "/"))
+    return "| " + " | ".join(cells) + " |"
+
+
+def page(found: dict[str, Any]) -> str:
+    rows, about = found["rows"], found["provenance"]
+    built = {kind: row for kind, row in rows.items() if row.get("built")}
+    counts = {
+        "built": len(built),
+        "equal": sum(map(equal, built.values())),
+        "refused": sum(bool(row.get("refused")) for row in built.values()),
+        "failed": sum(not row.get("loads") and not row.get("refused") for row in built.values()),
+        "different": sum(bool(row.get("loads")) and not equal(row) for row in built.values()),
+        "unbuilt": len(rows) - len(built),
+    }
+    head = HEAD.format(**counts, **about["versions"], date=about["date"][:10], bound=EQUAL)
+    lines = [line(kind, row) for kind, row in built.items()]
+    others = [f"| {kind} | {row['why'].replace('|', '/')} |" for kind, row in rows.items() if kind not in built]
+    rest = "\n## Not built\n\n| architecture | what transformers says of its tiny form |\n| --- | --- |\n"
+    return head + "\n".join(lines) + "\n" + (rest + "\n".join(others) + "\n" if others else "")
+
+
+def main() -> None:
+    default = DOCS.parent / "benchmarks" / "results" / "models.json"
+    file = Path(sys.argv[1]) if len(sys.argv) > 1 else default
+    (DOCS / "models.md").write_text(page(json.loads(file.read_text(encoding="utf-8"))), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
