@@ -251,20 +251,23 @@ def test_every_setting_with_a_flag_is_set_by_each_of_its_names(
     data, one_file = words()[3], tmp_path / "rows.csv"
     rows = [f"text {i},{'ab'[i % 2]},{'train' if i < 16 else 'val'},user {i % 5}\n" for i in range(20)]
     one_file.write_text("text,label,part,user\n" + "".join(rows))
+    films = tmp_path / "films.csv"
+    films.write_text("sentence,label\n" + "".join(f"film {i},{i % 2}\n" for i in range(20)))
+    places = {"data.split_by": one_file, "data.group_by": one_file, "data.task": films}
     values = {
         "model.name": tiny, "model.quant": "nf4", "model.device": "cpu", "adapter.space": "lora", "adapter.rank": 5,
         "adapter.targets": "q_proj", "data.path": data, "data.template": "{text}: {label}", "data.context": 99,
         "method.name": "lozo", "train.objective": "rank", "train.steps": 11, "train.epochs": 2, "train.batch": 7,
         "train.copies": 3, "train.lr": 0.25, "train.eps": 0.5, "train.seed": 9, "train.vram_gib": "2GiB",
         "data.dev_share": 0.25, "data.split_seed": 3, "data.split_by": "part", "data.group_by": "user",
+        "data.columns": "text=text,label=label", "data.task": "sst2",
     }  # fmt: skip
     flags = {path: each.meaning.flags for path, each in SETTINGS.items() if each.meaning.flags}
     assert values.keys() == flags.keys()
     shown = {"adapter.targets": ["q_proj"], "train.vram_gib": 2.0, "model.name": str(tiny)}
     for path, names in flags.items():
         for name in names:
-            place = one_file if path in ("data.split_by", "data.group_by") else data
-            given = {"--model": tiny, "--data": place} | {name: values[path]}
+            given = {"--model": tiny, "--data": places.get(path, data)} | {name: values[path]}
             recipe = dry(zolite, "train", *(word for pair in given.items() for word in pair))
             part, _, key = path.partition(".")
             wanted = shown.get(path, values[path])

@@ -43,7 +43,7 @@ from zolite.config import sizes
 from zolite.config.recipe import ResolvedRecipe
 from zolite.engine import device_memory
 from zolite.model import load as models
-from zolite.model.loss import generic
+from zolite.model.loss import generic, own_logits
 from zolite.model.quant import weight16
 from zolite.sessions.session import Session
 
@@ -152,7 +152,7 @@ def find(loaded: models.Loaded, names: Sequence[str], rank: int) -> dict[str, Ba
     words = loaded.model.get_input_embeddings().num_embeddings
     ids = torch.randint(words, TOKENS, generator=torch.Generator().manual_seed(0)).to(loaded.device)
     try:
-        generic(loaded.model)(ids, ids.new_zeros(1))
+        (own_logits if loaded.own_logits else generic)(loaded.model)(ids, ids.new_zeros(1))
     finally:
         for handle in handles:
             handle.remove()

@@ -366,6 +366,9 @@ class Job:
     def of(cls, task: Task) -> "Job":
         t = task.recipe.train
         loaded = models.load(task.source, task.recipe.model.quant, task.device, paths()["cache"])
+        if loaded.own_logits:
+            what = f"{task.source.name} does more behind its last hidden states than multiply them by its head"
+            raise UsageError(what, "scales are learned on models whose head is all, such as Llama, Qwen or SmolLM")
         engine = Engine.of(loaded, attach(loaded, task.recipe), task.recipe)
         state = State.of(engine.adapter.space, t.seed)
         order = Order(tuple(length(row) for row in task.rows), t.batch, t.seed)
