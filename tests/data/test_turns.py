@@ -401,7 +401,7 @@ def test_columns_that_nobody_reads_are_named(tmp_path: Path) -> None:
     assert said == "columns that are not read: 'functions' of 3 rows, 'source' of 3 rows"
     notes = report(path, TEMPLATE, "m", by_bytes(CHATML)).notes
     assert "train: 2 of 2 rows have 'name' in messages, which the model's chat template does not read" in notes
-    assert len(report(path, TEMPLATE, "m", by_bytes(CHATML + "{# name #}")).notes) == 1
+    assert len(report(path, TEMPLATE, "m", by_bytes(CHATML + "{# name #}")).notes) == 2
 
 
 # ---- what is refused
