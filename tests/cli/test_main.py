@@ -432,10 +432,15 @@ def test_a_model_that_does_not_load(zolite: Zolite, words: Words, home: Path, tm
         (broken / file.name).write_bytes(
             file.read_bytes()[:5000] if file.suffix == ".safetensors" else file.read_bytes()
         )
-    for model in (empty, broken, "nobody/no-such-model"):
+    said = {
+        empty: f"{empty} does not load: ",
+        broken: f"{broken / 'model.safetensors'} cannot be read: it is cut",
+        "nobody/no-such-model": "nobody/no-such-model does not load: ",
+    }
+    for model, what in said.items():
         error, hint = blames(zolite(*words(model=model)), code=1)
-        assert f"{model} does not load: " in error
-        assert "online" in hint if model == "nobody/no-such-model" else "whole" in hint
+        assert what in error
+        assert {empty: "whole", broken: "again"}.get(model, "online") in hint
         assert not (home / "sessions").exists()
 
 
