@@ -142,7 +142,7 @@ def loaded_model() -> models.Loaded:
 def examples_of(task: str, data: Path) -> Examples:
     """A task's rows, once a process."""
     tokenizer, recipe = models.tokenizer(models.resolve(MODEL), paths()["cache"]), recipe_of(Job(task), data)
-    return encode_all(tables.load(data / task, TASKS[task]), tokenizer, recipe)[0]
+    return encode_all(tables.load(data / task, TASKS[task]), tokenizer, recipe)[0].examples
 
 
 def taken(job: Job, data: Path, optimizer: Path) -> Row:

@@ -123,7 +123,7 @@ def recipe_of(job: Job, data: Path) -> Recipe:
 def dataset_of(task: str, data: Path) -> tuple[tables.Dataset, Examples]:
     """A task's rows, once a process."""
     dataset = tables.load(data / task, template(data / task))
-    return dataset, encode_all(dataset, tokenizer(), recipe_of(Job(task, "auto"), data))[0]
+    return dataset, encode_all(dataset, tokenizer(), recipe_of(Job(task, "auto"), data))[0].examples
 
 
 def taken(data: Path, job: Job) -> Row:

@@ -15,6 +15,7 @@ from zolite.data.kinds.kind import Row
 from zolite.data.leakage import NEAR, find, letters, warned, words
 from zolite.data.rows import Dataset, load
 from zolite.data.splits import Rule
+from zolite.data.table import kept
 
 TEMPLATE = "{text}\nCategory: {label}"
 WORDS = [f"{a}{b}{c}" for a in ("ba", "do", "ri", "ku", "me") for b in "lnrst" for c in ("a", "ek", "i", "op", "un")]
@@ -24,10 +25,10 @@ RECALL = 0.97  # of planted pairs at least this alike
 def dataset(**splits: Sequence[str]) -> Dataset:
     """Completion rows of these texts."""
     rows = {
-        split: tuple(Row(i, {"prompt": text, "completion": "."}) for i, text in enumerate(texts, 1))
+        split: kept(Row(i, {"prompt": text, "completion": "."}) for i, text in enumerate(texts, 1))
         for split, texts in splits.items()
     }
-    return Dataset("completion", (), rows, {split: f"{split}.jsonl" for split in rows}, "")
+    return Dataset("completion", (), rows, {split: f"{split}.jsonl" for split in rows})
 
 
 def jaccard(one: str, other: str) -> float:

@@ -192,7 +192,7 @@ def test_one_sequence_where_it_can_be(name: str) -> None:
     """Conversations become one example a turn under templates that render a turn in two ways, and under no others."""
     apart = {"Qwen3", "Qwen3 thinking", "R1", "Phi", "another prompt", "last alone"}
     found = coded([row("a", "b", "c", "d")], by_bytes(TEMPLATES[name]))
-    assert len(found.examples) == (2 if name in apart else 1) and found.origins == (0,) * len(found.examples)
+    assert len(found.examples) == (2 if name in apart else 1) and tuple(found.origins) == (0,) * len(found.examples)
     assert bool(found.notes) == (name in apart)
     alone = {"Qwen3 thinking", "R1", "another prompt", "last alone"}
     assert len(coded([row("a", "b")], by_bytes(TEMPLATES[name])).examples) == 1
@@ -377,7 +377,7 @@ def test_tools_and_calls_reach_the_template(record: dict[str, Any], template: st
 def test_tools_are_shown(tmp_path: Path) -> None:
     """By letters too, before there is a model; the calls are what is trained."""
     found = report(written(tmp_path, [tooled([CALL], content=None)] * 2), TEMPLATE)
-    assert not found.problems and not found.notes
+    assert not found.problems and found.notes == ("dev: 1 of 2 rows held out of rows.jsonl",)
     shown = found.first[0].pieces
     assert any("tide" in piece.text and "tools" in piece.text and not piece.trained for piece in shown)
     assert any("Brest" in piece.text and piece.trained for piece in shown)
@@ -397,10 +397,11 @@ def test_columns_that_nobody_reads_are_named(tmp_path: Path) -> None:
     """Of the record by the reader, of messages by the template that does not read them."""
     talk = [{"role": "user", "content": "a", "name": "Ann"}, {"role": "assistant", "content": "b"}]
     path = written(tmp_path, [{"messages": talk, "source": "x", "functions": []}] * 3)
-    assert report(path, TEMPLATE).notes == ("columns that are not read: 'functions' of 3 rows, 'source' of 3 rows",)
+    _, said = report(path, TEMPLATE).notes  # behind which rows are dev
+    assert said == "columns that are not read: 'functions' of 3 rows, 'source' of 3 rows"
     notes = report(path, TEMPLATE, "m", by_bytes(CHATML)).notes
     assert "train: 2 of 2 rows have 'name' in messages, which the model's chat template does not read" in notes
-    assert len(report(path, TEMPLATE, "m", by_bytes(CHATML + "{# name #}")).notes) == 1
+    assert len(report(path, TEMPLATE, "m", by_bytes(CHATML + "{# name #}")).notes) == 2
 
 
 # ---- what is refused

@@ -122,7 +122,7 @@ def _dry_run(recipe: Recipe, as_json: bool) -> None:
     rows = tokenized(recipe)
     counts = {split: len(part) for split, part in rows.dataset.splits.items()}
     labels = rows.dataset.labels
-    resolved = recipes.to_json(recipes.resolve(recipe, len(labels), len(rows.examples["train"])))
+    resolved = recipes.to_json(recipes.resolve(recipe, len(labels), len(rows.coded.examples["train"])))
     about = {"recipe": resolved, "rows": counts, "kind": rows.dataset.kind, "labels": list(labels)}
     about |= {"warnings": [note.message for note in rows.notes if note.level == "warning"]}
     report(about, "\n".join(outline(about)), as_json)

@@ -11,6 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from zolite.common.errors import DiskFull, UsageError, ZoliteError
+from zolite.common.paths import paths
 
 # SQLite and safetensors report the operating system's errors as text only.
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -37,6 +38,17 @@ def reading(what: str, path: Path) -> Iterator[None]:
         raise ZoliteError(
             f"cannot read {what} at {path}: {error}", "`zolite sessions list` says what is left"
         ) from error
+
+
+@contextmanager
+def caching(what: str) -> Iterator[None]:
+    """What the disk refuses inside the block, which writes into the cache, becomes one ZoliteError."""
+    try:
+        yield
+    except OSError as error:
+        kind = DiskFull if error.errno in FULL else ZoliteError
+        text = f"{what} cannot be kept in the cache, {paths()['cache']}: {error.strerror or error}"
+        raise kind(text, "make room there, or set ZOLITE_CACHE to a folder on another disk") from error
 
 
 def ensure_free(*paths: Path) -> None:

@@ -58,6 +58,15 @@ def filled(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> PreTrainedTokenize
     return made
 
 
+def told(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What renderings depend on beside the messages: the template, its arguments, and the date if it is read."""
+    given = vars(tokenizer).get("apply_chat_template")
+    chat: Chat = given.args[1] if isinstance(given, partial) else Chat()
+    template = str(tokenizer.chat_template)
+    dated = str(chat.now or datetime.now()) if reads(template, "strftime_now") else ""
+    return "\0".join((template, str(tokenizer.special_tokens_map), str(sorted(chat.args.items())), dated))
+
+
 def _apply(
     tokenizer: Any, chat: Chat, conversation: Any, tools: list[dict[str, Any]] | None = None, **given: Any
 ) -> Any:

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-import array
 import hashlib
 import itertools
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zolite.common.errors import UsageError
 from zolite.config.sizes import BUCKET_TOKENS
-from zolite.data.examples import Example, Fault, Made, Rendered
+from zolite.data.examples import Example, Fault, Following, Made, Rendered
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.problems import FaultyRowsError
+from zolite.data.token_cache import entry
+from zolite.data.token_store import TokenStore, Writer, numbers_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from zolite.data.rows import Dataset
+
+
+CHUNK = 1024  # rows that are rendered at once
+THREADS = 2  # that render them where there are many: tokenizers let go of Python's lock
+
 
 @dataclass(frozen=True)
 class Encoded:
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     cut: int
     """rows whose end was cut off at the context"""
     notes: tuple[str, ...] = ()
     """what a person should know of the rows and of how they became tokens, each once"""
-    origins: tuple[int, ...] = field(default=(), compare=False)
+    origins: Sequence[int] = field(default=(), compare=False)
     """which row each example is of: one may become several"""
 
 
@@ -41,27 +52,92 @@ def encode(
     file: str = "",
     table: int = 0,
     positions: int = 0,
+    writer: Writer | None = None,
 ) -> Encoded:
     """The rows in order, each of at most `context` tokens with its answer.
 
     `table` and `positions`: how many tokens and places the model has an embedding for; 0 where nothing limits them.
 
+    The examples are in memory, or where `writer` puts them.
     Raises UsageError with every row that cannot be encoded, or where the tokenizer cannot serve the kind.
     """
-    if not rows:
-        return Encoded((), 0)
-    results = KINDS[kind].render(rows, labels, tokenizer, template, context)
-    return _collect(rows, (_within(each, table, positions, tokenizer) for each in results), file)
+    made = _Made(writer or Writer(None))
+
+    def render(part: Sequence[Row]) -> list[Rendered]:
+        results = KINDS[kind].render(part, labels, tokenizer, template, context)
+        return [_within(each, table, positions, tokenizer) for each in results]
+
+    for part, results in _in_order(render, _parts(rows)):
+        for row, result in zip(part, results, strict=True):
+            made.add(row, result)
+    return made.encoded(file)
 
 
-def remarks(examples: Iterable[tuple[int, str]]) -> tuple[str, ...]:
-    """Of (line, remark) of every row: each remark once, with the number of rows and the first of them."""
-    every = list(examples)
-    lines: dict[str, list[int]] = {}
-    for line, remark in every:
-        lines.setdefault(remark, []).append(line)
-    lines.pop("", None)
-    return tuple(f"in {len(at)} of {len(every)} rows, line {at[0]} first, {remark}" for remark, at in lines.items())
+def _parts(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    every = iter(rows)
+    while part := list(itertools.islice(every, CHUNK)):
+        yield part
+
+
+def _in_order(
+    render: Callable[[Sequence[Row]], list[Rendered]], parts: Iterator[list[Row]]
+) -> Iterator[tuple[list[Row], list[Rendered]]]:
+    """Each part with what it became; where there are several, some are rendered ahead."""
+    for part in itertools.islice(parts, 1):
+        yield part, render(part)  # before any thread: it settles what a tokenizer changes about itself when it is used
+    with ThreadPoolExecutor(THREADS) as pool:
+        ahead: deque[tuple[list[Row], Future[list[Rendered]]]] = deque()
+        try:
+            for part in parts:
+                ahead.append((part, pool.submit(render, part)))
+                if len(ahead) > 2 * THREADS:
+                    done, result = ahead.popleft()
+                    yield done, result.result()
+            while ahead:
+                done, result = ahead.popleft()
+                yield done, result.result()
+        finally:
+            for _, result in ahead:
+                result.cancel()
+
+
+class _Made:
+    """What rows became, one after the other."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        self.rows = self.cut = self.examples = 0
+        self.faults: list[tuple[int, Fault]] = []
+        self.notes = Counter[str]()
+        self.remarks: dict[str, tuple[int, int]] = {}  # how often, and the first line
+
+    def add(self, row: Row, result: Rendered) -> None:
+        number, self.rows = self.rows, self.rows + 1
+        if isinstance(result, Fault):
+            self.faults.append((row.line, result))
+        if isinstance(result, Fault) or self.faults:
+            return
+        made = result if isinstance(result, Made) else Made((result[0],), result[1])
+        self.cut += made.cut
+        self.notes.update(made.notes)
+        for example in made.examples:
+            self.writer.add(example, number)
+            self.examples += 1
+            if example.remark:
+                count, line = self.remarks.get(example.remark, (0, row.line))
+                self.remarks[example.remark] = count + 1, line
+
+    def encoded(self, file: str) -> Encoded:
+        """Raises UsageError with every row that cannot be encoded."""
+        if self.faults:
+            where = f"{file}: " if file else ""
+            lines = [f"{where}line {line}: {fault.text}" for line, fault in self.faults]
+            what = f"{len(self.faults)} of {self.rows} rows cannot be used"
+            raise FaultyRowsError(what, lines, _remedy([fault for _, fault in self.faults]))
+        told = tuple(f"{count} of {self.rows} rows {note}" for note, count in self.notes.items())
+        said = (f"in {n} of {self.examples} rows, line {at} first, {what}" for what, (n, at) in self.remarks.items())
+        store = self.writer.done()
+        return Encoded(store, self.cut, (*told, *said), store.origins)
 
 
 def _within(result: Rendered, table: int, positions: int, tokenizer: PreTrainedTokenizerBase) -> Rendered:
@@ -69,7 +145,7 @@ def _within(result: Rendered, table: int, positions: int, tokenizer: PreTrainedT
     if isinstance(result, Fault) or not (table or positions):
         return result
     examples = result.examples if isinstance(result, Made) else result[:1]
-    last = max(token for example in examples for token in _tokens(example))
+    last = max(max(_tokens(example)) for example in examples)
     if table and last >= table:
         name = tokenizer.convert_ids_to_tokens(last) if last < len(tokenizer) else "in no vocabulary"
         return Fault(
@@ -85,30 +161,81 @@ def _within(result: Rendered, table: int, positions: int, tokenizer: PreTrainedT
     return result
 
 
-def _tokens(example: Example) -> Iterator[int]:
+def _tokens(example: Example) -> Iterable[int]:
     """Every token that the model reads or predicts."""
-    yield from itertools.chain(*example.sequences, (query.token for query in example.queries), example.text)
+    if isinstance(example.queries, Following) and len(example.sequences) == 1:
+        return example.text
+    return itertools.chain(*example.sequences, (query.token for query in example.queries), example.text)
 
 
-def _collect(rows: Sequence[Row], results: Iterator[Rendered], file: str) -> Encoded:
-    done: list[tuple[int, Made]] = []
-    faults: list[tuple[int, Fault]] = []
-    for i, (row, result) in enumerate(zip(rows, results, strict=True)):
-        if isinstance(result, Fault):
-            faults.append((row.line, result))
-        else:
-            done.append((i, result if isinstance(result, Made) else Made((result[0],), result[1])))
-    if faults:
-        where = f"{file}: " if file else ""
-        lines = [f"{where}line {line}: {fault.text}" for line, fault in faults]
-        what = f"{len(faults)} of {len(rows)} rows cannot be used"
-        raise FaultyRowsError(what, lines, _remedy([f for _, f in faults]))
-    counts = Counter(note for _, made in done for note in made.notes)
-    told = tuple(f"{count} of {len(rows)} rows {note}" for note, count in counts.items())
-    examples = tuple(example for _, made in done for example in made.examples)
-    origins = tuple(i for i, made in done for _ in made.examples)
-    said = remarks((rows[i].line, example.remark) for i, example in zip(origins, examples, strict=True))
-    return Encoded(examples, sum(made.cut for _, made in done), told + said, origins)
+@dataclass(frozen=True)
+class Coded:
+    """A data set as tokens."""
+
+    examples: dict[str, Sequence[Example]]
+    """by split"""
+    cut: dict[str, int]
+    """rows of each split whose end was cut off at the context"""
+    notes: tuple[str, ...]
+    """what should be known of the rows of the first split of which there is something to be known"""
+    fingerprint: str
+    """of `examples`"""
+
+
+def encode_all(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    context: int,
+    table: int = 0,
+    positions: int = 0,
+) -> Coded:
+    """Every split, from the cache where a large data set was encoded before. Raises with the problems of all splits.
+
+    `table` and `positions` as of `encode`.
+    """
+    asked = (template, context, (table, positions))
+    kept = entry(dataset, tokenizer, *asked)
+    if kept and (found := kept.read()):
+        stores, told = found
+        return Coded(dict(stores), told["cut"], tuple(told["notes"]), told["fingerprint"])
+    with kept.making() if kept else nullcontext() as folder:
+        made = _every_split(dataset, tokenizer, *asked, folder)
+        examples = {split: encoded.examples for split, encoded in made.items()}
+        notes = next((encoded.notes for encoded in made.values() if encoded.notes), ())
+        coded = Coded(examples, {split: each.cut for split, each in made.items()}, notes, fingerprint(examples))
+        if kept and folder:
+            told = {"cut": coded.cut, "notes": coded.notes, "fingerprint": coded.fingerprint}
+            kept.finish(folder, {s: each for s, each in examples.items() if isinstance(each, TokenStore)}, told)
+    return coded
+
+
+def _every_split(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    context: int,
+    limits: tuple[int, int],
+    folder: Path | None,
+) -> dict[str, Encoded]:
+    made, problems = dict[str, Encoded](), list[UsageError]()
+    for split, rows in dataset.splits.items():
+        asked = (dataset.kind, dataset.labels, tokenizer, template, context, dataset.files[split], *limits)
+        try:
+            made[split] = encode(rows, *asked, writer=Writer(folder, split))
+        except UsageError as error:
+            problems.append(error)
+    if problems:
+        raise _all_of(problems)
+    return made
+
+
+def _all_of(errors: Sequence[UsageError]) -> UsageError:
+    """Those of several splits as one."""
+    rows = [problem for error in errors if isinstance(error, FaultyRowsError) for problem in error.problems]
+    if len(errors) == 1 or not rows:
+        return errors[0]
+    return FaultyRowsError(f"{len(rows)} rows cannot be used", rows, errors[0].hint)
 
 
 def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
@@ -116,17 +243,9 @@ def fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
     digest = hashlib.sha256()
     for split, examples in splits.items():
         digest.update(f"{split}:{len(examples)};".encode())
-        for example in examples:
-            digest.update(array.array("i", _numbers(example)).tobytes())
+        for part in numbers_of(examples):
+            digest.update(part)
     return digest.hexdigest()
-
-
-def _numbers(example: Example) -> Iterable[int]:
-    yield from (example.answer, example.candidates, example.begins, len(example.text), *example.text)
-    for sequence in example.sequences:
-        yield from (len(sequence), *sequence)
-    for query in example.queries:
-        yield from (query.sequence, query.position, query.token, query.candidate)
 
 
 def _remedy(faults: Sequence[Fault]) -> str:

@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, overload, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,12 +26,44 @@ class Query:
     candidate: int
 
 
+@dataclass(frozen=True, eq=False)
+class Following(Sequence[Query]):
+    """The queries of a text: each of the tokens at `predicted`, ascending from 1, is asked for at the place before it.
+
+    They are made when somebody wants to see them: a text has hundreds.
+    """
+
+    text: Tokens
+    predicted: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.predicted)
+
+    @overload
+    def __getitem__(self, index: int) -> Query: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Query, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Query | tuple[Query, ...]:
+        if isinstance(index, slice):
+            return tuple(Query(0, i - 1, self.text[i], 0) for i in self.predicted[index])
+        i = self.predicted[index]
+        return Query(0, i - 1, self.text[i], 0)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and self[:] == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self[:])
+
+
 @dataclass(frozen=True)
 class Example:
     """One row: the inputs to run, the tokens to score, which of the candidates is right (0 where there is one)."""
 
     sequences: tuple[Tokens, ...]
-    queries: tuple[Query, ...]
+    queries: Sequence[Query]
     answer: int
     candidates: int
     metric: str = "loss"
@@ -48,6 +80,8 @@ class Example:
         """Made once: a row comes back every epoch, and its batch is put together while the device waits."""
         import numpy as np  # not by those who only read rows: it takes longer than they do
 
+        if isinstance(self.queries, Following) and self.candidates == 1:
+            return _arrays_of(self.sequences[0], self.queries)
         queries = sorted(self.queries, key=lambda q: q.candidate)
         places = sorted({(q.sequence, q.position) for q in queries})
         owner = {place: i for i, place in enumerate(places)}
@@ -73,6 +107,22 @@ class Arrays:
     tokens: NDArray[np.int32]  # (q,), the candidates one behind the other
     owners: NDArray[np.int32]  # (q,): the place that predicts each
     counts: NDArray[np.int32]  # (candidates,): tokens of each
+
+
+def _arrays_of(sequence: Tokens, queries: Following) -> Arrays:
+    """The same of one text, without a look at each query."""
+    import numpy as np
+
+    places, count = np.array(queries.predicted, np.int32), len(queries)
+    return Arrays(
+        ids=np.array(sequence, np.int32),
+        lengths=np.array([len(sequence)], np.int32),
+        sequences=np.zeros(count, np.int32),
+        positions=places - 1,
+        tokens=np.array(queries.text, np.int32)[places],
+        owners=np.arange(count, dtype=np.int32),
+        counts=np.array([count], np.int32),
+    )
 
 
 def _array(values: Iterable[int]) -> NDArray[np.int32]:
@@ -110,8 +160,7 @@ def tokenized(tokenizer: PreTrainedTokenizerBase, texts: list[str], special: boo
     if not texts:
         return []
     lead = frame(tokenizer)[0] if special else ()
-    coded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return [(*lead, *ids) for ids in coded]
+    return [(*lead, *ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
 
 
 def frame(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokens, Tokens]:
@@ -146,9 +195,15 @@ def one_sequence(tokens: Tokens, predicted: Sequence[int]) -> Example:
 
     Indices beyond the last token are left out, as they are of a row that was cut.
     """
-    inside = [i for i in predicted if i < len(tokens)]
-    queries = tuple(Query(0, i - 1, tokens[i], 0) for i in inside)
-    return Example((tokens[: inside[-1]],), queries, 0, 1, text=tokens[: inside[-1] + 1], begins=inside[0])
+    inside = _below(predicted, len(tokens))
+    text = tokens[: inside[-1] + 1]
+    return Example((text[:-1],), Following(text, inside), 0, 1, text=text, begins=inside[0])
+
+
+def _below(predicted: Sequence[int], end: int) -> Sequence[int]:
+    if isinstance(predicted, range):
+        return range(predicted.start, min(predicted.stop, end))
+    return tuple(i for i in predicted if i < end)
 
 
 def answers_of(row: Example) -> list[Tokens]:
@@ -167,3 +222,80 @@ def can_be_said(row: Example) -> bool:
 def spoken(row: Example) -> Example:
     """A row as one answer alone: every token of its right answer and its end is predicted, whatever the candidates."""
     return one_sequence(row.text, range(row.begins, len(row.text)))
+
+
+# ---- many rows
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large examples are: arrays (n,) of int32."""
+
+    sequences: NDArray[np.int32]
+    longest: NDArray[np.int32]
+    """tokens of an example's longest sequence"""
+    places: NDArray[np.int32]
+    """different positions that predict something"""
+    queries: NDArray[np.int32]
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Tokens that a forward reads of each example when it is alone."""
+        return self.sequences * self.longest
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """Examples that know their sizes, and need not be looked at one by one."""
+
+    @property
+    def sizes(self) -> Sizes: ...
+
+    @property
+    def said(self) -> Sizes:
+        """Of them as one answer each (`spoken`)."""
+
+
+def sizes_of(rows: Sequence[Example]) -> Sizes:
+    """Of any examples."""
+    if isinstance(rows, Measured | Spoken):
+        return rows.sizes
+    import numpy as np
+
+    table = np.array([size_of(row) for row in rows], np.int32).reshape(-1, 4)
+    return Sizes(*table.T)
+
+
+def size_of(row: Example) -> tuple[int, int, int, int]:
+    """One line of `Sizes`."""
+    count = len(row.queries)
+    places = count if isinstance(row.queries, Following) else len({(q.sequence, q.position) for q in row.queries})
+    return len(row.sequences), max(map(len, row.sequences)), places, count
+
+
+@dataclass(frozen=True)
+class Spoken(Sequence[Example]):
+    """Rows as one answer alone (`spoken`), each when it is asked for."""
+
+    rows: Sequence[Example]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Spoken: ...
+
+    def __getitem__(self, index: int | slice) -> Example | Spoken:
+        return Spoken(self.rows[index]) if isinstance(index, slice) else spoken(self.rows[index])
+
+    @functools.cached_property
+    def sizes(self) -> Sizes:
+        import numpy as np
+
+        if isinstance(self.rows, Measured):
+            return self.rows.said
+        table = np.array([size_of(spoken(row)) for row in self.rows], np.int32).reshape(-1, 4)
+        return Sizes(*table.T)

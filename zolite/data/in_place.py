@@ -29,6 +29,7 @@ MOVED = (
 )
 CHUNK = 512  # rows whose texts are tokenized at once
 WORDS = (1, 3)  # at a prompt's end that are tokenized again with each answer; more where fewer do not settle it
+TAIL = 64  # letters at a prompt's end in which they are looked for first
 _BEFORE_WORD = re.compile(r"(?<=\S)\s")
 _STARTS = ("", "\n", ".", "a", "1")  # behind which an answer may be tokenized as behind its prompt
 
@@ -113,8 +114,11 @@ def _behind(prompt: str, answers: Sequence[str]) -> Iterator[str]:
 
 def _last_words(prompt: str, words: int) -> str:
     """From the white space behind a word on."""
-    spaces = [match.start() for match in _BEFORE_WORD.finditer(prompt)]
-    return prompt[spaces[-words] :] if len(spaces) >= words else prompt
+    for start in (max(0, len(prompt) - TAIL), 0):
+        spaces = [match.start() for match in _BEFORE_WORD.finditer(prompt, start)]
+        if len(spaces) >= words:
+            return prompt[spaces[-words] :]
+    return prompt
 
 
 def _coded(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> dict[str, Tokens]:

@@ -67,11 +67,9 @@ def joined(
     return {label: kept[by(label)] for label in {*train, *others} if kept.get(by(label), label) != label}
 
 
-def respelled(rows: Sequence[Row], column: str, spelling: Mapping[str, str]) -> tuple[Row, ...]:
-    """Rows with their labels as they are kept; the rows themselves where there is nothing to do."""
-    if not spelling:
-        return tuple(rows)
-    return tuple(_with(row, column, spelling.get(row.columns[column])) for row in rows)
+def respelled(rows: Iterable[Row], column: str, spelling: Mapping[str, str]) -> Iterator[Row]:
+    """Rows with their labels as they are kept."""
+    return (_with(row, column, spelling.get(row.columns[column])) for row in rows)
 
 
 def _with(row: Row, column: str, label: str | None) -> Row:

@@ -29,6 +29,7 @@ from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.problems import some
 from zolite.data.rows import Dataset
+from zolite.data.table import Table, kept
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +94,7 @@ def find(dataset: Dataset, near: bool = True) -> Leakage:
     """All of it; without `near` only what is the same, which takes a small part of the time."""
     column = KINDS[dataset.kind].label_column
     seen = {split: _Seen.of(rows, column) for split, rows in dataset.splits.items()}
-    train = seen.get("train", _Seen.of((), column))
+    train = seen.get("train", _Seen.of(kept(()), column))
     copied, contradicting = train.copies(), train.contradictions()
     splits = list(dataset.splits)
     leaks = (
@@ -130,14 +131,14 @@ class _Seen:
     groups: frozenset[int]
 
     @staticmethod
-    def of(rows: Iterable[Row], column: str) -> _Seen:
+    def of(rows: Table, column: str) -> _Seen:
         import numpy as np
 
         texts, labels, whole, groups = array("q"), array("q"), array("q"), set()
-        for row in rows:
+        for row, content in zip(rows, rows.contents(), strict=True):
             texts.append(hash(letters(text_of(row, column))))
             labels.append(hash(row.columns.get(column, "")))
-            whole.append(hash(row.content()))
+            whole.append(hash(content))
             if row.group:
                 groups.add(hash(row.group))
         found = [np.array(each, np.int64) for each in (texts, labels, whole)]
@@ -208,24 +209,22 @@ def _leak(dataset: Dataset, seen: Mapping[str, _Seen], split: str, of: str, colu
     return Leak(split, of, rows, len(same), len(alike), groups, compared, tuple(examples[:EXAMPLES]))
 
 
-def _every(rows: Sequence[Row]) -> Sequence[Row]:
+def _every(rows: Table) -> Table:
     """At most MOST, evenly taken."""
     return rows[:: -(-len(rows) // MOST)] if len(rows) > MOST else rows
 
 
-def _near(
-    rows: Sequence[Row], known: set[int], earlier: Sequence[Row], column: str
-) -> list[tuple[int, int, float]]:  # fmt: skip
+def _near(rows: Table, known: set[int], earlier: Table, column: str) -> list[tuple[int, int, float]]:
     """(line, line, similarity) of rows that are nearly one of the earlier ones, and are not known to be one of them."""
     step = -(-len(rows) // MOST) or 1
     common = _common_pairs(earlier, column)
     index = _index()
     for places in _chunks([i for i in range(0, len(rows), step) if i not in known]):
-        index.insert_pairs([(i, m) for i, m in _hashed([rows[i] for i in places], places, common, column)])
+        index.insert_pairs([(i, m) for i, m in _hashed(rows.take(places), places, common, column)])
     found: dict[int, tuple[int, int, float]] = {}
     tried: Counter[int] = Counter()
     for places in _chunks(range(len(earlier))):
-        hashed = _hashed([earlier[j] for j in places], places, common, column)
+        hashed = _hashed(earlier.take(places), places, common, column)
         for (j, _), candidates in zip(hashed, index.query_all([m for _, m in hashed]), strict=True):
             for i in (i for i in sorted(candidates) if i not in found and tried[i] < TRIED):
                 tried[i] += 1

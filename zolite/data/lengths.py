@@ -1,5 +1,7 @@
 """How long rows of data are, without torch: by the model's own tokenizer where it lies on the disk, else by letters."""
 
+import heapq
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,8 +41,8 @@ def estimate(
     """Of all splits, with the tokenizer in `folder`; rows beyond `longest` tokens are cut, as training cuts them."""
     dataset = tables.load(path, template, columns=columns, verbalizer=verbalizer)
     kind, count = KINDS[dataset.kind], counter(folder)
-    rows = [row for split in dataset.splits.values() for row in split]
-    rows = sorted(rows, key=lambda row: -len(_text(row, kind, template)))[:MOST_ROWS]
+    every = itertools.chain.from_iterable(dataset.splits.values())
+    rows = heapq.nlargest(MOST_ROWS, every, key=lambda row: len(_text(row, kind, template)))
     tokens = min(longest, max(count(_text(row, kind, template)) + MARKS * (1 + len(row.messages)) for row in rows))
     predicted = min(tokens, max(kind.predicted(row, count) for row in rows))
     return Rows(-(-tokens // 8) * 8, predicted, labels=len(dataset.labels))

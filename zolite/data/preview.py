@@ -235,7 +235,7 @@ def binned(lengths: Sequence[int]) -> tuple[Bin, ...]:
     return tuple(Bin((i + 1) * width, counts[i]) for i in range(max(counts) + 1))
 
 
-def _sampled(dataset: Dataset) -> Iterator[tuple[str, tuple[Row, ...]]]:
+def _sampled(dataset: Dataset) -> Iterator[tuple[str, Sequence[Row]]]:
     """(split, rows): at most MOST of each, evenly taken, the first ones among them."""
     for split, rows in dataset.splits.items():
         yield split, rows[:: -(-len(rows) // MOST)] if len(rows) > MOST else rows

@@ -5,7 +5,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from zolite.data.readers.reader import Opened, Read, Record
 from zolite.data.sources import Sources, demand, look, named
 from zolite.data.split_names import SPLITS
 from zolite.data.splits import Rule, by_column, hold_out
+from zolite.data.table import Table, kept
 from zolite.data.tasks import made
 
 Files = dict[str, tuple[tuple[str, Opened], ...]]  # split to its files, by name
@@ -34,16 +35,24 @@ class Dataset:
     """a name in data/kinds/registry.py"""
     labels: tuple[str, ...]
     """sorted; empty where rows of that kind have none"""
-    splits: dict[str, tuple[Row, ...]]
+    splits: dict[str, Table]
     """train and dev, and test where one was given; one of them where the rows are only evaluated"""
     files: dict[str, str]
     """split to the name of the file it came from, or of the first and how many more there are"""
-    fingerprint: str
-    """sha256 of the kind and of every row's content, in order"""
     notes: tuple[str, ...] = ()
     """what a person should know of the files"""
     warnings: tuple[str, ...] = ()
     """what is likely wrong with them"""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the kind and of every row's content, in order."""
+        found = hashlib.sha256(self.kind.encode())
+        for split, rows in self.splits.items():
+            found.update(b"\n" + split.encode())
+            for content in rows.contents():
+                found.update(b"\n" + content)
+        return found.hexdigest()
 
 
 def of(data: DataPart, required: Sequence[str] = ("train",)) -> Dataset:
@@ -84,7 +93,7 @@ def load(
     warnings = warned(counted(kind, tables["train"]), repair(path))
     if "dev" not in tables:
         held = hold_out(tables["train"], rule, kind.label_column, names["train"])
-        tables |= {"train": _taken(tables["train"], held.train), "dev": _taken(tables["train"], held.dev)}
+        tables |= {"train": tables["train"].take(held.train), "dev": tables["train"].take(held.dev)}
         notes = (*notes, held.note)
         names["dev"] = names["train"]
     names = {split: names[split] for split in SPLITS if split in names}
@@ -145,13 +154,13 @@ def _demand_rows(path: Path | str, tables: Mapping[str, Sequence[Row]], required
 def _dataset(
     shape: Shape,
     labels: tuple[str, ...],
-    splits: dict[str, tuple[Row, ...]],
+    splits: dict[str, Table],
     names: dict[str, str],
     notes: tuple[str, ...],
     warnings: tuple[str, ...] = (),
 ) -> Dataset:
     notes = (*notes, *shape.said, *_unread(splits))
-    return Dataset(shape.kind.name, labels, splits, names, _fingerprint(shape.kind, splits), notes, warnings)
+    return Dataset(shape.kind.name, labels, splits, names, notes, warnings)
 
 
 def _opened(sources: Sources) -> Files:
@@ -177,7 +186,7 @@ def _unread(splits: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
 
 def _tables(
     path: Path | str, files: Files, asked: Asked, first: str, rule: Rule, known: Sequence[str] | None = None
-) -> tuple[Shape, dict[str, tuple[Row, ...]], tuple[str, ...]]:
+) -> tuple[Shape, dict[str, Table], tuple[str, ...]]:
     """(shape, split to rows, notes); the first records of split `first` decide the shape. Raises UsageError.
 
     `known`: of rows that are evaluated, the labels of the model, if it has any. None: the rows are trained on.
@@ -200,8 +209,8 @@ def _tables(
 
 
 def _parted(
-    tables: dict[str, tuple[Row, ...]], first: str, file: str, leader: Record, rule: Rule, evaluated: bool
-) -> tuple[dict[str, tuple[Row, ...]], tuple[str, ...]]:
+    tables: dict[str, Table], first: str, file: str, leader: Record, rule: Rule, evaluated: bool
+) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Split to rows as the column of `rule.split_by` has it, and notes. UsageError where a column is in no row."""
     rows = tables[first]
     there = {rule.split_by: any(row.part for row in rows), rule.group_by: any(row.group for row in rows)}
@@ -214,24 +223,20 @@ def _parted(
     if not rule.split_by or missing:
         alone = sum(not row.group for row in rows) if rule.group_by else 0
         return tables, (f"{many(alone, 'row')} without {rule.group_by!r}: each is a group of its own",) if alone else ()
-    parts = {split: _taken(rows, places) for split, places in by_column(rows, rule, file).items()}
+    parts = {split: rows.take(places) for split, places in by_column(rows, rule, file).items()}
     counts = some(f"{split} {len(part):,}" for split, part in parts.items())
     return parts, (f"rows of {file} by column {rule.split_by!r}: {counts}",)
 
 
-def _taken(rows: Sequence[Row], places: Iterable[int]) -> tuple[Row, ...]:
-    return tuple(rows[i] for i in places)
-
-
-def _joined(
-    kind: Kind, tables: Mapping[str, tuple[Row, ...]], known: Sequence[str]
-) -> tuple[dict[str, tuple[Row, ...]], tuple[str, ...]]:
+def _joined(kind: Kind, tables: Mapping[str, Table], known: Sequence[str]) -> tuple[dict[str, Table], tuple[str, ...]]:
     """The rows with one spelling of each label, and notes of what was joined."""
     counts = {split: counted(kind, rows) for split, rows in tables.items()}
     every = sum(counts.values(), Counter[str]())
     lead = dict.fromkeys(known, 1) or counts.get("train", every)
-    spelling = {label: kept for label, kept in joined(lead, every).items() if label not in known and label in every}
-    return {s: respelled(rows, kind.label_column, spelling) for s, rows in tables.items()}, told(spelling, every)
+    spelling = {label: one for label, one in joined(lead, every).items() if label not in known and label in every}
+    if spelling:
+        tables = {split: kept(respelled(rows, kind.label_column, spelling)) for split, rows in tables.items()}
+    return dict(tables), told(spelling, every)
 
 
 def _placed(several: Iterable[tuple[str, Opened]], task: str) -> Iterator[tuple[str, Read]]:
@@ -297,21 +302,22 @@ def _checked(several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked, 
         yield Checked(place, record, row, faults)
 
 
-def _rows(
-    several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked, rule: Rule
-) -> tuple[tuple[Row, ...], list[str]]:
+def _rows(several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked, rule: Rule) -> tuple[Table, list[str]]:
     """The sound rows of a split's files, and the problems of the others."""
-    rows: list[Row] = []
     problems: list[str] = []
-    for found in _checked(several, shape, asked, rule):
-        problems += [f"{found.place}: {fault}" for fault in found.faults]
-        rows += [found.row] if found.row else []
-    return tuple(rows), problems
+
+    def sound() -> Iterator[Row]:
+        for found in _checked(several, shape, asked, rule):
+            problems.extend(f"{found.place}: {fault}" for fault in found.faults)
+            if found.row:
+                yield found.row
+
+    return kept(sound()), problems
 
 
 def _stating(row: Row, record: Record, rule: Rule) -> Row:
     """The row with what its record says of its split and its group; "" where it says nothing."""
-    part, group = record.get(rule.split_by), record.get(rule.group_by)
+    part, group = (record.get(name) if name else None for name in (rule.split_by, rule.group_by))
     unread = tuple(name for name in row.unread if name not in (rule.split_by, rule.group_by))
     return replace(row, part=_stated(part), group=_stated(group), unread=unread)
 
@@ -354,10 +360,3 @@ def _name(several: Sequence[tuple[str, Opened]]) -> str:
 def _labels(kind: Kind, rows: Iterable[Row]) -> tuple[str, ...]:
     """Sorted; none where rows of that kind have none."""
     return tuple(sorted({row.columns[kind.label_column] for row in rows})) if kind.label_column else ()
-
-
-def _fingerprint(kind: Kind, splits: Mapping[str, Sequence[Row]]) -> str:
-    lines = [kind.name.encode()]
-    for split, rows in splits.items():
-        lines += [split.encode(), *(row.content() for row in rows)]
-    return hashlib.sha256(b"\n".join(lines)).hexdigest()

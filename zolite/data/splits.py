@@ -5,12 +5,13 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from itertools import groupby
+from itertools import groupby, repeat
 
 from zolite.config.recipe import DataPart
 from zolite.data.kinds.kind import Row
 from zolite.data.problems import refuse
 from zolite.data.split_names import DEV, NAMES, SPLITS
+from zolite.data.table import Table
 
 HELD_OUT = 200  # most rows taken out of train as dev: enough to see a difference of a few per cent
 
@@ -60,13 +61,12 @@ class HeldOut:
     note: str
 
 
-def hold_out(rows: Sequence[Row], rule: Rule, label_column: str, file: str) -> HeldOut:
+def hold_out(rows: Table, rule: Rule, label_column: str, file: str) -> HeldOut:
     """UsageError where there are too few rows, or only one group of them."""
     stratified = bool(label_column) and rule.stratify
-    keys, labels = array("Q"), []
-    for row in rows:
-        keys.append(_key(row, rule))
-        labels.append(row.columns[label_column] if stratified else "")
+    groups: Iterable[str] = (row.group for row in rows) if rule.group_by else repeat("", len(rows))
+    keys = array("Q", (_key(group, each, rule) for group, each in zip(groups, rows.contents(), strict=True)))
+    labels = [row.columns[label_column] for row in rows] if stratified else [""] * len(rows)
     if len(keys) < 2:
         refuse([f"{file}: {len(keys)} row; at least 2 are needed to hold one out as dev"], "add rows or a dev file")
     if rule.group_by and min(keys) == max(keys):
@@ -143,8 +143,8 @@ def _smallest(order: Sequence[int], keys: Sequence[int], labels: Sequence[str], 
     return min(units, key=cost)
 
 
-def _key(row: Row, rule: Rule) -> int:
+def _key(group: str, content: bytes, rule: Rule) -> int:
     """Of 8 bytes: rows of a group have the same, and rows that are alike where there are no groups."""
-    what = b"group:" + row.group.encode() if row.group else row.content()
+    what = b"group:" + group.encode() if group else content
     seeded = f"{rule.split_seed}:".encode() + what if rule.split_seed else what
     return int.from_bytes(hashlib.sha256(seeded).digest()[:8], "big")

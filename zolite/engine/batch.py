@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zolite.config import sizes
-from zolite.data.examples import Arrays, Example
+from zolite.data.examples import Arrays, Example, sizes_of
 from zolite.model.loss import Layout
 
 Ints = NDArray[np.int64]
@@ -25,17 +25,17 @@ FORESEEN = 256  # batches, at least, whose lengths the buckets are chosen by
 SHARES = (8, 4, 2, 1)  # a free answer's tokens take up to an eighth, a quarter, a half or all of the room there is
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Order:
     """The order of a data set's rows over all epochs. Each epoch leaves out the rows that fill no batch."""
 
-    lengths: tuple[int, ...]  # tokens of each row
+    lengths: Sequence[int] | NDArray[np.integer]  # tokens of each row
     batch: int
     seed: int
 
     def batch_at(self, step: int) -> tuple[int, ...]:
         """Row numbers of a step, counted from 0."""
-        return _epoch(self, self.size, step // self.per_epoch)[step % self.per_epoch]
+        return tuple(_epoch(self, step // self.per_epoch)[step % self.per_epoch].tolist())
 
     @property
     def size(self) -> int:
@@ -49,18 +49,19 @@ class Order:
 
 
 @functools.lru_cache(maxsize=2)
-def _epoch(order: Order, size: int, epoch: int) -> tuple[tuple[int, ...], ...]:
-    """An epoch's batches: rows shuffled, sorted by length within groups of batches, batches shuffled."""
+def _epoch(order: Order, epoch: int) -> Ints:
+    """Batches (batches, rows): rows shuffled, sorted by length within groups of batches, batches shuffled."""
+    size, lengths = order.size, np.asarray(order.lengths)
+    rows = _shuffled(len(lengths), order.seed, epoch, "row")[: order.per_epoch * size]
+    group = np.arange(len(rows)) // (GROUP * size)
+    rows = rows[np.lexsort((lengths[rows], group))]  # stable: of one length, as they were shuffled
+    return rows.reshape(-1, size)[_shuffled(order.per_epoch, order.seed, epoch, "batch")]
 
-    def shuffled(count: int, what: str) -> list[int]:
-        return sorted(range(count), key=lambda i: _hash(order.seed, epoch, what, i))
 
-    rows = shuffled(len(order.lengths), "row")
-    rows = rows[: len(rows) // size * size]
-    groups = [rows[i : i + GROUP * size] for i in range(0, len(rows), GROUP * size)]
-    rows = [row for group in groups for row in sorted(group, key=lambda r: order.lengths[r])]
-    batches = [tuple(rows[i : i + size]) for i in range(0, len(rows), size)]
-    return tuple(batches[i] for i in shuffled(len(batches), "batch"))
+def _shuffled(count: int, *about: object) -> Ints:
+    """The numbers below `count`, by their hashes."""
+    hashes = np.fromiter((int.from_bytes(_hash(*about, i)) for i in range(count)), np.uint64, count)
+    return hashes.argsort(kind="stable")
 
 
 def _hash(*parts: object) -> bytes:
@@ -201,7 +202,7 @@ def _padded(parts: Sequence[NDArray[np.integer]], lengths: Ints, width: int, fil
 def buckets(order: Order, examples: Sequence[Example]) -> tuple[int, ...]:
     """Lengths that a step's sequences are padded to, chosen by its first batches, an epoch of them or more."""
     batches = [order.batch_at(step) for step in range(max(order.per_epoch, FORESEEN))]
-    return edges([longest(e) for e in examples], batches)
+    return edges(sizes_of(examples).longest.tolist(), batches)
 
 
 def bucket(sizes: Sequence[int], tokens: int) -> int:
@@ -242,5 +243,4 @@ def _up(length: int) -> int:
 
 def sample(rows: Sequence[T], most: int) -> list[T]:
     """At most so many rows, always the same ones, wherever in the file they stand."""
-    chosen = sorted(range(len(rows)), key=lambda i: _hash("sample", i))[:most]
-    return [rows[i] for i in sorted(chosen)]
+    return [rows[i] for i in sorted(_shuffled(len(rows), "sample")[:most].tolist())]

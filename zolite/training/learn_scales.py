@@ -133,7 +133,7 @@ def prepare(recipe: Recipe, settings: Settings) -> Task:
     )
     device, source = models.pick_device(recipe.model.device), models.resolve(recipe.model.name)
     tokenizer = filled(models.tokenizer(source, paths()["cache"]), chat_of(recipe.data, {}))
-    examples, _ = encode_all(dataset, tokenizer, recipe)
+    examples = encode_all(dataset, tokenizer, recipe)[0].examples
     rows = trained(examples, recipe)
     held = device_memory.used_bytes(device)  # by Python and its libraries, where that is the memory that counts
     need = {"this process": held} | needs(recipe, device, rows)

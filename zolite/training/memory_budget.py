@@ -15,10 +15,9 @@ import torch
 from zolite.common.errors import DoesNotFit, ZoliteError
 from zolite.common.text import human_bytes
 from zolite.config.recipe import ResolvedRecipe, TrainPart
-from zolite.data.examples import Example
+from zolite.data.examples import Example, sizes_of
 from zolite.data.lengths import Rows
 from zolite.engine import device_memory
-from zolite.engine.batch import longest
 from zolite.planner import calibration, model_spec
 from zolite.planner import hardware as machine
 from zolite.planner.hardware import Hardware
@@ -86,20 +85,15 @@ def limit_bytes(recipe: ResolvedRecipe) -> float:
 
 def rows_of(examples: Mapping[str, Sequence[Example]], recipe: ResolvedRecipe, lengths: int = 8) -> Rows:
     """What a ledger wants to know of rows that are there."""
-    rows, scored = trained(examples, recipe), examples["train"]
+    rows, scored = sizes_of(trained(examples, recipe)), sizes_of(examples["train"])
     return Rows(
-        tokens=max(map(longest, (*rows, *scored))),
-        positions=max(map(_places, rows)),
-        sequences=max(len(example.sequences) for example in rows),
+        tokens=int(max(rows.longest.max(), scored.longest.max())),
+        positions=int(rows.places.max()),
+        sequences=int(rows.sequences.max()),
         lengths=lengths,
         evaluated=bool(examples.get("dev")),
-        scored=(max(len(example.sequences) for example in scored), max(map(_places, scored))),
+        scored=(int(scored.sequences.max()), int(scored.places.max())),
     )
-
-
-def _places(example: Example) -> int:
-    """How many of its positions predict something."""
-    return len({(q.sequence, q.position) for q in example.queries})
 
 
 def remember(run: Run, tracker: StepTracker) -> None:

@@ -1,7 +1,6 @@
 """From a recipe to a run: rows and model are checked, loaded and put together, and what was left open is chosen."""
 
 import importlib.metadata
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -18,18 +17,18 @@ from zolite.config.composition import step_sizes
 from zolite.config.limits import Limits
 from zolite.config.methods import method
 from zolite.config.recipe import Recipe, ResolvedRecipe, TrainPart
+from zolite.data import encode
 from zolite.data import rows as tables
 from zolite.data.chat_template import chat_of, filled
-from zolite.data.encode import encode, fingerprint
+from zolite.data.encode import Coded
+from zolite.data.examples import sizes_of
 from zolite.data.kinds.registry import KINDS
 from zolite.data.leakage import find, leaked
-from zolite.data.problems import FaultyRowsError
 from zolite.data.sources import absolute
 from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.adapter import watch as watch_inputs
-from zolite.engine.batch import Order, buckets, length
-from zolite.engine.batch import longest as longest_of
+from zolite.engine.batch import Order, buckets
 from zolite.engine.engine import ORIGIN, Engine
 from zolite.model import load as models
 from zolite.model.proof import not_finite
@@ -56,7 +55,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     check_space(asked)
     device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
     rows = tokenized(asked, now)
-    dataset, tokenizer, examples, notes = rows.dataset, rows.tokenizer, rows.examples, rows.notes
+    dataset, tokenizer, examples, notes = rows.dataset, rows.tokenizer, rows.coded.examples, rows.notes
     fit_rows = fitted_rows(asked, examples) if dataset.labels else 0
     resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), fit_rows))
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
@@ -64,7 +63,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
     notes = (*notes, *(Noted("warning", text) for text in loaded.notes))
     nets = networks(resolved.method.optimizer if fresh else "", loaded.fingerprint)
-    facts = facts_of(loaded, dataset) | {"tokens": fingerprint(examples)} | rows.clock
+    facts = facts_of(loaded, dataset) | {"tokens": rows.coded.fingerprint} | rows.clock
     verbalizer = Verbalizer.of(dataset.labels, tokenizer, loaded.model) if dataset.labels else None
     run = out_of_memory.attempt(partial(assemble, resolved, loaded, examples, facts, notes, free, nets, verbalizer))
     if run is None:
@@ -88,7 +87,7 @@ class Tokenized:
 
     dataset: tables.Dataset
     tokenizer: Any
-    examples: Examples
+    coded: Coded
     notes: tuple[Noted, ...]
     clock: dict[str, str]
     """what chat templates took for the time, as a session's facts have it"""
@@ -101,10 +100,10 @@ def tokenized(asked: Recipe, now: datetime | None = None) -> Tokenized:
     clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
     vocabulary = models.vocabulary(models.resolve(asked.model.name), paths()["cache"])
     tokenizer = filled(vocabulary.tokenizer, chat_of(asked.data, clock))
-    examples, notes = encode_all(dataset, tokenizer, asked, *vocabulary.limits)
+    coded, notes = encode_all(dataset, tokenizer, asked, *vocabulary.limits)
     leaks = find(dataset, near=len(dataset.splits["train"]) <= COMPARED).leaks
-    said = (*vocabulary.notes, *stretched(vocabulary, examples), *leaked(leaks, dataset, asked.data.group_by))
-    return Tokenized(dataset, tokenizer, examples, (*(Noted("warning", text) for text in said), *notes), clock)
+    said = (*vocabulary.notes, *stretched(vocabulary, coded.examples), *leaked(leaks, dataset, asked.data.group_by))
+    return Tokenized(dataset, tokenizer, coded, (*(Noted("warning", text) for text in said), *notes), clock)
 
 
 def fitted_rows(recipe: Recipe, examples: Examples) -> int:
@@ -114,7 +113,7 @@ def fitted_rows(recipe: Recipe, examples: Examples) -> int:
 
 def stretched(vocabulary: models.Vocabulary, examples: Examples) -> tuple[str, ...]:
     """What should be known of rows that are longer than the model was trained on."""
-    longest = max(longest_of(row) for split in examples.values() for row in split)
+    longest = int(max(sizes_of(rows).longest.max() for rows in examples.values()))
     doubt = "" if vocabulary.learned else Limits(trained=vocabulary.positions).doubted(longest)
     return (doubt,) if doubt else ()
 
@@ -186,7 +185,7 @@ def assemble(
     state = {"estimator": estimator.init(space), "rule": rule.init(space)}
     watch_inputs(loaded.model, estimator.sampler.inputs(state["estimator"], space))
     rows = trained(examples, recipe)
-    order = Order(tuple(map(length, rows)), recipe.train.batch, recipe.train.seed)
+    order = Order(sizes_of(rows).lengths, recipe.train.batch, recipe.train.seed)
     return Run(
         recipe=recipe,
         engine=engine,
@@ -206,35 +205,17 @@ def assemble(
 
 def encode_all(
     dataset: tables.Dataset, tokenizer: Any, recipe: Recipe, table: int = 0, positions: int = 0
-) -> tuple[Examples, tuple[Noted, ...]]:
+) -> tuple[Coded, tuple[Noted, ...]]:
     """Every split as token sequences, and what should be known of it. Raises with the problems of all splits."""
-    data, problems = recipe.data, []
-    said: tuple[str, ...] = ()
-    notes = [Noted("info", text) for text in dataset.notes] + [Noted("warning", text) for text in dataset.warnings]
-    examples: Examples = {}
-    for split, rows in dataset.splits.items():
-        labels, file, limits = dataset.labels, dataset.files[split], (table, positions)
-        try:
-            encoded = encode(rows, dataset.kind, labels, tokenizer, data.template, data.context, file, *limits)
-        except UsageError as error:
-            problems.append(error)
-            continue
-        examples[split] = encoded.examples
-        if encoded.cut:
-            text = f"{encoded.cut} of {len(rows)} {split} rows were cut at {data.context} tokens (data.context)"
-            notes.append(Noted("warning", text))
-        said = said or encoded.notes  # of train, most often: what is true of its rows is true of the others'
-    if problems:
-        raise _all_of(problems)
-    return examples, (*notes, *(Noted("warning", text) for text in said))
-
-
-def _all_of(errors: Sequence[UsageError]) -> UsageError:
-    """Those of several splits as one."""
-    rows = [problem for error in errors if isinstance(error, FaultyRowsError) for problem in error.problems]
-    if len(errors) == 1 or not rows:
-        return errors[0]
-    return FaultyRowsError(f"{len(rows)} rows cannot be used", rows, errors[0].hint)
+    data = recipe.data
+    coded = encode.encode_all(dataset, tokenizer, data.template, data.context, table, positions)
+    cut = (
+        f"{count} of {len(dataset.splits[split])} {split} rows were cut at {data.context} tokens (data.context)"
+        for split, count in coded.cut.items()
+        if count
+    )
+    told = (Noted("info", text) for text in dataset.notes)
+    return coded, (*told, *(Noted("warning", text) for text in (*dataset.warnings, *cut, *coded.notes)))
 
 
 def facts_of(loaded: models.Loaded, dataset: tables.Dataset) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zolite.common.events import Noted
 from zolite.config.recipe import Recipe, ResolvedRecipe
-from zolite.data.examples import Example, can_be_said, spoken
+from zolite.data.examples import Example, Spoken, can_be_said
 from zolite.engine.batch import Batch, Order, bucket, longest, sample
 from zolite.engine.cuda_graph import Steps
 from zolite.engine.engine import Engine
@@ -66,7 +66,7 @@ def rows_of(run: Run, step: int) -> list[Example]:
 def trained(examples: Mapping[str, Sequence[Example]], recipe: Recipe) -> Sequence[Example]:
     """Rows for steps. What is to be said is trained as text: the whole answer and its end, against all other words."""
     rows = examples["train"]
-    return [spoken(row) for row in rows] if says(examples, recipe) else rows
+    return Spoken(rows) if says(examples, recipe) else rows
 
 
 def says(examples: Mapping[str, Sequence[Example]], recipe: Recipe) -> bool:

@@ -76,7 +76,7 @@ class Scores:
 
     target: str
     labels: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     prompts: tuple[str, ...]  # as they are put into tokens
     tuned: Scored
     base: Scored | None
@@ -99,7 +99,7 @@ class _Sheet:
     """What is put to a model: rows as tokens, and of some of them what they should be answered with."""
 
     split: str
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     questions: tuple[Question, ...]
     most: int  # new tokens of an answer
     words: Verbalizer
@@ -165,8 +165,8 @@ def _sheet(
     words: Verbalizer,
     tokenizer: Any,
     most: int,
-    examples: tuple[Example, ...],
-    origins: tuple[int, ...],
+    examples: Sequence[Example],
+    origins: Sequence[int],
 ) -> _Sheet:
     """Rows with labels are not answered in text: what is said of them is a label, or not."""
     (rows,) = dataset.splits.values()
