@@ -70,15 +70,17 @@ def _probed(run: Run, fitting: Fitting | None) -> linear_probe.Result | None:
 
 
 def _mended(run: Run, probed: linear_probe.Result | None) -> linear_probe.Result | None:
-    """Where the fit of the last layer has made labels harder to tell apart, probes of the layers left make up for it:
-    labels are compared by the sum of their tokens from there on, and what V finds at rows it has not seen is noisy."""
-    if not probed or not probed.text:
+    """Where the fit of the last layer has made labels harder to tell apart, probes of the layers left make up for it,
+    if the run is long enough to pay for one. From there on labels are compared by the sum of their tokens, and what V
+    finds at rows that it has not seen is noisy."""
+    most, train, dev = linear_probe_rows(run.recipe) // MENDING, run.examples["train"], run.examples["dev"]
+    one_layer = sum(min(len(rows), linear_probe.MOST_ROWS) for rows in (train, dev, dev))  # that it reads
+    if not probed or not probed.text or most < one_layer:
         return NOTHING
 
     def again() -> linear_probe.Result:
-        now = linear_probe.loss_on(run.engine, run.examples["dev"])
+        now = linear_probe.loss_on(run.engine, dev)
         harmed = now > (1 + linear_probe.LEAST) * probed.loss
-        most = linear_probe_rows(run.recipe) // MENDING
         return start_from_probe_(run.engine, run.examples, most) if harmed else NOTHING
 
     return out_of_memory.attempt(again)
