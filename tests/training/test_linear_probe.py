@@ -68,7 +68,8 @@ def test_labels_that_begin_alike(recipe: Make, separable: str) -> None:
     run = prepare(recipe(data__path=of_several_tokens(separable)))
     with torch.inference_mode():
         before = linear_probe.features_of(run.engine, run.examples["test"], []).loss
-        assert start_from_probe_(run.engine, run.examples, MOST).text
+        found = start_from_probe_(run.engine, run.examples, MOST)
+        assert found.text and found.loss == pytest.approx(linear_probe.loss_on(run.engine, run.examples["dev"]), 1e-3)
         assert linear_probe.features_of(run.engine, run.examples["test"], []).loss < before - 0.05
 
 

@@ -191,7 +191,8 @@ class Search:
             return Result("", self.forwards, self.dev.loss)
         layers = "1 layer" if self.kept == 1 else f"{self.kept} layers"
         loss = f"loss on dev {self.first_loss:.3f} → {self.dev.loss:.3f} before the first step"
-        return Result(f"started from a linear probe of {len(self.rows)} rows in {layers}: {loss}", self.forwards)
+        text = f"started from a linear probe of {len(self.rows)} rows in {layers}: {loss}"
+        return Result(text, self.forwards, self.dev.loss)
 
 
 def loss_on(engine: Engine, rows: Sequence[Example]) -> float:
