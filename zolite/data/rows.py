@@ -89,8 +89,8 @@ def load(
         _demand_rows(path, tables, required, rule)
     names = {split: named(paths) for split, paths in sources.files.items()}
     names = {split: names.get(split, names["train"]) for split in tables}
-    labels = _labels(kind, tables["train"])  # before any row leaves it: dev may get a label's only row
-    warnings = warned(counted(kind, tables["train"]), repair(path))
+    labels = counted(kind, tables["train"])  # before any row leaves it: dev may get a label's only row
+    warnings = warned(labels, repair(path))
     if "dev" not in tables:
         held = hold_out(tables["train"], rule, kind.label_column, names["train"])
         tables |= {"train": tables["train"].take(held.train), "dev": tables["train"].take(held.dev)}
@@ -98,7 +98,7 @@ def load(
         names["dev"] = names["train"]
     names = {split: names[split] for split in SPLITS if split in names}
     notes = (*sources.notes, *_said(files), *notes)
-    return _dataset(shape, labels, {split: tables[split] for split in names}, names, notes, warnings)
+    return _dataset(shape, tuple(sorted(labels)), {split: tables[split] for split in names}, names, notes, warnings)
 
 
 def load_for_eval(
@@ -124,7 +124,7 @@ def load_for_eval(
     shape, tables, notes = _tables(path, files, asked, split, replace(rule, group_by=""), labels)
     kind = shape.kind
     split = next(each for each in reversed(SPLITS) if each in tables)
-    own = _labels(kind, itertools.chain(*tables.values()))
+    own = tuple(sorted(counted(kind, itertools.chain(*tables.values()))))
     if own and labels:
         refuse(list(strangers(file, kind, tables[split], labels, f"the model's labels ({some(labels)})")))
     known = labels if own and labels else own
@@ -213,8 +213,8 @@ def _parted(
 ) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Split to rows as the column of `rule.split_by` has it, and notes. UsageError where a column is in no row."""
     rows = tables[first]
-    there = {rule.split_by: any(row.part for row in rows), rule.group_by: any(row.group for row in rows)}
-    missing = [name for name, found in there.items() if name and not found]
+    asked = {rule.split_by: "part", rule.group_by: "group"}
+    missing = [name for name, part in asked.items() if name and not any(getattr(row, part) for row in rows)]
     if missing and not evaluated:
         refuse(
             [f"{file}: no row has {' and none '.join(map(repr, missing))} ({has(leader)})"],
@@ -350,13 +350,5 @@ def _other(record: Record, shape: Shape, asked: Asked) -> Kind | None:
     return found.kind if found else None
 
 
-# ---- labels
-
-
 def _name(several: Sequence[tuple[str, Opened]]) -> str:
     return several[0][0] if len(several) == 1 else f"{several[0][0]} and {len(several) - 1} more"
-
-
-def _labels(kind: Kind, rows: Iterable[Row]) -> tuple[str, ...]:
-    """Sorted; none where rows of that kind have none."""
-    return tuple(sorted({row.columns[kind.label_column] for row in rows})) if kind.label_column else ()
