@@ -71,9 +71,7 @@ def logits(model: Any) -> Tensor:
 @pytest.mark.parametrize(("quant", "most"), [("int8", 0.0045), ("nf4", 0.16)])
 def test_experts_are_held_in_codes_of_the_models_own_weights(moe: Make, kind: str, quant: str, most: float) -> None:
     """No weight of an expert is left in floating point, and expanded ones are within half a step of the file's."""
-    true = {
-        (name, leaf): value for name, m in loaded(moe(kind), "float32").named_modules() for leaf, value in held(m)
-    }
+    true = {(name, leaf): value for name, m in loaded(moe(kind), "float32").named_modules() for leaf, value in held(m)}
     found = {(name, leaf): value for name, m in loaded(moe(kind), quant).named_modules() for leaf, value in held(m)}
     assert found.keys() == true.keys()
     assert found

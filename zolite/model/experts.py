@@ -189,7 +189,7 @@ def simplify_(model: nn.Module, format_: str, dtype: torch.dtype) -> None:
     code_(model, format_, dtype)
     for module in model.modules():
         if by_interface(module) or type(module).__name__ == AT_ONCE:
-            module.forward = MethodType(by_expert if by_interface(module) else sorted_by_expert, module)  # type: ignore[method-assign]
+            module.forward = MethodType(by_expert if by_interface(module) else sorted_by_expert, module)
 
 
 def code_(model: nn.Module, format_: str, dtype: torch.dtype) -> None:
@@ -215,13 +215,13 @@ def expand_(model: nn.Module) -> None:
 def by_expert(self: Any, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     """In the place of an experts' forward: (S, D), and (S, k) experts with their weights, to (S, D).
 
-    Expert after expert, each with its own tokens and in float32 where they meet: the same sums in the same order always.
+    Expert after expert, each with its own tokens, in float32 where they meet: the same sums in the same order always.
     """
     made = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
-    order, shares = index.flatten().argsort(stable=True), weights.flatten()
-    counts = index.flatten().bincount(minlength=self.num_experts).tolist()  # the one place that waits for the device
-    for expert, mine in enumerate(order.split(counts)[: self.num_experts]):
-        for part in mine.split(sizes.EXPERT_TOKENS):
+    flat, shares = index.flatten(), weights.flatten()
+    counts = flat.bincount(minlength=self.num_experts).tolist()  # the one place that waits for the device
+    for expert, mine in enumerate(torch.split(flat.argsort(stable=True), counts)[: self.num_experts]):
+        for part in torch.split(mine, sizes.EXPERT_TOKENS):
             if len(part):
                 rows = part // index.shape[1]
                 made.index_add_(0, rows, _one(self, expert, hidden[rows]) * shares[part, None])
