@@ -314,9 +314,10 @@ def main() -> None:
     here("LlamaForCausalLM")  # so that all is imported, and no child has to
     file = out / "models.json"
     rows: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else {}
-    for kind, name in sorted(KNOWN.items()):
-        if (asked and kind not in asked) or (kind in rows and not again):
+    for kind in asked or sorted(KNOWN):
+        if kind in rows and not again:
             continue
+        name = KNOWN[kind]
         rows[kind] = limited(name if isinstance(name, str) else name[0])
         print(kind, json.dumps(rows[kind], ensure_ascii=False), flush=True)
         text = json.dumps(

@@ -43,7 +43,7 @@ FAMILIES = {
     "phi3": {"intermediate_size": 256},
     "opt": {"ffn_dim": 256},
     "gpt_neox": {"intermediate_size": 256},
-    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 128, "head_dim": 32},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256, "head_dim": 32},
     "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 128, "head_dim": 32},
 }
 

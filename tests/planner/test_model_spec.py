@@ -66,7 +66,7 @@ def config_of(family: str, **changes: Any) -> Any:
     """A small config of an architecture."""
     from transformers import AutoConfig
 
-    inner = {"opt": "ffn_dim"}.get(family, "intermediate_size")
+    inner = {"opt": "ffn_dim", "gpt2": "n_inner"}.get(family, "intermediate_size")
     values = SMALL | {inner: 96} | MOE.get(family, {}) | changes
     if family == "gemma3":
         tied = values["tie_word_embeddings"]
@@ -156,6 +156,8 @@ def test_defaults(family: str) -> None:
             built(config),
         )
         return
+    if family == "gpt2":  # which calls it n_inner
+        del short["intermediate_size"]
     if family == "nemotron":  # takes a default of None for a number
         short["num_key_value_heads"] = 2
     config = AutoConfig.for_model(family, **short, pad_token_id=0)

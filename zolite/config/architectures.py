@@ -100,6 +100,8 @@ class Architecture:
     places: Count = lambda c: 0  # learned embeddings of positions
     outside: Layers = lambda c: []  # linear layers that belong to no layer
     experts: Layers = lambda c: []  # weights of all routed experts, which carry no adapters
+    gates: int = 2  # tensors of an expert's inner width that its activation holds at once, beside the two halves
+    eager: bool = False  # attention is a table of all pairs of tokens
     left_out: Count = lambda c: 0  # parameters of its files that no text goes through: never loaded
     head_bias: bool = False
     decoder: bool = False  # zolite's own decoder knows it
@@ -282,6 +284,10 @@ def _neox_attention(c: Config) -> Made:
     return [Linear("query_key_value", c.hidden, 3 * c.hidden, 1, bent), Linear("dense", c.hidden, c.hidden, 1, bent)]
 
 
+def _gpt2_attention(c: Config) -> Made:
+    return [Linear("c_attn", c.hidden, 3 * c.hidden, 1, True), Linear("c_proj", c.hidden, c.hidden, 1, True)]
+
+
 def _stablelm_attention(c: Config) -> Made:
     """Heads share the width out evenly, whatever else the config says."""
     return split("use_qkv_bias")(replace(c, head_dim=c.hidden // c.heads))
@@ -376,7 +382,7 @@ SEED = UNTIED | {"attention_bias": True, "head_dim": 128, "num_key_value_heads":
 
 QWEN3_MOE: dict[str, Any] = UNTIED | {
     "use_sliding_window": False, "num_key_value_heads": 4, "intermediate_size": 6144, "moe_intermediate_size": 768,
-    "num_experts": 128, "num_experts_per_tok": 8,
+    "moe_num_experts": 128, "num_experts_per_tok": 8,  # the name of EXPERTS that any other goes before
 }  # fmt: skip
 GPT_OSS: dict[str, Any] = UNTIED | {
     "attention_bias": True, "head_dim": 64, "num_key_value_heads": 8, "sliding_window": 128, "intermediate_size": 2880,
@@ -402,7 +408,11 @@ _ALL = (
     ),
     Architecture("gemma2", BOTH, gated(), four_norms, defaults=GEMMA2, llama_cpp=LlamaCpp("gemma2")),
     Architecture("gemma3_text", **GEMMA3, llama_cpp=LlamaCpp("gemma3")),
-    Architecture("gemma3", **GEMMA3, left_out=_tower),
+    Architecture("gemma3", **GEMMA3, left_out=_tower, llama_cpp=LlamaCpp("gemma3")),
+    Architecture(
+        "gpt2", _gpt2_attention, plain("c_fc", "c_proj", always=True), four_norms, final_norm=biased,
+        places=lambda c: c.context * c.hidden, llama_cpp=LlamaCpp("gpt2"),
+    ),
     Architecture(
         "phi", split(always=(True, True), out="dense"), plain("fc1", "fc2", always=True), final_norm=biased,
         head_bias=True, defaults=UNTIED, llama_cpp=LlamaCpp("phi2"),
@@ -449,7 +459,9 @@ _ALL = (
         final_norm=lambda c: c.hidden + _sparse(c) * c.experts * c.hidden,  # and the routers
         outside=lambda c: [replace(m, count=c.layers - _sparse(c)) for m in gated()(c) if c.layers > _sparse(c)],
     ),
-    Architecture("gpt_oss", BOTH, lambda c: [], _gpt_oss_rest, experts=_gpt_oss_experts, defaults=GPT_OSS),
+    Architecture(
+        "gpt_oss", BOTH, lambda c: [], _gpt_oss_rest, experts=_gpt_oss_experts, gates=5, eager=True, defaults=GPT_OSS,
+    ),
     Architecture("exaone4", split(), gated(), head_norms=True, defaults=UNTIED | {"num_key_value_heads": 32}),
 )  # fmt: skip
 
@@ -459,6 +471,6 @@ ARCHITECTURES: dict[str, Architecture] = {each.name: each for each in _ALL}
 
 
 def by_llama_cpp(name: str) -> Architecture | None:
-    """The one of that name in llama.cpp: where several share it, that which transformers calls so too."""
+    """The one of that name in llama.cpp, which has text alone: of several, that which transformers calls so too."""
     named = [each for each in ARCHITECTURES.values() if each.llama_cpp and each.llama_cpp.name == name]
-    return min(named, key=lambda each: each.name != name, default=ARCHITECTURES.get(name))
+    return min(named, key=lambda each: (each.left_out is _tower, each.name != name), default=ARCHITECTURES.get(name))

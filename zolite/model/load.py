@@ -215,6 +215,12 @@ def select(model: nn.Module, targets: tuple[str, ...], uncalled: frozenset[str] 
     names = [name for name in quant.linear_names(model) if name not in uncalled]
     leaves = sorted({name.rpartition(".")[2] for name in names})
     unknown = [t for t in targets if t not in leaves and t not in names]
+    if routed := [t for t in unknown if t == "experts" or t.rpartition(".")[2] in experts.names(model)]:
+        raise UsageError(
+            f"{', '.join(routed)} are weights of routed experts, which carry no adapters: one for each expert would be "
+            "many times the numbers that a step's losses can tell apart, most of them unseen by its rows",
+            f"leave --targets out for all other linear layers, or choose of {', '.join(leaves)}",
+        )
     if unknown or not names:
         message = f"no linear layer is called {', '.join(unknown)}" if unknown else "the model has no linear layers"
         raise UsageError(message, f"this model has: {', '.join(leaves) or 'none'}")

@@ -162,6 +162,8 @@ def _generic(model: Model, forward: Forward) -> Iterable[int]:
     by = {linear.name: linear for linear in s.linears}
     q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
     x = a * s.hidden
+    # Where attention is a table of all pairs of tokens, so are the masks of layers with a window and without.
+    pairs, masks = (n * forward.tokens * rows * a if s.eager else 0 for n in (s.heads, 2))
     inner = [by[name] for name in INNER if name in by]
     largest = max(model.expanding(linear) for linear in s.linears)
     yield rows * (x + 2 * FLOAT * s.hidden + (a * s.hidden if a != FLOAT else 0))  # a norm
@@ -170,7 +172,9 @@ def _generic(model: Model, forward: Forward) -> Iterable[int]:
         multiplied = max(map(model.expanded, inner), default=largest)
         yield rows * (x + a * _mlp_width(s, by, while_multiplying=True)) + multiplied
     if s.experts:
-        yield from _experts(model, rows, x)
+        yield from (each + pairs + masks for each in _experts(model, rows, x))  # a layer keeps its table to its end
+    if s.eager:
+        yield rows * (x + a * (3 * q + 2 * kv)) + 3 * pairs + masks  # keys and values for each head, and a softmax
     yield rows * (x + a * (2 * q + 2 * kv + 3 * q) + FLOAT * s.heads)  # turned queries, and what turning them takes
     yield rows * (x + a * (q + kv)) + largest
     if s.window and s.window < forward.tokens:
@@ -189,7 +193,7 @@ def _experts(model: Model, rows: int, x: int) -> Iterable[int]:
         between = each.outputs if inwards else each.inputs + each.outputs
         yield made + part * a * (s.hidden + between) + model.expanding(each)
         if inwards:
-            yield made + part * a * (s.hidden + 2 * each.outputs)  # its two halves, and their product
+            yield made + part * a * (s.hidden + each.outputs + s.gates * each.outputs // 2)
 
 
 QKV, GATES = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")

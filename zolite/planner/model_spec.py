@@ -23,7 +23,7 @@ from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.paths import paths
 from zolite.common.weight_headers import BUFFERS, TOWERS, Header
 from zolite.config import catalog
-from zolite.config.architectures import ARCHITECTURES, Config, Linear, by_llama_cpp, numbers
+from zolite.config.architectures import ARCHITECTURES, TURNED, Config, Linear, by_llama_cpp, numbers
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SMALL = 16 << 20  # bytes of a config file, at most
@@ -58,6 +58,8 @@ class ModelSpec:
     experts: tuple[Linear, ...] = ()  # weights of routed experts, all of them: quantized, without adapters
     experts_each: int = 0  # routed experts of a layer
     experts_of_token: int = 0  # of these, those that a token goes to
+    gates: int = 2  # tensors of an expert's inner width that its activation holds at once, beside the two halves
+    eager: bool = False  # attention is a table of all pairs of tokens
 
     @property
     def linear(self) -> int:
@@ -154,6 +156,8 @@ def from_config(name: str, config: Mapping[str, Any]) -> ModelSpec:
         other=biases + known.norms(c),
         fast=known.fast(c),
         experts=experts,
+        gates=known.gates,
+        eager=known.eager,
         bytes=0,
         left_out=known.left_out(c),
     )
@@ -173,7 +177,8 @@ def from_tensors(name: str, config: Mapping[str, Any], header: Header) -> ModelS
         if kind == "experts":
             continue
         if kind == "linear":
-            linears.append(Linear(leaf(tensor), shape[1], shape[0], 1, f"{tensor[:-6]}bias" in header.tensors))
+            outputs, inputs = reversed(shape) if c.model_type in TURNED else shape
+            linears.append(Linear(leaf(tensor), inputs, outputs, 1, f"{tensor[:-6]}bias" in header.tensors))
         else:
             sizes[kind] += _product(shape)
     return ModelSpec(
