@@ -2,18 +2,26 @@
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
 
+from zolite.common.errors import UsageError
+from zolite.config import recipe as recipes
 from zolite.config import sizes
+from zolite.config.recipe import Recipe
 from zolite.model import experts
 from zolite.model import load as models
 from zolite.model.experts import Int8Experts, Nf4Experts
+from zolite.model.quant import linear_names
+from zolite.planner import hardware as machine
+from zolite.planner import model_spec
+from zolite.planner.memory import laid_out, peak, weights
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -115,6 +123,40 @@ def test_one_expert_is_expanded_at_a_time(moe: Make, quant: str, monkeypatch: py
     monkeypatch.setattr(kind, "__getitem__", watched)
     logits(model)
     assert most == [1]
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "gpt_oss"])
+@pytest.mark.parametrize("quant", ["int8", "nf4", "float32"])
+def test_plans_count_what_is_held(moe: Make, kind: str, quant: str) -> None:
+    """The weights of a plan are the loaded model's tensors, byte for byte but for the code table of nf4."""
+    model, cpu = loaded(moe(kind), quant), replace(machine.typical(0), device="cpu", fused=False)
+    recipe = recipes.resolve(recipes.override(Recipe(), {"model.quant": quant}))
+    said = peak(weights(laid_out(cpu, model_spec.spec(str(moe(kind))), recipe)))
+    buffers = (t for m in model.modules() if "Rotary" not in type(m).__name__ for t in m.buffers(recurse=False))
+    tensors = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *buffers)}
+    layers = (model.get_submodule(name) for name in linear_names(model))
+    scales = sum(layer.weight.quant_state.absmax.nbytes for layer in layers) if quant == "nf4" else 0
+    assert 0 <= sum(tensors.values()) + scales - said < (2000 if quant == "nf4" else 1)
+
+
+@pytest.mark.parametrize("target", ["experts", "gate_up_proj", "model.layers.0.mlp.experts.down_proj"])
+def test_adapters_on_experts_are_refused_by_name(moe: Make, target: str) -> None:
+    model = loaded(moe("qwen3_moe"), "int8")
+    assert {name.rpartition(".")[2] for name in models.select(model, ())} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    with pytest.raises(UsageError, match=f"{target} are weights of routed experts") as caught:
+        models.select(model, ("q_proj", target))
+    assert "q_proj" in caught.value.hint
+
+
+def test_a_save_of_bitsandbytes_has_its_experts_quantized_too(moe: Make, tmp_path: Path) -> None:
+    """It holds them in 16 or 32 bits; they are held as the plan says."""
+    AutoModelForCausalLM.from_pretrained(
+        moe("qwen3_moe"), quantization_config=BitsAndBytesConfig(load_in_8bit=True), device_map={"": "cpu"}
+    ).save_pretrained(tmp_path)
+    model = loaded(tmp_path, "int8")
+    found = [value for _, _, value in experts.tensors(model)]
+    assert len(found) == 4 and all(isinstance(value, Int8Experts) for value in found)
+    torch.testing.assert_close(logits(model), logits(loaded(moe("qwen3_moe"), "int8")), rtol=1e-4, atol=1e-4)
 
 
 def test_rows_do_not_depend_on_how_many_go_through_an_expert_at_once(

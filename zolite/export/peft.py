@@ -50,11 +50,13 @@ def _peft_name(block: str) -> str:
 def _targets(trained: Trained) -> list[str]:
     """Last parts of names, as peft's own configs have them, unless single layers were chosen by full name.
 
-    Full names too where an architecture is not in the table: its other modules may have such last parts.
+    Full names too where an architecture is not in the table, or has a tower for pictures or sound: their other modules
+    may have such last parts.
     """
     layers = {name.rpartition(".")[0] for name in trained.factors}
     single = any("." in target for target in trained.recipe.adapter.targets)
-    whole = single or trained.config.get("model_type") not in ARCHITECTURES
+    towers = any(trained.config.get(name) for name in models.TOWERS)
+    whole = single or towers or trained.config.get("model_type") not in ARCHITECTURES
     return sorted(layers if whole else {layer.rpartition(".")[2] for layer in layers})
 
 
