@@ -20,9 +20,9 @@ from .conftest import STEPS, case, h100, named
 
 @pytest.mark.parametrize("row", STEPS, ids=named)
 def test_measured_peaks(row: dict[str, Any]) -> None:
-    """The memory of every step measured so far is what its ledger says, to 1%; weights that were never loaded apart."""
+    """The memory of every step measured so far is what its ledger says, to 1%; there was no load and no start."""
     lines = ledger(h100(), *case(row))
-    said = allocated(line for line in lines if line.what != "load")
+    said = allocated(line for line in lines if line.what not in ("load", "start"))
     assert 0.99 < said / row["peak_bytes"] < 1.01
 
 
@@ -57,6 +57,20 @@ def test_more_takes_more(name: str, weights: str) -> None:
     for larger in (of(512), of(**{"train.batch": 16}), of(**{"adapter.rank": 32}), of(**{"train.copies": 4})):
         assert larger[0] >= small[0]
     assert of(**{"train.batch": 16})[1] > small[1] and of(**{"train.microbatch": 1})[0] <= small[0]
+
+
+def test_a_start_counts_where_there_is_one() -> None:
+    """Of rows without labels, unless it is turned off; then no plan is larger."""
+    spec, hardware = model_spec.spec("qwen3-1.7b"), machine.published("rtx-3060-12gb")
+
+    def of(labels: int, **changes: Any) -> list[int]:
+        recipe = recipes.resolve(recipes.override(Recipe(), {"train.batch": 1, "data.context": 64} | changes))
+        return [
+            line.bytes for line in ledger(hardware, spec, recipe, Rows(64, 32, labels=labels)) if line.what == "start"
+        ]
+
+    assert of(0)[0] > 0
+    assert of(2) == of(0, **{"adapter.feedback": False}) == of(0, **{"adapter.space": "lora-core"}) == []
 
 
 def test_segments() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from zolite.config import sizes
 from zolite.data.examples import Example, one_sequence
 from zolite.model.feedback import SHARES, factors
 from zolite.training import feedback
@@ -152,7 +153,7 @@ def test_forwards_keep_no_more_than_they_may(run: Run, monkeypatch: pytest.Monke
     made, rows = Feedback.of(run.engine, run.rows[:8]), run.rows[:24]
     assert made is not None
     whole = gradient(made, rows)
-    monkeypatch.setattr(feedback, "ROOM", 2**14)
+    monkeypatch.setattr(sizes, "START_KEPT", 2**14)
     cut = parts(made, rows)
     assert len(cut) > 3
     assert sorted(i for part in cut for i in part) == list(range(24))

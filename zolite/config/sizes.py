@@ -14,3 +14,6 @@ COLUMNS = 256  # words of the vocabulary that are taken together, at least: what
 BUCKET_TOKENS = 8  # lengths that batches are padded to are multiples of it
 EVAL_TOKENS = 4096  # of an evaluation's forward: large enough to keep a device busy, small beside the weights
 BASIS_TOKENS = (17, 64)  # sequences and their tokens that frozen bases are found on
+
+# The start of rows without labels: tokens of a forward, what it keeps at the predicted ones, and logits at once.
+START_TOKENS, START_KEPT, START_LOGITS = 4096, 64 << 20, 2**22

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from zolite.common.text import human_bytes
 from zolite.config import composition, sizes
 from zolite.config.architectures import Linear
-from zolite.config.recipe import ResolvedRecipe
+from zolite.config.recipe import ResolvedRecipe, starts_with_feedback
 from zolite.config.spaces import SPACES
 from zolite.config.weights import WEIGHT_FORMATS
 from zolite.data.lengths import Rows
@@ -75,6 +75,7 @@ def ledger(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Ro
     rest = [*adapter(hardware, model, recipe), *tools(hardware, model, recipe, rows)]
     fixed = [*weights(model), *rest]
     at_work = [*activation_lines(step, evaluation), load(hardware, model, rest, step, evaluation)]
+    at_work += started(model, recipe, rows, max(step.peak, evaluation.peak))
     beyond = reserved(hardware, model, step, evaluation, rows)
     process = Line("context", hardware.context_bytes, CONTEXT[hardware.device], "libraries", "process")
     mine = [process, *fixed, *at_work, *beyond]
@@ -247,6 +248,26 @@ def load(
     more = max(0, copies - peak(rest) - max(step.peak, evaluation.peak))
     why = f"before they are quantized layers take {human_bytes(copies)}, while nothing runs yet"
     return Line("load", more, why, "weights")
+
+
+def started(model: Model, recipe: ResolvedRecipe, rows: Rows, later: int) -> list[Line]:
+    """How far the start of rows without labels exceeds what comes `later`: it ends before steps are captured."""
+    if rows.labels or not starts_with_feedback(recipe):
+        return []
+    s, n = model.spec, trained_numbers(model.spec, recipe)
+    forward = activation_memory(replace(model, fused=False), Forward(1, *_start_rows(rows), 1))
+    inner = max(linear.outputs for linear in s.linears)
+    kept = min(sizes.START_KEPT, 3 * s.hidden * s.layers * model.activation * sizes.START_TOKENS)
+    places = kept // (3 * s.hidden * s.layers * model.activation)
+    walk = FLOAT * places * (6 * inner + 4 * s.hidden) + 3 * FLOAT * sizes.START_LOGITS
+    size = 5 * FLOAT * n + max(3 * FLOAT * n, kept + max(forward.peak, walk))
+    why = f"before any step: Adam's numbers and slopes, {n:,} each, and what a forward keeps at predicted tokens"
+    return [Line("start", max(0, size - later), why, "adapter")]
+
+
+def _start_rows(rows: Rows) -> tuple[int, int]:
+    """Sequences and their tokens of a forward of the start."""
+    return max(1, sizes.START_TOKENS // rows.tokens), rows.tokens
 
 
 def basis_memory(model: Model) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zolite.config import sizes
 from zolite.data.examples import Example, Tokens, one_sequence, sizes_of
 from zolite.engine.batch import Order, by_length, length, sample
 from zolite.engine.engine import Engine
@@ -39,9 +40,6 @@ MEASURED = 4  # batches that mean attention is measured on
 HELD = 8  # texts of the model's own that are held in a step
 STRIDE = 9  # they come in kinds: those of a step lie so far apart
 PRICE = 1.0  # of a nat of KL there, beside a nat of the rows' loss
-TOKENS = 4096  # a forward
-ROOM = 2**26  # bytes of what a forward keeps
-CHUNK = 2**22  # logits at once: 16 MiB
 UNKNOWN = "no start from predicted tokens: the model's blocks are of no known form, or memory did not suffice"
 
 
@@ -133,7 +131,7 @@ class Feedback:
     def _last(self, stream: Tensor, tokens: Tensor, base: Tensor | None) -> Tensor:
         """The slope of the places' summed loss at their stream behind the last block (N, D)."""
         slope = torch.empty_like(stream)
-        size = max(1, CHUNK // self.tail.head.vocabulary)
+        size = max(1, sizes.START_LOGITS // self.tail.head.vocabulary)
         for i in range(0, len(tokens), size):
             cut = slice(i, i + size)
             logits = self.tail.logits(stream[cut])
@@ -281,11 +279,11 @@ def pull_(grad: Tensor, feedback: Feedback, held: Held, step: int) -> None:
 
 
 def parts(feedback: Feedback, rows: Sequence[Example]) -> list[list[int]]:
-    """Row numbers in forwards of about TOKENS tokens that keep about ROOM bytes."""
+    """Row numbers in forwards of about START_TOKENS tokens that keep about START_KEPT bytes."""
     a_place = sum(half.numbers for half in feedback.chain.halves) * feedback.engine.adapter.space.copies.element_size()
-    most = max(1, ROOM // a_place)
+    most = max(1, sizes.START_KEPT // a_place)
     fuller = max(len(row.queries) / length(row) for row in rows)  # places a token, at most
-    return by_length([length(row) for row in rows], max(1, min(TOKENS, int(most / fuller))))
+    return by_length([length(row) for row in rows], max(1, min(sizes.START_TOKENS, int(most / fuller))))
 
 
 def adam_(theta: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], step: int, rate: float) -> None:
