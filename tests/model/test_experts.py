@@ -129,7 +129,7 @@ def test_one_expert_is_expanded_at_a_time(moe: Make, quant: str, monkeypatch: py
 @pytest.mark.parametrize("quant", ["int8", "nf4", "float32"])
 def test_plans_count_what_is_held(moe: Make, kind: str, quant: str) -> None:
     """The weights of a plan are the loaded model's tensors, byte for byte but for the code table of nf4."""
-    model, cpu = loaded(moe(kind), quant), replace(machine.typical(0), device="cpu", fused=False)
+    model, cpu = loaded(moe(kind), quant), replace(machine.typical(0), device="cpu")
     recipe = recipes.resolve(recipes.override(Recipe(), {"model.quant": quant}))
     said = peak(weights(laid_out(cpu, model_spec.spec(str(moe(kind))), recipe)))
     buffers = (t for m in model.modules() if "Rotary" not in type(m).__name__ for t in m.buffers(recurse=False))
