@@ -29,7 +29,8 @@ them.
   behind its last hidden states than multiply them by its head: the run then takes the model's own logits, and says so.
 - *trains*: 4 steps of the default method.
 - *peft*: the exported adapter, loaded by peft {peft}, has the session's losses.
-- *merged*: so has the model with the adapter in its weights, of 16 bits, loaded by transformers.
+- *merged*: so has the model with the adapter in its weights, of 16 bits, loaded by transformers. Empty where that was
+  not tried yet.
 - *gguf*: so has the adapter as llama.cpp reads it, by the gguf package. Empty where zolite does not know llama.cpp's
   names of the layers: `--format merged` and llama.cpp's own convert_hf_to_gguf.py are the way there.
 

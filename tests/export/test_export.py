@@ -264,6 +264,18 @@ def test_a_wrong_export_never_appears(
     assert not any((tmp_path / "exports").iterdir())
 
 
+def test_a_layer_that_peft_does_not_find_is_named(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names that an architecture's layers have elsewhere are the reason that is given, before any loss is compared."""
+    trained(recipe(train__steps=3, train__lr=0.05))
+    named = peft._peft_name
+    monkeypatch.setattr(peft, "_peft_name", lambda block: named(block).replace("0.mlp.up_proj", "0.mlp.upper"))
+    with pytest.raises(ZoliteError, match=r"another way than transformers does: .*layers\.0\.mlp\.up_proj") as caught:
+        export(tmp_path / "out")
+    assert "--format merged" in caught.value.hint and not (tmp_path / "out").exists()
+
+
 def _unasked(layers: dict[str, Any], dtype: str) -> dict[str, Any]:
     return {f"{n}.lora_{f}": t.half().numpy() for n, pair in layers.items() for f, t in zip("ab", pair, strict=True)}
 

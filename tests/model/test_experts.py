@@ -1,5 +1,6 @@
 """Claims about routed experts: how they are held, what they multiply, and how much of them is expanded at once."""
 
+import json
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
 
+from zolite.common import weight_headers
 from zolite.common.errors import UsageError
 from zolite.config import recipe as recipes
 from zolite.config import sizes
@@ -129,7 +131,7 @@ def test_one_expert_is_expanded_at_a_time(moe: Make, quant: str, monkeypatch: py
 @pytest.mark.parametrize("quant", ["int8", "nf4", "float32"])
 def test_plans_count_what_is_held(moe: Make, kind: str, quant: str) -> None:
     """The weights of a plan are the loaded model's tensors, byte for byte but for the code table of nf4."""
-    model, cpu = loaded(moe(kind), quant), replace(machine.typical(0), device="cpu", fused=False)
+    model, cpu = loaded(moe(kind), quant), replace(machine.typical(0), device="cpu")
     recipe = recipes.resolve(recipes.override(Recipe(), {"model.quant": quant}))
     said = peak(weights(laid_out(cpu, model_spec.spec(str(moe(kind))), recipe)))
     buffers = (t for m in model.modules() if "Rotary" not in type(m).__name__ for t in m.buffers(recurse=False))
@@ -137,6 +139,19 @@ def test_plans_count_what_is_held(moe: Make, kind: str, quant: str) -> None:
     layers = (model.get_submodule(name) for name in linear_names(model))
     scales = sum(layer.packed.quant_state.absmax.nbytes for layer in layers) if quant == "nf4" else 0
     assert 0 <= sum(tensors.values()) + scales - said < (2000 if quant == "nf4" else 1)
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "gpt_oss"])
+def test_files_tell_what_the_table_does(moe: Make, kind: str) -> None:
+    """Experts and routers are counted alike from a config and, as of an unknown architecture, from tensors."""
+    header = weight_headers.folder(moe(kind))
+    assert header is not None
+    table = model_spec.spec(str(moe(kind)))
+    config = json.loads((moe(kind) / "config.json").read_bytes())
+    files = model_spec.from_tensors(kind, config, header)
+    sizes = [{(e.inputs, e.outputs, e.count) for e in spec.experts} for spec in (table, files)]
+    assert sizes[0] == sizes[1] and table.other == files.other and table.linear == files.linear
+    assert (files.experts_each, files.experts_of_token) == (4, 2)
 
 
 @pytest.mark.parametrize("target", ["experts", "gate_up_proj", "model.layers.0.mlp.experts.down_proj"])

@@ -164,14 +164,9 @@ def numbers(config: Mapping[str, Any]) -> Config:
     return made
 
 
+# What configs call the number of routed experts, and of those that a token goes to.
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 EXPERTS_OF_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k", "top_k_experts")
-
-
-def has_experts(config: Mapping[str, Any]) -> bool:
-    """Does a config tell of routed experts?"""
-    found = {**config, **(config.get("text_config") or {})}
-    return any((found.get(name) or 0) > 1 for name in EXPERTS)
 
 
 # --- attention -------------------------------------------------------------------------------------------------------

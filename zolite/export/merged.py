@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.common.text import human_bytes
+from zolite.common.weight_headers import TOWERS
 from zolite.export import ollama, uses
 from zolite.export.readers import Opened, Reader, in_float32, of_transformers
 from zolite.export.source import Trained, delta
@@ -67,9 +68,9 @@ def _places(trained: Trained, shards: dict[str, list[str]]) -> dict[str, str]:
     """The layer that each stored weight belongs to, for those with an adapter.
 
     A file may leave out the first parts of a layer's name, or have others there: the longest ending that only one
-    tensor has decides, and later the check of the export.
+    tensor has decides, towers' for pictures and sound apart, and later the check of the export.
     """
-    stored = [name for names in shards.values() for name in names]
+    stored = [name for names in shards.values() for name in names if not any(tower in name for tower in TOWERS)]
     found = {layer: _ending(f"{layer}.weight", stored) for layer in trained.layers}
     if lost := sorted(layer for layer, name in found.items() if name is None):
         raise ZoliteError(

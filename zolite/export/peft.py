@@ -1,12 +1,13 @@
 """A session's adapter as peft writes it: adapter_config.json and adapter_model.safetensors."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from zolite.common.paths import paths
-from zolite.config.architectures import ARCHITECTURES, has_experts
+from zolite.config.architectures import ARCHITECTURES
 from zolite.export import ollama, uses
 from zolite.export.readers import Opened, Reader, of_transformers, reloaded
 from zolite.export.source import Trained
@@ -20,7 +21,8 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
 
     recipe, alpha = trained.recipe, _whole(trained.recipe.adapter.alpha)
     targets = _targets(trained)
-    renamed = [name for name in targets if has_experts(trained.config) and name.rpartition(".")[2] in OF_EXPERTS]
+    taken = _of_experts(str(trained.config.get("model_type")))
+    renamed = [name for name in targets if name.rpartition(".")[2] in taken]
     LoraConfig(
         r=recipe.adapter.rank,
         lora_alpha=alpha,
@@ -36,9 +38,17 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-OF_EXPERTS = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
-"""Last parts of modules' names that peft takes for routed experts' names, as they were before transformers 5: beside
-such experts, dense layers of these names are found by their weights' names."""
+def _of_experts(kind: str) -> Collection[str]:
+    """Last parts of modules' names that peft takes for those of routed experts, as they were before transformers 5.
+
+    Beside such experts, dense layers of these names are found by their weights' names.
+    """
+    try:
+        from peft.utils import transformers_weight_conversion as conversion
+    except ImportError:  # a version that takes names as they are
+        return ()
+    base = getattr(conversion, "_MODEL_TO_CONVERSION_PATTERN", {}).get(kind)
+    return getattr(conversion, "_MOE_TARGET_MODULE_MAPPING", {}).get(base, {}).keys()  # type: ignore[no-any-return]
 
 
 def _peft_name(block: str) -> str:

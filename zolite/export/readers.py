@@ -1,5 +1,6 @@
 """Models as other programs load them, with none of zolite's layers: what they say, and how likely an answer is."""
 
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from zolite.common.errors import ZoliteError
 from zolite.data.examples import Example, Tokens
 from zolite.export.source import Trained
 from zolite.model import load as models
@@ -114,8 +116,15 @@ def in_float32(where: Path, device: torch.device, **options: Any) -> Any:
 
 
 def reloaded(base: Any, folder: Path) -> Any:
-    """The model with the adapter as peft puts it on."""
-    with models.quiet():
+    """The model with the adapter as peft puts it on. Raises ZoliteError where it finds some of its layers missing."""
+    with models.quiet(), warnings.catch_warnings(record=True) as told:
         from peft import PeftModel
 
-        return PeftModel.from_pretrained(base, str(folder)).eval()
+        warnings.simplefilter("always")
+        model = PeftModel.from_pretrained(base, str(folder)).eval()
+    if lost := [text for each in told if "missing adapter keys" in (text := str(each.message))]:
+        raise ZoliteError(
+            f"peft names layers of this architecture in another way than transformers does: {lost[0][:300]}",
+            "export --format merged, or train other layers (--targets)",
+        )
+    return model

@@ -290,7 +290,7 @@ def reserved(
     if hardware.device != "cuda":
         return []
     eager = max(evaluation.peak, step.peak if rows.lengths > 1 else 0)
-    pool = min(step.peak, eager)
+    pool = 0 if model.spec.experts else min(step.peak, eager)  # how many rows an expert has is read back: no graphs
     each = WEIGHT_FORMATS[model.quant].bytes
     stored = [(int(linear.inputs * linear.outputs * each), linear.count) for linear in model.spec.linears]
     together = model.spec.experts_each or 1  # a layer's experts lie in one tensor
