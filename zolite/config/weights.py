@@ -35,3 +35,6 @@ WEIGHT_FORMATS = {
     "bf16": WeightFormat(16.0, "bfloat16", "bfloat16", 0.97),
     "float32": WeightFormat(32.0, "float32", "float32", 1.0),
 }
+
+PACKED = ("bitsandbytes", "gptq", "awq", "fp8", "fbgemm_fp8", "mxfp4", "compressed-tensors")
+"""Methods (`quant_method` of a config) that weights may be stored by: they are dequantized as they are loaded."""

@@ -26,6 +26,12 @@ HALVES = (torch.float16, torch.bfloat16)
 
 def write(trained: Trained, folder: Path, dtype: str) -> None:
     """At most one shard and one layer's sum are in memory."""
+    if packed := trained.config.get("quantization_config"):
+        raise UsageError(
+            f"the weights of {trained.source.name} are stored quantized by {packed.get('quant_method')}: an adapter is "
+            "added to 16-bit weights only",
+            "export --format peft, whose adapter loads on this model and on its original in 16 bits",
+        )
     shards = shards_of(trained.origin)
     places = _places(trained, shards)
     _check_memory(trained, shards)

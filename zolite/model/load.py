@@ -174,7 +174,6 @@ def plain(source: Source, quantization: str, device: torch.device, cache: Path) 
         model = _pretrained(source, cache, quantization, device)[0].eval()
         if getattr(model, "hf_quantizer", None) is not None:
             model = model.dequantize(dtype=torch.float32)
-        packed.expand_(model)
         return nn.Module.to(model, torch.float32)  # transformers' own `to` still thinks it quantized
 
 
@@ -241,12 +240,13 @@ def _pretrained(source: Source, cache: Path, quantization: str, device: torch.de
     config, dtype = _config(where, source.name), quant.activations(quantization, device)
     if source.path is not None:
         claims.refuse_hollow(Path(where), weight_files.checked(Path(where)))
-    was = packed.stored(config)
+    was = packed.stored(config, Path(where))
     again = was not in ("", quantization)
-    options: dict[str, Any] = {"config": config, "dtype": dtype, "device_map": {"": "cpu" if again else device}}
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "device_map": {"": device}}
     if again:
-        packed.dequantize_at_load(config, source.name)
-    elif not was and (quantized := quant.loading(quantization, device)):
+        options["state_dict"] = packed.tensors(_whole(source, where), config, source.name)
+        vars(config).pop("quantization_config")
+    if was != quantization and (quantized := quant.loading(quantization, device)):
         options["quantization_config"] = BitsAndBytesConfig(**quantized)
     towers = [tower for name in TOWERS if (tower := getattr(config, name, None)) is not None]
     for tower in towers:
@@ -258,19 +258,36 @@ def _pretrained(source: Source, cache: Path, quantization: str, device: torch.de
     if prefix := weight_files.wrapped(report):
         notes += (f"the names of its weights begin with {prefix}, which was left out",)
         model, report = _read(where, key_mapping={weight_files.WRAPPED.pattern: ""}, **options)
-    weight_files.refuse_strange(source.name, report, bool(towers))
-    model = text_alone(model) if towers else model
-    return packed.quantize_(packed.plain_(model), quantization, device, dtype) if again else model, notes
+    void = {n for n in report["unexpected_keys"] if again and packed.void(n, options["state_dict"])}
+    weight_files.refuse_strange(
+        source.name, report | {"unexpected_keys": report["unexpected_keys"] - void}, bool(towers)
+    )
+    return text_alone(model) if towers else model, notes
+
+
+def _whole(source: Source, where: str) -> Path:
+    """A folder with a model's weights."""
+    return Path(where) if source.path is not None else original(source, "", Path(where))
 
 
 def _read(where: str, **options: Any) -> tuple[Any, Any]:
-    """A model of safetensors, none of its own code, and transformers' report of the tensors."""
-    from transformers import AutoModelForCausalLM
+    """A model of safetensors, none of its own code, and transformers' report of the tensors.
+
+    With a `state_dict` those are its tensors, and the folder has its generation config alone.
+    """
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     safe = {"use_safetensors": True, "trust_remote_code": False}
     asked = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refuse_strange says which
-    made: tuple[Any, Any] = AutoModelForCausalLM.from_pretrained(where, **safe, **asked, **options)
-    return made
+    if "state_dict" not in options:
+        made: tuple[Any, Any] = AutoModelForCausalLM.from_pretrained(where, **safe, **asked, **options)
+        return made
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(options["config"], trust_remote_code=False)
+    model, report = type(empty).from_pretrained(None, **safe, **asked, **options | {"config": empty.config})
+    with contextlib.suppress(OSError):
+        model.generation_config = GenerationConfig.from_pretrained(where)
+    return model, report
 
 
 def _config(where: str, name: str) -> Any:
