@@ -51,6 +51,13 @@ In 16 or 32 bits as safetensors, or quantized already: then each layer is dequan
 Any other method or layout is refused by its name. Biases of zeros that GPTQ writes for layers without one are left out,
 and so are scales of activations and of key-value caches: activations are never quantized. A merged export needs the
 original in 16 bits.
+
+## Code that comes with a model
+
+It is never run, nor is it asked whether it may be: a model of an architecture that transformers lacks is refused by the
+names of its files of code, and one that transformers has is loaded without them. `--trust-code` (`model.trust_code`)
+runs that code as you, with all that you may do. The session records it, every command that loads the model again runs
+the code again, a resume refuses other code than the run began with, and the card of an export says so.
 """
 
 

@@ -107,7 +107,7 @@ def recorded(session: Session, names: Iterable[str]) -> Bases:
     recipe, known, ordered = session.recipe, session.facts["model"], sorted(names)
     found = read(place(known, recipe, ordered))
     if found is None:
-        source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
+        source, device = models.source_of(recipe.model), models.pick_device(recipe.model.device)
         found = bases(models.load(source, recipe.model.quant, device, paths()["cache"]), ordered, recipe)
     ensure_same(session, found)
     return found

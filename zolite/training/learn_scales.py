@@ -131,7 +131,7 @@ def prepare(recipe: Recipe, settings: Settings) -> Task:
     recipe = recipes.resolve(
         replace(recipe, method=MethodPart("mezo")), len(dataset.labels), len(dataset.splits["train"])
     )
-    device, source = models.pick_device(recipe.model.device), models.resolve(recipe.model.name)
+    device, source = models.pick_device(recipe.model.device), models.source_of(recipe.model)
     tokenizer = filled(models.tokenizer(source, paths()["cache"]), chat_of(recipe.data, {}))
     examples = encode_all(dataset, tokenizer, recipe)[0].examples
     rows = trained(examples, recipe)

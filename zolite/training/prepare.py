@@ -53,7 +53,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     """
     asked = fitted(recipe)
     check_space(asked)
-    device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
+    device, source = models.pick_device(asked.model.device), models.source_of(asked.model)
     rows = tokenized(asked, now)
     dataset, tokenizer, examples, notes = rows.dataset, rows.tokenizer, rows.coded.examples, rows.notes
     fit_rows = fitted_rows(asked, examples) if dataset.labels else 0
@@ -98,7 +98,7 @@ def tokenized(asked: Recipe, now: datetime | None = None) -> Tokenized:
     dataset = tables.of(asked.data)
     check_arguments(asked, dataset)
     clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
-    vocabulary = models.vocabulary(models.resolve(asked.model.name), paths()["cache"])
+    vocabulary = models.vocabulary(models.source_of(asked.model), paths()["cache"])
     tokenizer = filled(vocabulary.tokenizer, chat_of(asked.data, clock))
     coded, notes = encode_all(dataset, tokenizer, asked, *vocabulary.limits)
     leaks = find(dataset, near=len(dataset.splits["train"]) <= COMPARED).leaks
