@@ -21,8 +21,8 @@ class WeightFormat:
         return self.bits / 8
 
     def dtype(self, device: str) -> str:
-        """Of activations on "cuda" or "cpu"."""
-        return self.cuda if device == "cuda" else self.cpu
+        """Of activations on a kind of device: "cpu", or that of a GPU."""
+        return self.cpu if device == "cpu" else self.cuda
 
     def activation_bytes(self, device: str) -> int:
         return BYTES[self.dtype(device)]

@@ -99,28 +99,6 @@ def resolve(name: str) -> Source:
     return Source(name, name, None)
 
 
-def pick_device(wanted: str) -> torch.device:
-    """auto, cpu, cuda or cuda:N to a device that is really there."""
-    if wanted == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        raise UsageError(f"model.device is {wanted!r}", "use auto, cpu, cuda or cuda:N") from None
-    if device.type == "cpu":
-        return device
-    if device.type != "cuda":
-        raise UsageError(f"device {wanted} is not supported", "use auto, cpu, cuda or cuda:N")
-    if torch.version.cuda is None:
-        raise UsageError(
-            f"CUDA was asked for, but torch {torch.__version__} is a CPU build",
-            "install a CUDA build of torch (`zolite doctor` says how), or leave --device out",
-        )
-    if (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"{wanted} was asked for, but torch sees {torch.cuda.device_count()} GPUs", "`zolite doctor`")
-    return torch.device("cuda", device.index or 0)
-
-
 def load(source: Source, quantization: str, device: torch.device, cache: Path) -> Loaded:
     """The model with its frozen weights in the given format (a key of WEIGHT_FORMATS), quiet and whole."""
     with quiet(), _explained(source, quantization):

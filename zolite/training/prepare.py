@@ -30,6 +30,7 @@ from zolite.engine.adapter import attach
 from zolite.engine.adapter import watch as watch_inputs
 from zolite.engine.batch import Order, buckets
 from zolite.engine.engine import ORIGIN, Engine
+from zolite.model import devices
 from zolite.model import load as models
 from zolite.model.proof import not_finite
 from zolite.training import answer_fit, memory_budget, out_of_memory, step_size
@@ -53,7 +54,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     """
     asked = fitted(recipe)
     check_space(asked)
-    device, source = models.pick_device(asked.model.device), models.source_of(asked.model)
+    device, source = devices.pick(asked.model.device), models.source_of(asked.model)
     rows = tokenized(asked, now)
     dataset, tokenizer, examples, notes = rows.dataset, rows.tokenizer, rows.coded.examples, rows.notes
     fit_rows = fitted_rows(asked, examples) if dataset.labels else 0

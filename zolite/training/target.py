@@ -15,6 +15,7 @@ from zolite.data.chat_template import Chat, chat_of, filled
 from zolite.engine.adapter import Adapter, attach
 from zolite.engine.bases import ensure_same
 from zolite.engine.engine import Engine
+from zolite.model import devices
 from zolite.model import load as models
 from zolite.sessions import session as sessions
 from zolite.sessions.session import Session
@@ -67,7 +68,7 @@ def _fill(session: Session, now: Rebuilt, adapter: Adapter) -> None:
 
 def opened(target: Target, tokens: int = 0) -> Engine:
     """The model at the session's numbers, for rows of the recipe's context, or of `tokens` where it has positions."""
-    recipe, device = target.recipe, models.pick_device(target.recipe.model.device)
+    recipe, device = target.recipe, devices.pick(target.recipe.model.device)
     loaded = models.load(models.source_of(recipe.model), recipe.model.quant, device, paths()["cache"])
     adapter, room = attach(loaded, recipe), max(recipe.data.context, min(tokens, positions(loaded.model)))
     engine = Engine.of(loaded, adapter, replace(recipe, data=replace(recipe.data, context=room)))
