@@ -39,6 +39,7 @@ from zolite.config.composition import forwards_per_step
 from zolite.config.recipe import Recipe
 from zolite.data import rows as tables
 from zolite.engine import device_memory
+from zolite.model import devices
 from zolite.model import load as models
 from zolite.training.evaluate import evaluate
 from zolite.training.learn_scales import Gradients
@@ -135,7 +136,7 @@ def first_order(run: Run) -> Take:
 @functools.cache
 def loaded_model() -> models.Loaded:
     """The model, once a process."""
-    return models.load(models.resolve(MODEL), "int8", models.pick_device("auto"), paths()["cache"])
+    return models.load(models.resolve(MODEL), "int8", devices.pick("auto"), paths()["cache"])
 
 
 @functools.cache

@@ -42,7 +42,8 @@ from zolite.config.spaces import SPACES
 from zolite.data.lengths import Rows
 from zolite.engine import device_memory
 from zolite.engine.bases import bases
-from zolite.model.load import Loaded, load, pick_device, resolve, select
+from zolite.model.devices import pick as pick_device
+from zolite.model.load import Loaded, load, resolve, select
 from zolite.model.lora import PerturbedLinear
 from zolite.model.quant import replace_
 from zolite.planner import hardware as machine

@@ -43,7 +43,8 @@ from textbook import first_order, restored, textbook
 
 from zolite.data.examples import Example
 from zolite.engine import device_memory
-from zolite.model.load import Loaded, pick_device
+from zolite.model.devices import pick as pick_device
+from zolite.model.load import Loaded
 from zolite.model.quant import activations
 from zolite.tools import bench
 from zolite.tools.bench import SHAPES, Rates, Step

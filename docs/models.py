@@ -41,6 +41,33 @@ named by their weights in `target_parameters` of adapter_config.json.
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
+WEIGHTS = """
+## How weights may be stored
+
+In 16 or 32 bits as safetensors, or quantized already: then each layer is dequantized as it is read, and held in what
+`--quant` asks for; a note says so. What bitsandbytes saved in int8 or nf4 is kept where `--quant` asks for that.
+
+| saved by | which layouts |
+| --- | --- |
+| bitsandbytes | int8, nf4 and fp4, with quantized scales or without |
+| GPTQ | 2, 3, 4 and 8 bits, both versions, with `desc_act` or without; `quantize_config.json` of older saves too |
+| AWQ | "gemm", 4 bits |
+| FP8 | scales of tensors, of rows, and of blocks (DeepSeek, Qwen3, FBGEMM) |
+| MXFP4 | the experts of gpt-oss |
+| compressed-tensors | pack-quantized, int-, float- and naive-quantized, NVFP4, MXFP4, MXFP8 |
+
+Any other method or layout is refused by its name. Biases of zeros that GPTQ writes for layers without one are left out,
+and so are scales of activations and of key-value caches: activations are never quantized. A merged export needs the
+original in 16 bits.
+
+## Code that comes with a model
+
+It is never run, nor is it asked whether it may be: a model of an architecture that transformers lacks is refused by the
+names of its files of code, and one that transformers has is loaded without them. `--trust-code` (`model.trust_code`)
+runs that code as you, with all that you may do. The session records it, every command that loads the model again runs
+the code again, a resume refuses other code than the run began with, and the card of an export says so.
+"""
+
 
 def equal(row: dict[str, Any]) -> bool:
     return row.get("loads", False) and max(row["apart"], row["points_apart"]) <= EQUAL
@@ -77,7 +104,7 @@ def page(found: dict[str, Any]) -> str:
     lines = [line(kind, row) for kind, row in built.items()]
     others = [f"| {kind} | {row['why'].replace('|', '/')} |" for kind, row in rows.items() if kind not in built]
     rest = "\n## Not built\n\n| architecture | what transformers says of its tiny form |\n| --- | --- |\n"
-    return head + "\n".join(lines) + "\n" + (rest + "\n".join(others) + "\n" if others else "")
+    return head + "\n".join(lines) + "\n" + WEIGHTS + (rest + "\n".join(others) + "\n" if others else "")
 
 
 def main() -> None:

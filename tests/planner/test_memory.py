@@ -29,7 +29,8 @@ def test_measured_peaks(row: dict[str, Any]) -> None:
 def test_adapter_numbers(tiny: Path) -> None:
     """The blocks that a plan counts have the shapes of those that training makes."""
     from zolite.engine.adapter import attach
-    from zolite.model.load import load, pick_device, resolve
+    from zolite.model.devices import pick as pick_device
+    from zolite.model.load import load, resolve
 
     loaded = load(resolve(str(tiny)), "float32", pick_device("cpu"), tiny)
     for space in SPACES:

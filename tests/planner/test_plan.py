@@ -75,10 +75,14 @@ def test_context_beyond() -> None:
 
 
 def test_packed() -> None:
-    """A model that lies in 4 bits already is not quantized twice."""
-    spec = dataclasses.replace(model_spec.spec("qwen3-0.6b"), packed="gptq")
-    with pytest.raises(UsageError, match="gptq"):
-        plan(machine.published("rtx-4090"), wish([spec], Rows(64, 8)))
+    """A model that lies in 4 bits is planned as it will be held; one that nothing reads is none."""
+    whole = model_spec.spec("qwen3-0.6b")
+    kinds = {method: dataclasses.replace(whole, packed=method) for method in ("", "gptq", "hqq")}
+    card = machine.published("rtx-4090")
+    peaks = {m: [p.peak_bytes for p in plan(card, wish([kinds[m]], Rows(64, 8))).plans] for m in ("", "gptq")}
+    assert peaks["gptq"] == peaks[""]
+    with pytest.raises(UsageError, match="hqq"):
+        plan(card, wish([kinds["hqq"]], Rows(64, 8)))
 
 
 def test_a_common_card(monkeypatch: pytest.MonkeyPatch) -> None:

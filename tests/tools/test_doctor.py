@@ -244,3 +244,11 @@ def test_paths_follow_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
     assert paths()["hub"] == tmp_path / "hf" / "hub"
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "models"))
     assert paths()["hub"] == tmp_path / "models"
+
+
+@pytest.mark.parametrize("other", ["AMD, through ROCm 7.2", "Intel, through torch.xpu", "Apple, through torch.mps"])
+def test_a_gpu_that_nobody_tried_is_called_untested(other: str) -> None:
+    torch_ = Torch("2.15.0", "", other.startswith("AMD"), (), "AVX2", other=other)
+    rows = {row.name: row for row in checkup(Machine(None, torch_))}
+    assert rows["GPU"].status == "warn" and other in rows["GPU"].detail and "untested" in rows["GPU"].detail
+    assert rows["torch"].status == "ok" and "NVIDIA driver" not in rows

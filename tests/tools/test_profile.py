@@ -19,7 +19,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_measuring(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`zolite profile` measures every rate that this device has, stores it, and plans use it from then on."""
-    from zolite.model.load import pick_device
+    from zolite.model.devices import pick as pick_device
     from zolite.tools import profile
 
     device = pick_device("auto")

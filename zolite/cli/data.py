@@ -17,7 +17,7 @@ from zolite.cli.process import Json
 from zolite.common.errors import UsageError
 from zolite.common.paths import paths
 from zolite.common.text import one_line, visible
-from zolite.config.recipe import DataPart, Recipe
+from zolite.config.recipe import DataPart, ModelPart, Recipe
 
 if TYPE_CHECKING:
     from zolite.data.preview import Coder, Report
@@ -38,7 +38,7 @@ def options() -> None:
 @app.command()
 @takes(
     "data.template", "data.columns", "data.context", "data.dev_share", "data.split_seed", "data.split_by",
-    "data.group_by",
+    "data.group_by", "model.trust_code",
 )  # fmt: skip
 def check(
     path: Annotated[
@@ -66,11 +66,12 @@ def check(
     from zolite.data import preview
 
     asked = {"data.template_args": template_args, "data.verbalizer": verbalizer}
-    data = Recipe.of(asked | changes(given, sets) | {"data.path": path}).data
+    recipe = Recipe.of(asked | changes(given, sets) | {"data.path": path, "model.name": model or Recipe().model.name})
+    data = recipe.data
     if fix:
         _repaired(data, fix.expanduser(), as_json)
         return
-    found = preview.of(data, coder(model, data) if model else None)
+    found = preview.of(data, coder(recipe.model, data) if model else None)
     if as_json:
         print(json.dumps(asdict(found), ensure_ascii=False))
     elif found.error:
@@ -80,15 +81,15 @@ def check(
     raise typer.Exit(0 if found.sound else UsageError.exit_code)
 
 
-def coder(model: str, data: DataPart) -> "Coder":
+def coder(model: ModelPart, data: DataPart) -> "Coder":
     """The tokenizer of a model with its limits, without its weights."""
     from zolite.data.chat_template import chat_of, filled
     from zolite.data.preview import Coder
-    from zolite.model.load import resolve, vocabulary
+    from zolite.model.load import source_of, vocabulary
 
-    words = vocabulary(resolve(model), paths()["cache"])
+    words = vocabulary(source_of(model), paths()["cache"])
     tokenizer = filled(words.tokenizer, chat_of(data, {}))
-    return Coder(model, tokenizer, words.table, words.positions, words.learned, words.notes)
+    return Coder(model.name, tokenizer, words.table, words.positions, words.learned, words.notes)
 
 
 def _repaired(data: DataPart, out: Path, as_json: bool) -> None:

@@ -90,6 +90,7 @@ def _options(each: Setting, helps: Mapping[str, str]) -> Iterator[inspect.Parame
     text = helps.get(each.path) or meaning.help + MORE.get(each.path, "")
     if meaning.choices and each.path != "method.name":  # of which there are many: `zolite methods` lists them
         text = f"{text} ({', '.join(filter(None, meaning.choices))})"
+    kind = bool if each.kind is bool else kind
     option = typer.Option(*meaning.flags, help=text, metavar=metavar, callback=READ.get(each.path))
     yield _optional(each.path, kind, option)
     if meaning.was:

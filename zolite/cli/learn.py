@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @takes(
     "data.path", "model.name", "adapter.space", "adapter.rank", "adapter.targets", "model.quant", "model.device",
     "train.steps", "train.epochs", "train.batch", "train.lr", "train.eps", "train.seed", "data.context",
-    "data.template", "data.columns",
+    "data.template", "data.columns", "model.trust_code",
     helps={
         "data.path": "any rows: the file serves other tasks too",
         "train.steps": "steps; 570 if left out",

@@ -16,7 +16,7 @@ from zolite.common.text import human_bytes
 if TYPE_CHECKING:
     from zolite.tools.bench import Report, Row
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, xpu, xpu:N or mps")]
 
 
 @takes(
@@ -69,10 +69,10 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Measure this machine, memory and rates, for `zolite plan`; half a minute at most."""
-    from zolite.model.load import pick_device
+    from zolite.model import devices
     from zolite.tools.profile import measure
 
-    document = measure(pick_device(device))
+    document = measure(devices.pick(device))
     report(document, "\n".join(outline(document)), as_json)
 
 
@@ -83,10 +83,10 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Time and memory of a step on this machine, in each weight format; downloads nothing."""
-    from zolite.model.load import pick_device
+    from zolite.model import devices
     from zolite.tools import bench as bench_
 
-    report = bench_.report(shape, pick_device(device))
+    report = bench_.report(shape, devices.pick(device))
     if as_json:
         print(json.dumps(asdict(report), ensure_ascii=False))
     elif plain:

@@ -17,7 +17,8 @@ from zolite.sessions import session as sessions
 
 
 @takes(
-    "model.quant", "model.device", "data.template", "data.columns", "data.task", "data.context", "data.split_by"
+    "model.quant", "model.device", "data.template", "data.columns", "data.task", "data.context", "data.split_by",
+    "model.trust_code",
 )  # fmt: skip
 def evaluate(
     target: Annotated[str, typer.Argument(metavar="NAME|MODEL", help="a session, or a model as it is")],

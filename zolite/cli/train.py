@@ -39,7 +39,7 @@ def demo(
     "data.path", "model.name", "method.name", "adapter.space", "adapter.rank", "adapter.targets", "model.quant",
     "model.device", "train.objective", "train.steps", "train.epochs", "train.batch", "train.lr", "train.eps",
     "train.copies", "train.seed", "data.context", "data.template", "data.columns", "data.task", "data.dev_share",
-    "data.split_seed", "data.split_by", "data.group_by", "train.vram_gib",
+    "data.split_seed", "data.split_by", "data.group_by", "train.vram_gib", "model.trust_code",
 )  # fmt: skip
 def train(
     model: Model = None,

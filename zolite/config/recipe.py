@@ -44,7 +44,10 @@ OBJECTIVES = ("say", "rank")
 class ModelPart:
     name: str = setting("builtin:smollm2-135m", "hub id, local folder, .gguf file or builtin:NAME", flags=("--model",))
     quant: str = setting("int8", "how the frozen weights are stored", flags=("--quant",), choices=QUANTS)
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N", flags=("--device",))
+    device: str = setting("auto", "auto, cpu, cuda, cuda:N, xpu, xpu:N or mps", flags=("--device",))
+    trust_code: bool = setting(
+        False, "run the code that comes with the model, as you and without a wall around it", flags=("--trust-code",)
+    )
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ class WeightFormat:
         return self.bits / 8
 
     def dtype(self, device: str) -> str:
-        """Of activations on "cuda" or "cpu"."""
-        return self.cuda if device == "cuda" else self.cpu
+        """Of activations on a kind of device: "cpu", or that of a GPU."""
+        return self.cpu if device == "cpu" else self.cuda
 
     def activation_bytes(self, device: str) -> int:
         return BYTES[self.dtype(device)]
@@ -35,3 +35,6 @@ WEIGHT_FORMATS = {
     "bf16": WeightFormat(16.0, "bfloat16", "bfloat16", 0.97),
     "float32": WeightFormat(32.0, "float32", "float32", 1.0),
 }
+
+PACKED = ("bitsandbytes", "gptq", "awq", "fp8", "fbgemm_fp8", "mxfp4", "compressed-tensors")
+"""Methods (`quant_method` of a config) that weights may be stored by: they are dequantized as they are loaded."""

@@ -42,6 +42,7 @@ from zolite.common.paths import paths
 from zolite.config import sizes
 from zolite.config.recipe import ResolvedRecipe
 from zolite.engine import device_memory
+from zolite.model import devices
 from zolite.model import load as models
 from zolite.model.loss import generic, own_logits
 from zolite.model.quant import weight16
@@ -107,7 +108,7 @@ def recorded(session: Session, names: Iterable[str]) -> Bases:
     recipe, known, ordered = session.recipe, session.facts["model"], sorted(names)
     found = read(place(known, recipe, ordered))
     if found is None:
-        source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
+        source, device = models.source_of(recipe.model), devices.pick(recipe.model.device)
         found = bases(models.load(source, recipe.model.quant, device, paths()["cache"]), ordered, recipe)
     ensure_same(session, found)
     return found

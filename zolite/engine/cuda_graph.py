@@ -15,6 +15,7 @@ from torch import Tensor
 from zolite.engine import device_memory
 from zolite.engine.batch import Batch
 from zolite.engine.engine import Engine
+from zolite.model.devices import nvidia
 from zolite.model.loss import Layout, Tokens
 from zolite.zo.direction import Combo
 from zolite.zo.estimators import Estimate
@@ -58,7 +59,7 @@ class Steps:
     def __init__(self, engine: Engine, before: Before, step: Step, state: dict[str, State]) -> None:
         self.engine, self.before, self.step, self.state = engine, before, step, state
         self.graphs: OrderedDict[tuple[Layout, ...], Graph] = OrderedDict()
-        self.captures, self.reason = engine.loaded.device.type == "cuda", ""
+        self.captures, self.reason = nvidia(engine.loaded.device), ""
         self.pool = torch.cuda.graph_pool_handle() if self.captures else None  # shared: one graph runs at a time
 
     @torch.inference_mode()

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import sys
+from collections.abc import Callable
 
 import psutil
 import torch
@@ -14,17 +15,40 @@ FULL = 0.03  # free of all
 NO_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # CUDA's, the CPU's and cuBLAS' errors
 
 
+Ask = Callable[[torch.device], int]
+ALLOCATED: dict[str, Ask] = {
+    "cuda": lambda d: torch.cuda.memory_allocated(d),
+    "xpu": lambda d: torch.xpu.memory_allocated(d),
+    "mps": lambda d: torch.mps.current_allocated_memory(),
+}
+MOST: dict[str, Ask] = {
+    "cuda": lambda d: torch.cuda.max_memory_allocated(d),
+    "xpu": lambda d: torch.xpu.max_memory_allocated(d),
+    "mps": lambda d: torch.mps.driver_allocated_memory(),  # what torch took from the system, which it keeps
+}
+FREE: dict[str, Ask] = {
+    "cuda": lambda d: torch.cuda.mem_get_info(d)[0] + torch.cuda.memory_reserved(d),
+    "xpu": lambda d: torch.xpu.mem_get_info(d)[0] + torch.xpu.memory_reserved(d),
+    "mps": lambda d: torch.mps.recommended_max_memory(),  # a part of the system's memory
+}
+NAMES: dict[str, Callable[[torch.device], str]] = {
+    "cuda": lambda d: torch.cuda.get_device_name(d),
+    "xpu": lambda d: torch.xpu.get_device_name(d),
+    "mps": lambda d: "Apple GPU",
+}
+
+
 def used_bytes(device: torch.device) -> int:
     """Memory this process holds on the device: torch's allocations on a GPU, resident memory on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
+    if device.type in ALLOCATED:
+        return int(ALLOCATED[device.type](device))
     return int(psutil.Process().memory_info().rss)
 
 
 def peak_bytes(device: torch.device) -> int:
     """The most that `used_bytes` has been."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    if device.type in MOST:
+        return int(MOST[device.type](device))
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -40,8 +64,8 @@ def tidy() -> None:
 
 def budget_bytes(device: torch.device) -> int:
     """What this process could hold: what it holds already and what is free now."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    if device.type in FREE:
+        return int(FREE[device.type](device))
     return int(psutil.virtual_memory().available) + used_bytes(device)
 
 
@@ -72,6 +96,6 @@ def out_of_memory(error: BaseException | None) -> bool:
 
 def device_name(device: torch.device) -> str:
     """For people and for a session's facts."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+    if device.type in NAMES:
+        return str(NAMES[device.type](device))
     return f"CPU, {torch.get_num_threads()} threads"

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zolite.model.devices import nvidia
 from zolite.zo import rng as noise
 from zolite.zo.direction import Combo, Noise
 from zolite.zo.rng import TILE, Key, Step
@@ -127,7 +128,7 @@ class TritonWriter:
 @cache
 def writer(device: torch.device) -> Writer | None:
     """The kernel's writer; None where the device is not CUDA, or Triton is missing or cannot build."""
-    return TritonWriter() if triton and device.type == "cuda" and _builds(device) else None
+    return TritonWriter() if triton and nvidia(device) and _builds(device) else None
 
 
 def _builds(device: torch.device) -> bool:

@@ -22,11 +22,18 @@ from zolite.export.writer import Card, Writer
 
 INDEX = "model.safetensors.index.json"
 BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")  # config, tokenizer, chat template, licence
+CODE = ("*.py",)  # of the model's own, where it is trusted
 HALVES = (torch.float16, torch.bfloat16)
 
 
 def write(trained: Trained, folder: Path, dtype: str) -> None:
     """At most one shard and one layer's sum are in memory."""
+    if packed := trained.config.get("quantization_config"):
+        raise UsageError(
+            f"the weights of {trained.source.name} are stored quantized by {packed.get('quant_method')}: an adapter is "
+            "added to 16-bit weights only",
+            "export --format peft, whose adapter loads on this model and on its original in 16 bits",
+        )
     shards = shards_of(trained.origin)
     places = _places(trained, shards)
     _check_memory(trained, shards)
@@ -34,7 +41,7 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
     for shard in shards:
         gains = {name: trained.layers[layer] for name, layer in places.items() if name in shards[shard]}
         total += _write_shard(trained, shard, folder, gains)
-    _copy_rest(trained.origin, folder)
+    _copy_rest(trained.origin, folder, CODE if trained.source.trusted else ())
     if (trained.origin / INDEX).is_file():
         index = json.loads((trained.origin / INDEX).read_bytes())
         index["metadata"] = index.get("metadata", {}) | {"total_size": total}
@@ -131,8 +138,8 @@ def _merged(name: str, weight: Tensor, gain: Tensor | None) -> Tensor:
     return merged
 
 
-def _copy_rest(origin: Path, folder: Path) -> None:
-    for pattern in BESIDE:
+def _copy_rest(origin: Path, folder: Path, more: tuple[str, ...]) -> None:
+    for pattern in (*BESIDE, *more):
         for file in sorted(origin.glob(pattern)):
             if file.is_file() and not file.name.endswith(".index.json"):
                 shutil.copyfile(file, folder / file.name)
@@ -145,7 +152,7 @@ def _copy_rest(origin: Path, folder: Path) -> None:
 
 
 def _open(trained: Trained, folder: Path, device: torch.device) -> Opened:
-    return of_transformers(in_float32(folder, device))
+    return of_transformers(in_float32(folder, device, trained.source.trusted))
 
 
 WRITER = Writer(

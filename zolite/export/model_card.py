@@ -17,13 +17,18 @@ base_model: {base}
 {what}, trained with forward passes alone by zolite {version}:
 method {method}, space {space}, {steps} of {batch} rows, learning rate {lr:g}, ε {eps:g}, seed {seed}.
 Adapter: rank {rank}, alpha {alpha:g}. The frozen weights were held in {quant} while it was trained ({model}).
-{score}{checked}
+{score}{checked}{code}
 {prompt}
 ## Use
 
 THIS_FOLDER is where these files lie; BASE.gguf is {base} as a GGUF file, in any quantization.
 
 {uses}"""
+
+OWN_CODE = """
+The base model was loaded with code of its own (`model.trust_code`). What loads it runs that code too: give
+`trust_remote_code=True` to `from_pretrained`, `--trust-remote-code` to vLLM and SGLang, once you have read it.
+"""
 
 PROMPT = """The prompt ends where the answer begins, as it did in training: no space and no new line behind it.
 
@@ -56,6 +61,7 @@ def card(trained: Trained, about: Card, at: Place, uses: Sequence[Use], reports:
         model=r.model.name,
         score="".join(measured[-1:]),
         checked="".join(f"Checked with {report.reader}: {answers(report)}.\n" for report in reports),
+        code=OWN_CODE if trained.source.trusted else "",
         prompt="" if at.question.messages else PROMPT.format(question=at.question.text),
         uses="\n".join(f"{use.program}:\n\n```{use.language}\n{use.text(at)}\n```\n" for use in uses),
     )

@@ -24,6 +24,7 @@ from zolite.engine.engine import Engine
 from zolite.export.readers import BATCH, Logits, Opened, Reader, forward_of, scores
 from zolite.export.source import Trained, begins_by_itself, ends, longest_label, tokenizer_of
 from zolite.export.writer import Writer
+from zolite.model import devices
 from zolite.model import load as models
 from zolite.model.quant import activations
 
@@ -155,7 +156,7 @@ def place(trained: Trained) -> torch.device:
     """The session's device, or the CPU, whichever holds the model in float32."""
     size = 2 * sum(file.stat().st_size for file in trained.origin.glob("*.safetensors"))
     try:
-        wanted = models.pick_device(trained.recipe.model.device)
+        wanted = devices.pick(trained.recipe.model.device)
     except UsageError:  # it was trained on another machine
         wanted = torch.device("cpu")
     for device in (wanted, torch.device("cpu")):

@@ -105,12 +105,12 @@ def scores(forward: Forward, rows: Sequence[Example]) -> list[Tensor]:
     return found
 
 
-def in_float32(where: Path, device: torch.device, **options: Any) -> Any:
-    """transformers' model of a folder."""
+def in_float32(where: Path, device: torch.device, trusted: bool = False, **options: Any) -> Any:
+    """transformers' model of a folder. `trusted`: code that comes with it may be run."""
     from transformers import AutoModelForCausalLM
 
     with models.quiet():
-        options |= {"dtype": torch.float32, "device_map": {"": device}, "trust_remote_code": False}
+        options |= {"dtype": torch.float32, "device_map": {"": device}, "trust_remote_code": trusted}
         model = AutoModelForCausalLM.from_pretrained(where, **options)
         return model.eval()
 

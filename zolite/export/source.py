@@ -141,7 +141,7 @@ def trained(session: Session, which: str) -> Trained:
     steps, parts = tuple(sorted(found)), list(found.values())
     chapter = _chapter(session, steps)
     mean = {name: torch.stack([p[name] for p in parts]).mean(dim=0) for name in parts[0]}
-    source, known = models.resolve(chapter.recipe.model.name), chapter.facts["model"]
+    source, known = models.source_of(chapter.recipe.model), chapter.facts["model"]
     if source.path and models.fingerprint_of(source.path) != known:
         raise ZoliteError(
             f"the weights at {source.path} are no longer those that session {session.name} was trained on",

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from zolite.common import weight_headers
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config import catalog
 from zolite.config.limits import limits_of
-from zolite.model import claims, experts, packed, quant, special_tokens, weight_files
+from zolite.config.recipe import ModelPart
+from zolite.model import claims, experts, own_code, packed, quant, special_tokens, weight_files
 from zolite.model.proof import prove, reads_both_ways
 from zolite.model.template_trial import try_template
 
@@ -40,6 +41,7 @@ class Source:
     name: str  # as given
     base: str  # what an exported adapter names as its base model
     path: Path | None
+    trusted: bool = False  # may code that comes with it be run?
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,13 @@ class Vocabulary:
         return self.table, self.positions if self.learned else 0
 
 
+def source_of(model: ModelPart) -> Source:
+    """The model that a recipe names."""
+    return replace(resolve(model.name), trusted=model.trust_code)
+
+
 def resolve(name: str) -> Source:
-    """A hub id, local folder, .gguf file or builtin:NAME, without loading anything."""
+    """A hub id, local folder, .gguf file or builtin:NAME, without loading anything. Its code is not trusted."""
     if name.startswith("builtin:"):
         known = catalog.builtin(name.removeprefix("builtin:"))
         return Source(name, known.hub, _packaged(known))
@@ -90,28 +97,6 @@ def resolve(name: str) -> Source:
     if path.suffix == ".gguf" or name.startswith((".", "~", "/")) or not _HUB_ID.fullmatch(name):
         raise UsageError(f"no model at {name}", "check the path, or give a hub id such as Qwen/Qwen3-0.6B")
     return Source(name, name, None)
-
-
-def pick_device(wanted: str) -> torch.device:
-    """auto, cpu, cuda or cuda:N to a device that is really there."""
-    if wanted == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        raise UsageError(f"model.device is {wanted!r}", "use auto, cpu, cuda or cuda:N") from None
-    if device.type == "cpu":
-        return device
-    if device.type != "cuda":
-        raise UsageError(f"device {wanted} is not supported", "use auto, cpu, cuda or cuda:N")
-    if torch.version.cuda is None:
-        raise UsageError(
-            f"CUDA was asked for, but torch {torch.__version__} is a CPU build",
-            "install a CUDA build of torch (`zolite doctor` says how), or leave --device out",
-        )
-    if (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"{wanted} was asked for, but torch sees {torch.cuda.device_count()} GPUs", "`zolite doctor`")
-    return torch.device("cuda", device.index or 0)
 
 
 def load(source: Source, quantization: str, device: torch.device, cache: Path) -> Loaded:
@@ -143,15 +128,17 @@ def vocabulary(source: Source, cache: Path) -> Vocabulary:
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     with quiet(), _explained(source):
-        where = _place(source, cache)
-        made = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        small = _small(source, cache)
+        where = _place(source, small)
+        made = AutoTokenizer.from_pretrained(where, trust_remote_code=source.trusted)
         try_template(made, source.name)
-        whole = AutoConfig.from_pretrained(where, trust_remote_code=False)
+        whole = AutoConfig.from_pretrained(where, trust_remote_code=source.trusted)
         config, limits = whole.get_text_config(), limits_of(whole.to_dict())
         generation = config  # as transformers generates where there is no generation config
         with contextlib.suppress(OSError):
             generation = GenerationConfig.from_pretrained(where)
-        notes = special_tokens.settle_(made, getattr(generation, "eos_token_id", None))
+        notes = own_code.warning(small, source.name) if source.trusted else ()
+        notes += special_tokens.settle_(made, getattr(generation, "eos_token_id", None))
         table, positions, learned = (
             int(getattr(config, "vocab_size", None) or 0),
             limits.positions,
@@ -163,11 +150,12 @@ def vocabulary(source: Source, cache: Path) -> Vocabulary:
 def original(source: Source, commit: str, cache: Path) -> Path:
     """A folder with the model's config, its tokenizer and its weights as published; a GGUF file's in 16 bits."""
     if source.path is not None:
-        return Path(_place(source, cache))
+        return _small(source, cache)
     from huggingface_hub import snapshot_download
 
+    patterns = PUBLISHED + ["*.py"] * source.trusted
     with quiet(), _explained(source):
-        return Path(snapshot_download(source.name, revision=commit or None, allow_patterns=PUBLISHED))
+        return Path(snapshot_download(source.name, revision=commit or None, allow_patterns=patterns))
 
 
 def plain(source: Source, quantization: str, device: torch.device, cache: Path) -> Any:
@@ -176,7 +164,6 @@ def plain(source: Source, quantization: str, device: torch.device, cache: Path) 
         model = _pretrained(source, cache, quantization, device)[0].eval()
         if getattr(model, "hf_quantizer", None) is not None:
             model = model.dequantize(dtype=torch.float32)
-        packed.expand_(model)
         experts.code_(model, quantization, torch.float32)
         experts.expand_(model)
         return nn.Module.to(model, torch.float32)  # transformers' own `to` still thinks it quantized
@@ -192,10 +179,13 @@ def fingerprint(model: Any, source: Source) -> str:
 
 
 def _config_digest(source: Source) -> str:
-    """Of a folder's config. Of a GGUF file its numbers are in what is fingerprinted; of the hub's the commit says."""
+    """Of a folder's config, and of its code if that is run. What is fingerprinted of a GGUF file has its numbers; of
+    the hub's the commit says.
+    """
     if source.path is None or source.path.is_file():
         return ""
-    return hashlib.sha256((source.path / "config.json").read_bytes()).hexdigest()
+    code = sorted(source.path.glob("*.py")) if source.trusted else []
+    return hashlib.sha256(b"".join(file.read_bytes() for file in (source.path / "config.json", *code))).hexdigest()
 
 
 def fingerprint_of(path: Path) -> str:
@@ -227,34 +217,43 @@ def select(model: nn.Module, targets: tuple[str, ...], uncalled: frozenset[str] 
     return [n for n in names if not targets or n in targets or n.rpartition(".")[2] in targets]
 
 
-def _place(source: Source, cache: Path) -> str:
-    """What transformers is to load, a folder or a hub id, after a look at what its small files claim."""
+def _small(source: Source, cache: Path) -> Path:
+    """The folder of a model's config and tokenizer, after a look at what they claim and at code that comes with it."""
     if source.path is None:
         from huggingface_hub import snapshot_download, try_to_load_from_cache
 
         known = try_to_load_from_cache(source.name, "config.json")
         folder = Path(known).parent if isinstance(known, str) else None
         folder = folder or Path(snapshot_download(source.name, allow_patterns=SMALL))
-        claims.check(folder)
         weight_files.refuse_adapter(folder)
-        return source.name
-    folder = _converted(source.path, cache) if source.path.suffix == ".gguf" else source.path
+    else:
+        folder = _converted(source.path, cache) if source.path.suffix == ".gguf" else source.path
     claims.check(folder)
-    return str(folder)
+    if not source.trusted:
+        own_code.refuse(folder, source.name)
+    return folder
+
+
+def _place(source: Source, small: Path) -> str:
+    """What transformers is to load, a folder or a hub id."""
+    return source.name if source.path is None else str(small)
 
 
 def _pretrained(source: Source, cache: Path, quantization: str, device: torch.device) -> tuple[Any, tuple[str, ...]]:
     """The model with all of its weights and no others, and what was done for that."""
-    where = _place(source, cache)
-    config, dtype = _config(where, source.name), quant.activations(quantization, device)
+    small = _small(source, cache)
+    where = _place(source, small)
+    config, dtype = _config(where, source), quant.activations(quantization, device)
     if source.path is not None:
-        claims.refuse_hollow(Path(where), weight_files.checked(Path(where)))
-    was = packed.stored(config)
+        claims.refuse_hollow(small, weight_files.checked(small))
+    was = packed.stored(config, small)
     again = was not in ("", quantization)
-    options: dict[str, Any] = {"config": config, "dtype": dtype, "device_map": {"": "cpu" if again else device}}
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "device_map": {"": device}}
+    options["trust_remote_code"] = source.trusted
     if again:
-        packed.dequantize_at_load(config, source.name)
-    elif not was and (quantized := quant.loading(quantization, device)):
+        options["state_dict"] = packed.tensors(original(source, "", cache), config, source.name)
+        vars(config).pop("quantization_config")
+    if was != quantization and (quantized := quant.loading(quantization, device)):
         options["quantization_config"] = experts.quantizing(quantized)
     towers = [tower for name in TOWERS if (tower := getattr(config, name, None)) is not None]
     for tower in towers:
@@ -266,26 +265,40 @@ def _pretrained(source: Source, cache: Path, quantization: str, device: torch.de
     if prefix := weight_files.wrapped(report):
         notes += (f"the names of its weights begin with {prefix}, which was left out",)
         model, report = _read(where, key_mapping={weight_files.WRAPPED.pattern: ""}, **options)
-    weight_files.refuse_strange(source.name, report, bool(towers))
-    model = text_alone(model) if towers else model
-    return packed.quantize_(packed.plain_(model), quantization, device, dtype) if again else model, notes
+    void = {n for n in report["unexpected_keys"] if again and packed.void(n, options["state_dict"])}
+    weight_files.refuse_strange(
+        source.name, report | {"unexpected_keys": report["unexpected_keys"] - void}, bool(towers)
+    )
+    return text_alone(model) if towers else model, notes
 
 
 def _read(where: str, **options: Any) -> tuple[Any, Any]:
-    """A model of safetensors, none of its own code, and transformers' report of the tensors."""
-    from transformers import AutoModelForCausalLM
+    """A model of safetensors, and transformers' report of the tensors.
 
-    safe = {"use_safetensors": True, "trust_remote_code": False}
+    With a `state_dict` those are its tensors, and the folder has its generation config alone.
+    """
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
     asked = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refuse_strange says which
-    made: tuple[Any, Any] = AutoModelForCausalLM.from_pretrained(where, **safe, **asked, **options)
-    return made
+    options |= {"use_safetensors": True, **asked}
+    if "state_dict" not in options:
+        made: tuple[Any, Any] = AutoModelForCausalLM.from_pretrained(where, **options)
+        return made
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(options["config"], trust_remote_code=options["trust_remote_code"])
+    model, report = type(empty).from_pretrained(None, **options | {"config": empty.config})
+    with contextlib.suppress(OSError):
+        model.generation_config = GenerationConfig.from_pretrained(where)
+    return model, report
 
 
-def _config(where: str, name: str) -> Any:
+def _config(where: str, source: Source) -> Any:
     """A decoder's config. Raises UsageError for a model of another kind."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    name, config = source.name, AutoConfig.from_pretrained(where, trust_remote_code=source.trusted)
+    if source.trusted and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return config
     kinds = getattr(config, "architectures", None) or []
     named = ", ".join(kinds) or config.model_type
     if getattr(config, "is_encoder_decoder", False):
@@ -418,11 +431,7 @@ def _explained(source: Source, quantization: str = "") -> Iterator[None]:
         ) from error
     except Exception as error:
         if "custom code" in str(error):
-            raise UsageError(
-                f"{source.name} is of an architecture that transformers {importlib.metadata.version('transformers')} "
-                "lacks: it comes with code of its own, which zolite never runs",
-                "take a model of an architecture that transformers has, or a version of transformers that has this one",
-            ) from error
+            raise own_code.refusal(source.name, own_code.files(source.path) if source.path else []) from error
         if isinstance(error, ImportError):
             what = f"{source.name} needs a library to load: {_first_line(error)}"
             raise UsageError(what, "install it, or take the model as it was published in 16 bits") from error

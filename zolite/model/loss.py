@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zolite.config import sizes
+from zolite.model.devices import nvidia
 
 Decode = Callable[[Tensor, Tensor], Tensor]
 """Token ids (n, T) and indices (p,) into their n · T tokens to the last hidden states (p, D) there, for the head."""
@@ -272,7 +273,7 @@ class Head:
 def _float_product(hidden: Tensor, weight: Tensor) -> Tensor:
     """hidden weightᵀ accumulated and returned in float32, without a float32 copy of the weight."""
     rows = hidden.reshape(-1, hidden.shape[-1])
-    if weight.is_cuda and weight.dtype != torch.float32:
+    if nvidia(weight.device) and weight.dtype != torch.float32:
         product = torch.mm(rows, weight.mT, out_dtype=torch.float32)
     else:
         product = torch.mm(rows, weight.mT).float()

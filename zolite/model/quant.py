@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zolite.config.weights import WEIGHT_FORMATS
+from zolite.model.devices import nvidia
 
 LOADING: dict[str, Callable[[torch.dtype], dict[str, Any]]] = {
     "int8": lambda _: {"load_in_8bit": True, "llm_int8_threshold": 0.0},
@@ -107,11 +108,11 @@ def expand8(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
 
 @cache
 def triton_kernels(device: torch.device) -> Any:
-    """The module model/kernels.py, where there is a GPU that it serves and Triton works; else None.
+    """The module model/kernels.py, where there is a GPU of NVIDIA's that it serves and Triton works; else None.
 
     Triton compiles a launcher on the spot: it wants a C compiler and Python's headers, which many a system lacks.
     """
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+    if not nvidia(device) or torch.cuda.get_device_capability(device) < (8, 0):
         return None
     try:
         from zolite.model import kernels

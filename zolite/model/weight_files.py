@@ -30,20 +30,20 @@ def checked(folder: Path) -> Header:
     Raises ZoliteError where they cannot be loaded, or would not be those that lie in it.
     """
     refuse_adapter(folder)
-    names = _names(folder)
-    if not names:
+    found = names(folder)
+    if not found:
         raise _none(folder)
-    if strange := sorted(name for name in names if Path(name).name != name):
+    if strange := sorted(name for name in found if Path(name).name != name):
         what = f"{folder / INDEX} names {len(strange)} files outside its folder, {strange[0]!r} first"
         raise ZoliteError(what, "such an index is not to be trusted: take the model from where it was published")
-    if missing := sorted(name for name in names if not (folder / name).is_file()):
-        what = f"{folder} lacks {len(missing)} of its {len(names)} files of weights: {_some(missing)}"
+    if missing := sorted(name for name in found if not (folder / name).is_file()):
+        what = f"{folder} lacks {len(missing)} of its {len(found)} files of weights: {_some(missing)}"
         raise ZoliteError(what, "download them: a model is loaded whole or not at all")
-    parts = [safetensors(folder / name) for name in sorted(names)]  # raises where one is cut, or a pointer
+    parts = [safetensors(folder / name) for name in sorted(found)]  # raises where one is cut, or a pointer
     return Header({n: shape for part in parts for n, shape in part.tensors.items()}, sum(part.bytes for part in parts))
 
 
-def _names(folder: Path) -> set[str]:
+def names(folder: Path) -> set[str]:
     """The files that transformers takes, in its order."""
     if (folder / ONE).is_file() or not (folder / INDEX).is_file():
         return {ONE} if (folder / ONE).is_file() else set()

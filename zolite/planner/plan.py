@@ -22,7 +22,7 @@ from zolite.config.composition import per_example
 from zolite.config.methods import METHODS
 from zolite.config.recipe import QUANTS, DataPart, Recipe, ResolvedRecipe
 from zolite.config.spaces import SPACES
-from zolite.config.weights import WEIGHT_FORMATS
+from zolite.config.weights import PACKED, WEIGHT_FORMATS
 from zolite.data.lengths import Rows, estimate
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
@@ -132,8 +132,8 @@ def refusal(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: R
         return f"rows of {rows.tokens:,} tokens are longer than its context of {spec.context:,}"
     if recipe.adapter.space not in method.spaces:
         return f"{method.name} does not train {recipe.adapter.space}"
-    if spec.packed and spec.packed != "gguf":
-        return f"its files are quantized already, by {spec.packed}: take the model as it was published"
+    if spec.packed and spec.packed not in ("gguf", *PACKED):
+        return f"its files are quantized by {spec.packed}, which is not read: take the model as it was published"
     return ""
 
 

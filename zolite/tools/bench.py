@@ -27,6 +27,7 @@ from zolite.config.weights import WEIGHT_FORMATS
 from zolite.data.examples import Example, Query
 from zolite.engine import device_memory
 from zolite.model import quant
+from zolite.model.devices import speed
 from zolite.model.load import Loaded, Source, quiet
 from zolite.training.prepare import assemble
 from zolite.training.run import batches_of, stepper
@@ -272,7 +273,7 @@ def measure(build: Callable[[], Step], device: torch.device) -> Measured:
     def several(count: int) -> float:
         return elapsed_ms(lambda: [step(next(numbers)) for _ in range(count)], device) / count
 
-    rough = [several(1) for _ in range(WARMUP[device.type])][-1]
+    rough = [several(1) for _ in range(WARMUP[speed(device)])][-1]
     steps = min(STEPS, max(1, int(REPETITION_MS / rough)))
     ms = statistics.median(several(steps) for _ in range(REPETITIONS))
     return Measured(ms, steps, device_memory.peak_bytes(device))

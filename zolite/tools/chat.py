@@ -26,6 +26,7 @@ from zolite.data.encode import encode
 from zolite.data.examples import Tokens, tokenized
 from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine
+from zolite.model import devices
 from zolite.model import load as models
 from zolite.model.special_tokens import ends_of
 from zolite.sessions import session as sessions
@@ -205,7 +206,7 @@ def open_(name: str, which: str = "last", system: str | None = None) -> Iterator
         chosen(session, which)  # before a model is loaded in vain
         changes = {"adapter.space": "lora", "adapter.start": "", "train.copies": 2}  # every factor is given, A's too
         recipe = recipes.resolve(recipes.override(session.recipe, changes))
-        source, device = models.resolve(recipe.model.name), models.pick_device(recipe.model.device)
+        source, device = models.source_of(recipe.model), devices.pick(recipe.model.device)
         tokenizer = filled(models.tokenizer(source, paths()["cache"]), chat_of(recipe.data, session.facts))
         prompt = prompt_of(session, bool(tokenizer.chat_template))
         if system:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -48,10 +48,11 @@ class Check:
 class Torch:
     version: str = ""
     cuda: str = ""  # the CUDA it was built for; empty for a CPU build
-    ready: bool = False  # it sees a GPU
+    ready: bool = False  # it sees a GPU that is called "cuda"
     archs: tuple[str, ...] = ()
     cpu: str = ""  # the vector instructions it uses
     error: str = ""  # why it does not import
+    other: str = ""  # a kind of GPU that it sees, of which zolite was never run on one
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,18 @@ def find_torch() -> Torch:
 
             ready, archs = torch.cuda.is_available(), tuple(torch.cuda.get_arch_list())
             cuda, cpu = torch.version.cuda or "", torch.backends.cpu.get_cpu_capability()
-            return Torch(torch.__version__, cuda, ready, archs, cpu)
+            return Torch(torch.__version__, cuda, ready, archs, cpu, other=_other(torch))
     except Exception as error:  # noqa: BLE001  a broken library raises OSError, a broken install almost anything
         return Torch(error=_said(error))
+
+
+def _other(torch: Any) -> str:
+    kinds = {
+        f"AMD, through ROCm {torch.version.hip}": bool(torch.version.hip) and torch.cuda.is_available(),
+        "Intel, through torch.xpu": torch.xpu.is_available(),
+        "Apple, through torch.mps": torch.backends.mps.is_available(),
+    }
+    return next((name for name, there in kinds.items() if there), "")
 
 
 def _said(error: BaseException) -> str:
@@ -100,8 +110,8 @@ def _torch(machine: Machine) -> list[Check]:
     build = f"{torch.version}, {f'for CUDA {torch.cuda}' if torch.cuda else 'no CUDA'}"
     if torch.error:
         return [Check("torch", "fail", f"does not import: {torch.error}", "reinstall torch; " + CUDA_BUILD)]
-    if torch.ready or not (driver and driver.gpus):
-        where = "sees the GPU" if torch.ready else "runs on the CPU"
+    if torch.ready or torch.other or not (driver and driver.gpus):
+        where = "sees the GPU" if torch.ready or torch.other else "runs on the CPU"
         return [Check("torch", "ok", f"{build}, {where}")]
     card = driver.gpus[0].name
     if not torch.cuda:
@@ -112,8 +122,21 @@ def _torch(machine: Machine) -> list[Check]:
     return [Check("torch", "fail", f"{build}, does not see the GPU ({card})", fix)]
 
 
+def _untested(machine: Machine) -> list[Check]:
+    """Of GPUs that no one ran zolite on: which parts are left out there, and what to do where it fails."""
+    if not machine.torch.other:
+        return []
+    detail = (
+        f"{machine.torch.other}: untested. torch's own operations are used alone: int8 and nf4 weights are expanded "
+        "for each product, and no step is captured as a graph; `zolite plan` counts by the CPU"
+    )
+    return [Check("GPU", "warn", detail, "compare a short run with --device cpu, and train there if they differ")]
+
+
 def _driver(machine: Machine) -> list[Check]:
     driver, torch = machine.driver, machine.torch
+    if driver is None and torch.other:
+        return []
     if driver is None:
         if torch.ready:
             return [Check("NVIDIA driver", "warn", "does not answer, though torch sees a GPU: its memory is unknown")]
@@ -174,6 +197,9 @@ def _bitsandbytes(machine: Machine) -> list[Check]:
 
     fix = "`python -m bitsandbytes` says why; pip install --force-reinstall --no-deps bitsandbytes"
     real = not isinstance(cextension.lib, cextension.ErrorHandlerMockBNBNativeLibrary)
+    if machine.torch.other:
+        detail = f"the library {'loaded' if real else 'has no native code'}; untested on this GPU"
+        return [Check("bitsandbytes", "warn", detail, "where int8 fails, choose --quant bf16")]
     if machine.torch.ready:
         if real and cextension.lib.compiled_with_cuda:
             return [Check("bitsandbytes", "ok", "native library for the GPU loaded")]
@@ -295,6 +321,7 @@ CHECKS: dict[str, Callable[[Machine], list[Check]]] = {
     "torch": _torch,
     "NVIDIA driver": _driver,
     "GPU": _gpus,
+    "other GPU": _untested,
     "compute capability": _capabilities,
     "bitsandbytes": _bitsandbytes,
     "Triton": _triton,

@@ -11,6 +11,7 @@ import torch
 from zolite.common.paths import paths
 from zolite.engine import device_memory
 from zolite.model import quant
+from zolite.model.devices import speed
 from zolite.model.load import quiet
 from zolite.model.quant import weight16
 from zolite.planner import hardware as machine
@@ -71,7 +72,7 @@ def hardware(device: torch.device, gpu: Gpu | None, context: int) -> Hardware:
 
 def expand_rate(weights: str, device: torch.device) -> float:
     """Bytes written a second where a layer's codes become the weights that are multiplied."""
-    size, dtype = WIDE[device.type], quant.activations(weights, device)
+    size, dtype = WIDE[speed(device)], quant.activations(weights, device)
     layer = bench.LAYERS[weights](size, dtype, device)
     return size[0] * size[1] * dtype.itemsize / best_s(lambda: weight16(layer, dtype), device)
 
@@ -81,7 +82,7 @@ def pairs_rate(device: torch.device) -> float:
     kernels = quant.triton_kernels(device)
     if kernels is None:
         return 0.0
-    (n, k), dtype = WIDE[device.type], torch.float16
+    (n, k), dtype = WIDE[speed(device)], torch.float16
     layer = bench.LAYERS["int8"]((n, k), dtype, device)
     rows = torch.randn(2, ROWS, k, device=device, dtype=dtype)
     codes, scales = kernels.pairs(rows, None, False)

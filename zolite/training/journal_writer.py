@@ -14,6 +14,7 @@ from torch import Tensor
 from zolite.common.errors import DiskFull
 from zolite.common.events import Continued, Evaluated, Event, Finished, Noted, Paused, Saved, StepDone
 from zolite.engine import device_memory
+from zolite.model.devices import speed
 from zolite.sessions.control import POLL_SECONDS, Control
 from zolite.sessions.journal import SKIPPED
 from zolite.sessions.session import MemoryRow, Session, StepRow
@@ -48,7 +49,7 @@ class JournalWriter:
         self.session, self.control = session, control
         self.pending: list[tuple[int, float, Estimate]] = []
         self.in_flight: deque[InFlight] = deque()
-        self.interval = FLUSH_SECONDS[run.engine.loaded.device.type]
+        self.interval = FLUSH_SECONDS[speed(run.engine.loaded.device)]
         self.began = self.flushed = self.written = time.monotonic()
         self.skipped = self.bad_steps = 0
         self.step_seconds = math.nan  # of the last steps; not known before the first

@@ -49,6 +49,7 @@ from zolite.engine import device_memory
 from zolite.engine.adapter import attach
 from zolite.engine.batch import Order, collate, length
 from zolite.engine.engine import Engine
+from zolite.model import devices
 from zolite.model import load as models
 from zolite.model.loss import Head, Tokens, generic, loss_sums
 from zolite.planner import backprop, model_spec
@@ -131,7 +132,7 @@ def prepare(recipe: Recipe, settings: Settings) -> Task:
     recipe = recipes.resolve(
         replace(recipe, method=MethodPart("mezo")), len(dataset.labels), len(dataset.splits["train"])
     )
-    device, source = models.pick_device(recipe.model.device), models.resolve(recipe.model.name)
+    device, source = devices.pick(recipe.model.device), models.source_of(recipe.model)
     tokenizer = filled(models.tokenizer(source, paths()["cache"]), chat_of(recipe.data, {}))
     examples = encode_all(dataset, tokenizer, recipe)[0].examples
     rows = trained(examples, recipe)

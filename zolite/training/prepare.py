@@ -30,6 +30,7 @@ from zolite.engine.adapter import attach
 from zolite.engine.adapter import watch as watch_inputs
 from zolite.engine.batch import Order, buckets
 from zolite.engine.engine import ORIGIN, Engine
+from zolite.model import devices
 from zolite.model import load as models
 from zolite.model.proof import not_finite
 from zolite.training import answer_fit, memory_budget, out_of_memory, step_size
@@ -53,7 +54,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     """
     asked = fitted(recipe)
     check_space(asked)
-    device, source = models.pick_device(asked.model.device), models.resolve(asked.model.name)
+    device, source = devices.pick(asked.model.device), models.source_of(asked.model)
     rows = tokenized(asked, now)
     dataset, tokenizer, examples, notes = rows.dataset, rows.tokenizer, rows.coded.examples, rows.notes
     fit_rows = fitted_rows(asked, examples) if dataset.labels else 0
@@ -98,7 +99,7 @@ def tokenized(asked: Recipe, now: datetime | None = None) -> Tokenized:
     dataset = tables.of(asked.data)
     check_arguments(asked, dataset)
     clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
-    vocabulary = models.vocabulary(models.resolve(asked.model.name), paths()["cache"])
+    vocabulary = models.vocabulary(models.source_of(asked.model), paths()["cache"])
     tokenizer = filled(vocabulary.tokenizer, chat_of(asked.data, clock))
     coded, notes = encode_all(dataset, tokenizer, asked, *vocabulary.limits)
     leaks = find(dataset, near=len(dataset.splits["train"]) <= COMPARED).leaks

@@ -17,6 +17,7 @@ from zolite.data.kinds.registry import KINDS
 from zolite.data.rows import Dataset
 from zolite.engine.batch import sample
 from zolite.engine.engine import Engine
+from zolite.model.devices import speed
 from zolite.monitor.classification import Choices, Report, choices_of, report_of
 from zolite.monitor.text_scores import Answer, Measured, TextReport, mean, perplexity, score_of
 from zolite.monitor.text_scores import report_of as text_report
@@ -142,7 +143,7 @@ def _scored(target: Target, dataset: Dataset, wanted: Wanted, shots: tuple[Row, 
     encoded = encode(rows, dataset.kind, dataset.labels, tokenizer, r.template, r.context, file, *words.limits)
     engine = opened(target, FEW_SHOT_TOKENS if shots else 0)
     verbalizer = Verbalizer.of(dataset.labels, tokenizer, engine.loaded.model)
-    most = ANSWERED[engine.loaded.device.type] if wanted.answers is None else wanted.answers
+    most = ANSWERED[speed(engine.loaded.device)] if wanted.answers is None else wanted.answers
     plain = partial(_sheet, dataset, r.template, Path(file).stem, verbalizer, tokenizer, most)
     sheet, base, few = plain(encoded.examples, encoded.origins), None, None
     tuned = _measured(engine, sheet, target.step)
@@ -230,7 +231,7 @@ def _read(engine: Engine, sheet: _Sheet, tokens: int) -> _Found:
 
 def _answers(engine: Engine, sheet: _Sheet, tokens: int) -> list[Answer]:
     prompts = [question.prompt for question in sheet.questions]
-    written = write(engine, prompts, sheet.most, sheet.words.ends, AT_ONCE[engine.loaded.device.type] * tokens)
+    written = write(engine, prompts, sheet.most, sheet.words.ends, AT_ONCE[speed(engine.loaded.device)] * tokens)
     return [
         score_of(decoded(each.ids, sheet.tokenizer), question.references, each.ended)
         for each, question in zip(written, sheet.questions, strict=True)

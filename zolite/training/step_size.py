@@ -75,7 +75,7 @@ def measure(objectives: Sequence[Objective], seed: int, directions: int = DIRECT
         z = Noise(Key(seed, 0, ("ladder", i)))
         pairs = [[Combo(((r, z),)), Combo(((-r, z),))] for r in RADII]
         rows.append(torch.stack([torch.stack([o(pair) for o in objectives]).mean(dim=0) for pair in pairs]))
-    losses = torch.stack(rows).double().cpu().nan_to_num(1e4, 1e4, 1e4)  # (directions, radii, 2)
+    losses = torch.stack(rows).cpu().double().nan_to_num(1e4, 1e4, 1e4)  # (directions, radii, 2)
     gradients = (losses[..., 0] - losses[..., 1]) / (2 * torch.tensor(RADII).double())
     middle = losses.mean(dim=(0, 2))
     eps, error = least_error(gradients)

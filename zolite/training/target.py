@@ -15,6 +15,7 @@ from zolite.data.chat_template import Chat, chat_of, filled
 from zolite.engine.adapter import Adapter, attach
 from zolite.engine.bases import ensure_same
 from zolite.engine.engine import Engine
+from zolite.model import devices
 from zolite.model import load as models
 from zolite.sessions import session as sessions
 from zolite.sessions.session import Session
@@ -41,7 +42,7 @@ class Target:
 
     def words(self) -> models.Vocabulary:
         """Its tokenizer, with a chat template filled in as in training, and the size of its table of embeddings."""
-        found = models.vocabulary(models.resolve(self.recipe.model.name), paths()["cache"])
+        found = models.vocabulary(models.source_of(self.recipe.model), paths()["cache"])
         return replace(found, tokenizer=filled(found.tokenizer, self.chat))
 
 
@@ -67,8 +68,8 @@ def _fill(session: Session, now: Rebuilt, adapter: Adapter) -> None:
 
 def opened(target: Target, tokens: int = 0) -> Engine:
     """The model at the session's numbers, for rows of the recipe's context, or of `tokens` where it has positions."""
-    recipe, device = target.recipe, models.pick_device(target.recipe.model.device)
-    loaded = models.load(models.resolve(recipe.model.name), recipe.model.quant, device, paths()["cache"])
+    recipe, device = target.recipe, devices.pick(target.recipe.model.device)
+    loaded = models.load(models.source_of(recipe.model), recipe.model.quant, device, paths()["cache"])
     adapter, room = attach(loaded, recipe), max(recipe.data.context, min(tokens, positions(loaded.model)))
     engine = Engine.of(loaded, adapter, replace(recipe, data=replace(recipe.data, context=room)))
     if target.fill is not None:

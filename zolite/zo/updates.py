@@ -185,7 +185,7 @@ class Adam(Rule):
         estimate.grad.add_to(g, 1.0, space)
         m.lerp_(g, 1 - self.beta)
         v.lerp_(g.square_().clamp_(max=1e35), 1 - self.beta2)  # a huge number's square would be ∞, and m / √v NaN
-        taken = _tensor(step, space).double() + 1
+        taken = _tensor(step, space).to(_wide(space.theta.device)) + 1
         first, second = (1 - beta**taken for beta in (self.beta, self.beta2))
         moved = m / first.float() / ((v / second.float()).sqrt() + self.floor)
         return replace(estimate, grad=Combo(((1.0, Dense(moved)),)))
@@ -228,6 +228,11 @@ def _mapped(grad: Combo, change: Callable[[Tensor], Tensor]) -> Combo:
     return Combo(tuple((change(cast(Tensor, c)), d) for c, d in grad.terms))
 
 
+def _wide(device: torch.device) -> torch.dtype:
+    """What is rounded once at the end: Apple's GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def _tensor(step: Step, space: Space) -> Tensor:
     return step if isinstance(step, Tensor) else torch.full((), step, dtype=torch.int64, device=space.theta.device)
 
@@ -238,7 +243,7 @@ def schedule(kind: str, lr: float, steps: int) -> Schedule:
     def linear(step: Step) -> Scalar:
         if not isinstance(step, Tensor):
             return lr * max(0, steps - step) / steps
-        left = (steps - step).clamp(min=0).double()  # rounded once, at the end, as a float is that meets a float32
+        left = (steps - step).clamp(min=0).to(_wide(step.device))
         return (lr * left / torch.full_like(left, steps)).float()  # CUDA divides by a number as · 1 / number: not alike
 
     return cast(Schedule, {"constant": lambda step: lr, "linear": linear}[kind])
