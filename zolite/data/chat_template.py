@@ -7,6 +7,7 @@ rendered(tokenizer, [{"role": "user", "content": "hello"}])    # what a user's t
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -58,10 +59,15 @@ def filled(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> PreTrainedTokenize
     return made
 
 
+def chat_in(tokenizer: PreTrainedTokenizerBase) -> Chat:
+    """What `filled` gave the tokenizer."""
+    given = vars(tokenizer).get("apply_chat_template")
+    return given.args[1] if isinstance(given, partial) else Chat()
+
+
 def told(tokenizer: PreTrainedTokenizerBase) -> str:
     """What renderings depend on beside the messages: the template, its arguments, and the date if it is read."""
-    given = vars(tokenizer).get("apply_chat_template")
-    chat: Chat = given.args[1] if isinstance(given, partial) else Chat()
+    chat = chat_in(tokenizer)
     template = str(tokenizer.chat_template)
     dated = str(chat.now or datetime.now()) if reads(template, "strftime_now") else ""
     return "\0".join((template, str(tokenizer.special_tokens_map), str(sorted(chat.args.items())), dated))
@@ -90,6 +96,12 @@ def assistant_mask(tokenizer: PreTrainedTokenizerBase, messages: Objects, tools:
     given: Any = [dict(tool) for tool in tools] or None
     coded: Any = tokenizer.apply_chat_template(talk, given, return_dict=True, return_assistant_tokens_mask=True)
     return list(coded["assistant_masks"])
+
+
+@functools.lru_cache(8)
+def marked(template: str) -> bool:
+    """Does a template mark what the assistant says?"""
+    return MARKS.search(template) is not None
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase, tools: Objects = ()) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from zolite.common.errors import UsageError
 from zolite.config.sizes import BUCKET_TOKENS
-from zolite.data.examples import Example, Fault, Following, Made, Rendered
+from zolite.data.examples import Example, Fault, Following, Made, Rendered, quick
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.problems import FaultyRowsError
@@ -61,10 +61,10 @@ def encode(
     The examples are in memory, or where `writer` puts them.
     Raises UsageError with every row that cannot be encoded, or where the tokenizer cannot serve the kind.
     """
-    made = _Made(writer or Writer(None))
+    made, remembering = _Made(writer or Writer(None)), quick(tokenizer)
 
     def render(part: Sequence[Row]) -> list[Rendered]:
-        results = KINDS[kind].render(part, labels, tokenizer, template, context)
+        results = KINDS[kind].render(part, labels, remembering, template, context)
         return [_within(each, table, positions, tokenizer) for each in results]
 
     for part, results in _in_order(render, _parts(rows)):
