@@ -1,13 +1,13 @@
-"""Claim: what is put together is what the template renders, whatever it does with the texts. The twin is the template."""
+"""Claim: what is put together is what the template renders, whatever it does with texts. The twin is the template."""
 
 from datetime import datetime
 from typing import Any
 
 import pytest
-from tests.data.test_turns import CHATML, GEMMA, LLAMA3, MISTRAL, PHI, TEMPLATES, by_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.test_turns import CHATML, GEMMA, LLAMA3, MISTRAL, PHI, TEMPLATES, by_bytes
 from zolite.data.chat_template import Chat, filled, rendered
 from zolite.data.examples import quick
 
@@ -19,7 +19,7 @@ FOLLOWED = {
     "begins": "{{ 'A ' + m['content'] if m['content'].startswith('a') else m['content'] | trim + '!' }}",
     "equal": "{% if m.content == 'a' %}one{% elif m.content != 'b' %}{{ m.content }}{% else %}two{% endif %}",
     "a text": "{% if m.content is string and m.content is iterable %}{{ m.content }}{% else %}parts{% endif %}",
-    "the one before": "{% if not loop.first and messages[loop.index0 - 1].content.endswith('\n') %}\n{% endif %}{{ m.content }}",
+    "the one before": "{% if messages[loop.index0 - 1].content.endswith('\n') %}\n{% endif %}{{ m.content }}",
     "in a list": "{{ 'yes' if m.content in ['a', 'b'] else 'no' }}{{ m.content }}",
     "in a variable": "{% set text = '[' + m.content + ']' %}{{ text + text }}",
 }

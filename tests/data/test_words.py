@@ -52,7 +52,8 @@ WHOLE = {
 }
 
 pieces = st.sampled_from([
-    *SPECIAL, "<think>", " ", "  ", "\n", "\r\n", "\t", "a", "b", "hello", "world", "'s", "'S", "1", "33", ".", ", ", "(", ")/",
+    *SPECIAL, "<think>", " ", "  ", "\n", "\r\n", "\t",
+    "a", "b", "hello", "world", "'s", "'S", "1", "33", ".", ", ", "(", ")/",
     "é", "e\u0301", "\u0301", "日本", "\u00a0", "\u2028", "\u200b", "\x1c", "\x85", "ё", "/",
 ])  # fmt: skip
 texts = st.lists(pieces | st.text(max_size=3), max_size=14).map("".join)

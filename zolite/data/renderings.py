@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from zolite.data.chat_template import Chat, chat_in, reads, template_of
+from zolite.data.chat_template import chat_in, reads, template_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -140,7 +140,7 @@ class _Followed:
     """In the place of a text. Python's own code in C does not take it for one: what is not followed raises."""
 
     __slots__ = ("parts", "trace")
-    __class__ = property(lambda self: str)  # type: ignore[assignment] # for isinstance: templates ask whether it is text
+    __class__ = property(lambda self: str)  # for isinstance: templates ask whether it is text
 
     def __init__(self, trace: _Trace, parts: tuple[str | _Text, ...]) -> None:
         self.trace, self.parts = trace, parts
@@ -212,7 +212,7 @@ _OBJECT = ("__class__", "__new__", "__init__", "__getattribute__", "__setattr__"
 for _name in {*dir(str), "__int__", "__float__", "__index__", "__complex__", "__bytes__", "__html__"}:
     if _name not in vars(_Followed) and _name not in _OBJECT:
         setattr(_Followed, _name, _Followed.lose)
-_Followed.__hash__ = _Followed.lose  # type: ignore[method-assign]
+_Followed.__hash__ = _Followed.lose  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ def _program(tokenizer: PreTrainedTokenizerBase) -> _Program | None:
         return None  # it may be another day for the next row
     own = _compile_jinja_template(source).environment
     caught = (nodes.AssignBlock, nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.Block)
-    if any(own.parse(source).find_all(caught)):  # type: ignore[arg-type] # it is handed to isinstance
+    if any(own.parse(source).find_all(caught)):
         return None
     env = own.overlay(finalize=_written)
     env.filters = {name: _guarded(name, each) for name, each in own.filters.items()} | {"trim": _trim(own)}
