@@ -118,6 +118,13 @@ def reads(template: str, name: str) -> bool:
     return re.search(rf"\b{re.escape(name)}\b", template) is not None
 
 
+def compiled(template: str) -> Any:
+    """A template as transformers compiles it, and keeps it."""
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    return _compile_jinja_template(template)
+
+
 @contextmanager
 def _dated(template: str, now: datetime | None) -> Iterator[None]:
     """Lets the template's `strftime_now` tell another time.
@@ -128,9 +135,7 @@ def _dated(template: str, now: datetime | None) -> Iterator[None]:
     if now is None or not reads(template, "strftime_now"):
         yield
         return
-    from transformers.utils.chat_template_utils import _compile_jinja_template
-
-    known = _compile_jinja_template(template).globals
+    known = compiled(template).globals
     own, known["strftime_now"] = known["strftime_now"], now.strftime
     try:
         yield

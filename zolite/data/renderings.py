@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from zolite.data.chat_template import chat_in, reads, template_of
+from zolite.data.chat_template import chat_in, compiled, reads, template_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,9 +72,16 @@ class Renderings:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._apply = tokenizer.apply_chat_template
-        self._program = _program(tokenizer)
+        self._tokenizer = tokenizer
         self._plans: dict[tuple[Any, ...], list[_Plan]] = {}
         self._tries = Counter[tuple[Any, ...]]()
+
+    @functools.cached_property
+    def _program(self) -> _Program | None:
+        try:
+            return _program(self._tokenizer)
+        except Exception:  # noqa: BLE001 - whoever renders a template that cannot be read will hear of it
+            return None
 
     def __call__(self, conversation: Any, tools: Any = None, **given: Any) -> Any:
         order = None if tools or self._program is None else _order(conversation, given)
@@ -239,17 +246,14 @@ class _Program:
 
 
 def _program(tokenizer: PreTrainedTokenizerBase) -> _Program | None:
-    """The tokenizer's template; None where it has none, or what it writes is read again before it is written out."""
+    """The tokenizer's template; None where what it writes may be read again before it is written out."""
     from jinja2 import nodes
-    from transformers.utils.chat_template_utils import _compile_jinja_template
 
-    if not tokenizer.chat_template:
-        return None
     source, chat = template_of(tokenizer), chat_in(tokenizer)
     dated = reads(source, "strftime_now")
     if dated and chat.now is None:
         return None  # it may be another day for the next row
-    own = _compile_jinja_template(source).environment
+    own = compiled(source).environment
     caught = (nodes.AssignBlock, nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.Block)
     if any(own.parse(source).find_all(caught)):
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zolite.common.errors import UsageError
+from zolite.common.progress import counted as progressing
 from zolite.common.text import many
 from zolite.config.recipe import DataPart
 from zolite.data.columns import SAMPLE, Asked, Shape, recognised
@@ -312,7 +313,7 @@ def _rows(several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked, rul
             if found.row:
                 yield found.row
 
-    return kept(sound()), problems
+    return kept(progressing(sound(), "reading rows")), problems
 
 
 def _stating(row: Row, record: Record, rule: Rule) -> Row:
