@@ -135,7 +135,9 @@ def test_laws_of_every_rule(
     held = held_out(keys, labels, rule)
     sizes = Counter(keys).values()
     assert 0 < len(held) < len(keys) and held <= set(range(len(keys)))
-    assert len(held) <= max(rule.count(len(keys)), max(sizes) if grouped else 1)  # the smallest may be a label's only row
+    assert len(held) <= max(
+        rule.count(len(keys)), max(sizes) if grouped else 1
+    )  # the smallest may be a label's only row
     order = rng.sample(range(len(keys)), len(keys))
     again = held_out([keys[i] for i in order], [labels[i] for i in order], rule)
     assert Counter(keys[i] for i in held) == Counter(keys[order[i]] for i in again)
