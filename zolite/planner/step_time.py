@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from zolite.config import sizes
 from zolite.config.architectures import Linear
 from zolite.config.composition import forwards_per_step
-from zolite.config.recipe import ResolvedRecipe, evaluations_of, starts_with_fit, starts_with_probe
+from zolite.config.recipe import (
+    ResolvedRecipe,
+    evaluations_of,
+    starts_with_feedback,
+    starts_with_fit,
+    starts_with_probe,
+)
 from zolite.data.lengths import Rows
 from zolite.planner.activations import Forward, Model, paired, pieces
 from zolite.planner.hardware import Hardware
@@ -62,7 +68,8 @@ def beside_seconds(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, 
     once = _forward(hardware, model, Forward(1, each * sequences, rows.tokens, each * positions))
     twice = 2 if rows.labels and starts_with_fit(recipe) else 1  # labels are compared, and what is said is looked at
     looks = twice * evaluations_of(t.steps, t.eval_every) * -(-t.eval_rows // each) if rows.evaluated else 0
-    start = linear_probe_rows(recipe) if rows.labels and starts_with_probe(recipe.adapter) else 0
+    starts = starts_with_probe(recipe.adapter) if rows.labels else starts_with_feedback(recipe)
+    start = linear_probe_rows(recipe) if starts else 0
     return (looks + start / each) * once
 
 
