@@ -13,7 +13,7 @@ from torch import Tensor
 from zolite.data.examples import Example, one_sequence
 from zolite.model.feedback import SHARES, factors
 from zolite.training import feedback
-from zolite.training.feedback import Feedback, Places, gradient, loss_on, parts, start_from_feedback_
+from zolite.training.feedback import Feedback, Held, Places, gradient, loss_on, parts, pull_, start_from_feedback_
 from zolite.training.prepare import prepare
 from zolite.training.run import Run
 
@@ -30,6 +30,9 @@ def completions(recipe: Callable[..., Any], folder: Callable[..., Path]) -> Comp
 def run(completions: Completions) -> Run:
     """Without a start."""
     return completions(adapter__feedback=False)
+
+
+OWN = [(3, 4, 5, 6), (7, 8, 9), (10, 11, 12, 13, 14)]
 
 
 def singles(count: int) -> list[Example]:
@@ -69,6 +72,22 @@ def test_where_a_token_sees_itself_alone_the_gradient_is_autograds(run: Run) -> 
             torch.testing.assert_close(block.of(found), exact, rtol=0.05, atol=5e-3 * float(exact.abs().max()))
 
 
+def test_a_pull_has_no_slope_where_nothing_moved_and_leads_back_where_it_did(run: Run) -> None:
+    with torch.inference_mode():
+        made = Feedback.of(run.engine, run.rows[:8])
+        assert made is not None
+        held, theta = Held.of(made, OWN), run.space.theta
+        grad = torch.zeros_like(theta)
+        pull_(grad, made, held, 0)
+        torch.testing.assert_close(grad, torch.zeros_like(grad), rtol=0, atol=1e-5)
+        before, moved = theta.clone(), 0.05 * torch.randn_like(theta)
+        theta.add_(moved)
+        run.engine.at_theta()
+        pull_(grad, made, held, 0)
+        assert float(grad @ moved) > 0
+        theta.copy_(before)
+
+
 def test_places_know_their_neighbours() -> None:
     rows = [one_sequence((1, 2, 3, 4, 5), (2, 3)), one_sequence((6, 7, 8), (1, 2))]
     p = Places.of(rows, torch.device("cpu"))
@@ -79,7 +98,7 @@ def test_places_know_their_neighbours() -> None:
 
 def test_it_helps_and_what_dev_liked_best_stays(run: Run) -> None:
     dev = run.examples["dev"]
-    result = start_from_feedback_(run.engine, run.examples, 4, 0, 10**6)
+    result = start_from_feedback_(run.engine, run.examples, OWN, 4, 0, 10**6)
     assert result is not None
     assert result.steps > 0
     assert result.after < result.before
@@ -92,7 +111,7 @@ def test_the_same_start_twice(run: Run) -> None:
     found = []
     for _ in range(2):
         theta.copy_(first)
-        start_from_feedback_(run.engine, run.examples, 4, 0, 500)
+        start_from_feedback_(run.engine, run.examples, OWN, 4, 0, 500)
         found.append(theta.clone())
     assert torch.equal(*found)
     assert not torch.equal(found[0], first)
@@ -102,7 +121,7 @@ def test_where_dev_likes_nothing_the_adapter_is_as_it_was(run: Run, monkeypatch:
     losses = iter([1.0, *[2.0] * 1000])
     monkeypatch.setattr(feedback, "loss_on", lambda *_: next(losses))
     before = run.space.theta.clone()
-    result = start_from_feedback_(run.engine, run.examples, 4, 0, 10**6)
+    result = start_from_feedback_(run.engine, run.examples, OWN, 4, 0, 10**6)
     assert result is not None
     assert (result.steps, result.after) == (0, 1.0)
     assert torch.equal(run.space.theta, before)
@@ -119,12 +138,12 @@ def test_what_breaks_off_leaves_the_best_so_far(run: Run, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(feedback, "gradient", breaking)
     with pytest.raises(RuntimeError):
-        start_from_feedback_(run.engine, run.examples, 4, 0, 10**6)
+        start_from_feedback_(run.engine, run.examples, OWN, 4, 0, 10**6)
     assert torch.equal(run.space.theta, before)
 
 
 def test_it_ends_with_the_rows_that_it_may_read(run: Run) -> None:
-    result = start_from_feedback_(run.engine, run.examples, 4, 0, 300)
+    result = start_from_feedback_(run.engine, run.examples, OWN, 4, 0, 300)
     assert result is not None
     assert result.rows <= 300 + len(feedback.RATES) * (feedback.EVERY * 4 + feedback.DEV_ROWS)
 

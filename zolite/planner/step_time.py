@@ -8,7 +8,7 @@ come out within 15%. K points, R rows of all points, D width, I the MLP's inner 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zolite.config import sizes
 from zolite.config.architectures import Linear
@@ -90,6 +90,7 @@ def _around(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe) -> floa
 def _forward(hardware: Hardware, model: Model, forward: Forward) -> float:
     s = model.spec
     layer = sum(seconds(hardware, kernel) for kernel in _layer(hardware, model, forward))
+    layer += sum(seconds(hardware, kernel) * n for n, kernel in _experts(hardware, model, forward))
     count = forward.points * forward.positions
     head = Kernel(2 * count * s.hidden * s.vocabulary, product_rate(hardware, model), 2 * s.hidden * s.vocabulary)
     return s.layers * layer + seconds(hardware, head)
@@ -118,6 +119,20 @@ def _layer(hardware: Hardware, model: Model, forward: Forward) -> Iterator[Kerne
         for _ in range(round(-(-rows // piece) * share)):
             yield from _linear(hardware, model, linear, min(piece, rows), paired(model, forward))
     yield from (_between if model.fused else _between_generic)(hardware, model, forward, attention, mlp)
+
+
+EXPERT_KERNELS = 8  # between an expert's products
+
+
+def _experts(hardware: Hardware, model: Model, forward: Forward) -> Iterator[tuple[float, Kernel]]:
+    """A layer's, each as often as it runs: each expert has its share of the rows."""
+    s = model.spec
+    for each in s.experts:
+        count = each.count / s.layers
+        rows = max(1, forward.points * forward.rows * s.experts_of_token // s.experts_each)
+        yield from ((count, kernel) for kernel in _linear(hardware, model, replace(each, name=""), rows, pairs=False))
+        yield count, Kernel(traffic=rows * each.outputs * 4, share=ELEMENTWISE)
+        yield count * EXPERT_KERNELS / len(s.experts), Kernel()
 
 
 ATTENDING = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zolite.data.examples import Example, sizes_of
+from zolite.data.examples import Example, Tokens, one_sequence, sizes_of
 from zolite.engine.batch import Order, by_length, length, sample
 from zolite.engine.engine import Engine
 from zolite.model.feedback import SHARES, Chain, factors, shares_of
@@ -36,6 +36,9 @@ PATIENCE = 2
 BETAS = (0.9, 0.99)
 DEV_ROWS = 64
 MEASURED = 4  # batches that mean attention is measured on
+HELD = 8  # texts of the model's own that are held in a step
+STRIDE = 9  # they come in kinds: those of a step lie so far apart
+PRICE = 1.0  # of a nat of KL there, beside a nat of the rows' loss
 TOKENS = 4096  # a forward
 ROOM = 2**26  # bytes of what a forward keeps
 CHUNK = 2**22  # logits at once: 16 MiB
@@ -98,17 +101,14 @@ class Feedback:
     def _decode(self, p: Places) -> Any:
         return self.engine.loaded.model.get_decoder()(input_ids=p.ids, use_cache=False)
 
-    def add_(self, grad: Tensor, rows: Sequence[Example]) -> int:
-        """grad (n,) += the slope of the rows' summed loss, in one forward; returns how many tokens they predict."""
-        p, streams = Places.of(rows, self.engine.loaded.device), list[Tensor]()
-        note = lambda _, args: streams.append(args[0].flatten(0, 1)[p.places].float())  # noqa: E731
-        handle = self.tail.last_norm.register_forward_pre_hook(note)
-        try:
-            with self.chain.watched(p.places) as kept:
-                self._decode(p)
-        finally:
-            handle.remove()
-        slope = self._last(streams[-1], p.tokens)
+    def add_(self, grad: Tensor, p: Places, base: Tensor | None = None) -> None:
+        """grad (n,) += the slope of the summed loss at these places, in one forward.
+
+        With `base` (N, D), streams that the last norm read once, the loss is KL(what was said then ‖ what is said now).
+        """
+        with self.chain.watched(p.places) as kept:
+            stream = self.streams(p)
+        slope = self._last(stream, p.tokens, base)
         blocks = {b.name: b.of(grad) for b in self.engine.adapter.space.blocks}
         names = {layer: name for name, layer in self.engine.adapter.layers.items()}
         for layer, x, each in self.chain.down(kept, slope, self.shares, p.near):
@@ -118,9 +118,19 @@ class Feedback:
                     part += layer.scale * each.mT @ (x @ a.mT)
                 if (part := blocks.get(f"{names[layer]}.a")) is not None:
                     part += layer.scale * (each @ b).mT @ x
-        return len(p.tokens)
 
-    def _last(self, stream: Tensor, tokens: Tensor) -> Tensor:
+    def streams(self, p: Places) -> Tensor:
+        """What the last norm reads at the places: (N, D) float32."""
+        found = list[Tensor]()
+        note = lambda _, args: found.append(args[0].flatten(0, 1)[p.places].float())  # noqa: E731
+        handle = self.tail.last_norm.register_forward_pre_hook(note)
+        try:
+            self._decode(p)
+        finally:
+            handle.remove()
+        return found[-1]
+
+    def _last(self, stream: Tensor, tokens: Tensor, base: Tensor | None) -> Tensor:
         """The slope of the places' summed loss at their stream behind the last block (N, D)."""
         slope = torch.empty_like(stream)
         size = max(1, CHUNK // self.tail.head.vocabulary)
@@ -128,9 +138,29 @@ class Feedback:
             cut = slice(i, i + size)
             logits = self.tail.logits(stream[cut])
             g = logits.softmax(1)
-            g.scatter_add_(1, tokens[cut, None], g.new_full((len(g), 1), -1.0))
+            if base is None:
+                g.scatter_add_(1, tokens[cut, None], g.new_full((len(g), 1), -1.0))
+            else:
+                g -= self.tail.logits(base[cut].float()).softmax(1)
             slope[cut] = self.tail.final.slope(stream[cut], self.tail.head.slope(logits, g))
         return slope
+
+
+@dataclass(frozen=True)
+class Held:
+    """Texts of the model's own, some a forward, and the streams that its last norm read of them before the start."""
+
+    parts: tuple[tuple[Places, Tensor], ...]
+
+    @classmethod
+    def of(cls, feedback: Feedback, own: Sequence[Tokens]) -> "Held":
+        rows = [one_sequence(text, range(1, len(text))) for text in own]
+        rows = [row for i in range(STRIDE) for row in rows[i::STRIDE]]  # each part has texts of every kind
+        groups = [rows[i : i + HELD] for i in range(0, len(rows), HELD)]
+        places = [Places.of(group, feedback.engine.loaded.device) for group in groups]
+        feedback.engine.at_theta()
+        dtype = feedback.engine.adapter.space.copies.dtype
+        return cls(tuple((p, feedback.streams(p).to(dtype)) for p in places))
 
 
 @dataclass(frozen=True)
@@ -155,11 +185,16 @@ class Result:
 
 
 def start_from_feedback_(
-    engine: Engine, examples: Mapping[str, Sequence[Example]], batch: int, seed: int, most: int
+    engine: Engine,
+    examples: Mapping[str, Sequence[Example]],
+    own: Sequence[Tokens],
+    batch: int,
+    seed: int,
+    most: int,
 ) -> Result | None:
     """Move the adapter along that slope as long as dev's loss falls, for about `most` rows through the model.
 
-    None where the model is of no form whose slope is known.
+    What is said in texts of the model's `own` is to stay. None where the model is of no form whose slope is known.
     """
     rows = examples["train"]
     order = Order(sizes_of(rows).lengths, batch, seed)
@@ -170,7 +205,8 @@ def start_from_feedback_(
             return None
         dev, theta = sample(examples["dev"], DEV_ROWS), engine.adapter.space.theta
         read, best = 3 * len(first) + len(dev), loss_on(engine, dev)
-        return Search(feedback, rows, dev, order, most, theta, theta.clone(), best, read=read).run()
+        held = Held.of(feedback, own)
+        return Search(feedback, held, rows, dev, order, most, theta, theta.clone(), best, read=read).run()
 
 
 @dataclass
@@ -178,6 +214,7 @@ class Search:
     """Adam from the best adapter so far, at falling rates."""
 
     feedback: Feedback
+    held: Held
     rows: Sequence[Example]
     dev: Sequence[Example]
     order: Order
@@ -206,9 +243,11 @@ class Search:
         while missed < PATIENCE and first + step < STEPS and self.read < self.most:
             for _ in range(EVERY):
                 step += 1
-                rows = [self.rows[i] for i in self.order.batch_at(first + step - 1)]
-                adam_(self.theta, gradient(self.feedback, rows), moments, step, rate)
-            self.read += EVERY * self.order.size + len(self.dev)
+                number = first + step - 1
+                grad = gradient(self.feedback, [self.rows[i] for i in self.order.batch_at(number)])
+                pull_(grad, self.feedback, self.held, number)
+                adam_(self.theta, grad, moments, step, rate)
+            self.read += EVERY * (self.order.size + HELD) + len(self.dev)
             now = loss_on(self.feedback.engine, self.dev)
             missed += 1
             if now < self.best:
@@ -226,8 +265,19 @@ def gradient(feedback: Feedback, rows: Sequence[Example]) -> Tensor:
     grad, tokens = torch.zeros_like(feedback.engine.adapter.space.theta), 0
     feedback.engine.at_theta()
     for part in parts(feedback, rows):
-        tokens += feedback.add_(grad, [rows[i] for i in part])
+        p = Places.of([rows[i] for i in part], feedback.engine.loaded.device)
+        feedback.add_(grad, p)
+        tokens += len(p.tokens)
     return grad / tokens
+
+
+def pull_(grad: Tensor, feedback: Feedback, held: Held, step: int) -> None:
+    """grad += PRICE times the slope of the mean KL at one of the held parts."""
+    if held.parts:
+        p, base = held.parts[step % len(held.parts)]
+        back = torch.zeros_like(grad)
+        feedback.add_(back, p, base)
+        grad.add_(back, alpha=PRICE / len(p.tokens))
 
 
 def parts(feedback: Feedback, rows: Sequence[Example]) -> list[list[int]]:

@@ -58,7 +58,7 @@ def with_first_values(run: Run, dataset: Dataset, tokenizer: Any) -> Run:
         notes += _fitted(run, fitting, dataset, tokenizer)
         notes += _noted(_mended(run, probed))
     if recipes.starts_with_feedback(run.recipe) and run.examples["train"][0].candidates == 1:
-        notes += _fed_back(run)
+        notes += _fed_back(run, tokenizer)
     device_memory.tidy()
     return replace(run, notes=(*run.notes, *notes))
 
@@ -90,11 +90,18 @@ def _mended(run: Run, probed: linear_probe.Result | None) -> linear_probe.Result
     return out_of_memory.attempt(again)
 
 
-def _fed_back(run: Run) -> list[Noted]:
+def _fed_back(run: Run, tokenizer: Any) -> list[Noted]:
     t, most = run.recipe.train, linear_probe_rows(run.recipe)
     if most < feedback.least(t.batch):
         return []  # a run so short is over before it would pay
-    found = out_of_memory.attempt(partial(start_from_feedback_, run.engine, run.examples, t.batch, t.seed, most))
+
+    def started() -> feedback.Result | None:
+        run.engine.at_theta()
+        with torch.inference_mode():
+            own = own_texts(run.engine.loaded.model, tokenizer)
+        return start_from_feedback_(run.engine, run.examples, own, t.batch, t.seed, most)
+
+    found = out_of_memory.attempt(started)
     if found is None:
         return [Noted("info", feedback.UNKNOWN)]
     return [Noted("info", found.text)]
