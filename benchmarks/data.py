@@ -8,6 +8,7 @@ files that are mapped count), looked at every 50 ms. `prepare` is done twice: to
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -47,10 +48,10 @@ def records(count: int) -> Iterator[dict[str, str]]:
     draw = random.Random(0)
     words = ["".join(draw.choices(LETTERS, range(26, 0, -1), k=draw.randint(1, 9))) for _ in range(20_000)]
     words[500:20_000:200] = [f"{word}é" for word in words[500:20_000:200]]
-    weights = [1 / (i + 5) for i in range(len(words))]
+    weights = list(itertools.accumulate(1 / (i + 5) for i in range(len(words))))
 
     def text(low: int, high: int) -> str:
-        return " ".join(draw.choices(words, weights, k=draw.randint(low, high))) + "."
+        return " ".join(draw.choices(words, cum_weights=weights, k=draw.randint(low, high))) + "."
 
     for _ in range(count):
         yield {"instruction": text(8, 20), "input": text(5, 25) if draw.random() < 0.4 else "", "output": text(40, 75)}

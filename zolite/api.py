@@ -104,16 +104,17 @@ def plan(
     data: str | Path | None = None,
     template: str | None = None,
     columns: str = "",
+    task: str = "",
     **choices: Any,
 ) -> "Planning":
     """What fits this machine or another, how fast it is, and where the memory goes. Loads no model, and no torch.
 
     Without a `model` it plans for those of the catalogue. `vram` is a size such as "8GiB"; `hardware` a card of
-    profiles/hardware, such as "rtx-3060-12gb"; `context` the longest row in tokens; `template` and `columns` are those
-    of a recipe. `choices` are quant, space, rank, method, batch and steps; what is left out is tried. `plans` of the
-    result are the best first, each with its `recipe`, `peak_bytes` and `seconds_per_step`. Raises DoesNotFit, with the
-    least that would, where nothing does.
+    profiles/hardware, such as "rtx-3060-12gb"; `context` the longest row in tokens; `template`, `columns` and `task`
+    are those of a recipe. `choices` are quant, space, rank, method, batch and steps; what is left out is tried. `plans`
+    of the result are the best first, each with its `recipe`, `peak_bytes` and `seconds_per_step`. Raises DoesNotFit,
+    with the least that would, where nothing does.
     """
     from zolite.planner import plan as planner
 
-    return planner.asked(model, vram, hardware, context, str(data) if data else None, template, choices, columns)
+    return planner.asked(model, vram, hardware, context, str(data) if data else None, template, choices, columns, task)

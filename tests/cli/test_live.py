@@ -26,6 +26,7 @@ from zolite.common.events import (
     Saved,
     Started,
     StepDone,
+    Working,
     from_json,
     to_json,
 )
@@ -117,6 +118,15 @@ def test_json_keeps_every_event(event: Event) -> None:
     assert "\n" not in written
     endless = {name: math.nan for name, value in vars(event).items() if value in (math.inf, -math.inf)}
     assert repr(from_json(written)) == repr(replace(event, **endless))  # by its text, so that NaN equals NaN
+
+
+def test_what_comes_before_the_first_step_is_shown() -> None:
+    """Before the run has started it is what there is to see; nothing is logged."""
+    working = Working("reading rows", 250_000, 1_000_000)
+    state = after([working])
+    assert line(working, state) == "reading rows: 250,000 of 1,000,000 (25%)"
+    assert "reading rows: 250,000 of 1,000,000 (25%) …" in picture(state) and not state.logged
+    assert line(Working("reading rows", 5, 0), state) == "reading rows: 5"
 
 
 # --- state ---

@@ -254,6 +254,8 @@ def accepted() -> Iterator[Case]:
     yield from of_texts(rng)
     yield from laid_out(rng)
     yield from odd(rng)
+    yield from exported(rng)
+    yield from published(rng)
 
 
 def of_texts(rng: random.Random) -> Iterator[Case]:
@@ -331,6 +333,131 @@ def odd(rng: random.Random) -> Iterator[Case]:
     })  # fmt: skip
 
 
+def exported(rng: random.Random) -> Iterator[Case]:
+    """As programs write them."""
+    rows, texts = labelled(rng), [sentence(rng) for _ in range(2 * ROWS)]
+    talks = [
+        {"messages": [_said("user", q), _said("assistant", a)]} for q, a in zip(texts[::2], texts[1::2], strict=True)
+    ]
+    google = delimited([{**row, "": ""} for row in rows])
+    yield _one("google.csv", "Google Sheets, with an empty column", google, rows)
+    index = [{"": i, **row} for i, row in enumerate(rows)]
+    yield _one("index.csv", "what pandas' to_csv() writes, with its index", delimited(index), rows)
+    tasks = [
+        {"id": i, "data": {"text": r["text"]}, "predictions": [], "annotations": [
+            {"id": i, "result": [{"type": "choices", "from_name": "kind", "value": {"choices": [r["label"]]}}]}
+        ]}
+        for i, r in enumerate(rows)
+    ]  # fmt: skip
+    yield _one("label-studio.json", "Label Studio, JSON", document(tasks), rows)
+    short = [{"id": i, "text": r["text"], "sentiment": r["label"], "lead_time": 1.5} for i, r in enumerate(rows)]
+    yield _one("label-studio-min.json", "Label Studio, JSON-MIN", document(short), rows)
+    doccano = [{"id": i, "text": r["text"], "label": [r["label"]], "Comments": []} for i, r in enumerate(rows)]
+    yield _one("doccano.jsonl", "Doccano, a label a row in a list", jsonl(doccano), rows)
+    fast = "".join(f"__label__{r['label']} {r['text']}\n" for r in rows)
+    yield _one("fasttext.txt", "fastText", fast.encode(), rows)
+    yield _one("openai.jsonl", "OpenAI's files for fine-tuning", jsonl(talks), talks)
+    yield _one(
+        "conversations.json", "ChatGPT's export", document([_chatgpt(each["messages"]) for each in talks]), talks
+    )
+    chat = "".join(f"12/03/24, 10:{i:02} - {('Ann', 'Bob')[i % 2]}: {text}\n" for i, text in enumerate(texts))
+    yield _one("WhatsApp Chat with Ann.txt", "a chat of WhatsApp: one document", chat.encode(), [{"text": chat}])
+    mail = {f"mail/{r['label']}/{i:02}.txt": r["text"].encode() for i, r in enumerate(rows)}
+    by_label = sorted(rows, key=lambda r: str(r["label"]))
+    yield Case("mail", "a folder of .txt for each label", mail, {"train": by_label})
+    both = ((split, i, r) for split in ("train", "test") for i, r in enumerate(rows))
+    imdb = {f"aclImdb/{split}/{r['label']}/{i}_7.txt": r["text"].encode() for split, i, r in both}
+    imdb |= {"aclImdb/README": b"", "aclImdb/train/urls_pos.txt": b"http", "aclImdb/train/unsup/0_0.txt": b"a film"}
+    yield Case("aclImdb", "IMDB's folders of train and test", imdb, {"train": by_label, "test": by_label})
+
+
+def _one(name: str, what: str, data: bytes, rows: Records) -> Case:
+    return Case(name, what, {name: data}, {"train": rows})
+
+
+def _said(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _chatgpt(messages: Records) -> dict[str, Any]:
+    """With an empty message of the system's before, and an answer that was not kept beside the last one."""
+    every = [_said("system", ""), *messages, _said("assistant", "another answer")]
+    nodes = {
+        str(i): {
+            "id": str(i),
+            "parent": str(min(i, len(messages)) - 1) if i else None,
+            "message": {"author": {"role": m["role"]}, "content": {"content_type": "text", "parts": [m["content"]]}},
+        }
+        for i, m in enumerate(every)
+    }
+    return {"title": "a chat", "create_time": 1.5, "mapping": nodes, "current_node": str(len(messages))}
+
+
+def published(rng: random.Random) -> Iterator[Case]:
+    """As data sets are published."""
+    asked = FLAT["question, answer and context"](rng)
+    own = [
+        {"title": "a", "paragraphs": [{"context": r["context"], "qas": [
+            {"id": "1", "question": r["question"], "answers": [{"text": r["answer"], "answer_start": 0}]}
+        ]}]}
+        for r in asked
+    ]  # fmt: skip
+    yield _one("squad.json", "SQuAD's own JSON", document({"version": "1.1", "data": own}), asked)
+    hub = [
+        {"id": "1", "context": r["context"], "question": r["question"], "answers": {"text": [r["answer"]]}}
+        for r in asked
+    ]
+    yield _one("squad.parquet", "SQuAD on the hub, nested columns", parquet(hub), asked)
+    rows = FLAT["Alpaca"](rng)
+    dolly = [
+        {"instruction": r["instruction"], "context": r["input"], "response": r["output"], "category": "qa"}
+        for r in rows
+    ]
+    yield _one("dolly.jsonl", "Dolly", jsonl(dolly), rows)
+    talks = NESTED["messages"](rng)
+    trees = [
+        {"message_tree_id": "a", "prompt": {"role": "prompter", "text": q["content"], "replies": [
+            {"role": "assistant", "text": "a worse answer", "rank": 1, "replies": []},
+            {"role": "assistant", "text": a["content"], "rank": 0, "replies": []},
+        ]}}
+        for q, a in (talk["messages"] for talk in talks)
+    ]  # fmt: skip
+    yield _one("oasst.jsonl", "OpenAssistant's trees, the best replies", jsonl(trees), talks)
+    lists = [{"id": str(i), "data": [m["content"] for m in talk["messages"]]} for i, talk in enumerate(talks)]
+    yield _one("ultrachat.jsonl", "UltraChat, turns in a list", jsonl(lists), talks)
+    filtered = [{"prompt": talk["messages"][0]["content"], "prompt_id": "a", **talk} for talk in talks]
+    yield _one("ultrachat-200k.jsonl", "UltraChat 200k", jsonl(filtered), talks)
+    yield from of_choices(NESTED["choices, answer by index"](rng))
+
+
+def of_choices(rows: Records) -> Iterator[Case]:
+    """The tests that models are compared by."""
+    swag = [
+        {"ind": i, "ctx": r["question"], "endings": r["choices"], "label": str(r["answer"])} for i, r in enumerate(rows)
+    ]
+    yield _one("hellaswag.jsonl", "HellaSwag", jsonl(swag), rows)
+    letters = ["A", "B", "C", "D"]
+    listed = [{"text": r["choices"], "label": letters} for r in rows]
+    arc = [
+        {"question": r["question"], "choices": choices, "answerKey": letters[r["answer"]]}
+        for r, choices in zip(rows, listed, strict=True)
+    ]
+    yield _one("arc.parquet", "ARC on the hub", parquet(arc), rows)
+    own = [
+        {"answerKey": letters[r["answer"]], "question": {"stem": r["question"], "choices": [
+            {"text": text, "label": letter} for text, letter in zip(r["choices"], letters, strict=True)
+        ]}}
+        for r in rows
+    ]  # fmt: skip
+    yield _one("arc.jsonl", "ARC's own JSON", jsonl(own), rows)
+    two = [{**r, "choices": r["choices"][:2], "answer": r["answer"] % 2} for r in rows]
+    piqa = [
+        {"goal": r["question"], "sol1": r["choices"][0], "sol2": r["choices"][1], "label": r["answer"]} for r in two
+    ]
+    yield _one("piqa.jsonl", "PIQA", jsonl(piqa), two)
+    yield _one("mmlu.jsonl", "MMLU", jsonl([{**r, "subject": "law"} for r in rows]), rows)
+
+
 # ---- what is refused
 
 
@@ -362,6 +489,14 @@ def refused() -> Iterator[Case]:
         ("uneven.json", "columns of other lengths", document({"text": ["a", "b"], "label": ["x"]})),
         ("cut.jsonl.gz", "half a gzip file", gz(jsonl(rows))[:-60]),
         ("bomb.csv.gz", "65 MiB in 66 kB", gz(bomb)),
+        ("multi.jsonl", "Doccano, several labels a row", jsonl([{"text": "a", "label": ["b", "c"]}])),
+        (
+            "tweets.csv",
+            "a CSV without a header",
+            b'"0","1467","Mon Apr 06","user","a tweet"\n"4","1468","Mon","u","b"\n',
+        ),
+        ("spam.csv", "Kaggle's spam.csv", b"v1,v2,,,\nham,see you,,,\nspam,win now,,,\n"),
+        ("translation.jsonl", "translations on the hub", jsonl([{"id": "1", "translation": {"en": "a", "de": "b"}}])),
         ("list.jsonl", "lines that are no objects", b'["text", "label"]\n["a", "b"]\n'),
     ):
         yield Case(name, what, {name: data})

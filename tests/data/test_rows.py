@@ -141,7 +141,11 @@ def test_the_fingerprint_is_the_same_for_every_format(tmp_path: Path) -> None:
         ("d.csv", b"messages\nhello\n", "line 2: column 'messages' is text, not a list"),
         ("d.jsonl", b'{"text": "a", "label": "x"}\n{"text": NaN, "label": "y"}\n', "line 2: column 'text' is null"),
         ("d.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b", "label": " "}\n', "line 2: column 'label' is blank"),
-        ("d.jsonl", b'{"text": "a", "label": ["x"]}\n', "line 1: column 'label' is a list"),
+        (
+            "d.jsonl",
+            b'{"text": "a", "label": ["x", "y"]}\n',
+            "column 'label' is 2 labels (x, y): a row has one",
+        ),
         ("d.jsonl", b'{"text": "a", "label": "x"}\n' * 3, "d.jsonl: 1 label (x) in 3 rows; at least 2 are needed"),
         ("d.jsonl", b'{"prompt": "a", "completion": " "}\n', "line 1: column 'completion' is blank"),
         ("d.jsonl", b'{"prompt": ["a"], "completion": "b"}\n', "line 1: column 'prompt' is a list, not text"),

@@ -135,7 +135,8 @@ def test_laws_of_every_rule(
     held = held_out(keys, labels, rule)
     sizes = Counter(keys).values()
     assert 0 < len(held) < len(keys) and held <= set(range(len(keys)))
-    assert len(held) <= max(rule.count(len(keys)), min(sizes) if grouped else 1)
+    # The smallest group may have the only row of a label, and stay.
+    assert len(held) <= max(rule.count(len(keys)), max(sizes) if grouped else 1)
     order = rng.sample(range(len(keys)), len(keys))
     again = held_out([keys[i] for i in order], [labels[i] for i in order], rule)
     assert Counter(keys[i] for i in held) == Counter(keys[order[i]] for i in again)

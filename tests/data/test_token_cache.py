@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from zolite.common.errors import UsageError, ZoliteError
@@ -109,6 +109,31 @@ def test_what_is_kept_is_what_would_be_made(tmp_path: Path, cache: Path, made: l
         plain = encode(tuple(rows), kind, data.labels, tokenizer, TEMPLATE, 48)
         assert first.examples[split] == plain.examples == again.examples[split]
     assert encoding.fingerprint(again.examples) == first.fingerprint
+
+
+def test_notes_name_lines_of_the_file_that_is_read(tmp_path: Path, made: list[str]) -> None:
+    """The same rows in another file may stand in other lines."""
+    tokenizer = bytes_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(" \n", "\n")  # a border within a token
+    lines = [json.dumps({"prompt": f"question {i}: ", "completion": f"\nanswer {i}"}) + "\n" for i in range(30)]
+    notes = []
+    for name, gap in (("one", ""), ("other", "\n\n\n")):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text(gap + "".join(lines))
+        data = tables.load(file, TEMPLATE)
+        notes.append(coded(data, tokenizer).notes)
+        assert f"line {data.splits['train'][0].line} first" in notes[-1][0]
+    assert len(made) == 2 and notes[0] != notes[1]
+
+
+def test_entries_are_removed_when_they_are_not_wanted(tmp_path: Path, cache: Path) -> None:
+    """What another process is writing stays."""
+    assert token_cache.clear() == (0, 0)
+    coded(dataset(tmp_path))
+    (cache / ".partial-now").mkdir()
+    count, freed = token_cache.clear()
+    assert count == 1 and freed > 0
+    assert [each.name for each in cache.iterdir()] == [".partial-now"]
 
 
 def test_few_rows_leave_nothing_behind(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from zolite.cli.flags import Given, Sets, changes, takes
-from zolite.cli.process import Json
+from zolite.cli.process import Json, report
 from zolite.common.errors import UsageError
 from zolite.common.paths import paths
-from zolite.common.text import one_line, visible
+from zolite.common.text import human_bytes, many, one_line, visible
 from zolite.config.recipe import DataPart, ModelPart, Recipe
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def options() -> None:
 
 @app.command()
 @takes(
-    "data.template", "data.columns", "data.context", "data.dev_share", "data.split_seed", "data.split_by",
+    "data.template", "data.columns", "data.task", "data.context", "data.dev_share", "data.split_seed", "data.split_by",
     "data.group_by", "model.trust_code",
 )  # fmt: skip
 def check(
@@ -102,6 +102,16 @@ def _repaired(data: DataPart, out: Path, as_json: bool) -> None:
     show(("✓", Text(f"written: {file}, {rows:,} rows")) for file, rows in done.files.items())
     show(("·", Text(one_line(what))) for what in done.done or ("nothing had to be repaired",))
     show([("→", Text(f"`zolite data check {shlex.quote(str(out))}` says whether they can be used now"))])
+
+
+@app.command()
+def clear(as_json: Json = False) -> None:
+    """Free the disk of the tokens that are kept of large data sets; the next run makes them again."""
+    from zolite.data import token_cache
+
+    count, freed = token_cache.clear()
+    done = {"data_sets": count, "bytes": freed}
+    report(done, f"tokens of {many(count, 'data set')} removed: {human_bytes(freed)} freed", as_json)
 
 
 # ---- for a person

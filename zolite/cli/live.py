@@ -30,11 +30,12 @@ from zolite.common.events import (
     Sampled,
     Started,
     StepDone,
+    Working,
     to_json,
 )
 from zolite.common.text import human_bytes, human_number, human_rate, human_seconds, one_line
 from zolite.monitor import summary
-from zolite.monitor.log import log_line, sample_text, score_text
+from zolite.monitor.log import log_line, sample_text, score_text, working_text
 from zolite.monitor.plots import Curve, Piece, bar, chart, flowing, sparkline
 from zolite.monitor.run_state import RunState, advance
 
@@ -48,6 +49,8 @@ def line(event: Event, state: RunState, verbose: bool = False) -> str:
             return _step_line(event, state, verbose)
         case Started():
             return _started_line(event)
+        case Working():
+            return working_text(event)
         case Evaluated():
             return f"step {event.step}  {score_text(event)} ({event.rows:,} rows, {event.seconds:.1f} s)"
         case Noted():
@@ -104,7 +107,8 @@ def _flow(parts: Sequence[Text], width: int) -> list[Text]:
 
 def _title(state: RunState, width: int, height: int) -> Iterable[Text]:
     if state.started is None:
-        return [Text("waiting for the run to start …", "dim")]
+        what = working_text(state.working) if state.working else "waiting for the run to start"
+        return [Text(f"{what} …", "dim")]
     return [text(summary.title(state))]
 
 

@@ -20,8 +20,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, xpu, xpu:N o
 
 
 @takes(
-    "data.path", "data.context", "data.template", "data.columns", "adapter.space", "adapter.rank", "model.quant",
-    "method.name", "train.batch", "train.steps",
+    "data.path", "data.context", "data.template", "data.columns", "data.task", "adapter.space", "adapter.rank",
+    "model.quant", "method.name", "train.batch", "train.steps",
     helps={
         "data.path": "rows as for train: how long they are",
         "data.context": "longest row in tokens; 512 if neither this nor --data",
@@ -42,10 +42,10 @@ def plan(
     from zolite.cli import plan_table
     from zolite.planner import plan as planner
 
-    keys = ("context", "path", "template", "columns")
-    context, data, template, columns = (given.pop(f"data.{key}", None) for key in keys)
+    keys = ("context", "path", "template", "columns", "task")
+    context, data, template, columns, task = (given.pop(f"data.{key}", None) for key in keys)
     asked = {path.rpartition(".")[2] if path != "method.name" else "method": value for path, value in given.items()}
-    planning = planner.asked(model, vram, hardware, context, data, template, asked, columns or "")
+    planning = planner.asked(model, vram, hardware, context, data, template, asked, columns or "", task or "")
     if as_json:
         print(json.dumps(planner.document(planning), ensure_ascii=False))
     else:

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from zolite.cli import live
+from zolite.common import progress
 from zolite.common.errors import process_error
 from zolite.common.events import Event, Finished, Started, from_json
 from zolite.common.paths import paths
@@ -60,7 +62,7 @@ def follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bo
     asked, name, last = interrupt(), "", None
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: detach_output())
-    with live.VIEWS[live.pick(plain, as_json)](verbose=verbose) as view:
+    with live.VIEWS[live.pick(plain, as_json)](verbose=verbose) as view, progress.told(partial(show, view)):
         for event in run(asked):
             show(view, event)
             name = event.session if isinstance(event, Started) else name

@@ -10,6 +10,15 @@ D = TypeVar("D")
 
 
 @dataclass(frozen=True)
+class Working:
+    """Before a run's first step, where that takes longer than a second: what is being done, and how much of it is."""
+
+    phase: str  # such as "reading rows"
+    done: int
+    total: int  # 0 where it is not known
+
+
+@dataclass(frozen=True)
 class Started:
     """The session is open, the model is loaded, step `step` comes next."""
 
@@ -117,11 +126,11 @@ class Finished:
     peak_bytes: int
 
 
-Event = Started | StepDone | Evaluated | Sampled | Saved | Noted | Paused | Continued | Exported | Finished
+Event = Working | Started | StepDone | Evaluated | Sampled | Saved | Noted | Paused | Continued | Exported | Finished
 
 TYPES: dict[str, type[Event]] = {
     t.__name__.lower(): t
-    for t in (Started, StepDone, Evaluated, Sampled, Saved, Noted, Paused, Continued, Exported, Finished)
+    for t in (Working, Started, StepDone, Evaluated, Sampled, Saved, Noted, Paused, Continued, Exported, Finished)
 }
 
 

@@ -7,6 +7,7 @@ rendered(tokenizer, [{"role": "user", "content": "hello"}])    # what a user's t
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -58,10 +59,15 @@ def filled(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> PreTrainedTokenize
     return made
 
 
+def chat_in(tokenizer: PreTrainedTokenizerBase) -> Chat:
+    """What `filled` gave the tokenizer."""
+    given = vars(tokenizer).get("apply_chat_template")
+    return given.args[1] if isinstance(given, partial) else Chat()
+
+
 def told(tokenizer: PreTrainedTokenizerBase) -> str:
     """What renderings depend on beside the messages: the template, its arguments, and the date if it is read."""
-    given = vars(tokenizer).get("apply_chat_template")
-    chat: Chat = given.args[1] if isinstance(given, partial) else Chat()
+    chat = chat_in(tokenizer)
     template = str(tokenizer.chat_template)
     dated = str(chat.now or datetime.now()) if reads(template, "strftime_now") else ""
     return "\0".join((template, str(tokenizer.special_tokens_map), str(sorted(chat.args.items())), dated))
@@ -92,6 +98,12 @@ def assistant_mask(tokenizer: PreTrainedTokenizerBase, messages: Objects, tools:
     return list(coded["assistant_masks"])
 
 
+@functools.lru_cache(8)
+def marked(template: str) -> bool:
+    """Does a template mark what the assistant says?"""
+    return MARKS.search(template) is not None
+
+
 def template_of(tokenizer: PreTrainedTokenizerBase, tools: Objects = ()) -> str:
     """The template as text; a model may have several, of which this is the one for conversations with these tools."""
     given: Any = list(tools) or None
@@ -106,6 +118,13 @@ def reads(template: str, name: str) -> bool:
     return re.search(rf"\b{re.escape(name)}\b", template) is not None
 
 
+def compiled(template: str) -> Any:
+    """A template as transformers compiles it, and keeps it."""
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    return _compile_jinja_template(template)
+
+
 @contextmanager
 def _dated(template: str, now: datetime | None) -> Iterator[None]:
     """Lets the template's `strftime_now` tell another time.
@@ -116,9 +135,7 @@ def _dated(template: str, now: datetime | None) -> Iterator[None]:
     if now is None or not reads(template, "strftime_now"):
         yield
         return
-    from transformers.utils.chat_template_utils import _compile_jinja_template
-
-    known = _compile_jinja_template(template).globals
+    known = compiled(template).globals
     own, known["strftime_now"] = known["strftime_now"], now.strftime
     try:
         yield

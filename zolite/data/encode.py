@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zolite.common.errors import UsageError
+from zolite.common.progress import counted
 from zolite.config.sizes import BUCKET_TOKENS
-from zolite.data.examples import Example, Fault, Following, Made, Rendered
+from zolite.data.examples import Example, Fault, Following, Made, Rendered, quick
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.problems import FaultyRowsError
@@ -40,6 +41,8 @@ class Encoded:
     """what a person should know of the rows and of how they became tokens, each once"""
     origins: Sequence[int] = field(default=(), compare=False)
     """which row each example is of: one may become several"""
+    remarks: tuple[tuple[str, int, int], ...] = ()
+    """what the last of `notes` say: what is so, of how many examples, and the number of the first row"""
 
 
 def encode(
@@ -61,16 +64,17 @@ def encode(
     The examples are in memory, or where `writer` puts them.
     Raises UsageError with every row that cannot be encoded, or where the tokenizer cannot serve the kind.
     """
-    made = _Made(writer or Writer(None))
+    made, remembering = _Made(writer or Writer(None)), quick(tokenizer)
 
     def render(part: Sequence[Row]) -> list[Rendered]:
-        results = KINDS[kind].render(part, labels, tokenizer, template, context)
+        results = KINDS[kind].render(part, labels, remembering, template, context)
         return [_within(each, table, positions, tokenizer) for each in results]
 
-    for part, results in _in_order(render, _parts(rows)):
+    parts = _in_order(render, _parts(rows))
+    for part, results in counted(parts, "tokenizing rows", len(rows), lambda each: len(each[0])):
         for row, result in zip(part, results, strict=True):
             made.add(row, result)
-    return made.encoded(file)
+    return made.encoded(rows, file)
 
 
 def _parts(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -109,7 +113,7 @@ class _Made:
         self.rows = self.cut = self.examples = 0
         self.faults: list[tuple[int, Fault]] = []
         self.notes = Counter[str]()
-        self.remarks: dict[str, tuple[int, int]] = {}  # how often, and the first line
+        self.remarks: dict[str, tuple[int, int]] = {}  # how often, and the number of the first row
 
     def add(self, row: Row, result: Rendered) -> None:
         number, self.rows = self.rows, self.rows + 1
@@ -124,20 +128,26 @@ class _Made:
             self.writer.add(example, number)
             self.examples += 1
             if example.remark:
-                count, line = self.remarks.get(example.remark, (0, row.line))
-                self.remarks[example.remark] = count + 1, line
+                count, first = self.remarks.get(example.remark, (0, number))
+                self.remarks[example.remark] = count + 1, first
 
-    def encoded(self, file: str) -> Encoded:
+    def encoded(self, rows: Sequence[Row], file: str) -> Encoded:
         """Raises UsageError with every row that cannot be encoded."""
         if self.faults:
             where = f"{file}: " if file else ""
             lines = [f"{where}line {line}: {fault.text}" for line, fault in self.faults]
             what = f"{len(self.faults)} of {self.rows} rows cannot be used"
             raise FaultyRowsError(what, lines, _remedy([fault for _, fault in self.faults]))
-        told = tuple(f"{count} of {self.rows} rows {note}" for note, count in self.notes.items())
-        said = (f"in {n} of {self.examples} rows, line {at} first, {what}" for what, (n, at) in self.remarks.items())
+        told = (f"{count} of {self.rows} rows {note}" for note, count in self.notes.items())
+        remarks = tuple((what, *found) for what, found in self.remarks.items())
         store = self.writer.done()
-        return Encoded(store, self.cut, (*told, *said), store.origins)
+        return Encoded(store, self.cut, (*told, *_remarked(remarks, self.examples, rows)), store.origins, remarks)
+
+
+def _remarked(remarks: Iterable[tuple[str, int, int]], examples: int, rows: Sequence[Row]) -> Iterator[str]:
+    """In words, with the line of the first row in the file that is read now."""
+    for what, count, first in remarks:
+        yield f"in {count} of {examples} rows, line {rows[first].line} first, {what}"
 
 
 def _within(result: Rendered, table: int, positions: int, tokenizer: PreTrainedTokenizerBase) -> Rendered:
@@ -198,14 +208,24 @@ def encode_all(
     kept = entry(dataset, tokenizer, *asked)
     if kept and (found := kept.read()):
         stores, told = found
-        return Coded(dict(stores), told["cut"], tuple(told["notes"]), told["fingerprint"])
+        split = told["split"]
+        said = _remarked(told["remarks"], len(stores[split]), dataset.splits[split])
+        return Coded(dict(stores), told["cut"], (*told["notes"], *said), told["fingerprint"])
     with kept.making() if kept else nullcontext() as folder:
         made = _every_split(dataset, tokenizer, *asked, folder)
         examples = {split: encoded.examples for split, encoded in made.items()}
-        notes = next((encoded.notes for encoded in made.values() if encoded.notes), ())
+        first = next((split for split, encoded in made.items() if encoded.notes), next(iter(made)))
+        notes, remarks = made[first].notes, made[first].remarks
         coded = Coded(examples, {split: each.cut for split, each in made.items()}, notes, fingerprint(examples))
-        if kept and folder:
-            told = {"cut": coded.cut, "notes": coded.notes, "fingerprint": coded.fingerprint}
+        if kept and folder:  # the same rows may stand in another file, in other lines
+            plain = notes[: len(notes) - len(remarks)]
+            told = {
+                "cut": coded.cut,
+                "split": first,
+                "notes": plain,
+                "remarks": remarks,
+                "fingerprint": coded.fingerprint,
+            }
             kept.finish(folder, {s: each for s, each in examples.items() if isinstance(each, TokenStore)}, told)
     return coded
 

@@ -28,6 +28,8 @@ _LETTERS = {
     "‘’ʼ“”": "'''\"\"",
 }
 HOMOGLYPHS = str.maketrans("".join(_LETTERS), "".join(_LETTERS.values()))
+MOST_NUMBERS = 10  # labels that are fractions: more are a scale
+_FRACTION = re.compile(r"-?\d*\.\d+")
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 NEAREST = 1000  # labels among which a misspelled one is looked for,
 SHOWN = 20  # of the first so many that are not known: no more are shown
@@ -109,16 +111,25 @@ def alike(counts: Mapping[str, int]) -> list[tuple[str, ...]]:
 
 def warned(counts: Mapping[str, int], command: str) -> tuple[str, ...]:
     """A warning of labels that look alike and are kept apart; `command` joins them."""
-    groups = alike(counts)
+    groups, measured = alike(counts), _measured(counts)
     if not groups:
-        return ()
+        return measured
     rows = {label: many(count, "row") for label, count in counts.items()}
     each = (
         f"{first!r} ({rows[first]}) and {label!r} ({rows[label]}, {differing(label, first)})"
         for first, *rest in groups
         for label in rest
     )
-    return (f"labels that look alike are kept apart: {some(each)}; `{command}` writes a copy with them joined",)
+    told = f"labels that look alike are kept apart: {some(each)}; `{command}` writes a copy with them joined"
+    return (told, *measured)
+
+
+def _measured(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """A warning of labels that are numbers on a scale."""
+    if len(counts) <= MOST_NUMBERS or not all(_FRACTION.fullmatch(label) for label in counts):
+        return ()
+    what = f"{len(counts)} different numbers as labels: each is a word of its own, and which are near is not learned"
+    return (f"{what}; a few labels, such as low, middle and high, can be",)
 
 
 def resembled(label: str, known: Mapping[str, str], near: bool = True) -> str:

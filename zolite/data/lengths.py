@@ -36,10 +36,16 @@ class Rows:
 
 
 def estimate(
-    path: Path, template: str, folder: Path | None, longest: int, columns: str = "", verbalizer: str = ""
+    path: Path,
+    template: str,
+    folder: Path | None,
+    longest: int,
+    columns: str = "",
+    verbalizer: str = "",
+    task: str = "",
 ) -> Rows:
     """Of all splits, with the tokenizer in `folder`; rows beyond `longest` tokens are cut, as training cuts them."""
-    dataset = tables.load(path, template, columns=columns, verbalizer=verbalizer)
+    dataset = tables.load(path, template, columns=columns, verbalizer=verbalizer, task=task)
     kind, count = KINDS[dataset.kind], counter(folder)
     every = itertools.chain.from_iterable(dataset.splits.values())
     rows = heapq.nlargest(MOST_ROWS, every, key=lambda row: len(_text(row, kind, template)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from zolite.config.fields import pair
 from zolite.data.columns import Asked, plain, recognised
 from zolite.data.kinds.kind import Kind
 from zolite.data.kinds.template import spelled
+from zolite.data.kinds.text import ABOUT
 from zolite.data.problems import as_text, has
 from zolite.data.readers.reader import Record
 
@@ -23,6 +25,8 @@ MOST = 64  # columns that are looked at
 EXAMPLE = 60  # letters
 NEAREST = 3  # shapes
 TAKEN = "--columns says which column is which, in train and eval too; docs/rows.md shows every shape"
+HEADLESS = "a column's name is a number: if the file has no header, write one above its first line, such as text,label"
+_NUMBER = re.compile(r"-?\d+([.,]\d+)?")
 LONG = 24  # letters of a text; what is shorter may be a label
 FEW = 0.5  # of the rows: a label has fewer different values than that
 
@@ -44,6 +48,7 @@ def refusal(
     shown = [f"{name!r}: {value}" for name, value in list(examples.items())[:SHOWN]]
     rest = len(sample[0]) - SHOWN
     shown += [f"… and {rest:,} more columns"] if rest > 0 else []
+    shown += [HEADLESS] if any(_NUMBER.fullmatch(name) for name in columns) else []
     guess, kind = guessed(sample, asked) if columns else ({}, None)
     kinds = list({each.name: each for each in ([kind] if kind else []) + nearest(columns, asked)}.values())[:NEAREST]
     near = " · ".join(f"{each.name}: {' + '.join(each.columns(asked.template))}" for each in kinds)
@@ -111,6 +116,7 @@ class _Column:
 def guessed(sample: Sequence[Record], asked: Asked) -> tuple[dict[str, str], Kind | None]:
     """(settings, columns and template, under which these records have a shape, its kind); none where none is likely."""
     found = [column for name in itertools.islice(sample[0], MOST) if (column := _column(sample, name))]
+    found = [column for column in found if plain(column.name) not in ABOUT] or found
     for settings in _guesses(found):
         try:
             tried = Asked.of(settings.get("template", asked.template).replace("\\n", "\n"), settings.get("columns", ""))

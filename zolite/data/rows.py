@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from zolite.common.errors import UsageError
+from zolite.common.progress import counted as progressing
 from zolite.common.text import many
 from zolite.config.recipe import DataPart
 from zolite.data.columns import SAMPLE, Asked, Shape, recognised
+from zolite.data.exports import name_of, plain
+from zolite.data.kinds import text
 from zolite.data.kinds.kind import Kind, Row
 from zolite.data.labels import counted, joined, respelled, strangers, told, warned
 from zolite.data.labels import problems as label_problems
@@ -22,7 +25,7 @@ from zolite.data.readers import registry as formats
 from zolite.data.readers.reader import Opened, Read, Record
 from zolite.data.sources import Sources, demand, look, named
 from zolite.data.split_names import SPLITS
-from zolite.data.splits import Rule, by_column, hold_out
+from zolite.data.splits import Rule, by_column, divided, hold_out
 from zolite.data.table import Table, kept
 from zolite.data.tasks import made
 
@@ -91,7 +94,12 @@ def load(
     names = {split: names.get(split, names["train"]) for split in tables}
     labels = counted(kind, tables["train"])  # before any row leaves it: dev may get a label's only row
     warnings = warned(labels, repair(path))
-    if "dev" not in tables:
+    if "dev" not in tables and kind.name == text.KIND.name and len(tables["train"]) == 1:
+        before, behind, note = divided(tables["train"][0], rule, names["train"])
+        tables |= {"train": kept([before]), "dev": kept([behind])}
+        notes = (*notes, note)
+        names["dev"] = names["train"]
+    elif "dev" not in tables:
         held = hold_out(tables["train"], rule, kind.label_column, names["train"])
         tables |= {"train": tables["train"].take(held.train), "dev": tables["train"].take(held.dev)}
         notes = (*notes, held.note)
@@ -117,10 +125,11 @@ def load_for_eval(
     Raises UsageError with everything that is wrong with that file, labels outside of `labels` too.
     """
     asked = Asked.of(template, columns, verbalizer, task)
-    found = look(str(path)).files
+    sources = look(str(path))
+    found = sources.files
     demand(str(path), found, () if found else ("test",))
     split = next(split for split in reversed(SPLITS) if split in found)
-    file, files = named(found[split]), _opened(Sources({split: found[split]}))
+    file, files = named(found[split]), _opened(replace(sources, files={split: found[split]}))
     shape, tables, notes = _tables(path, files, asked, split, replace(rule, group_by=""), labels)
     kind = shape.kind
     split = next(each for each in reversed(SPLITS) if each in tables)
@@ -164,11 +173,32 @@ def _dataset(
 
 
 def _opened(sources: Sources) -> Files:
-    return {split: tuple((path.name, formats.opened(path)) for path in paths) for split, paths in sources.files.items()}
+    return {split: tuple(_reader(path, sources.labelled) for path in paths) for split, paths in sources.files.items()}
+
+
+def _reader(path: Path, labelled: bool) -> tuple[str, Opened]:
+    """By its name; where folders are labels, its name with the folder."""
+    opened = formats.opened(path)
+    if not labelled:
+        return path.name, opened
+    label = path.parent.name
+    return f"{label}/{path.name}", replace(opened, rows=partial(_with_label, opened, label))
+
+
+def _with_label(opened: Opened, label: str) -> Iterator[Read]:
+    for line, record in opened.rows():
+        yield line, record | {"label": label} if isinstance(record, dict) else record
 
 
 def _said(files: Files) -> tuple[str, ...]:
     """How files were understood, each note once."""
+    leading = next(iter(files.values()))[0]
+    first = next(leading[1].rows())[1]
+    what = name_of(first) if isinstance(first, dict) else ""
+    return (*_notes(files), *([f"{leading[0]}: read as {what}"] if what else []))
+
+
+def _notes(files: Files) -> tuple[str, ...]:
     names: dict[str, list[str]] = {}
     for name, note in ((name, note) for several in files.values() for name, opened in several for note in opened.notes):
         names.setdefault(note, []).append(name)
@@ -245,8 +275,10 @@ def _placed(several: Iterable[tuple[str, Opened]], task: str) -> Iterator[tuple[
     Records are as the prompt of a published task wants them, where there is one.
     """
     for name, opened in several:
-        for line, record in opened.rows():
-            yield f"{name}: {opened.unit} {line}", (line, made(task, record) if isinstance(record, dict) else record)
+        for line, found in opened.rows():
+            place = f"{name}: {opened.unit} {line}"
+            for record in plain(found) if isinstance(found, dict) else (found,):
+                yield place, (line, made(task, record) if isinstance(record, dict) else record)
 
 
 def _shape_of(path: Path | str, first: str, files: Files, asked: Asked) -> tuple[Shape, Record]:
@@ -312,7 +344,7 @@ def _rows(several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked, rul
             if found.row:
                 yield found.row
 
-    return kept(sound()), problems
+    return kept(progressing(sound(), "reading rows")), problems
 
 
 def _stating(row: Row, record: Record, rule: Rule) -> Row:

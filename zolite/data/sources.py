@@ -15,6 +15,7 @@ from zolite.data.split_names import NAMES, SPLITS, split_in
 
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")  # as the hub names the parts of a split
 DOCUMENTS = (".txt", ".md")  # which lie beside tables without being rows
+UNLABELLED = "unsup"  # a folder of IMDB's train beside those of labels
 # What lies beside data in repositories, by its name without extension.
 ABOUT = re.compile(
     r"(readme|licen[sc]e|copying|notice|changelog|citation|contributing|dataset_(info|infos|dict)|state|config|metadata|"
@@ -30,6 +31,8 @@ class Sources:
     """split to its files, whose rows follow each other, in the order of SPLITS"""
     notes: tuple[str, ...] = ()
     """what a person should know of the choice"""
+    labelled: bool = False
+    """is each file a document whose folder's name is its label?"""
 
 
 def find(spec: str) -> dict[str, tuple[Path, ...]]:
@@ -120,6 +123,8 @@ def _sources(found: Mapping[str, Sequence[Path]], notes: Sequence[str] = ()) -> 
 
 
 def _folder(path: Path, nested: bool = False) -> Sources:
+    if labelled := _labelled(path):
+        return labelled
     everything = sorted((file for file in path.iterdir() if _may_be_data(file)), key=_natural)
     files = _tables([file for file in everything if file.is_file()])
     folders = [file for file in everything if file.is_dir()]
@@ -138,6 +143,39 @@ def _folder(path: Path, nested: bool = False) -> Sources:
     raise UsageError(
         f"data {path} has no file of rows (it has {some(f.name for f in everything) or 'nothing'})", FORMATS
     )
+
+
+def _labelled(path: Path) -> Sources | None:
+    """Folders of documents, one for each label, as they are or in folders of splits; None where there are none."""
+    inside = [folder for folder in path.iterdir() if folder.is_dir() and _may_be_data(folder)]
+    splits = {split: folder for folder in inside if (split := NAMES.get(folder.name.lower()))}
+    places = splits if splits else {"train": path}
+    found = {split: _label_folders(folder, apart=bool(splits)) for split, folder in places.items()}
+    if not all(found.values()):
+        return None
+    labels = sorted({folder.name for folders in found.values() for folder in folders})
+    files = {
+        split: tuple(file for folder in found[split] for file in sorted(_documents(folder), key=_natural))
+        for split in SPLITS
+        if split in found
+    }
+    return Sources(files, (f"labels: the names of the folders {some(labels)}",), labelled=True)
+
+
+def _label_folders(path: Path, apart: bool) -> list[Path]:
+    """Where there are several, and nothing but documents in each; `apart`: whatever lies beside them."""
+    folders = sorted(
+        each for each in path.iterdir() if each.is_dir() and _may_be_data(each) and each.name != UNLABELLED
+    )
+    beside = not apart and _has_data(path)
+    whole = all(_documents(each) and not any(file.is_dir() for file in each.iterdir()) for each in folders)
+    return folders if len(folders) > 1 and whole and not beside else []
+
+
+def _documents(folder: Path) -> list[Path]:
+    """All of its files, where they are documents."""
+    files = [file for file in folder.iterdir() if file.is_file() and _may_be_data(file)]
+    return files if all(suffix_of(file) in DOCUMENTS for file in files) else []
 
 
 def _may_be_data(file: Path) -> bool:

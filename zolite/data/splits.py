@@ -4,7 +4,7 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import groupby, repeat
 
 from zolite.config.recipe import DataPart
@@ -78,6 +78,21 @@ def hold_out(rows: Table, rule: Rule, label_column: str, file: str) -> HeldOut:
     said += ["the same share of every label"] if stratified else []
     said += [f"each {rule.group_by!r} whole"] if rule.group_by else []
     return HeldOut([i for i in range(len(keys)) if i not in held], sorted(held), ", ".join(said))
+
+
+def divided(row: Row, rule: Rule, file: str) -> tuple[Row, Row, str]:
+    """A document alone: all but its last part, that part as dev, and a note. It is cut between two lines or words.
+
+    UsageError where it is too short for that.
+    """
+    text = row.columns["text"]
+    share = rule.dev_share or 0.1
+    at = int(len(text) * (1 - share))
+    cut = next((end for gap in ("\n", " ") if text[: (end := text.rfind(gap, 0, at) + 1)].strip()), 0)
+    if not cut or not text[cut:].strip():
+        refuse([f"{file}: one document, too short to hold a part out as dev"], "add text, or a dev file")
+    before, behind = (replace(row, columns={"text": part}) for part in (text[:cut], text[cut:]))
+    return before, behind, f"dev: the last {share:.0%} of {file}, held out"
 
 
 def held_out(keys: Sequence[int], labels: Sequence[str], rule: Rule) -> set[int]:

@@ -23,6 +23,7 @@ from typing import Any, overload
 
 from zolite.common.files import caching
 from zolite.common.paths import paths
+from zolite.common.progress import counted
 from zolite.data.kinds.kind import Row
 
 IN_MEMORY = 16 * 2**20  # bytes of rows
@@ -126,7 +127,7 @@ class Table(Sequence[Row]):
         return next(_made(self._rows.read((self._order[index],))))
 
     def __iter__(self) -> Iterator[Row]:
-        return _made(self._rows.read(self._order))
+        return counted(_made(self._rows.read(self._order)), "looking through rows", len(self))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(operator.eq, self, other))
@@ -139,7 +140,7 @@ class Table(Sequence[Row]):
 
     def contents(self) -> Iterator[bytes]:
         """Each row's `content()`, which was made when the row was kept."""
-        return self._contents.read(self._order)
+        return counted(self._contents.read(self._order), "looking through rows", len(self))
 
     @property
     def in_memory(self) -> bool:

@@ -111,6 +111,16 @@ def entry(
     return Entry(paths()["cache"] / "tokens" / name, tuple(dataset.splits))
 
 
+def clear() -> tuple[int, int]:
+    """Removes every entry, and what killed processes left: how many, and their bytes."""
+    folder, count, freed = paths()["cache"] / "tokens", 0, 0
+    for each in folder.iterdir() if folder.is_dir() else ():
+        if not each.name.startswith(".partial-") or time.time() - each.stat().st_mtime > ABANDONED:
+            count, freed = count + 1, freed + files.size(each)
+            _remove(each)
+    return count, freed
+
+
 def tidy(folder: Path) -> None:
     """Removes what killed processes left, and the entries used longest ago where all take more than MOST_BYTES."""
     entries: list[tuple[float, int, Path]] = []

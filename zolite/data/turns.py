@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from zolite.data.chat_template import MARKS, assistant_mask, rendered, template_of
-from zolite.data.examples import Example, Fault, Made, Tokens, one_sequence
+from zolite.data.chat_template import assistant_mask, marked, rendered, template_of
+from zolite.data.examples import Example, Fault, Made, Tokens, before, one_sequence, tokenized
 from zolite.data.kinds.kind import Row
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def examples_of(row: Row, tokenizer: PreTrainedTokenizerBase, context: int) -> M
         return Fault("the assistant's message comes first, and no prompt stands before it", hint)
     try:
         talk, whole = _talk(row, tokenizer)
-        turns = [_turn(talk, i) for i in said]
+        turns = [_turn(talk, i, whole) for i in said]
     except UnsuitedError as error:
         return Fault(f"the model's chat template {error}", REFUSED)
     except Exception as error:  # noqa: BLE001 - the template is a program from elsewhere: it may raise anything
@@ -160,9 +160,9 @@ def _with_arguments(message: dict[str, Any], as_json: bool) -> dict[str, Any]:
     return message | {"tool_calls": calls}
 
 
-def _turn(talk: Talk, i: int) -> Turn:
-    """Message i, an assistant's."""
-    prompt, after = talk.text(i, prompt=True), talk.text(i + 1)
+def _turn(talk: Talk, i: int, whole: str) -> Turn:
+    """Message i, an assistant's, of a conversation that is rendered as `whole`."""
+    prompt, after = talk.text(i, prompt=True), whole if i + 1 == len(talk.messages) else talk.text(i + 1)
     if after.startswith(prompt):
         answer = after[len(prompt) :]
         if _said(talk.messages[i]) not in answer:
@@ -223,51 +223,48 @@ def _shared(one: str, other: str) -> int:
 # ---- tokens
 
 
-def _as_one(talk: Talk, whole: str, turns: Sequence[Turn]) -> tuple[Tokens, list[int] | None]:
+def _as_one(talk: Talk, whole: str, turns: Sequence[Turn]) -> tuple[Tokens, Sequence[int] | None]:
     """(tokens of the conversation, those of the turns); None where a turn's prompt has other tokens by itself."""
-    tokens, starts = _coded(talk.tokenizer, whole)
-    trained: list[int] = []
+    tokens = _coded(talk.tokenizer, whole)
+    trained: list[range] = []
     for turn in turns:
-        prompt, _ = _coded(talk.tokenizer, turn.prompt)
+        prompt = _coded(talk.tokenizer, turn.prompt)
         if tokens[: len(prompt)] != prompt:
             return tokens, None
-        end, i = len(turn.after), max(len(prompt), 1)
-        while i < len(tokens) and starts[i] < end:
-            trained.append(i)
-            i += 1
-    return tokens, _marked(talk, len(talk.messages), trained)
+        end = len(turn.after)
+        last = before(talk.tokenizer, whole, end) if end < len(whole) else len(tokens)
+        trained.append(range(max(len(prompt), 1), last))
+    every = trained[0] if len(trained) == 1 else tuple(itertools.chain(*trained))
+    return tokens, _marked(talk, len(talk.messages), every)
 
 
-def _alone(talk: Talk, turn: Turn) -> tuple[Tokens, list[int]]:
+def _alone(talk: Talk, turn: Turn) -> tuple[Tokens, Sequence[int]]:
     """(a turn's prompt and answer, which of them are the answer's). The prompt has the tokens that it has by itself."""
-    prompt, _ = _coded(talk.tokenizer, turn.prompt)
-    tokens, _ = _coded(talk.tokenizer, turn.prompt + turn.answer)
+    prompt = _coded(talk.tokenizer, turn.prompt)
+    tokens = _coded(talk.tokenizer, turn.prompt + turn.answer)
     if tokens[: len(prompt)] == prompt:
-        trained = list(range(max(len(prompt), 1), len(tokens)))
+        trained = range(max(len(prompt), 1), len(tokens))
         return tokens, _marked(talk, turn.count, trained) if turn.appended else trained
     tokens = prompt + _continued(talk.tokenizer, turn.answer)
-    return tokens, list(range(len(prompt), len(tokens)))
+    return tokens, range(len(prompt), len(tokens))
 
 
-def _coded(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[Tokens, list[int]]:
-    """(tokens, where in the text each begins)."""
-    coded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    return tuple(coded["input_ids"]), [start for start, _ in coded["offset_mapping"]]
+def _coded(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
+    return tokenized(tokenizer, [text], special=False)[0]
 
 
 def _continued(tokenizer: PreTrainedTokenizerBase, text: str) -> Tokens:
     """A text's tokens as they are behind another text, where none reaches over the border: some begin with a space."""
-    for before in ("\n", "a", "."):
-        ahead, _ = _coded(tokenizer, before)
-        tokens, _ = _coded(tokenizer, before + text)
-        if tokens[: len(ahead)] == ahead:
-            return tokens[len(ahead) :]
-    return _coded(tokenizer, text)[0]
+    for ahead in ("\n", "a", "."):
+        first, tokens = _coded(tokenizer, ahead), _coded(tokenizer, ahead + text)
+        if tokens[: len(first)] == first:
+            return tokens[len(first) :]
+    return _coded(tokenizer, text)
 
 
-def _marked(talk: Talk, count: int, trained: list[int]) -> list[int]:
+def _marked(talk: Talk, count: int, trained: Sequence[int]) -> Sequence[int]:
     """Of these tokens those that the template marks as the assistant's, where it marks any."""
-    if not MARKS.search(template_of(talk.tokenizer, talk.tools)):
+    if not marked(template_of(talk.tokenizer, talk.tools)):
         return trained
     mask = assistant_mask(talk.tokenizer, talk.messages[:count], talk.tools)
     return [i for i in trained if mask[i]]

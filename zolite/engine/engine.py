@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -125,6 +126,18 @@ class Engine:
     def at_theta(self) -> None:
         """From here on the model itself, called by whomever, is the model at θ."""
         self._fill(ORIGIN)
+
+    @contextmanager
+    def as_base(self) -> Iterator[None]:
+        """Inside, the model without its adapter: every adapter is a product with one of its numbers."""
+        theta = self.adapter.space.theta
+        with torch.inference_mode():
+            now = theta.clone()
+            theta.zero_()
+            try:
+                yield
+            finally:
+                theta.copy_(now)
 
     def _fill(self, points: Sequence[Combo]) -> None:
         self.adapter.space.fill_(points)

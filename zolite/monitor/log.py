@@ -3,7 +3,19 @@
 from math import isnan
 from typing import NamedTuple
 
-from zolite.common.events import Continued, Evaluated, Event, Exported, Finished, Noted, Paused, Sampled, Saved, Started
+from zolite.common.events import (
+    Continued,
+    Evaluated,
+    Event,
+    Exported,
+    Finished,
+    Noted,
+    Paused,
+    Sampled,
+    Saved,
+    Started,
+    Working,
+)
 from zolite.common.text import human_bytes, human_number, human_seconds, one_line
 from zolite.monitor.states import STATES
 
@@ -73,8 +85,16 @@ def log_line(step: int, event: Event) -> LogLine:
             return LogLine(step, symbol, _text(event))
 
 
+def working_text(event: Working) -> str:
+    """What is being done, and how far it is."""
+    share = f" of {event.total:,} ({event.done / event.total:.0%})" if event.total else ""
+    return f"{one_line(event.phase)}: {event.done:,}{share}"
+
+
 def _text(event: Event) -> str:
     match event:
+        case Working():
+            return working_text(event)
         case Started():
             return f"{'started' if event.step <= 1 else 'resumed'} on {one_line(event.device)}"
         case Evaluated():

@@ -22,6 +22,7 @@ from zolite.common.events import (
     Saved,
     Started,
     StepDone,
+    Working,
 )
 from zolite.common.text import one_line
 from zolite.config.recipe import ResolvedRecipe
@@ -65,6 +66,7 @@ class RunState:
 
     about: About = field(default_factory=About)
     running: bool = False
+    working: Working | None = None  # on what, until it starts
     started: Started | None = None
     finished: Finished | None = None
     paused: bool = False
@@ -151,6 +153,8 @@ def advance(state: RunState, what: Event | StepRow | MemoryRow, at: int | None =
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
         case MemoryRow():
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
+        case Working():  # nothing happened yet
+            state.working = what
         case Sampled():  # shown by themselves, and not among what happened
             state.samples[what.row] = what
         case _:

@@ -212,12 +212,13 @@ def asked(
     template: str | None,
     choices: Mapping[str, Any],
     columns: str = "",
+    task: str = "",
 ) -> Planning:
     """From options as they are written: sizes as "8GiB", names of models and cards; None leaves a choice open."""
     budget = size(vram) if vram else 0
     card = _card(hardware, budget)
     specs = _specs(model, context)
-    wanted = wish(specs, _rows(model, context or CONTEXT, data, template, columns), **choices)
+    wanted = wish(specs, _rows(model, context or CONTEXT, data, template, columns, task), **choices)
     return plan(machine.pretended(card, budget) if budget else card, wanted, _known(card, hardware))
 
 
@@ -242,12 +243,12 @@ def _specs(model: str | None, context: int | None) -> list[ModelSpec]:
     return [spec]
 
 
-def _rows(model: str | None, longest: int, data: str | None, template: str | None, columns: str) -> Rows:
+def _rows(model: str | None, longest: int, data: str | None, template: str | None, columns: str, task: str) -> Rows:
     """The lengths of somebody's rows, else of rows as long as they may be."""
     if not data:
         return Rows(longest, -(-longest // ANSWERED))
     folder = model_spec.place(model or "")
-    return estimate(Path(data), template or DataPart.template, folder, longest, columns)
+    return estimate(Path(data), template or DataPart.template, folder, longest, columns, task=task)
 
 
 def _known(card: Hardware, named: str | None) -> Correction:

@@ -13,7 +13,7 @@ import torch
 
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.engine.engine import Engine
-from zolite.training.target import Target, opened, to_base
+from zolite.training.target import Target, opened
 
 BATCH = 8  # rows that lm-eval puts in a forward
 TOKENS = 2048  # of a row, where the model has as many positions
@@ -44,8 +44,8 @@ def scores(target: str, tasks: Sequence[str], changes: dict[str, Any], base: boo
     tuned = _results(engine, tokenizer, tasks, examples)
     beside = None
     if base and found.fill is not None:
-        to_base(engine)
-        beside = _results(engine, tokenizer, tasks, examples)
+        with engine.as_base():
+            beside = _results(engine, tokenizer, tasks, examples)
     return list(_figures(tuned, beside))
 
 

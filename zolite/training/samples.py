@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from zolite.data.examples import Example, Tokens
 from zolite.engine.batch import sample
 from zolite.engine.engine import Engine
@@ -35,7 +33,7 @@ class Samples:
     @classmethod
     def of(cls, dev: Sequence[Example], tokenizer: Any, model: Any) -> "Samples | None":
         """None where rows are compared and never written."""
-        rows = [_parts(row) for row in sample([row for row in dev if row.text], ROWS)]
+        rows = [_parts(row) for row in sample(dev, ROWS) if row.text]  # all rows of a kind have text, or none
         if not rows:
             return None
         ends = ends_of(model, tokenizer)
@@ -52,14 +50,8 @@ class Samples:
 
     def before(self, engine: Engine, most: int) -> list[str]:
         """Of the model without its adapter."""
-        theta = engine.adapter.space.theta
-        with torch.inference_mode():
-            now = theta.clone()
-            theta.zero_()  # every adapter is a product with one of its numbers
-            try:
-                return self.answers(engine, most)
-            finally:
-                theta.copy_(now)
+        with engine.as_base():
+            return self.answers(engine, most)
 
 
 def _parts(row: Example) -> tuple[Tokens, Tokens]:

@@ -27,7 +27,7 @@ from zolite.training.generate import positions, write
 from zolite.training.greedy import Verbalizer
 from zolite.training.out_of_memory import in_parts
 from zolite.training.questions import Question, decoded, most_tokens, questions
-from zolite.training.target import Target, opened, to_base
+from zolite.training.target import Target, opened
 
 FEW_SHOT_TOKENS = 2048  # of a row with examples before it, where the model has as many positions
 # Rows that are answered in text, where no other number is asked for: each token of an answer is a forward.
@@ -147,14 +147,14 @@ def _scored(target: Target, dataset: Dataset, wanted: Wanted, shots: tuple[Row, 
     plain = partial(_sheet, dataset, r.template, Path(file).stem, verbalizer, tokenizer, most)
     sheet, base, few = plain(encoded.examples, encoded.origins), None, None
     tuned = _measured(engine, sheet, target.step)
-    to_base(engine)
-    if target.fill is not None and wanted.base:
-        base = _measured(engine, sheet, 0)
-    if shots:
-        room = max(r.context, min(FEW_SHOT_TOKENS, positions(engine.loaded.model)))
-        how = few_shot.Rendering(dataset.kind, dataset.labels, r.template, tokenizer, room)
-        put = few_shot.with_shots(rows, encoded.examples, encoded.origins, shots, how)
-        few = FewShot(_measured(engine, plain(put.examples, put.origins), 0), len(shots), put.fitted)
+    with engine.as_base():
+        if target.fill is not None and wanted.base:
+            base = _measured(engine, sheet, 0)
+        if shots:
+            room = max(r.context, min(FEW_SHOT_TOKENS, positions(engine.loaded.model)))
+            how = few_shot.Rendering(dataset.kind, dataset.labels, r.template, tokenizer, room)
+            put = few_shot.with_shots(rows, encoded.examples, encoded.origins, shots, how)
+            few = FewShot(_measured(engine, plain(put.examples, put.origins), 0), len(shots), put.fitted)
     prompts = tuple(_prompt(row, dataset.kind, r.template) for row in rows)
     return Scores(target.name, dataset.labels, rows, prompts, tuned, base, few, sheet.questions)
 

@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe, ResolvedRecipe
@@ -75,9 +73,3 @@ def opened(target: Target, tokens: int = 0) -> Engine:
     if target.fill is not None:
         target.fill(adapter)
     return engine
-
-
-@torch.inference_mode()
-def to_base(engine: Engine) -> None:
-    """From here on the model without its adapter: every adapter is a product with one of its numbers."""
-    engine.adapter.space.theta.zero_()

@@ -15,7 +15,7 @@ from zolite.data.in_place import in_place
 from zolite.data.kinds.candidates import Compared, compared
 from zolite.data.kinds.kind import Names, Piece, Prompt, Row
 from zolite.data.kinds.template import labelled
-from zolite.data.problems import as_text, noun
+from zolite.data.problems import as_text, noun, some
 from zolite.data.readers.reader import Record
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ class Label:
         return (*labelled(template).columns, "label")
 
     def faults(self, record: Record, columns: Sequence[str]) -> list[str]:
-        faults = ((name, _cell_fault(record[name])) for name in columns)
+        faults = ((name, _cell_fault(_only(record[name]) if name == "label" else record[name])) for name in columns)
         return [f"column {name!r} is {fault}" for name, fault in faults if fault]
 
     def row(self, line: int, record: Record, columns: Sequence[str]) -> Row:
-        texts = {name: as_text(record[name]) for name in columns}
+        texts = {name: as_text(_only(record[name]) if name == "label" else record[name]) for name in columns}
         return Row(line, texts | {"label": texts["label"].strip()})  # with a space around it, it would be another label
 
     def render(
@@ -98,7 +98,14 @@ def answer_of(label: str, template: str) -> str:
 # ---- checks
 
 
+def _only(value: Any) -> Any:
+    """Of a list of labels the one that is in it, as programs write them that allow several."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
 def _cell_fault(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 1 and not any(isinstance(each, list | dict) for each in value):
+        return f"{len(value)} labels ({some(map(as_text, value))}): a row has one"
     if value is None or isinstance(value, list | dict):
         return noun(value)
     return "" if as_text(value).strip() else "blank"
