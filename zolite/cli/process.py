@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from zolite.cli import live
-from zolite.common.errors import process_error
+from zolite.common.errors import UsageError, process_error
 from zolite.common.events import Event, Finished, Started, from_json
 from zolite.common.paths import paths
 
@@ -202,6 +202,16 @@ def _started(child: "subprocess.Popen[str]") -> str | None:
 
 def report(document: dict[str, Any], text: str, as_json: bool) -> None:
     print(json.dumps(document, ensure_ascii=False) if as_json else text)
+
+
+def agreed(consequence: str, instead: str, yes: bool) -> None:
+    """Asks on a terminal whether that may be, and ends where it may not; elsewhere --yes has to say so."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(consequence, f"say --yes where that is meant; {instead}")
+    print(f"{consequence}\n{instead}", file=sys.stderr)
+    typer.confirm("remove them?", abort=True, err=True)
 
 
 def outline(value: Any, depth: int = 0) -> list[str]:
