@@ -17,6 +17,11 @@ from zolite.common.paths import paths
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 FULL_TEXT = ("database or disk is full", f"os error {errno.ENOSPC})")
 DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
+# What comes of reading a file that is not what it should be.
+DAMAGE = (
+    OSError, sqlite3.Error, SafetensorError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+    RecursionError,
+)  # fmt: skip
 DENIED_TEXT = ("readonly database", "unable to open database file", f"os error {errno.EROFS})")
 
 
@@ -34,9 +39,10 @@ def reading(what: str, path: Path) -> Iterator[None]:
     """The same for a block that only reads."""
     try:
         yield
-    except (OSError, sqlite3.DatabaseError, SafetensorError, ValueError, TypeError) as error:
+    except DAMAGE as error:
+        text = f"{type(error).__name__}: {error}" if isinstance(error, LookupError | AttributeError) else str(error)
         raise ZoliteError(
-            f"cannot read {what} at {path}: {error}", "`zolite sessions list` says what is left"
+            f"cannot read {what} at {path}: {text}", "`zolite sessions list` says what is left"
         ) from error
 
 

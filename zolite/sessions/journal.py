@@ -6,13 +6,15 @@ import sqlite3
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from zolite.common import guarded
 from zolite.common.errors import ZoliteError
 from zolite.common.events import Evaluated, Event, StepDone, from_json, to_json, typed
 from zolite.common.files import reading, saving
@@ -21,6 +23,7 @@ COMMIT_SECONDS = 0.5
 BUSY_MILLISECONDS = 5000
 SKIPPED = 1  # flag of a step: a loss was not finite
 PAGE_ROWS = 4096
+MOST_VALUE = 4 << 20  # bytes of a text or of numbers in it
 LAST = 2**63 - 1  # SQLite's largest number: no step is after it
 
 
@@ -115,6 +118,7 @@ class Journal:
         self._pending: list[tuple[str, tuple[Any, ...]]] = []
         self._committed = -math.inf  # monotonic seconds
         with reading("the journal", path):
+            _ensure_files(path)
             self._db = _connect(path, write)
             try:
                 _check_version(self._db, path, write)
@@ -275,7 +279,19 @@ def _connect(path: Path, write: bool) -> sqlite3.Connection:
     # FULL syncs the log at every commit, so a checkpoint, which is synced too, never gets ahead of the journal in a
     # power cut. With a few commits a second at most that costs nothing.
     db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA trusted_schema = OFF")
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_VALUE)
     return db
+
+
+def _ensure_files(path: Path) -> None:
+    """SQLite would follow a link, wait for a pipe, and do what a rollback log says: here there is none."""
+    guarded.ensure_file(path)
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            guarded.ensure_file(path.with_name(path.name + suffix))
+    if os.path.lexists(log := path.with_name(f"{path.name}-journal")):
+        raise ValueError(f"{log.name} stands beside it, which no journal has")
 
 
 @contextmanager
@@ -299,12 +315,31 @@ def _check_version(db: sqlite3.Connection, path: Path, write: bool) -> None:
         )
     if version == 0:  # sessions appear with a whole journal, so an empty one has lost its rows
         raise ZoliteError(f"the journal at {path} is empty", "restore it from a backup; its steps are lost otherwise")
+    if foreign := sorted(_tables(db) ^ _wanted(version)):
+        raise ValueError(f"{foreign[0][0]} {foreign[0][1]!r} is not what a journal of version {version} has")
     if version < known and write:
         _migrate(db, version)
     elif version < READABLE:
         raise ZoliteError(
             f"the journal at {path} has version {version}, older than {known}", "`zolite resume` brings it up to date"
         )
+
+
+def _tables(db: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    """(kind, name, SQL) of what is in a database, but for SQLite's statistics.
+
+    A view or a trigger would run, and a column can be made to compute: only a journal's own tables are read.
+    """
+    found = db.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%'")
+    return {(str(kind), str(name), str(sql)) for kind, name, sql in found}
+
+
+@cache
+def _wanted(version: int) -> set[tuple[str, str, str]]:
+    with closing(sqlite3.connect(":memory:")) as db:
+        for migration in MIGRATIONS[:version]:
+            migration(db)
+        return _tables(db)
 
 
 def _migrate(db: sqlite3.Connection, version: int) -> None:
