@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -27,6 +28,7 @@ def held(path: Path) -> Iterator[None]:
     """A session's lock for what makes room: it writes nothing, and what cannot be a lock keeps nobody out."""
     lock = None
     with contextlib.suppress(OSError, ValueError):
+        guarded.ensure_folder(path)
         lock = _taken(path)
     try:
         yield
@@ -71,17 +73,24 @@ def _taken(path: Path) -> filelock.BaseFileLock:
 def release(path: Path, lock: filelock.BaseFileLock | None) -> None:
     if lock is not None:
         try:
-            (path / OWNER).unlink(missing_ok=True)
+            if _owned(path).get("pid") == os.getpid():  # another session may stand there by now
+                (path / OWNER).unlink(missing_ok=True)
         finally:
             lock.release()
 
 
 def _owner(path: Path) -> str:
+    owner = _owned(path)
+    return visible(f"process {owner.get('pid')} on {owner.get('host')}") if owner else "another process"
+
+
+def _owned(path: Path) -> dict[str, Any]:
+    """Who holds it; nobody between taking the lock and saying so, and where the disk was full."""
     try:
         owner = guarded.json_of(path / OWNER, MOST_OWNER)
-        return visible(f"process {owner['pid']} on {owner['host']}")
-    except (OSError, ValueError, KeyError, TypeError):  # between taking the lock and saying so
-        return "another process"
+    except (OSError, ValueError):
+        owner = None
+    return owner if isinstance(owner, dict) else {}
 
 
 def is_held(path: Path) -> bool:
@@ -103,6 +112,26 @@ def is_held(path: Path) -> bool:
     except OSError:  # a file system without flock, where filelock has its own way; a folder of someone else
         return _busy(lock)
     return False
+
+
+def is_open(path: Path) -> bool:
+    """Is a file still held by `hold`, in this process or in one that it was handed to?"""
+    if sys.platform == "win32":  # which removes no file that is open
+        return False
+    try:
+        with guarded.opened(path) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def hold(handle: int) -> None:
+    """Marks an open file as in use for as long as it, or a copy of the handle in another process, is open."""
+    if sys.platform != "win32":
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _busy(path: Path) -> bool:

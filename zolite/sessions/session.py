@@ -10,8 +10,8 @@ Nothing here imports torch until tensors are read or written, so an app can look
 import contextlib
 import datetime
 import difflib
+import os
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -27,9 +27,10 @@ from zolite.common import files, guarded
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated, Finished, Started
 from zolite.common.paths import paths
+from zolite.common.text import visible
 from zolite.config import recipe as recipes
 from zolite.config.recipe import ResolvedRecipe
-from zolite.sessions import checkpoint, lock
+from zolite.sessions import checkpoint, leftovers, lock
 from zolite.sessions import journal as journals
 from zolite.sessions.checkpoint import Checkpoint
 from zolite.sessions.journal import Journal, MemoryRow, StepRow
@@ -42,11 +43,19 @@ __all__ = ["Chapter", "Checkpoint", "Journal", "MemoryRow", "Session", "StepRow"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 # Windows keeps these for devices, whatever follows the dot, and drops a dot at the end.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.")
-ABANDONED_SECONDS = 3600.0
 MOST_TOML = 512 << 10  # bytes
 FACTS = {"labels": list, "versions": dict, "frames": dict, "forked_from": dict}
 """Facts that are no texts, with their kinds; what a later version of zolite records is passed on as it is."""
 TEXTS = ("model", "config", "base", "data", "tokens", "device", "now")
+
+
+class Facts(dict[str, Any]):
+    """What else was true of a run, by name."""
+
+    def __missing__(self, name: str) -> Any:
+        raise ZoliteError(
+            f"the session does not say its {name}: its session.toml was changed", "restore the file from a copy"
+        )
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ class Session:
         self.created = about.created  # unix seconds
         self.journal = journal
         self._lock = held
+        self.set_aside: list[int] = []  # steps of checkpoints that were ahead of the journal when it was opened
 
     @property
     def recipe(self) -> ResolvedRecipe:
@@ -120,16 +130,26 @@ class Session:
         return checkpoint.save(self.path / "checkpoints", step, tensors, state, keep, budget)
 
     def newest(self, upto: int | None = None) -> tuple[Checkpoint | None, list[str]]:
-        """The newest whole checkpoint (not after `upto`), and what is wrong with those that are newer."""
-        return checkpoint.newest(self.path / "checkpoints", upto)
+        """The newest whole checkpoint (not after `upto`), and what is wrong with those that are newer.
+
+        Never one ahead of the journal: what followed it there were other numbers.
+        """
+        last = self.journal.last_step()
+        return checkpoint.newest(self.path / "checkpoints", last if upto is None else min(upto, last))
 
     def at(self, step: int) -> Checkpoint | None:
         """The checkpoint of that step, if there is one and it is whole."""
-        return checkpoint.at(self.path / "checkpoints", step)
+        return checkpoint.at(self.path / "checkpoints", step) if step <= self.journal.last_step() else None
 
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, whole or not."""
-        return checkpoint.steps(self.path / "checkpoints")
+        """The steps of the journal that have a checkpoint, whole or not."""
+        last = self.journal.last_step()
+        return [step for step in checkpoint.steps(self.path / "checkpoints") if step <= last]
+
+    def ahead(self) -> list[int]:
+        """Steps with a checkpoint that the journal does not reach: an older one was put back, or its end was lost."""
+        last = self.journal.last_step()
+        return [step for step in checkpoint.steps(self.path / "checkpoints") if step > last]
 
     def rewind(self, step: int) -> None:
         """Takes back everything after `step`. Checkpoints first: none may ever be ahead of the journal."""
@@ -209,7 +229,7 @@ def made(name: str | None, build: Callable[[Path], None]) -> Path:
     root = paths()["sessions"]
     with files.saving("the session", root):
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _sweep(root)
+        leftovers.sweep(root)
         folder = Path(tempfile.mkdtemp(prefix=".new-", dir=root))  # 0700
         try:
             (folder / "checkpoints").mkdir(mode=0o700)
@@ -218,7 +238,7 @@ def made(name: str | None, build: Callable[[Path], None]) -> Path:
             folder = _claim(folder, name)
             files.fsync_folder(root)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            leftovers.discard(folder)
             raise
     return folder
 
@@ -260,11 +280,12 @@ def open_(name: str, write: bool = False) -> Session:
         about = _read(path)
         journal = Journal(path / "journal.db", write)
         if write:
+            leftovers.sweep_session(path)
             (path / "checkpoints").mkdir(mode=0o700, exist_ok=True)
-            checkpoint.sweep(path / "checkpoints")
             journal.take()  # "stop", left for a writer that is gone, is not meant for this one
         session = Session(path, about, journal, held)
         if write:
+            session.set_aside = checkpoint.set_aside(path / "checkpoints", journal.last_step())
             session.mend()
         return session
     except BaseException:
@@ -272,11 +293,33 @@ def open_(name: str, write: bool = False) -> Session:
         raise
 
 
+@contextlib.contextmanager
+def making_room(name: str) -> Iterator[Session]:
+    """A session that nobody writes, for what makes room: to open it takes none, and nothing is brought up to date."""
+    path = _find(name)
+    with files.reading(f"session {name}", path):
+        _ensure_inside(path)
+    with lock.held(path), Session(path, _read(path), Journal(path / "journal.db", write=True, old=True), None) as found:
+        yield found
+
+
+def folders() -> list[Path]:
+    """Of all sessions, sound or not; a link is one too, so that it can be seen and removed."""
+    root = paths()["sessions"]
+    return [path for path in root.glob("*") if not path.name.startswith(".") and (path.is_symlink() or path.is_dir())]
+
+
+def folder_of(name: str) -> Path:
+    """A session's folder, sound or not, by its name or by what a terminal shows of it."""
+    if NAME.fullmatch(name) and os.path.lexists(path := paths()["sessions"] / name):
+        return path
+    found = [path for path in folders() if name in (path.name, visible(path.name))]
+    return found[0] if found else _find(name)
+
+
 def list_() -> list[Summary]:
     """Every session, newest first; one that cannot be read is in the list as damaged."""
-    root = paths()["sessions"]
-    folders = [path for path in root.glob("*") if path.is_dir() and not path.name.startswith(".")]
-    return sorted((_summary(path) for path in folders), key=lambda s: (s.created, s.name), reverse=True)
+    return sorted((_summary(path) for path in folders()), key=lambda s: (s.created, s.name), reverse=True)
 
 
 def _summary(path: Path) -> Summary:
@@ -285,7 +328,7 @@ def _summary(path: Path) -> Summary:
             return _summarised(session)
     except (ZoliteError, *files.DAMAGE) as error:  # it must not hide the others
         try:
-            created = path.stat().st_mtime
+            created = path.lstat().st_mtime
         except OSError:
             created = 0.0
         return Summary(path.name, created, "damaged", files.size(path), problem=str(error))
@@ -383,7 +426,7 @@ def _checked(facts: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"its {key} are not all texts")
     if "now" in facts:
         datetime.datetime.fromisoformat(facts["now"])
-    return facts
+    return Facts(facts)
 
 
 def _renamed(built: Path, path: Path) -> bool:
@@ -409,18 +452,8 @@ def _open_first(path: Path) -> Session:
         return open_(path.name, write=True)
     except BaseException:
         if not lock.is_held(path):  # unless another process was quicker: it is theirs then
-            shutil.rmtree(path, ignore_errors=True)
+            leftovers.discard(path)
         raise
-
-
-def _sweep(root: Path) -> None:
-    """Removes what a process killed in `create` left. By age, since building takes milliseconds."""
-    for leftover in root.glob(".new-*"):
-        try:
-            if time.time() - leftover.stat().st_mtime > ABANDONED_SECONDS:
-                shutil.rmtree(leftover, ignore_errors=True)
-        except OSError:
-            continue
 
 
 def _ensure_inside(path: Path) -> None:
