@@ -330,8 +330,15 @@ class HomeScreen(Screen[None]):
         """One of the actions that begin with a question."""
         from ..session_actions import QUESTIONS
 
-        if session and (action := await QUESTIONS[question](self.app, session.summary)):
-            self.do(action)
+        if session is None:
+            return
+        try:
+            action = await QUESTIONS[question](self.app, session.summary)
+        except ZoliteError as error:  # it was removed or damaged since
+            self.app.report(error)
+        else:
+            if action:
+                self.do(action)
 
     @work(thread=True, group="do")
     def do(self, action: "SessionAction") -> None:

@@ -13,21 +13,22 @@ from rich.console import Console
 from rich.table import Table
 
 from zolite.cli import live
-from zolite.cli.process import Json, Name, Plain, Verbose, interrupt, outline, report, show
+from zolite.cli.process import Json, Name, Plain, Verbose, agreed, interrupt, outline, report, show
 from zolite.common.errors import ZoliteError
 from zolite.common.events import to_json
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
-from zolite.monitor.log import metric_text, split_text
+from zolite.monitor.log import later_text, metric_text, split_text
 from zolite.monitor.states import STATES
 from zolite.sessions import manage, recording
 from zolite.sessions import session as sessions
 from zolite.sessions.control import COMMANDS
 from zolite.sessions.follow import News, follow, in_order
-from zolite.sessions.steps import chosen
+from zolite.sessions.steps import chosen, later
 
 app = typer.Typer(help="Sessions: list, inspect, rewind, fork, record and control them.", no_args_is_help=True)
 
+Yes = Annotated[bool, typer.Option("--yes", help="do not ask")]
 Step = Annotated[str, typer.Option(help="a number, last, or best (on validation rows)")]
 
 
@@ -71,13 +72,18 @@ def rename(name: Name, new: Annotated[str, typer.Argument(metavar="NEW", help="i
 
 
 @app.command()
-def rewind(name: Name, to: Step, as_json: Json = False) -> None:
-    """Remove every step after one; `zolite resume` then continues from there."""
+def rewind(name: Name, to: Step, yes: Yes = False, as_json: Json = False) -> None:
+    """Remove every step after one for good; `zolite resume` then continues from there. `fork` keeps both."""
     with sessions.open_(name) as session:
-        before, step = session.journal.last_step(), chosen(session, to)
+        step = chosen(session, to)
+        gone = later(session, step)
+    count = gone.last - step
+    if count:
+        fork = f"`zolite sessions fork {name} --at {step}` goes another way and keeps them"
+        agreed(f"rewinding {name} to step {step} removes {later_text(gone)}", fork, yes)
     manage.rewind(name, step)
-    document = {"session": name, "step": step, "taken_back": before - step}
-    report(document, f"{name} is at step {step}; {before - step} steps were removed", as_json)
+    document = {"session": name, "step": step, "taken_back": count}
+    report(document, f"{name} is at step {step}; {count} steps were removed", as_json)
 
 
 @app.command()

@@ -325,7 +325,7 @@ def list_() -> list[Summary]:
 def _summary(path: Path) -> Summary:
     try:
         with open_(path.name) as session:
-            return _summarised(session)
+            return summarised(session)
     except (ZoliteError, *files.DAMAGE) as error:  # it must not hide the others
         try:
             created = path.lstat().st_mtime
@@ -334,7 +334,8 @@ def _summary(path: Path) -> Summary:
         return Summary(path.name, created, "damaged", files.size(path), problem=str(error))
 
 
-def _summarised(session: Session) -> Summary:
+def summarised(session: Session) -> Summary:
+    """Its line of the list."""
     evaluations = session.journal.evaluations()
     last = evaluations[-1] if evaluations else None
     return Summary(
