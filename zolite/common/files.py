@@ -115,13 +115,18 @@ def size(folder: Path) -> int:
     return total
 
 
+def is_folder(path: Path) -> bool:
+    """A folder itself, and no link to one."""
+    return not path.is_symlink() and path.is_dir()
+
+
 def remove_tree(path: Path) -> None:
     """Takes off the disk what has that name: of a link itself, of a folder all that is in it. It needs no room.
 
     Folders may be nested to any depth and closed to their owner, where shutil.rmtree ends. Raises OSError where
     something stays; what another process removes meanwhile is gone.
     """
-    if path.is_symlink() or not path.is_dir():
+    if not is_folder(path):
         path.unlink(missing_ok=True)
         return
     path.chmod(0o700)

@@ -273,8 +273,7 @@ def ensure_free(name: str | None) -> None:
 def open_(name: str, write: bool = False) -> Session:
     """A session that is there; `write` takes its lock, which one process has at a time."""
     path = _find(name)
-    with files.reading(f"session {name}", path):
-        _ensure_inside(path)
+    _ensure_inside(path)
     held = lock.acquire(path) if write else None
     try:
         about = _read(path)
@@ -297,8 +296,7 @@ def open_(name: str, write: bool = False) -> Session:
 def making_room(name: str) -> Iterator[Session]:
     """A session that nobody writes, for what makes room: to open it takes none, and nothing is brought up to date."""
     path = _find(name)
-    with files.reading(f"session {name}", path):
-        _ensure_inside(path)
+    _ensure_inside(path)
     with lock.held(path), Session(path, _read(path), Journal(path / "journal.db", write=True, old=True), None) as found:
         yield found
 
@@ -459,9 +457,16 @@ def _open_first(path: Path) -> Session:
 
 def _ensure_inside(path: Path) -> None:
     """Nothing outside of a session's folder is read into it or removed: its folders are no links."""
-    guarded.ensure_folder(path)
-    with contextlib.suppress(FileNotFoundError):  # somebody made room
-        guarded.ensure_folder(path / "checkpoints")
+    with files.reading(f"session {visible(path.name)}", path):
+        guarded.ensure_folder(path)
+        with contextlib.suppress(FileNotFoundError):  # somebody made room
+            guarded.ensure_folder(path / "checkpoints")
+
+
+def read_about(path: Path) -> _About:
+    """What a session's folder says of itself."""
+    _ensure_inside(path)
+    return _read(path)
 
 
 def _read(path: Path) -> _About:
