@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from zolite.common import guarded
 from zolite.common.errors import ZoliteError, process_error
 from zolite.common.events import Continued, Paused, Started
 from zolite.common.paths import paths
@@ -13,6 +14,7 @@ from zolite.sessions import session as sessions
 from zolite.sessions.session import Session, Summary
 from zolite.sessions.steps import best_step, end
 
+MOST_LOG = 64 << 10  # bytes: an error stands at the end
 NO_ERROR = (
     "its process ended without a word: it was killed, for its memory perhaps, or the machine went off. "
     "Nothing that was saved is lost"
@@ -67,7 +69,7 @@ def _active(folder: Path, created: float) -> float:
     times = [created]
     for name in ("journal.db", "journal.db-wal"):
         try:
-            times.append((folder / name).stat().st_mtime)
+            times.append((folder / name).lstat().st_mtime)
         except OSError:
             continue
     return max(times)
@@ -101,7 +103,7 @@ def _trouble(summary: Summary, folder: Path) -> ZoliteError | None:
     if summary.status != "stopped":
         return None
     try:
-        log = (folder / "trainer.log").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        log = guarded.tail(folder / "trainer.log", MOST_LOG)
+    except (OSError, ValueError):
         log = ""
     return process_error(1, log) if "error: " in log else ZoliteError(NO_ERROR, "resume goes on where it stopped")

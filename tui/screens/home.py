@@ -14,7 +14,7 @@ from textual.widgets import Button, DataTable, Footer, Static
 from textual.worker import get_current_worker
 
 from zolite.common.errors import ZoliteError
-from zolite.common.text import human_bytes, human_seconds, one_line
+from zolite.common.text import human_bytes, human_seconds, one_line, visible
 from zolite.monitor.log import score_text
 from zolite.monitor.states import ALIVE, STATES
 
@@ -36,7 +36,7 @@ ENDED = tuple(state for state in ALL if state not in ALIVE)
 
 # What can be done with a session: action, its word, its key, and the states in which it can be done.
 ACTIONS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("open", "Open", "enter", ALL),
+    ("open", "Open", "enter", (*ALL, "damaged")),
     ("resume", "Resume", "r", ("interrupted", "stopped", "diverged")),
     ("pause", "Pause", "p", ("running",)),
     ("go_on", "Go on", "g", ("paused",)),
@@ -46,7 +46,7 @@ ACTIONS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("fork", "Fork", "f", ALL),
     ("rewind", "Rewind", "w", ENDED),
     ("rename", "Rename", "m", ENDED),
-    ("delete", "Delete", "x", ENDED),
+    ("delete", "Delete", "x", (*ENDED, "damaged")),
 )
 STATES_OF = {action: states for action, _, _, states in ACTIONS}
 COLUMNS = ("", "state", "name", "step", "best", "model", "disk", "last sign")
@@ -258,7 +258,10 @@ class HomeScreen(Screen[None]):
         self.open(self.current)
 
     def open(self, session: "Listed | None") -> None:
-        if session and session.state != "damaged":
+        if session and session.state == "damaged":
+            assert session.trouble is not None
+            self.app.report(session.trouble)
+        elif session:
             from .run import RunScreen
 
             self.app.push_screen(RunScreen(session.name))
@@ -391,7 +394,7 @@ def described(each: "Listed") -> Content:
     """A few lines about a session."""
     s = each.summary
     symbol, word, style = STATES[each.state]
-    lines = [Content.assemble((s.name, "bold"), "  ", (f"{symbol} {word}", f"$text-{style}"))]
+    lines = [Content.assemble((visible(s.name), "bold"), "  ", (f"{symbol} {word}", f"$text-{style}"))]
     if each.trouble is not None:
         lines.append(Content.assemble((f"✗ {each.trouble.message}", "$text-error")))
         lines += [Content(f"→ {each.trouble.hint}")] if each.trouble.hint else []

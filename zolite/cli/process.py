@@ -16,9 +16,12 @@ from typing import Annotated, Any
 import typer
 
 from zolite.cli import live
+from zolite.cli.terminal import say
 from zolite.common.errors import UsageError, process_error
 from zolite.common.events import Event, Finished, Started, from_json
 from zolite.common.paths import paths
+from zolite.common.text import json_text
+from zolite.sessions import lock
 
 INTERRUPTED = 130
 GRACE_SECONDS = 1.0  # for a run that has not begun to leave by itself
@@ -119,7 +122,7 @@ def follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bo
             name = event.session if isinstance(event, Started) else name
             last = event if isinstance(event, Finished) else last
     if last is not None and last.reason == "interrupted":
-        print(f"stopped at step {last.step}; `zolite resume {name}` goes on", file=sys.stderr)
+        say(f"stopped at step {last.step}; `zolite resume {name}` goes on", sys.stderr)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -151,6 +154,7 @@ def detached(arguments: list[str]) -> str:
     passing = _Passing()
     _install(passing.handle)
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as errors:
+        lock.hold(errors.fileno())  # by the child, too: what is left of both is swept
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, **_apart()
         )
@@ -201,7 +205,7 @@ def _started(child: "subprocess.Popen[str]") -> str | None:
 
 
 def report(document: dict[str, Any], text: str, as_json: bool) -> None:
-    print(json.dumps(document, ensure_ascii=False) if as_json else text)
+    say(json_text(document) if as_json else text)
 
 
 def agreed(consequence: str, instead: str, yes: bool) -> None:
@@ -210,7 +214,7 @@ def agreed(consequence: str, instead: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UsageError(consequence, f"say --yes where that is meant; {instead}")
-    print(f"{consequence}\n{instead}", file=sys.stderr)
+    say(f"{consequence}\n{instead}", sys.stderr)
     typer.confirm("remove them?", abort=True, err=True)
 
 

@@ -6,21 +6,25 @@ import sqlite3
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from zolite.common import guarded
 from zolite.common.errors import ZoliteError
 from zolite.common.events import Evaluated, Event, StepDone, from_json, to_json, typed
 from zolite.common.files import reading, saving
+from zolite.sessions.place import Place
 
 COMMIT_SECONDS = 0.5
 BUSY_MILLISECONDS = 5000
 SKIPPED = 1  # flag of a step: a loss was not finite
 PAGE_ROWS = 4096
+MOST_VALUE = 4 << 20  # bytes of a text or of numbers in it
 LAST = 2**63 - 1  # SQLite's largest number: no step is after it
 
 
@@ -109,19 +113,22 @@ class Journal:
     write lock and a reader can post a command at any time.
     """
 
-    def __init__(self, path: Path, write: bool = False) -> None:
+    def __init__(self, path: Path, write: bool = False, old: bool = False) -> None:
+        """`write` is for the holder of the session's lock; with `old` a journal of an older version stays as it is."""
         self.path = path
         self.write = write
         self._pending: list[tuple[str, tuple[Any, ...]]] = []
         self._committed = -math.inf  # monotonic seconds
         with reading("the journal", path):
-            self._db = _connect(path, write)
+            _ensure_files(path)
+            self._db = _opened(path, write)
             try:
-                _check_version(self._db, path, write)
+                _check_version(self._db, path, write and not old)
                 self._last = int(self._db.execute("SELECT coalesce(max(step), 0) FROM step").fetchone()[0])
             except BaseException:
                 self._db.close()
                 raise
+        self._place = Place(path) if write else None
 
     def append(self, rows: Sequence[StepRow]) -> None:
         """Adds steps; each must follow the one before, since a replay with a gap would be wrong in silence."""
@@ -158,7 +165,11 @@ class Journal:
             self.commit()
 
     def commit(self) -> None:
-        """Puts everything added so far on the disk. If that fails it stays added, and the next commit tries again."""
+        """Puts everything added so far on the disk. If that fails it stays added, and the next commit tries again.
+
+        Raises ZoliteError where the folder or the file is not in its place any more: what is written goes nowhere then.
+        """
+        self.ensure_there()
         if not self._pending:
             return
         needed = sum(len(v) if isinstance(v, bytes | str) else 8 for _, values in self._pending for v in values)
@@ -167,6 +178,13 @@ class Journal:
                 self._db.execute(statement, values)
         self._pending.clear()
         self._committed = time.monotonic()
+
+    def ensure_there(self) -> None:
+        """Only a writer asks; what it has not committed is dropped, so that it ends."""
+        if self._place and (lost := self._place.lost()):
+            self._pending.clear()
+            (last,) = self._db.execute("SELECT coalesce(max(step), 0) FROM step").fetchone()
+            raise ZoliteError(f"{lost.what}; it had {last} steps there", lost.hint)
 
     def last_step(self) -> int:
         """The newest step, 0 before the first."""
@@ -231,6 +249,7 @@ class Journal:
 
     def take(self) -> list[str]:
         """The commands left since the last call. Cheap enough for every step: without one it only looks."""
+        self.ensure_there()
         with reading("the journal", self.path):
             rows = self._db.execute("SELECT id, verb FROM command WHERE done = 0 ORDER BY id").fetchall()
         if rows:
@@ -244,6 +263,9 @@ class Journal:
             self.commit()
         finally:
             self._db.close()
+            if self._place:
+                self._place.close()
+                self._place = None
 
     def _rows(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         self.commit()
@@ -262,20 +284,51 @@ def _evaluated(row: tuple[Any, ...]) -> Evaluated:
     return typed(Evaluated(*known))
 
 
-def _connect(path: Path, write: bool) -> sqlite3.Connection:
+def _opened(path: Path, write: bool) -> sqlite3.Connection:
+    """On a full disk SQLite cannot make the memory that its connections share. Who holds the session's lock does
+    without, and so does a reader where all that was written is in the file itself.
+    """
+    db = _connect(path, write)
+    try:
+        db.execute("SELECT count(*) FROM sqlite_schema")
+    except sqlite3.OperationalError as error:
+        db.close()
+        log = path.with_name(f"{path.name}-wal")
+        if "locked" in str(error) or not (write or not log.exists() or log.stat().st_size == 0):
+            raise
+        db = _connect(path, write, alone=True)
+    return db
+
+
+def _connect(path: Path, write: bool, alone: bool = False) -> sqlite3.Connection:
     # Autocommit, so that transactions begin and end where this file says. Readers hold no state between calls, so
     # an app may call one from any thread.
     uri = f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}"
     # Even a reader makes SQLite's shared memory file. Where it cannot (an archive, a disk mounted read-only) and nobody
     # wrote since the last clean close, SQLite may be told that the file does not change.
-    if not write and not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists():
+    closed = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    if not write and (alone or closed):
         uri += "&immutable=1"
     db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=write)
     db.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
     # FULL syncs the log at every commit, so a checkpoint, which is synced too, never gets ahead of the journal in a
     # power cut. With a few commits a second at most that costs nothing.
     db.execute("PRAGMA synchronous = FULL")
+    if alone and write:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")  # before the first look at the file
+    db.execute("PRAGMA trusted_schema = OFF")
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_VALUE)
     return db
+
+
+def _ensure_files(path: Path) -> None:
+    """SQLite would follow a link, wait for a pipe, and do what a rollback log says: here there is none."""
+    guarded.ensure_file(path)
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            guarded.ensure_file(path.with_name(path.name + suffix))
+    if os.path.lexists(log := path.with_name(f"{path.name}-journal")):
+        raise ValueError(f"{log.name} stands beside it, which no journal has")
 
 
 @contextmanager
@@ -299,12 +352,31 @@ def _check_version(db: sqlite3.Connection, path: Path, write: bool) -> None:
         )
     if version == 0:  # sessions appear with a whole journal, so an empty one has lost its rows
         raise ZoliteError(f"the journal at {path} is empty", "restore it from a backup; its steps are lost otherwise")
+    if foreign := sorted(_tables(db) ^ _wanted(version)):
+        raise ValueError(f"{foreign[0][0]} {foreign[0][1]!r} is not what a journal of version {version} has")
     if version < known and write:
         _migrate(db, version)
     elif version < READABLE:
         raise ZoliteError(
             f"the journal at {path} has version {version}, older than {known}", "`zolite resume` brings it up to date"
         )
+
+
+def _tables(db: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    """(kind, name, SQL) of what is in a database, but for SQLite's statistics.
+
+    A view or a trigger would run, and a column can be made to compute: only a journal's own tables are read.
+    """
+    found = db.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%'")
+    return {(str(kind), str(name), str(sql)) for kind, name, sql in found}
+
+
+@cache
+def _wanted(version: int) -> set[tuple[str, str, str]]:
+    with closing(sqlite3.connect(":memory:")) as db:
+        for migration in MIGRATIONS[:version]:
+            migration(db)
+        return _tables(db)
 
 
 def _migrate(db: sqlite3.Connection, version: int) -> None:

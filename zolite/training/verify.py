@@ -20,7 +20,7 @@ CLOSE = 1e-4  # of the largest number: rounding of another device, after thousan
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a checkpoint's step came to: `same`, `close`, `different`, `unknown` or `broken`."""
+    """What a checkpoint's step came to: `same`, `close`, `different`, `unknown`, `broken` or `ahead`."""
 
     step: int
     state: str
@@ -50,6 +50,8 @@ def verify(session: Session, device: torch.device) -> Iterator[Verdict]:
             yield Verdict(step, "broken", "its files are not what was saved")
         now, verdict = _compared(session, now, step, found, taken.get(step, ""), device)
         yield verdict
+    for step in session.ahead():
+        yield Verdict(step, "ahead", f"the journal ends at step {session.journal.last_step()}: it is never used")
 
 
 def _compared(
