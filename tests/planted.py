@@ -28,6 +28,9 @@ LIMIT_SECONDS = 1200  # for the tests of a mistake that makes them wait for ever
 QUIET = ("-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--tb=no", "-W", "ignore")
 
 
+STATES = ("caught", "not caught", "stale", "broken")  # broken: its tests did not run at all
+
+
 @dataclass(frozen=True)
 class Mistake:
     area: str  # a package
@@ -35,7 +38,7 @@ class Mistake:
     file: str
     old: str  # once in the file
     new: str
-    tests: tuple[str, ...]  # files, or single tests, that are to catch it
+    tests: tuple[str, ...]  # what pytest is given: files, or single tests, that are to catch it
 
     def __str__(self) -> str:
         return f"{self.area}: {self.what}"
@@ -46,7 +49,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Verdict:
-    state: str  # caught, not caught, stale
+    state: str  # one of STATES
     detail: str  # the test that caught it
 
 
@@ -76,7 +79,8 @@ def judged(mistake: Mistake, copy: Path) -> Verdict:
     finally:
         path.write_text(text, encoding="utf-8")
     lines = [line for line in printed.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return Verdict("caught" if code else "not caught", lines[0][:160] if lines else "")
+    state = {0: "not caught", 1: "caught", -9: "caught"}.get(code, "broken")
+    return Verdict(state, lines[0][:160] if lines else printed.strip()[-160:])
 
 
 def run(copy: Path, tests: Sequence[str]) -> tuple[int, str]:
@@ -114,13 +118,14 @@ def verdicts(chosen: Sequence[Mistake]) -> Iterator[tuple[Mistake, Verdict]]:
             yield mistake, judged(mistake, copy)
 
 
-def clean(chosen: Sequence[Mistake]) -> int:
-    """How many of the tests' files fail as they are."""
-    files = sorted({test for mistake in chosen for test in mistake.tests})
+def unplanted(chosen: Sequence[Mistake]) -> int:
+    """Runs the tests as they are; how many do not pass."""
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
-        code, printed = run(copied(Path(folder)), files)
-    print(printed)
-    return code
+        copy = copied(Path(folder))
+        failed = {tests: printed for tests in {m.tests for m in chosen} for code, printed in [run(copy, tests)] if code}
+    for tests, printed in failed.items():
+        print(f"{' '.join(tests)}\n{printed}")
+    return len(failed)
 
 
 def main(words: Sequence[str]) -> int:
@@ -132,12 +137,12 @@ def main(words: Sequence[str]) -> int:
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"
     if "--clean" in words:
-        return clean(mistakes([word for word in words if word != "--clean"]))
+        return unplanted(mistakes([word for word in words if word != "--clean"]))
     found = []
     for mistake, verdict in verdicts(mistakes(words)):
         found.append(verdict)
         print(f"{verdict.state:<10}  {mistake}\n            {verdict.detail}", flush=True)
-    counts = {state: sum(v.state == state for v in found) for state in ("caught", "not caught", "stale")}
+    counts = {state: sum(v.state == state for v in found) for state in STATES}
     print(", ".join(f"{count} {state}" for state, count in counts.items()))
     return int(counts["caught"] < len(found))
 
