@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -76,6 +77,8 @@ def _stat(path: str) -> list[int]:
     try:
         found = os.lstat(path)
     except OSError:
+        return []
+    if stat.S_ISREG(found.st_mode) and not found.st_size:  # SQLite's log, which readers leave so
         return []
     return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
