@@ -585,6 +585,20 @@ def tried(command: str, name: str, work: Path, damage: str, check: bool = False)
     }
 
 
+def warm(work: Path, check: bool) -> None:
+    """Imports all that an export and a check of one import."""
+    import torch
+
+    from zolite.export import export
+    from zolite.sessions import session as sessions
+    from zolite.training import verify
+
+    torch.set_num_threads(1)  # a pool of threads does not survive a fork
+    with sessions.open_("sound") as session:
+        export.export(session, work / "warm", force=(work / "warm").exists(), verify=check)
+        list(verify.verify(session, torch.device("cpu")))
+
+
 def apart(work: Path, made: list[tuple[str, str]], commands: tuple[str, ...], check: bool) -> None:
     """These commands on every session, by a process of its own that has imported what they need."""
     if os.fork():
@@ -593,12 +607,7 @@ def apart(work: Path, made: list[tuple[str, str]], commands: tuple[str, ...], ch
     from zolite.cli import main  # noqa: F401
 
     if commands == READING:
-        import torch
-
-        from zolite.export import export, peft  # noqa: F401
-        from zolite.training import verify  # noqa: F401
-
-        torch.set_num_threads(1)  # a pool of threads does not survive a fork
+        warm(work, check)
     else:
         for command in ("list", "home"):  # over all of them at once
             print(json.dumps(tried(command, "sound", work, f"all {len(made)}")), flush=True)
