@@ -4,8 +4,7 @@
 
 WORK holds `home/sessions/sound`, a session of a real run, and `outside`, which no command may touch. Prints a JSON
 object for each command: its exit code, seconds, what it printed, and by how many bytes its process grew.
-That is forked from one that has imported everything, which takes seconds. Of COUNT folders every EVERYth is tried;
-where all are, those whose recipe is another are exported with the check, which loads the model.
+That is forked from one that has imported everything, which takes seconds. Of COUNT folders every EVERYth is tried.
 """
 
 import asyncio
@@ -26,6 +25,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import typer
 
 ESCAPES = "\x1b[2J\x1b]0;mine\x07\x9b31m\u202e"
 READING, MAKING_ROOM = ("verify", "export"), ("show", "prune", "rm")  # with torch, and without it
@@ -491,11 +492,11 @@ def look_at(folder: Path) -> dict[str, Any]:
     return found
 
 
-def arguments(command: str, name: str, work: Path, check: bool) -> list[str]:
+def arguments(command: str, name: str, work: Path) -> list[str]:
     if command == "export":
         return [
             "export",
-            *([] if check else ["--no-verify"]),
+            "--no-verify",
             "--to",
             str(work / "exports" / hashlib.sha256(os.fsencode(name)).hexdigest()),
             "--",
@@ -528,7 +529,7 @@ def home(work: Path) -> None:
     asyncio.run(shown())
 
 
-def child(command: str, name: str, work: Path, check: bool) -> None:
+def child(command: str, name: str, work: Path) -> None:
     (work / "resident").write_text(str(_resident()))
     for number, most in ((resource.RLIMIT_AS, _size() + MOST_BYTES), (resource.RLIMIT_CPU, MOST_CPU)):
         resource.setrlimit(number, (most, most))
@@ -540,7 +541,7 @@ def child(command: str, name: str, work: Path, check: bool) -> None:
         return
     from zolite.cli.main import main
 
-    sys.argv = ["zolite", *arguments(command, name, work, check)]
+    sys.argv = ["zolite", *arguments(command, name, work)]
     main()
 
 
@@ -552,14 +553,14 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def tried(command: str, name: str, work: Path, damage: str, check: bool = False) -> dict[str, Any]:
+def tried(command: str, name: str, work: Path, damage: str) -> dict[str, Any]:
     """One command on one session, in a process of its own."""
     before, began = look_at(work / "outside"), time.monotonic()
     pid = os.fork()
     if not pid:
         code = 70
         try:
-            child(command, name, work, check)
+            child(command, name, work)
             code = 0
         except SystemExit as left:
             code = left.code if isinstance(left.code, int) else int(bool(left.code))
@@ -585,7 +586,7 @@ def tried(command: str, name: str, work: Path, damage: str, check: bool = False)
     }
 
 
-def warm(work: Path, check: bool) -> None:
+def warm(work: Path) -> None:
     """Imports all that an export and a check of one import."""
     import torch
 
@@ -595,19 +596,20 @@ def warm(work: Path, check: bool) -> None:
 
     torch.set_num_threads(1)  # a pool of threads does not survive a fork
     with sessions.open_("sound") as session:
-        export.export(session, work / "warm", force=(work / "warm").exists(), verify=check)
+        export.export(session, work / "warm", force=(work / "warm").exists(), verify=False)
         list(verify.verify(session, torch.device("cpu")))
 
 
-def apart(work: Path, made: list[tuple[str, str]], commands: tuple[str, ...], check: bool) -> None:
+def apart(work: Path, made: list[tuple[str, str]], commands: tuple[str, ...]) -> None:
     """These commands on every session, by a process of its own that has imported what they need."""
     if os.fork():
         os.wait()
         return
-    from zolite.cli import main  # noqa: F401
+    from zolite.cli import main
 
+    main.app = typer.main.get_command(main.app)  # type: ignore[assignment] # once: it takes half a second
     if commands == READING:
-        warm(work, check)
+        warm(work)
     else:
         for command in ("list", "home"):  # over all of them at once
             print(json.dumps(tried(command, "sound", work, f"all {len(made)}")), flush=True)
@@ -615,7 +617,7 @@ def apart(work: Path, made: list[tuple[str, str]], commands: tuple[str, ...], ch
     gc.freeze()
     for name, damage in made:
         for command in commands:
-            print(json.dumps(tried(command, name, work, damage, check and "toml:" in damage)), flush=True)
+            print(json.dumps(tried(command, name, work, damage)), flush=True)
     os._exit(0)
 
 
@@ -628,7 +630,7 @@ def main(work: Path, count: int, seed: int, every: int) -> None:
         if path.name not in {*(name for name, _ in made), "sound"}:
             remove_tree(path)
     for commands in (READING, MAKING_ROOM):
-        apart(work, made, commands, check=every == 1)
+        apart(work, made, commands)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A checkpoint ahead of its journal: an older journal was put back, or a rewind was killed halfway. It is never used."""
+"""A checkpoint ahead of its journal: an older one was put back, or a rewind was killed halfway. Never used."""
 
 import shutil
 from collections.abc import Callable
