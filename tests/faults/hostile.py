@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import hashlib
+import io
 import json
 import os
 import random
@@ -608,6 +609,9 @@ def apart(work: Path, made: list[tuple[str, str]], commands: tuple[str, ...]) ->
     from zolite.cli import main
 
     main.app = typer.main.get_command(main.app)  # type: ignore[assignment] # once: it takes half a second
+    sys.argv = ["zolite", *arguments("show", "sound", work)]
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        main.main()  # what the command line itself imports when it is first used
     if commands == READING:
         warm(work)
     else:
