@@ -328,16 +328,13 @@ def _opened(path: Path, write: bool) -> sqlite3.Connection:
     """On a full disk SQLite cannot make the memory that its connections share. Who holds the session's lock does
     without, and so does a reader where all that was written is in the file itself.
     """
-    db = _connect(path, write)
     try:
-        db.execute("SELECT count(*) FROM sqlite_schema")
+        return _connect(path, write)
     except sqlite3.OperationalError as error:
-        db.close()
         log = path.with_name(f"{path.name}-wal")
         if "locked" in str(error) or not (write or not log.exists() or log.stat().st_size == 0):
             raise
-        db = _connect(path, write, alone=True)
-    return db
+        return _connect(path, write, alone=True)
 
 
 def _connect(path: Path, write: bool, alone: bool = False) -> sqlite3.Connection:
@@ -350,15 +347,24 @@ def _connect(path: Path, write: bool, alone: bool = False) -> sqlite3.Connection
     if not write and (alone or closed):
         uri += "&immutable=1"
     db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=write)
+    try:
+        _prepare(db, alone and write)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _prepare(db: sqlite3.Connection, alone: bool) -> None:
     db.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+    if alone:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")  # before the first look at the file
     # FULL syncs the log at every commit, so a checkpoint, which is synced too, never gets ahead of the journal in a
     # power cut. With a few commits a second at most that costs nothing.
     db.execute("PRAGMA synchronous = FULL")
-    if alone and write:
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")  # before the first look at the file
     db.execute("PRAGMA trusted_schema = OFF")
     db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_VALUE)
-    return db
+    db.execute("SELECT count(*) FROM sqlite_schema")
 
 
 def _ensure_files(path: Path) -> None:
