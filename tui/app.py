@@ -7,13 +7,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
 from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
+from textual.filter import LineFilter
 from textual.screen import Screen
 from textual.worker import get_current_worker
 
@@ -22,6 +23,7 @@ from zolite.common.errors import ZoliteError
 from . import config as configs
 from .client import Client
 from .context import Context
+from .paint import Unobeyed
 from .themes import DARK, LIGHT
 
 # What is only used later is imported later, so that the first picture does not wait for it.
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from .screens.dialogs import Waiting
 
+UNOBEYED = Unobeyed()
 Opened = Callable[[], Screen[Any]]
 
 
@@ -85,6 +88,9 @@ class ZoliteApp(Context):
             if not self.is_headless and hasattr(signal, name):
                 with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows; not the main thread
                     asyncio.get_running_loop().add_signal_handler(getattr(signal, name), self.exit)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [*super().get_line_filters(), UNOBEYED]
 
     def get_default_screen(self) -> Screen[Any]:
         from .screens.home import HomeScreen

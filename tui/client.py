@@ -8,11 +8,13 @@ Each raises what the command raised, with its message and its hint.
 """
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,6 +23,7 @@ from typing import IO, Any, Self
 from zolite.common.errors import ZoliteError, process_error
 
 POLL_SECONDS = 0.1
+PATIENCE_SECONDS = 10.0  # for who was asked to end and is clearing up: a second Ctrl-C would break that off
 
 
 def _never() -> bool:
@@ -115,14 +118,16 @@ def apart() -> dict[str, Any]:
 
 def _waited(child: "subprocess.Popen[bytes]", gone: Callable[[], bool], left: Callable[[], bool]) -> bool:
     """Has it ended? Else it was left."""
+    asked = -math.inf
     while True:
         try:
             child.wait(POLL_SECONDS)
             return True
         except subprocess.TimeoutExpired:
-            if gone():
+            if gone() and time.monotonic() - asked >= PATIENCE_SECONDS:
+                asked = time.monotonic()
                 _let_go(child)
-            elif left():
+            elif not gone() and left():
                 return False
 
 

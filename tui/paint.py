@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 from textual.app import App
 from textual.color import Color, ColorParseError
 from textual.content import Content
+from textual.filter import LineFilter
 
+from zolite.common.text import unobeyed, visible
 from zolite.monitor.plots import Piece, flowing
 
 MUTED, FAINT = "$foreground 60%", "$foreground 30%"
@@ -17,6 +20,13 @@ STYLES = {
     "success": "$text-success", "warning": "$text-warning", "error": "$text-error", "accent": "$text-accent",
 }  # fmt: skip
 """What the names of styles in monitor/ are in the app."""
+
+
+class Unobeyed(LineFilter):
+    """The last thing before the terminal: whatever text comes from a file or a model, nothing in it is obeyed."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        return [s if s.control or s.text.isprintable() else Segment(unobeyed(s.text), s.style) for s in segments]
 
 
 def content(pieces: Iterable[Piece], **own: str) -> Content:
@@ -38,7 +48,7 @@ def cell(app: App[Any], *pieces: str | tuple[str, str]) -> Text:
     made = Text(no_wrap=True)
     for piece in pieces:
         text, colour = piece if isinstance(piece, tuple) else (piece, "")
-        made.append(text, style(app, colour) if colour else "")
+        made.append(visible(text), style(app, colour) if colour else "")
     return made
 
 

@@ -1,5 +1,6 @@
 """What is done to a session as a whole, with the questions that come before it."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,11 +10,13 @@ from textual.app import App
 
 from zolite.common.errors import UsageError
 from zolite.common.text import human_bytes
+from zolite.monitor.log import later_text
 from zolite.sessions import manage
 from zolite.sessions import session as sessions
 from zolite.sessions.session import Summary
+from zolite.sessions.steps import later
 
-from .screens.dialogs import Ask, Confirm
+from .screens.dialogs import Ask, Choose, Confirm
 
 
 @dataclass(frozen=True)
@@ -43,20 +46,35 @@ async def fork(app: App[Any], session: Summary) -> SessionAction | None:
     name, last = session.name, session.step
     detail = f"A new session that begins as {name} was after a step, to go another way from there."
     step = await app.push_screen_wait(Ask("Fork after which step?", str(last), detail, upto(last)))
-    return SessionAction(partial(manage.fork, name, None, int(step)), f"forked {name} at step {step}") if step else None
+    return forked(name, int(step)) if step else None
+
+
+def forked(name: str, step: int) -> SessionAction:
+    return SessionAction(partial(manage.fork, name, None, step), f"forked {name} at step {step}")
 
 
 async def rewind(app: App[Any], session: Summary) -> SessionAction | None:
-    """Takes steps back; asks twice, since they are gone then."""
-    name, last = session.name, session.step
-    detail = "Every step after it is taken back; a fork keeps both ways."
-    step = await app.push_screen_wait(Ask(f"Rewind {name} to which step?", str(last), detail, upto(last)))
-    if not step or int(step) == last:
+    """Takes steps back; says what is gone then, and offers a fork, which keeps it."""
+    name, last, best = session.name, session.step, session.best
+    hint = f" The best by validation is step {best.step:,}." if best and best.split == "dev" else ""
+    detail = f"Every step after it is taken back; a fork keeps both ways.{hint}"
+    given = await app.push_screen_wait(Ask(f"Rewind {name} to which step?", str(last), detail, upto(last)))
+    if not given or (step := int(given)) >= last:
         return None
-    question = f"Take back {last - int(step):,} of {last:,} steps of {name}?"
-    if not await app.push_screen_wait(Confirm(question, yes="Take them back", no="Keep them")):
-        return None
-    return SessionAction(partial(manage.rewind, name, int(step)), f"{name} is at step {step}")
+    answers = {"keep": "Keep them", "fork": f"Fork at step {step:,} instead", "remove": "Take them back"}
+    gone = await asyncio.to_thread(what_goes, name, step)
+    question = f"Take back {last - step:,} of {last:,} steps of {name}?"
+    answer = await app.push_screen_wait(Choose(question, f"Gone for good: {gone}.", answers))
+    return {
+        "keep": None,
+        "fork": forked(name, step),
+        "remove": SessionAction(partial(manage.rewind, name, step), f"{name} is at step {step}"),
+    }[answer]
+
+
+def what_goes(name: str, step: int) -> str:
+    with sessions.open_(name) as session:
+        return later_text(later(session, step))
 
 
 async def delete(app: App[Any], session: Summary) -> SessionAction | None:

@@ -712,7 +712,10 @@ def test_sessions_are_managed(zolite: Zolite, words: Words) -> None:
         "from": "first",
         "step": 2,
     }
-    assert zolite("sessions", "rewind", "first", "--to", "3", "--json").document["taken_back"] == 1
+    said, hint = blames(zolite("sessions", "rewind", "first", "--to", "3"))
+    assert "removes 1 of 4 steps (4), 1 checkpoint (4)" in said
+    assert "--yes" in hint and "`zolite sessions fork first --at 3`" in hint
+    assert zolite("sessions", "rewind", "first", "--to", "3", "--yes", "--json").document["taken_back"] == 1
     assert zolite("sessions", "rename", "second", "third").code == 0
     kept = zolite("sessions", "show", "first", "--json").document["checkpoints"]
     assert zolite("sessions", "prune", "first", "--json").document["freed_bytes"] > 0

@@ -1,6 +1,7 @@
 """Claims about Home: it shows what there is, and every key does what it says."""
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, DataTable, Input, Static
-from zolite.tui.screens.dialogs import Ask, Confirm, Trouble, Waiting
+from zolite.tui.paint import cell
+from zolite.tui.screens.dialogs import Ask, Choose, Confirm, Trouble, Waiting
 from zolite.tui.screens.home import ACTIONS, HomeScreen
 from zolite.tui.screens.run import RunScreen
 from zolite.tui.sessions import Listed
 
 from zolite.common.errors import DoesNotFit
 from zolite.common.paths import paths
+from zolite.sessions import manage
 from zolite.sessions import session as sessions
 from zolite.sessions.journal import Journal
 
@@ -188,8 +191,8 @@ def test_enter_opens_the_session_that_it_was_pressed_on(app: Make, made: Make) -
     drive(app(), (120, 40), script)
 
 
-def test_rewind_asks_twice(app: Make, made: Make) -> None:
-    """Rewind takes steps back only after the second question; the number is checked."""
+def test_rewind_takes_only_steps_of_the_session(app: Make, made: Make) -> None:
+    """The number is checked, and the last step takes nothing back."""
     made("first", steps=40)
 
     async def script(pilot: Pilot[None]) -> None:
@@ -205,6 +208,51 @@ def test_rewind_asks_twice(app: Make, made: Make) -> None:
         assert isinstance(pilot.app.screen, HomeScreen) and sessions.open_("first").journal.last_step() == 40
 
     drive(app(), (80, 24), script)
+
+
+@pytest.mark.parametrize(
+    ("keys", "steps"),
+    [(["enter"], {"first": 40}), (["escape"], {"first": 40}), (["tab", "tab", "enter"], {"first": 10})],
+)
+def test_rewind_says_what_will_be_gone(
+    app: Make, made: Make, monkeypatch: pytest.MonkeyPatch, keys: list[str], steps: dict[str, int]
+) -> None:
+    """It names the steps and the best among them; the first answer and Escape keep all, the third takes them back."""
+    made("first", steps=40)
+    monkeypatch.setattr(manage, "reach", lambda found, step: None)  # it has no checkpoint to be rebuilt from
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("w")
+        await settled(pilot)
+        pilot.app.screen.query_one(Input).value = "10"
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Choose))
+        said = " ".join(shown(pilot.app).split())
+        assert "30 of 40 steps (11 to 40), 2 evaluations" in said and "step 40) among them" in said
+        await pilot.press(*keys)
+        await settled(pilot)
+        assert {row.name: row.step for row in sessions.list_()} == steps
+
+    drive(app(), (200, 60), script)
+
+
+def test_rewind_offers_a_fork(app: Make, made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second answer leaves the session as it is, and makes another of its first steps."""
+    made("first", steps=40)
+    forked: list[tuple[str, str | None, int]] = []
+    monkeypatch.setattr(manage, "fork", lambda *given: forked.append(given))
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.press("w")
+        await settled(pilot)
+        pilot.app.screen.query_one(Input).value = "10"
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Choose))
+        await pilot.press("tab", "enter")
+        await until(pilot, lambda: forked)
+        assert forked == [("first", None, 10)] and sessions.open_("first").journal.last_step() == 40
+
+    drive(app(), (120, 40), script)
 
 
 def test_delete(app: Make, made: Make) -> None:
@@ -266,6 +314,31 @@ def test_orders(app: Make, made: Make, key: str, verb: str, paused: bool) -> Non
             assert Journal.take(writer.journal) == [verb]
 
     drive(app(), (80, 24), script)
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize(("key", "verb"), [("p", "pause"), ("s", "stop")])
+def test_orders_are_for_the_session_under_the_cursor(app: Make, made: Make, key: str, verb: str, place: int) -> None:
+    """Of three that run, wherever in the list it is; the others hear nothing."""
+    for name in ("first", "second", "third"):
+        made(name, ending="broke")
+
+    async def script(pilot: Pilot[None]) -> None:
+        with contextlib.ExitStack() as held:
+            running = {row.name: held.enter_context(sessions.open_(row.name, write=True)) for row in sessions.list_()}
+            home(pilot).refresh_all()
+            await settled(pilot)
+            home(pilot).table.move_cursor(row=place)
+            await settled(pilot)
+            name = [row.name for row in home(pilot).listed][place]
+            assert home(pilot).table.get_row_at(place)[2] == cell(pilot.app, name)
+            assert name in text_of(home(pilot), "#details")
+            await pilot.press(key)
+            await settled(pilot)
+            heard = {each: Journal.take(session.journal) for each, session in running.items()}
+            assert heard == {each: [verb] * (each == name) for each in running}
+
+    drive(app(), (120, 40), script)
 
 
 def test_leaving_says_that_runs_go_on(app: Make, made: Make) -> None:

@@ -20,7 +20,7 @@ from zolite.tui import config as configs
 from zolite.tui.app import Opened, ZoliteApp
 from zolite.tui.client import Client
 from zolite.tui.screens.compare import CompareScreen
-from zolite.tui.screens.dialogs import Ask, Confirm, Trouble
+from zolite.tui.screens.dialogs import Ask, Choose, Confirm, Trouble
 from zolite.tui.screens.export import ExportScreen
 from zolite.tui.screens.replay import ReplayScreen
 from zolite.tui.screens.run import RunScreen
@@ -355,8 +355,9 @@ def test_what_can_be_asked(made: Make, play: Play) -> None:
         await until(pilot, lambda: session.journal.take() == ["stop"])
         assert not screen.check_action("resume", ()) and not screen.check_action("rewind", ())
 
-    with made("first") as session:
+    with made("before") as before, made("first") as session, made("second") as second:
         play(lambda: RunScreen("first"), scenario)
+        assert before.journal.take() == second.journal.take() == []  # each screen has its own session
 
 
 @pytest.mark.parametrize("said", ["error: out of memory after step 60\nhint: a shorter --context\n", ""])
@@ -403,9 +404,9 @@ def test_rewind(made: Make, play: Play) -> None:
             assert isinstance(pilot.app.screen, Ask) and "✗" in shown(pilot)
         pilot.app.screen.query_one(Input).value = "40"
         await pilot.press("enter")
-        await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
+        await until(pilot, lambda: isinstance(pilot.app.screen, Choose))
         assert "20 of 60" in shown(pilot)
-        await pilot.press("y")
+        await pilot.press("tab", "tab", "enter")
         await until(pilot, lambda: isinstance(pilot.app.screen, Trouble))  # of this session nothing was saved really
         assert "has saved nothing" in shown(pilot)
 

@@ -66,6 +66,31 @@ class Confirm(ModalScreen[bool]):
         self.dismiss(False)
 
 
+class Choose(ModalScreen[str]):
+    """A question with several answers, each with a word for what it is; the first is safe, and what Escape says."""
+
+    BINDINGS: ClassVar = CLOSE
+
+    def __init__(self, question: str, detail: str, answers: dict[str, str]) -> None:
+        super().__init__(classes="dialog")
+        self.question, self.detail, self.answers = question, detail, answers
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="window"):
+            yield Static(self.question, classes="heading", markup=False)
+            yield Static(self.detail, markup=False)
+            with Horizontal(classes="buttons"):
+                for answer, words in self.answers.items():
+                    yield Button(words, id=answer)
+
+    @on(Button.Pressed)
+    def choose(self, event: Button.Pressed) -> None:
+        self.dismiss(str(event.button.id))
+
+    def action_close(self) -> None:
+        self.dismiss(next(iter(self.answers)))
+
+
 class Ask(ModalScreen[str | None]):
     """A line of text; `wrong` says what is the matter with one, or nothing."""
 

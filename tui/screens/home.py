@@ -1,5 +1,7 @@
 """Home: the machine, the sessions, and what can be done with them."""
 
+import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,7 +16,7 @@ from textual.widgets import Button, DataTable, Footer, Static
 from textual.worker import get_current_worker
 
 from zolite.common.errors import ZoliteError
-from zolite.common.text import human_bytes, human_seconds, one_line
+from zolite.common.text import human_bytes, human_seconds, one_line, visible
 from zolite.monitor.log import score_text
 from zolite.monitor.states import ALIVE, STATES
 
@@ -27,16 +29,17 @@ if TYPE_CHECKING:
 
     from ..context import Context
     from ..session_actions import SessionAction
-    from ..sessions import Listed
+    from ..sessions import Listed, Sessions
 
 REFRESH_SECONDS = 2.0
+SHARE = 0.02  # of a processor that the list may take: of thousands of sessions it is read less often
 
 ALL = tuple(state for state in STATES if state != "damaged")
 ENDED = tuple(state for state in ALL if state not in ALIVE)
 
 # What can be done with a session: action, its word, its key, and the states in which it can be done.
 ACTIONS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("open", "Open", "enter", ALL),
+    ("open", "Open", "enter", (*ALL, "damaged")),
     ("resume", "Resume", "r", ("interrupted", "stopped", "diverged")),
     ("pause", "Pause", "p", ("running",)),
     ("go_on", "Go on", "g", ("paused",)),
@@ -46,7 +49,7 @@ ACTIONS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("fork", "Fork", "f", ALL),
     ("rewind", "Rewind", "w", ENDED),
     ("rename", "Rename", "m", ENDED),
-    ("delete", "Delete", "x", ENDED),
+    ("delete", "Delete", "x", (*ENDED, "damaged")),
 )
 STATES_OF = {action: states for action, _, _, states in ACTIONS}
 COLUMNS = ("", "state", "name", "step", "best", "model", "disk", "last sign")
@@ -100,6 +103,9 @@ class HomeScreen(Screen[None]):
         self.listed: list[Listed] = []
         self.marked: set[str] = set()
         self.selects = ""  # the session to select once it is in the list
+        self.sessions: Sessions | None = None  # read by one worker at a time
+        self.reading = threading.Lock()
+        self.rests = 0.0  # monotonic seconds: until then the list is not read again by itself
         self.hardware: Hardware | None = None
 
     def compose(self) -> ComposeResult:
@@ -135,7 +141,7 @@ class HomeScreen(Screen[None]):
         being read, which a busy disk would never end if every two seconds began anew.
         """
         reading = any(worker.group == "look" and not worker.is_finished for worker in self.workers)
-        if self.app.screen is self and not reading:
+        if self.app.screen is self and not reading and time.monotonic() >= self.rests:
             self.refresh_all()
 
     def on_screen_resume(self) -> None:
@@ -158,30 +164,38 @@ class HomeScreen(Screen[None]):
 
     @work(thread=True, exclusive=True, group="look")
     def refresh_all(self) -> None:
-        from ..sessions import list_sessions
+        from ..sessions import Sessions
 
-        listed, hardware = list_sessions(), self.app.machine()
+        began = time.thread_time()
+        self.sessions = self.sessions or Sessions()
+        with self.reading:
+            listed, hardware = self.sessions.read(), self.app.machine()
+        used = time.thread_time() - began
         if not get_current_worker().is_cancelled:
-            self.app.call_from_thread(self.show, listed, hardware)
+            used += self.app.call_from_thread(self.show, listed, hardware)
+        self.rests = time.monotonic() + used / SHARE
 
-    def show(self, listed: Sequence["Listed"], hardware: "Hardware") -> None:
-        """The cursor stays on its session wherever that is in the new list."""
+    def show(self, listed: Sequence["Listed"], hardware: "Hardware") -> float:
+        """The cursor stays on its session wherever that is in the new list; CPU seconds that it took."""
+        began = time.thread_time()
         names = [each.name for each in listed]
         changed = names != [each.name for each in self.listed]
         wanted = [self.selects, self.current.name if self.current else ""]
         row = next((names.index(name) for name in wanted if name in names), self.table.cursor_row)
+        others = [new for old, new in zip(self.listed, listed, strict=False) if new is not old]
         self.listed, self.hardware = list(listed), hardware
         self.marked &= set(names)
         self.show_machine()
         if changed:
             self.fill()
         else:
-            self.update_rows()
+            self.update_rows([*others, *self.in_view()])
         if changed or self.selects in names:
             self.table.move_cursor(row=row)
         self.selects = "" if self.selects in names else self.selects
         self.set_class(not listed, "-empty")
         self.show_details()
+        return time.thread_time() - began
 
     def show_machine(self) -> None:
         h = self.hardware
@@ -202,8 +216,13 @@ class HomeScreen(Screen[None]):
         for each in self.listed:
             self.table.add_row(*self.cells(each), key=each.name)
 
-    def update_rows(self) -> None:
-        for each in self.listed:
+    def in_view(self) -> Sequence["Listed"]:
+        """Those that can be seen: they say how long ago something was, which changes by itself."""
+        first = int(self.table.scroll_offset.y)
+        return self.listed[first : first + self.table.size.height]
+
+    def update_rows(self, rows: Sequence["Listed"]) -> None:
+        for each in rows:
             for column, value in zip(COLUMNS, self.cells(each), strict=True):
                 if self.table.get_cell(each.name, column) != value:
                     self.table.update_cell(each.name, column, value, update_width=True)
@@ -258,7 +277,10 @@ class HomeScreen(Screen[None]):
         self.open(self.current)
 
     def open(self, session: "Listed | None") -> None:
-        if session and session.state != "damaged":
+        if session and session.state == "damaged":
+            assert session.trouble is not None
+            self.app.report(session.trouble)
+        elif session:
             from .run import RunScreen
 
             self.app.push_screen(RunScreen(session.name))
@@ -293,7 +315,7 @@ class HomeScreen(Screen[None]):
     def action_mark(self) -> None:
         if self.current:
             self.marked ^= {self.current.name}
-            self.update_rows()
+            self.update_rows([self.current])
             self.refresh_bindings()
 
     def action_compare(self) -> None:
@@ -330,8 +352,15 @@ class HomeScreen(Screen[None]):
         """One of the actions that begin with a question."""
         from ..session_actions import QUESTIONS
 
-        if session and (action := await QUESTIONS[question](self.app, session.summary)):
-            self.do(action)
+        if session is None:
+            return
+        try:
+            action = await QUESTIONS[question](self.app, session.summary)
+        except ZoliteError as error:  # it was removed or damaged since
+            self.app.report(error)
+        else:
+            if action:
+                self.do(action)
 
     @work(thread=True, group="do")
     def do(self, action: "SessionAction") -> None:
@@ -384,7 +413,7 @@ def described(each: "Listed") -> Content:
     """A few lines about a session."""
     s = each.summary
     symbol, word, style = STATES[each.state]
-    lines = [Content.assemble((s.name, "bold"), "  ", (f"{symbol} {word}", f"$text-{style}"))]
+    lines = [Content.assemble((visible(s.name), "bold"), "  ", (f"{symbol} {word}", f"$text-{style}"))]
     if each.trouble is not None:
         lines.append(Content.assemble((f"✗ {each.trouble.message}", "$text-error")))
         lines += [Content(f"→ {each.trouble.hint}")] if each.trouble.hint else []

@@ -18,13 +18,12 @@ from zolite.monitor.redraw import RedrawLimit
 from zolite.monitor.run_state import About, RunState, updated
 from zolite.sessions import manage
 from zolite.sessions.follow import News, Reader
-from zolite.sessions.session import open_
-from zolite.sessions.steps import within
+from zolite.sessions.session import open_, summarised
 
 from ..estimates import planned, tokens_per_step
 from ..sessions import trouble_of
 from ..widgets.run_view import Beside, RunView
-from .dialogs import Ask, Confirm
+from .dialogs import Confirm
 
 if TYPE_CHECKING:
     from ..context import Context
@@ -205,28 +204,18 @@ class RunScreen(Screen[None]):
 
     @work
     async def action_rewind(self) -> None:
-        """Removes steps; asks twice, since they cannot be brought back."""
-        last, best = self.state.step, self.state.best()
-        hint = f" The best by validation is step {best.step:,}." if best else ""
-        detail = f"Every step after it is removed.{hint}"
-        ask = Ask(f"Rewind {self.session} to which step?", str(best.step if best else last), detail, self.no_step)
-        step = await self.app.push_screen_wait(ask)
-        if step is None or int(step) >= last:
-            return
-        question = f"Remove {last - int(step):,} of {last:,} steps?"
-        if await self.app.push_screen_wait(Confirm(question, yes="Remove them", no="Keep them")):
-            self.do(partial(manage.rewind, self.session, int(step)), f"{self.session} is at step {int(step):,}")
+        """Removes steps, after a question that says which."""
+        from ..session_actions import rewind
 
-    def no_step(self, text: str) -> str:
-        """Why a text is no step of the run; empty if it is one."""
-        if not (text.isascii() and text.isdigit()):
-            return "give a number"
         try:
             with open_(self.session) as session:
-                within(session, int(text))
+                summary = summarised(session)
+            action = await rewind(self.app, summary)
         except ZoliteError as error:
-            return f"{error.message}; {error.hint}"
-        return ""
+            self.app.report(error)
+        else:
+            if action:
+                self.do(action.change, action.done)
 
     def action_try_it(self) -> None:
         from .try_it import TryScreen

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from zolite.cli.process import Json, Name
+from zolite.cli.terminal import Terminal, say, say_json
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.text import one_line
 
@@ -119,7 +120,7 @@ def _asked(line: str) -> dict[str, Any]:
 
 
 def _print(event: str, fields: dict[str, Any]) -> None:
-    print(json.dumps({"event": event, **fields}, ensure_ascii=False), flush=True)
+    say_json({"event": event, **fields})
 
 
 # ---- people
@@ -127,7 +128,7 @@ def _print(event: str, fields: dict[str, Any]) -> None:
 
 def _answer_people(talk: "Talk", tokens: int | None, verbose: bool) -> None:
     """Two columns on a terminal, where an error or Ctrl-C ends one answer; through a pipe a line for each side."""
-    console, asking = Console(), sys.stdin.isatty()
+    console, asking = Terminal(), sys.stdin.isatty()
     for line in _greeting(talk):
         console.print(line, highlight=False, markup=False)
     while (asked := _given(talk.prompt.columns, asking)) is not None:
@@ -139,7 +140,7 @@ def _answer_people(talk: "Talk", tokens: int | None, verbose: bool) -> None:
                 _show(talk, asked, tokens, verbose, console)
             else:
                 (*_, answer) = talk.reply(asked, tokens, verbose)
-                print("\n".join(_flat(answer)), flush=True)
+                say("\n".join(_flat(answer)))
         except (ZoliteError, KeyboardInterrupt) as error:
             if not (asking and console.is_terminal):
                 raise

@@ -1,6 +1,5 @@
 """`zolite data …`: what will be made of rows, and what is wrong with them."""
 
-import json
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -8,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from zolite.cli.flags import Given, Sets, changes, takes
 from zolite.cli.process import Json, report
+from zolite.cli.terminal import Terminal, say_json
 from zolite.common.errors import UsageError
 from zolite.common.paths import paths
 from zolite.common.text import human_bytes, many, one_line, visible
@@ -73,7 +72,7 @@ def check(
         return
     found = preview.of(data, coder(recipe.model, data) if model else None)
     if as_json:
-        print(json.dumps(asdict(found), ensure_ascii=False))
+        say_json(asdict(found))
     elif found.error:
         raise found.error
     else:
@@ -97,7 +96,7 @@ def _repaired(data: DataPart, out: Path, as_json: bool) -> None:
 
     done = repair(data, out)
     if as_json:
-        print(json.dumps(asdict(done), ensure_ascii=False))
+        say_json(asdict(done))
         return
     show(("✓", Text(f"written: {file}, {rows:,} rows")) for file, rows in done.files.items())
     show(("·", Text(one_line(what))) for what in done.done or ("nothing had to be repaired",))
@@ -119,7 +118,7 @@ def clear(as_json: Json = False) -> None:
 
 def show(lines: Iterable[Line]) -> None:
     """On a terminal what is too long goes on under itself; elsewhere a line is a line."""
-    console = Console()
+    console = Terminal()
     if not console.is_terminal:
         for mark, text in lines:
             console.print(Text.assemble(mark, " " * bool(mark), text), soft_wrap=True)

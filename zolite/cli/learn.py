@@ -13,6 +13,7 @@ import typer
 from zolite.cli import live
 from zolite.cli.flags import Given, Sets, changes, model_of, takes
 from zolite.cli.process import INTERRUPTED, Json, interrupt, report
+from zolite.cli.terminal import say
 from zolite.cli.train import Model
 from zolite.common.errors import UsageError
 from zolite.config import recipe as recipes
@@ -76,10 +77,10 @@ def _follow_learning(task: "Task", target: Path, as_json: bool) -> None:
     stop, steps, row, shown = interrupt(), task.recipe.train.steps, None, -float("inf")
     for row in learn(task, target, stop):
         if as_json or row.step == steps or time.monotonic() - shown >= live.PlainView.EVERY:
-            print(_progress_json(row) if as_json else _progress_text(row, steps), flush=True)
+            say(_progress_json(row) if as_json else _progress_text(row, steps))
             shown = time.monotonic()
     taken = row.step if row else 0
-    print(f"{target}: learned in {taken} steps" if taken else "nothing was learned", file=sys.stderr)
+    say(f"{target}: learned in {taken} steps" if taken else "nothing was learned", sys.stderr)
     if taken < steps:
         raise typer.Exit(INTERRUPTED)
 

@@ -19,6 +19,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from zolite.cli.terminal import Terminal, say
 from zolite.common.events import (
     Continued,
     Evaluated,
@@ -197,7 +198,7 @@ class LiveView:
 
     def __init__(self, console: Console | None = None, verbose: bool = False) -> None:
         self.state, self.verbose = RunState(), verbose
-        self.console = console or Console()
+        self.console = console or Terminal()
         self._lock = threading.Lock()  # the state is drawn from another thread
         self.live = Live(console=self.console, refresh_per_second=5, get_renderable=self._draw)
 
@@ -246,9 +247,9 @@ class PlainView:
             self.shown = now
         if isinstance(event, Finished) and not self.verbose:  # once, at the end
             for sampled in self.state.samples.values():
-                _write(self.stream, line(sampled, self.state))
+                say(line(sampled, self.state), self.stream)
         if _wanted(event, self.verbose):
-            _write(self.stream, line(event, self.state, self.verbose))
+            say(line(event, self.state, self.verbose), self.stream)
 
 
 def _wanted(event: Event, verbose: bool) -> bool:
@@ -271,14 +272,7 @@ class JsonView:
         self.stream.flush()
 
     def show(self, event: Event) -> None:
-        _write(self.stream, to_json(event))
-
-
-def _write(stream: TextIO, words: str) -> None:
-    """Flushed, so that whoever reads the other end of a pipe sees it now."""
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    stream.write(words.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    stream.flush()
+        say(to_json(event), self.stream)
 
 
 class _Maker(Protocol):

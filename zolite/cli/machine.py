@@ -1,15 +1,15 @@
 """What this machine can do: `zolite plan`, `doctor`, `profile`, `bench` and `paths`."""
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 
 from zolite.cli.flags import Given, takes
 from zolite.cli.process import Json, Plain, Verbose, outline, report
+from zolite.cli.terminal import Terminal, say_json
 from zolite.common.paths import paths as all_paths
 from zolite.common.text import human_bytes
 
@@ -47,9 +47,9 @@ def plan(
     asked = {path.rpartition(".")[2] if path != "method.name" else "method": value for path, value in given.items()}
     planning = planner.asked(model, vram, hardware, context, data, template, asked, columns or "", task or "")
     if as_json:
-        print(json.dumps(planner.document(planning), ensure_ascii=False))
+        say_json(planner.document(planning))
     else:
-        Console().print(plan_table.render(planning, verbose))
+        Terminal().print(plan_table.render(planning, verbose))
 
 
 def doctor(as_json: Json = False) -> None:
@@ -58,9 +58,9 @@ def doctor(as_json: Json = False) -> None:
 
     checks = clinic.checkup()
     if as_json:
-        print(json.dumps([asdict(check) for check in checks], ensure_ascii=False))
+        say_json([asdict(check) for check in checks])
     else:
-        Console().print(clinic.render(checks))
+        Terminal().print(clinic.render(checks))
     raise typer.Exit(clinic.worst(checks))
 
 
@@ -88,11 +88,11 @@ def bench(
 
     report = bench_.report(shape, devices.pick(device))
     if as_json:
-        print(json.dumps(asdict(report), ensure_ascii=False))
+        say_json(asdict(report))
     elif plain:
         print("\n".join(_bench_lines(report)))
     else:
-        Console().print(_bench_table(report))
+        Terminal().print(_bench_table(report))
 
 
 def paths(as_json: Json = False) -> None:

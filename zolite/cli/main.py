@@ -9,6 +9,7 @@ from zolite import __version__
 from zolite.cli import chat, data, learn, machine, methods, results, sessions, train
 from zolite.cli.flags import Command
 from zolite.cli.process import INTERRUPTED
+from zolite.cli.terminal import say
 from zolite.common.errors import UsageError, ZoliteError
 
 app = typer.Typer(
@@ -57,9 +58,9 @@ def main() -> None:
     except ZoliteError as error:
         if "--debug" in sys.argv:
             raise
-        print(f"error: {error.message}", file=sys.stderr)
+        say(f"error: {error.message}", sys.stderr)
         if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+            say(f"hint: {error.hint}", sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -1,9 +1,9 @@
 """`zolite methods`: the estimators zolite has, and what each costs."""
 
-import json
 from typing import Any
 
 from zolite.cli.process import Json
+from zolite.cli.terminal import say_json
 from zolite.config.composition import forwards_per_step, queries_of, replays, resolved, state_formula
 from zolite.config.methods import METHODS, Method, MethodPart
 from zolite.config.recipe import TrainPart
@@ -13,7 +13,7 @@ def methods(as_json: Json = False) -> None:
     """The estimators zolite has, and what each costs."""
     rows = [_row(m) for m in METHODS.values()]
     if as_json:
-        print(json.dumps(rows, ensure_ascii=False))
+        say_json(rows)
         return
     for row in rows:
         print(f"{row['name']:14} {row['summary']}\n{'':14} {row['paper']}")

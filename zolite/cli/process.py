@@ -4,9 +4,12 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import FrameType
 from typing import Annotated, Any
@@ -14,12 +17,17 @@ from typing import Annotated, Any
 import typer
 
 from zolite.cli import live
+from zolite.cli.terminal import say
 from zolite.common import progress
-from zolite.common.errors import process_error
+from zolite.common.errors import UsageError, process_error
 from zolite.common.events import Event, Finished, Started, from_json
 from zolite.common.paths import paths
+from zolite.common.text import json_text
+from zolite.sessions import lock
 
 INTERRUPTED = 130
+GRACE_SECONDS = 1.0  # for a run that has not begun to leave by itself
+PROMISE = "finishing this step and saving; Ctrl-C again exits at once"
 
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="what an expert asks for too: step sizes, gradients, skipped steps")
@@ -31,44 +39,93 @@ Detach = Annotated[bool, typer.Option("--detach", help="run in the background; `
 
 
 class Interrupt:
-    """Ctrl-C: the first asks for an end and prints `promise`; the second exits at once."""
+    """Ctrl-C and termination. Once a run has begun, the first asks for an end and prints `promise`, and the second
+    exits at once. Before that there is nothing to save, and the first ends it.
+    """
 
-    def __init__(self, promise: str) -> None:
-        self.asked, self.promise = False, promise
+    def __init__(self, promise: str, begun: bool = True) -> None:
+        self.asked, self.promise, self.begun = False, promise, begun
 
     def __call__(self) -> bool:
         return self.asked
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            sys.stderr.write("\x1b[?25h" if sys.stderr.isatty() else "")  # the live view had hidden the cursor
-            sys.stderr.flush()
-            os._exit(INTERRUPTED)
+            leave_at_once()
         self.asked = True
+        self.answer()
+        if not self.begun:
+            raise KeyboardInterrupt
+
+    def answer(self) -> None:
         with contextlib.suppress(OSError):  # the terminal may be gone
-            print(self.promise, file=sys.stderr)
+            print(self.promise if self.begun else "ended before its first step", file=sys.stderr, flush=True)
 
 
-def interrupt(promise: str = "finishing this step and saving; Ctrl-C again exits at once") -> Interrupt:
+def leave_at_once() -> None:
+    sys.stderr.write("\x1b[?25h" if sys.stderr.isatty() else "")  # the live view had hidden the cursor
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
+
+
+def interrupt(promise: str = PROMISE) -> Interrupt:
     """Installed for Ctrl-C and termination, from here on."""
     asked = Interrupt(promise)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, asked.handle)
+    _install(asked.handle)
     return asked
+
+
+def _install(handle: Callable[[int, FrameType | None], None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+
+
+@contextlib.contextmanager
+def preparing(asked: Interrupt) -> Iterator[None]:
+    """Around a run that may be ended before it has begun, whatever its main thread does then.
+
+    Python calls handlers between two of its instructions, and unpacking weights or reading a big file may be one that
+    takes a minute; a download has threads that are waited for. So another thread hears of the signal too, and ends the
+    process where it is still there after GRACE_SECONDS.
+    """
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end_late, args=(asked, heard), daemon=True).start()
+    try:
+        yield
+    finally:
+        if asked.begun or not asked.asked:  # else the thread goes on: leaving may take long
+            signal.set_wakeup_fd(before)
+            told.close()
+
+
+def _end_late(asked: Interrupt, heard: socket.socket) -> None:
+    with heard:
+        while number := heard.recv(1):
+            if number[0] in (signal.SIGINT, signal.SIGTERM) and not asked.begun:
+                time.sleep(GRACE_SECONDS)
+                if not asked.asked:
+                    asked.answer()
+                if not asked.begun:
+                    leave_at_once()
 
 
 def follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bool, verbose: bool = False) -> None:
     """Show a run's events, and exit with what they mean. Where the terminal goes away, the run goes on."""
-    asked, name, last = interrupt(), "", None
+    asked, name, last = Interrupt(PROMISE, begun=False), "", None
+    _install(asked.handle)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: detach_output())
-    with live.VIEWS[live.pick(plain, as_json)](verbose=verbose) as view, progress.told(partial(show, view)):
+    shown = live.VIEWS[live.pick(plain, as_json)](verbose=verbose)
+    with preparing(asked), shown as view, progress.told(partial(show, view)):
         for event in run(asked):
+            asked.begun = asked.begun or isinstance(event, Started)
             show(view, event)
             name = event.session if isinstance(event, Started) else name
             last = event if isinstance(event, Finished) else last
     if last is not None and last.reason == "interrupted":
-        print(f"stopped at step {last.step}; `zolite resume {name}` goes on", file=sys.stderr)
+        say(f"stopped at step {last.step}; `zolite resume {name}` goes on", sys.stderr)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -90,27 +147,50 @@ def detach_output() -> None:
 def detached(arguments: list[str]) -> str:
     """Start a command in a process of its own that outlives this one and its terminal; its session's name.
 
-    Raises what it raised, if it ended before its first step.
+    Raises what it raised, if it ended before its first step. Ctrl-C and termination end it, too: before its first step
+    at once, and then as `zolite sessions stop` does.
     """
     root = paths()["sessions"]
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = root / f".log-{os.getpid()}"
     command = [sys.executable, "-m", "zolite", *arguments, "--json"]
+    passing = _Passing()
+    _install(passing.handle)
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as errors:
+        lock.hold(errors.fileno())  # by the child, too: what is left of both is swept
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, **_apart()
         )
-    try:
-        name = _started(child)
-    except BaseException:
-        child.terminate()
-        raise
-    if name is None:
+    passing.to(child)
+    name = _started(child)
+    if name is not None:
+        log.replace(root / name / "trainer.log")
+    else:
         code, message = child.wait(), log.read_text(errors="replace")
         log.unlink()
+    if passing.asked:
+        raise typer.Exit(INTERRUPTED)
+    if name is None:
         raise process_error(code, message)
-    log.replace(root / name / "trainer.log")
     return name
+
+
+class _Passing:
+    """Ctrl-C and termination are handed to a child, once: this process leaves when that one has."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.child: subprocess.Popen[str] | None = None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.asked and self.child is not None:
+            self.child.terminate()
+        self.asked = True
+
+    def to(self, child: "subprocess.Popen[str]") -> None:
+        self.child = child
+        if self.asked:  # while it was being started
+            child.terminate()
 
 
 def _apart() -> dict[str, Any]:
@@ -128,7 +208,17 @@ def _started(child: "subprocess.Popen[str]") -> str | None:
 
 
 def report(document: dict[str, Any], text: str, as_json: bool) -> None:
-    print(json.dumps(document, ensure_ascii=False) if as_json else text)
+    say(json_text(document) if as_json else text)
+
+
+def agreed(consequence: str, instead: str, yes: bool) -> None:
+    """Asks on a terminal whether that may be, and ends where it may not; elsewhere --yes has to say so."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(consequence, f"say --yes where that is meant; {instead}")
+    say(f"{consequence}\n{instead}", sys.stderr)
+    typer.confirm("remove them?", abort=True, err=True)
 
 
 def outline(value: Any, depth: int = 0) -> list[str]:

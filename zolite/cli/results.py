@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from zolite.cli import score_table
 from zolite.cli.flags import Given, changes, takes
 from zolite.cli.process import Json, Name, report
+from zolite.cli.terminal import Terminal, say_json
 from zolite.common import files
 from zolite.common.errors import UsageError
 from zolite.export import registry
@@ -64,9 +64,9 @@ def evaluate(
         with files.saving("the predictions", target_file, len(lines)):
             files.replace(target_file, lines.encode("utf-8", "backslashreplace"))
     if as_json:
-        print(json.dumps(score_table.document(found), ensure_ascii=False))
+        say_json(score_table.document(found))
     else:
-        Console().print(score_table.render(found))
+        Terminal().print(score_table.render(found))
 
 
 def _harness(target: str, tasks: str, given: Given, base: bool, examples: int, as_json: bool) -> None:
@@ -74,9 +74,9 @@ def _harness(target: str, tasks: str, given: Given, base: bool, examples: int, a
 
     found = scores(target, [task.strip() for task in tasks.split(",") if task.strip()], given, base, examples)
     if as_json:
-        print(json.dumps(score_table.plain(found), ensure_ascii=False))
+        say_json(score_table.plain(found))
     else:
-        Console().print(score_table.harness(found))
+        Terminal().print(score_table.harness(found))
 
 
 def export(

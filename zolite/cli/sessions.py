@@ -6,52 +6,68 @@ from collections.abc import Callable
 from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from zolite.cli import live
-from zolite.cli.process import Json, Name, Plain, Verbose, interrupt, outline, report, show
+from zolite.cli.process import Json, Name, Plain, Verbose, agreed, interrupt, outline, report, show
+from zolite.cli.terminal import Terminal, say, say_json
+from zolite.common import files
 from zolite.common.errors import ZoliteError
 from zolite.common.events import to_json
-from zolite.common.text import human_bytes
+from zolite.common.paths import paths
+from zolite.common.text import UNKNOWN, human_bytes, one_line, visible
 from zolite.config import recipe as recipes
-from zolite.monitor.log import metric_text, split_text
+from zolite.monitor.log import later_text, metric_text, split_text
 from zolite.monitor.states import STATES
-from zolite.sessions import manage, recording
+from zolite.sessions import damage, leftovers, manage, recording
 from zolite.sessions import session as sessions
 from zolite.sessions.control import COMMANDS
 from zolite.sessions.follow import News, follow, in_order
-from zolite.sessions.steps import chosen
+from zolite.sessions.steps import chosen, later
+from zolite.sessions.summaries import Summaries
 
 app = typer.Typer(help="Sessions: list, inspect, rewind, fork, record and control them.", no_args_is_help=True)
 
+Yes = Annotated[bool, typer.Option("--yes", help="do not ask")]
 Step = Annotated[str, typer.Option(help="a number, last, or best (on validation rows)")]
 
 
 @app.command("list")
 def list_sessions(as_json: Json = False) -> None:
     """Every session, newest first."""
-    rows = sessions.list_()
+    leftovers.sweep(paths()["sessions"])
+    rows = Summaries().list_()
     if as_json:
-        print(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
+        say_json([asdict(row) for row in rows])
         return
     table = Table("name", "state", "step", "model", "method", "best", "disk", box=None, pad_edge=False)
     for row in rows:
         symbol, word, _ = STATES[row.status]
-        best = f"{split_text(row.best.split)} {metric_text(row.best)}" if row.best else row.problem
-        steps = f"{row.step:,} of {row.steps:,}"
-        table.add_row(row.name, f"{symbol} {word}", steps, row.model, row.method, best, human_bytes(row.bytes))
-    Console().print(table if rows else "no sessions yet: `zolite demo` makes the first")
+        best = f"{split_text(row.best.split)} {metric_text(row.best)}" if row.best else one_line(row.problem)
+        steps = f"{row.step:,} of {row.steps:,}" if row.steps else UNKNOWN
+        cells = (visible(row.name), f"{symbol} {word}", steps, one_line(row.model), row.method, best)
+        table.add_row(*map(Text, cells), human_bytes(row.bytes))
+    Terminal().print(table if rows else "no sessions yet: `zolite demo` makes the first")
 
 
 @app.command("show")
 def show_session(name: Name, as_json: Json = False) -> None:
-    """A session's recipe, what it was made with, its scores and checkpoints."""
+    """A session's recipe, what it was made with, its scores and checkpoints; of a damaged one what is wrong with it."""
+    path = sessions.folder_of(name)
+    try:
+        about = _about(name)
+    except (ZoliteError, *files.DAMAGE):
+        about = damage.known(path)
+    report(about, "\n".join(outline(about)), as_json)
+
+
+def _about(name: str) -> dict[str, Any]:
     with sessions.open_(name) as session:
-        about = {
+        return {
             "name": session.name,
             "path": str(session.path),
             "step": session.journal.last_step(),
@@ -59,25 +75,29 @@ def show_session(name: Name, as_json: Json = False) -> None:
             "facts": session.facts,
             "evaluations": [json.loads(to_json(e)) for e in session.journal.evaluations()],
             "checkpoints": session.steps(),
-        }
-    report(about, "\n".join(outline(about)), as_json)
+        } | ({"ahead_of_the_journal": session.ahead()} if session.ahead() else {})
 
 
 @app.command()
 def rename(name: Name, new: Annotated[str, typer.Argument(metavar="NEW", help="its new name")]) -> None:
     """Give a session another name."""
     manage.rename(name, new)
-    print(f"{name} is {new} now")
+    say(f"{name} is {new} now")
 
 
 @app.command()
-def rewind(name: Name, to: Step, as_json: Json = False) -> None:
-    """Remove every step after one; `zolite resume` then continues from there."""
+def rewind(name: Name, to: Step, yes: Yes = False, as_json: Json = False) -> None:
+    """Remove every step after one for good; `zolite resume` then continues from there. `fork` keeps both."""
     with sessions.open_(name) as session:
-        before, step = session.journal.last_step(), chosen(session, to)
+        step = chosen(session, to)
+        gone = later(session, step)
+    count = gone.last - step
+    if count:
+        fork = f"`zolite sessions fork {name} --at {step}` goes another way and keeps them"
+        agreed(f"rewinding {name} to step {step} removes {later_text(gone)}", fork, yes)
     manage.rewind(name, step)
-    document = {"session": name, "step": step, "taken_back": before - step}
-    report(document, f"{name} is at step {step}; {before - step} steps were removed", as_json)
+    document = {"session": name, "step": step, "taken_back": count}
+    report(document, f"{name} is at step {step}; {count} steps were removed", as_json)
 
 
 @app.command()
@@ -105,13 +125,20 @@ def prune(name: Name, as_json: Json = False) -> None:
 
 @app.command()
 def rm(name: Name, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
-    """Delete a session with its checkpoints."""
-    with sessions.open_(name) as session:
-        step = session.journal.last_step()
+    """Delete a session with its checkpoints, damaged or not."""
+    shown = visible(sessions.folder_of(name).name)
     if not yes:
-        typer.confirm(f"delete {name} and its {step} steps?", abort=True)
+        typer.confirm(f"delete {shown} and {_what_it_holds(name)}?", abort=True)
     manage.remove(name)
-    print(f"{name} is deleted")
+    say(f"{shown} is deleted")
+
+
+def _what_it_holds(name: str) -> str:
+    try:
+        with sessions.open_(name) as session:
+            return f"its {session.journal.last_step()} steps"
+    except (ZoliteError, *files.DAMAGE):
+        return "all that is in it, though it is damaged"
 
 
 @app.command()
@@ -119,15 +146,19 @@ def verify(name: Name, as_json: Json = False) -> None:
     """Replay a session without its model and compare it with every checkpoint that was saved."""
     from zolite.training.verify import device_of, verify
 
-    with sessions.open_(name) as session:
-        device = device_of(session)
-        verdicts = list(verify(session, device))
+    path = sessions.folder_of(name)
+    try:
+        with sessions.open_(name) as session:
+            device = device_of(session)
+            verdicts = list(verify(session, device))
+    except (ZoliteError, *files.DAMAGE) as error:
+        raise damage.error(path, str(error)) from error
     if as_json:
         rows = [asdict(v) for v in verdicts]
-        print(json.dumps({"session": name, "device": str(device), "checkpoints": rows}))
+        say_json({"session": name, "device": str(device), "checkpoints": rows})
     else:
         lines = [f"step {v.step:<8} {v.state:10} {v.detail}" for v in verdicts]
-        print("\n".join([*(lines or ["no checkpoint was saved yet"]), f"replayed on {device}"]))
+        say("\n".join([*(lines or ["no checkpoint was saved yet"]), f"replayed on {device}"]))
     if bad := [v for v in verdicts if not v.sound]:
         sound = [0, *(v.step for v in takewhile(lambda v: v.sound, verdicts))]
         raise ZoliteError(
@@ -144,13 +175,13 @@ def record(
     with sessions.open_(name) as session:
         recorded = recording.of(session)
     recording.write(recorded, file.expanduser())
-    print(f"{file}: {len(recorded.rows)} steps of {name}; `zolite replay {file}` plays it")
+    say(f"{file}: {len(recorded.rows)} steps of {name}; `zolite replay {file}` plays it")
 
 
 def _control(verb: str) -> Callable[[str], None]:
     def command(name: Name) -> None:
         manage.send(name, verb)
-        print(f"{name}: {verb}")
+        say(f"{name}: {verb}")
 
     command.__doc__ = f"For a session that is running: {COMMANDS[verb]}."
     return command

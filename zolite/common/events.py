@@ -6,7 +6,10 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
+from zolite.common.text import json_text
+
 D = TypeVar("D")
+LARGEST = 2**63
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ TYPES: dict[str, type[Event]] = {
 def to_json(event: Event) -> str:
     """One line: {"event": "stepdone", …}. JSON knows no NaN: numbers that are not finite become null."""
     fields = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(event).items()}
-    return json.dumps({"event": type(event).__name__.lower(), **fields}, ensure_ascii=False)
+    return json_text({"event": type(event).__name__.lower(), **fields})
 
 
 def from_json(line: str) -> Event:
@@ -155,8 +158,9 @@ def typed(row: D) -> D:
     kind_of_row: Any = type(row)
     for name, kind in _kinds(kind_of_row).items():
         value = getattr(row, name)
-        if not isinstance(value, int | float if kind is float else kind) or (kind is int and value is True):
-            raise ValueError(f"{name} is {value!r}, which is no {kind.__name__}")
+        right = isinstance(value, int | float if kind is float else kind) and not (kind is int and value is True)
+        if not right or (isinstance(value, int) and abs(value) >= LARGEST):
+            raise ValueError(f"{name} is {str(value)[:40]!r}, which is no {kind.__name__}")
     return row
 
 

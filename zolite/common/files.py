@@ -1,9 +1,12 @@
 """Files that are whole or not there, and what a person is told when the disk refuses."""
 
+import contextlib
 import errno
+import itertools
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +20,11 @@ from zolite.common.paths import paths
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 FULL_TEXT = ("database or disk is full", f"os error {errno.ENOSPC})")
 DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
+# What comes of reading a file that is not what it should be.
+DAMAGE = (
+    OSError, sqlite3.Error, SafetensorError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+    RecursionError,
+)  # fmt: skip
 DENIED_TEXT = ("readonly database", "unable to open database file", f"os error {errno.EROFS})")
 
 
@@ -34,9 +42,10 @@ def reading(what: str, path: Path) -> Iterator[None]:
     """The same for a block that only reads."""
     try:
         yield
-    except (OSError, sqlite3.DatabaseError, SafetensorError, ValueError, TypeError) as error:
+    except DAMAGE as error:
+        text = f"{type(error).__name__}: {error}" if isinstance(error, LookupError | AttributeError) else str(error)
         raise ZoliteError(
-            f"cannot read {what} at {path}: {error}", "`zolite sessions list` says what is left"
+            f"cannot read {what} at {path}: {text}", "`zolite sessions list` says what is left"
         ) from error
 
 
@@ -93,15 +102,60 @@ def fsync_folder(path: Path) -> None:
 
 
 def size(folder: Path) -> int:
-    """Bytes in a folder's files, those that vanish meanwhile not counted."""
-    total = 0
-    for at, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.stat(os.path.join(at, name)).st_size
-            except OSError:
-                continue
+    """Bytes in a folder's own files, at any depth, as far as they can be seen."""
+    total, folders = 0, [os.fspath(folder)]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        total += entry.stat(follow_symlinks=False).st_size
     return total
+
+
+def is_folder(path: Path) -> bool:
+    """A folder itself, and no link to one."""
+    return not path.is_symlink() and path.is_dir()
+
+
+def remove_tree(path: Path) -> None:
+    """Takes off the disk what has that name: of a link itself, of a folder all that is in it. It needs no room.
+
+    Folders may be nested to any depth and closed to their owner, where shutil.rmtree ends. Raises OSError where
+    something stays; what another process removes meanwhile is gone.
+    """
+    if not is_folder(path):
+        path.unlink(missing_ok=True)
+        return
+    path.chmod(0o700)
+    lifted = itertools.count()
+    while entries := list(os.scandir(path)):
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.is_dir(follow_symlinks=False):
+                    _lift(entry.path, path / f".{os.getpid()}-{time.time_ns()}", lifted)
+                else:
+                    os.unlink(entry.path)
+    path.rmdir()
+
+
+def _lift(folder: str, beside: Path, numbers: Iterator[int]) -> None:
+    """Removes a folder, after the folders in it have been put beside it."""
+    os.chmod(folder, 0o700)
+    for entry in list(os.scandir(folder)):
+        if entry.is_dir(follow_symlinks=False):
+            os.chmod(entry.path, 0o700)
+            os.rename(entry.path, f"{beside}-{next(numbers)}")
+        else:
+            os.unlink(entry.path)
+    os.rmdir(folder)
+
+
+def left_beside(path: Path) -> list[Path]:
+    """What killed processes left of `replace` of a file in a folder that nobody else writes now."""
+    return [each for each in path.parent.glob(f".{path.name}.*") if each.name.rpartition(".")[2].isdigit()]
 
 
 def _refused(what: str, path: Path, needed: int, error: Exception) -> ZoliteError:

@@ -1,6 +1,8 @@
 """Numbers and names as a person reads them."""
 
+import json
 from math import isfinite
+from typing import Any
 from unicodedata import category
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -64,6 +66,17 @@ def one_line(text: str) -> str:
 def visible(text: str) -> str:
     """Text from a file as a terminal may have it: lines and spaces as they are, control characters as their escapes."""
     return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def unobeyed(text: str) -> str:
+    """Without what `visible` shows as escapes, which takes no place on a screen: as wide as before."""
+    return text if text.isprintable() else "".join(c for c in text if _shown(c) == c)
+
+
+def json_text(value: Any) -> str:
+    """JSON of one line for people: letters of all scripts as they are, what a terminal would obey as escapes."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else "".join(c if _shown(c) == c else json.dumps(c)[1:-1] for c in text)
 
 
 def _shown(c: str) -> str:

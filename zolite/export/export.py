@@ -1,23 +1,31 @@
 """Exports a session's adapter in any format of the registry: whole and checked, or not at all."""
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zolite.common import files
-from zolite.common.errors import UsageError, ZoliteError
-from zolite.common.text import human_bytes
+from zolite.common import files, guarded
+from zolite.common.errors import UsageError, ZoliteError, listed
+from zolite.common.text import human_bytes, visible
 from zolite.export import model_card, ollama, parity, registry, uses
 from zolite.export.source import Trained, tokenizer_of, trained
 from zolite.export.writer import Writer
+from zolite.sessions import leftovers, lock
 from zolite.sessions.session import Session
 
-REPORT = "export.json"  # in every folder that an export made
+REPORT = "export.json"  # in every folder that an export made, with the digests of its other files
+MOST_REPORT = 16 << 20  # bytes
+PLACE = ".zolite-export-"  # begins the name of the folder beside, in which an export is made
+ABANDONED_SECONDS = 86400.0
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,8 @@ def export(
     """Write a session's adapter to a new folder, read it back as others would, and only then let it appear.
 
     `format_` is a row of export/registry.py; `step` a number, last, best, or several with commas, whose mean is taken;
-    `dtype` one of the format's, its first if empty. `force` replaces what an earlier export left in the folder.
+    `dtype` one of the format's, its first if empty. `force` replaces what an earlier export left, as
+    long as nothing else is there and nothing of it was changed.
 
     Raises UsageError for what cannot be exported so, DoesNotFit where memory is short, and ZoliteError where the export
     is not what was trained; nothing is left behind then.
@@ -55,14 +64,48 @@ def export(
     _check_disk(folder, writer.size(chosen, dtype))
     with files.saving("the export", folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".zolite-export-") as parent:
-            partial = Path(parent) / folder.name
-            partial.mkdir()
+        with _workplace(folder.parent) as place:
+            partial = place / "new" / folder.name
+            partial.mkdir(parents=True)
             writer.write(chosen, partial, dtype)
             done = _described(chosen, partial, folder, writer, dtype, verify)
-            (partial / REPORT).write_text(json.dumps(about(done, session, format_), indent=1), encoding="utf-8")
-            _appear(partial, folder, Path(parent) / "old")
+            report = about(done, session, format_) | {"files": {file.name: _noted(file) for file in partial.iterdir()}}
+            (partial / REPORT).write_text(json.dumps(report, indent=1), encoding="utf-8")
+            _check_free(folder, force)  # once more: somebody may have put something there meanwhile
+            _appear(partial, folder, place / "old" / folder.name)
     return done
+
+
+@contextlib.contextmanager
+def _workplace(parent: Path) -> Iterator[Path]:
+    """A folder beside the export, removed in the end; what killed exports left there is removed first."""
+    for left in parent.glob(f"{PLACE}*"):
+        _sweep(left)
+    place = Path(tempfile.mkdtemp(dir=parent, prefix=PLACE))
+    try:
+        with lock.held(place):
+            yield place
+    finally:
+        leftovers.discard(place)
+
+
+def _sweep(left: Path) -> None:
+    """Removes a dead export's folder. What it had moved out of the way goes back where nothing came in its place."""
+    with contextlib.suppress(OSError, ValueError, ZoliteError):
+        guarded.ensure_folder(left)
+        if not (left / lock.LOCK).exists() and time.time() - left.stat().st_mtime < ABANDONED_SECONDS:
+            return  # it is being made, or was by a version that left no lock
+        with lock.held(left):
+            for old in (left / "old").glob("*"):
+                if not os.path.lexists(left.parent / old.name):
+                    old.rename(left.parent / old.name)
+            leftovers.discard(left)
+
+
+def _noted(file: Path) -> dict[str, Any]:
+    """What a report says of a file."""
+    with guarded.opened(file) as opened:
+        return {"sha256": hashlib.file_digest(opened, "sha256").hexdigest(), "bytes": os.fstat(opened.fileno()).st_size}
 
 
 def _described(trained: Trained, partial: Path, folder: Path, writer: Writer, dtype: str, verify: bool) -> Done:
@@ -111,8 +154,33 @@ def _check_free(folder: Path, force: bool) -> None:
         raise UsageError(
             f"{folder} exists and is not empty", "choose another folder with --to, or replace it with --force"
         )
-    if not (folder / REPORT).is_file():
-        raise UsageError(f"{folder} was not made by an export: it has no {REPORT}", "choose another folder with --to")
+    if foreign := sorted(_foreign(folder)):
+        raise UsageError(
+            f"{folder} has what no export made, or what was changed since:\n{listed(foreign)}",
+            "move it elsewhere, or choose another folder with --to",
+        )
+
+
+def _foreign(folder: Path) -> Iterator[str]:
+    """Names in a folder that an export did not leave there as they are."""
+    try:
+        guarded.ensure_folder(folder)
+        report = guarded.json_of(folder / REPORT, MOST_REPORT)
+        noted = dict(report["files"])
+    except (OSError, ValueError, TypeError, KeyError):
+        yield f"{REPORT} is not there, or no report with the digests of the files" if folder.is_dir() else folder.name
+        return
+    for path in folder.iterdir():
+        known = noted.get(path.name)
+        if path.name != REPORT and not (known and _matches(path, known)):
+            yield visible(path.name)
+
+
+def _matches(path: Path, known: Any) -> bool:
+    try:
+        return bool(path.lstat().st_size == known["bytes"] and _noted(path) == known)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 def _check_disk(folder: Path, needed: int) -> None:
@@ -133,6 +201,7 @@ def _appear(partial: Path, folder: Path, old: Path) -> None:
             os.fsync(f.fileno())
     files.fsync_folder(partial)
     if folder.exists():
+        old.parent.mkdir()
         os.rename(folder, old)
     try:
         os.rename(partial, folder)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from zolite.common.text import one_line, visible
 from zolite.export.parity import Report, answers
 from zolite.export.source import Trained
 from zolite.export.uses import Place, Use
@@ -39,29 +40,31 @@ PROMPT = """The prompt ends where the answer begins, as it did in training: no s
 
 
 def card(trained: Trained, about: Card, at: Place, uses: Sequence[Use], reports: Sequence[Report]) -> str:
-    r, facts, base = trained.recipe, trained.facts, trained.source.base
+    r, facts, base = trained.recipe, trained.facts, one_line(trained.source.base)
     *others, last = [str(step) for step in trained.steps]
     measured = [f"Measured: {score_text(e)}; on {e.rows} rows at step {e.step}.\n" for e in trained.scores]
-    return CARD.format(
-        base=base,
-        library=about.library,
-        name=trained.name,
-        what=about.what.replace("{base}", base),
-        version=facts["versions"]["zolite"],
-        method=r.method.name,
-        space=r.adapter.space,
-        steps=f"the mean of steps {', '.join(others)} and {last}" if others else f"{last} steps",
-        batch=r.train.batch,
-        lr=r.train.lr,
-        eps=r.train.eps,
-        seed=r.train.seed,
-        rank=r.adapter.rank,
-        alpha=r.adapter.alpha,
-        quant=r.model.quant,
-        model=r.model.name,
-        score="".join(measured[-1:]),
-        checked="".join(f"Checked with {report.reader}: {answers(report)}.\n" for report in reports),
-        code=OWN_CODE if trained.source.trusted else "",
-        prompt="" if at.question.messages else PROMPT.format(question=at.question.text),
-        uses="\n".join(f"{use.program}:\n\n```{use.language}\n{use.text(at)}\n```\n" for use in uses),
+    return visible(
+        CARD.format(
+            base=base,
+            library=about.library,
+            name=trained.name,
+            what=about.what.replace("{base}", base),
+            version=facts["versions"]["zolite"],
+            method=r.method.name,
+            space=r.adapter.space,
+            steps=f"the mean of steps {', '.join(others)} and {last}" if others else f"{last} steps",
+            batch=r.train.batch,
+            lr=r.train.lr,
+            eps=r.train.eps,
+            seed=r.train.seed,
+            rank=r.adapter.rank,
+            alpha=r.adapter.alpha,
+            quant=r.model.quant,
+            model=one_line(r.model.name),
+            score="".join(measured[-1:]),
+            checked="".join(f"Checked with {report.reader}: {answers(report)}.\n" for report in reports),
+            code=OWN_CODE if trained.source.trusted else "",
+            prompt="" if at.question.messages else PROMPT.format(question=at.question.text),
+            uses="\n".join(f"{use.program}:\n\n```{use.language}\n{use.text(at)}\n```\n" for use in uses),
+        )
     )

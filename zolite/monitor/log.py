@@ -1,7 +1,7 @@
 """A run's events as lines of text, the same in every view."""
 
 from math import isnan
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from zolite.common.events import (
     Continued,
@@ -18,6 +18,9 @@ from zolite.common.events import (
 )
 from zolite.common.text import human_bytes, human_number, human_seconds, one_line
 from zolite.monitor.states import STATES
+
+if TYPE_CHECKING:
+    from zolite.sessions.steps import Later
 
 SPLITS = {"dev": "validation"}  # what a split is called on a screen, where its own name is not it
 SYMBOLS = {
@@ -50,6 +53,21 @@ def score_text(event: Evaluated) -> str:
     """validation accuracy 46.0% ranked, says a label 98.0%, the right one 45.0%; what was not measured left out"""
     head = f"{split_text(event.split)} {one_line(event.metric)} {metric_text(event)}"
     return ", ".join(filter(None, (head + (" ranked" if said_text(event) else ""), said_text(event), caution(event))))
+
+
+def later_text(gone: "Later") -> str:
+    """40 of 120 steps (81 to 120), 2 checkpoints (100, 120), 3 evaluations, the best of all at step 100 among them"""
+    first, steps = gone.step + 1, ", ".join(f"{step:,}" for step in gone.checkpoints)
+    which = f"{first:,} to {gone.last:,}" if first < gone.last else f"{first:,}"
+    parts = [f"{gone.last - gone.step:,} of {gone.last:,} steps ({which})"]
+    parts += [f"{counted(len(gone.checkpoints), 'checkpoint')} ({steps})"] if gone.checkpoints else []
+    parts += [counted(gone.evaluations, "evaluation")] if gone.evaluations else []
+    best = gone.best
+    return ", ".join(parts) + (f", the best of all ({score_text(best)}, step {best.step:,}) among them" if best else "")
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def said_text(event: Evaluated) -> str:

@@ -13,13 +13,15 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zolite.common.files import fsync_folder, reading, saving, size, write_new
+from zolite.common import guarded
+from zolite.common.files import DAMAGE, fsync_folder, reading, remove_tree, saving, size, write_new
 
 if TYPE_CHECKING:
     import torch
 
 PARAMS, STATE, MANIFEST = "params.safetensors", "state.json", "manifest.json"
 NEWEST_KEPT = 3
+MOST_MANIFEST, MOST_STATE, MOST_HEADER = 64 << 10, 8 << 20, 16 << 20  # bytes; the header is that of the tensors
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Checkpoint:
     def state(self) -> dict[str, Any]:
         """Whatever was saved beside the tensors."""
         with reading(f"checkpoint {self.step}", self.path):
-            state: dict[str, Any] = json.loads((self.path / STATE).read_bytes())
+            state: dict[str, Any] = guarded.json_of(self.path / STATE, MOST_STATE)
         return state
 
 
@@ -62,13 +64,13 @@ def save(
         if isinstance(found := inspect(target), Checkpoint):
             fsync_folder(folder)  # an attempt that failed last of all may not have
             return found
-        if target.exists():
+        if os.path.lexists(target):
             target.rename(folder / f"{target.name}.broken-{time.time_ns()}")
         try:
             made = _build(partial, step, files)
             partial.rename(target)
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            _discard(partial)
             raise
         fsync_folder(folder)
     remove(folder, unwanted(folder, keep, budget))
@@ -110,15 +112,16 @@ def at(folder: Path, step: int) -> Checkpoint | None:
 def inspect(path: Path) -> Checkpoint | str:
     """The checkpoint in a folder, every byte checked, or what is wrong with it."""
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
+        guarded.ensure_folder(path)
+        manifest = guarded.json_of(path / MANIFEST, MOST_MANIFEST)
         files = {name: manifest["files"][name] for name in (PARAMS, STATE)}
         if manifest["step"] != int(path.name):
             return f"checkpoint {path.name} is broken: its manifest says step {manifest['step']}"
         for name, noted in files.items():
-            if (found := _facts(path / name)) != noted:
+            if (found := _facts(path / name, noted["bytes"])) != noted:
                 sizes = f"{found['bytes']} bytes, {noted['bytes']} were saved"
                 return f"checkpoint {path.name} is broken: {name} is not what was saved ({sizes})"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DAMAGE as error:
         return f"checkpoint {path.name} is broken: {type(error).__name__}: {error}"
     return Checkpoint(int(path.name), path, _digest(files))
 
@@ -138,13 +141,26 @@ def remove(folder: Path, unwanted: Collection[int]) -> None:
         leftover = folder / f".{step:06d}.partial-{os.getpid()}"
         with contextlib.suppress(OSError):
             (folder / f"{step:06d}").rename(leftover)
-        shutil.rmtree(leftover, ignore_errors=True)
+        _discard(leftover)
+        _discard(folder / f"{step:06d}")  # there may have been no room for another name
 
 
-def sweep(folder: Path) -> None:
-    """Removes what killed processes left. Only for the holder of the session's lock: nobody else is saving then."""
-    for leftover in folder.glob(".*.partial-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+def left(folder: Path) -> list[Path]:
+    """What killed processes left, which the holder of the session's lock may remove: nobody else is saving then."""
+    return list(folder.glob(".*.partial-*"))
+
+
+def set_aside(folder: Path, after: int) -> list[int]:
+    """Takes the checkpoints after a step, which the journal does not reach, out of use; which those were."""
+    ahead = [step for step in steps(folder) if step > after]
+    for step in ahead:
+        (folder / f"{step:06d}").rename(folder / f"{step:06d}.ahead-{time.time_ns()}")
+    return ahead
+
+
+def out_of_use(folder: Path) -> list[Path]:
+    """Broken ones that were set aside."""
+    return [path for path in folder.glob("*.broken-*") if path.name.partition(".")[0].isdigit()]
 
 
 def packed(tensors: Mapping[str, "torch.Tensor"], state: Mapping[str, Any]) -> dict[str, bytes]:
@@ -162,10 +178,25 @@ def digest(files: Mapping[str, bytes]) -> str:
     return _digest({name: _noted(data) for name, data in files.items()})
 
 
+def copy(found: Checkpoint, folder: Path) -> None:
+    """A whole checkpoint into another session: its files and nothing else that may lie there."""
+    target = folder / found.path.name
+    target.mkdir(mode=0o700)
+    for name in (PARAMS, STATE, MANIFEST):
+        with guarded.opened(found.path / name) as source, (target / name).open("xb") as copied:
+            shutil.copyfileobj(source, copied, 1 << 20)
+
+
+def _discard(path: Path) -> None:
+    """What cannot be removed stays, for the next one to try."""
+    with contextlib.suppress(OSError):
+        remove_tree(path)
+
+
 def _build(partial: Path, step: int, files: Mapping[str, bytes]) -> str:
     """Writes the folder, everything in it on the disk when this returns; the manifest last. Returns the digest."""
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(mode=0o700, parents=True)
+    _discard(partial)
+    partial.mkdir(mode=0o700)  # not its parents: a session that was moved away does not come back as a ghost
     for name, data in files.items():
         write_new(partial / name, data)
     noted = {name: _noted(data) for name, data in files.items()}
@@ -179,9 +210,11 @@ def _noted(data: bytes) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as f:
-        return {"sha256": hashlib.file_digest(f, "sha256").hexdigest(), "bytes": os.fstat(f.fileno()).st_size}
+def _facts(path: Path, size: int) -> dict[str, Any]:
+    """Of a file that should have that size; the digest of another one is not worth the time that it takes."""
+    with guarded.opened(path) as f:
+        found = os.fstat(f.fileno()).st_size
+        return {"sha256": hashlib.file_digest(f, "sha256").hexdigest() if found == size else "", "bytes": found}
 
 
 def _digest(files: Mapping[str, Mapping[str, Any]]) -> str:

@@ -3,56 +3,65 @@
 import contextlib
 import dataclasses
 import os
-import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
 from zolite.common import files
 from zolite.common.errors import UsageError
-from zolite.sessions import checkpoint, session
+from zolite.sessions import checkpoint, leftovers, lock, session
 from zolite.sessions.journal import Journal
-from zolite.sessions.session import Session, open_
+from zolite.sessions.session import Session, making_room, open_
 from zolite.sessions.steps import kept, reach
 
 
 def rename(name: str, new: str) -> None:
-    """Another name for a session that nobody writes."""
+    """Another name for a session that nobody writes, sound or not."""
     session.ensure_free(new)
-    with open_(name, write=True) as found, files.saving(f"session {name}", found.path):
-        if os.name == "nt":  # which renames no folder with an open file in it
-            found.close()
-        found.path = found.path.rename(found.path.with_name(new))
-        files.fsync_folder(found.path.parent)
+    _moved(session.folder_of(name), new)
 
 
 def remove(name: str) -> None:
-    """Takes a session that nobody writes off the disk."""
-    with open_(name, write=True) as found:
-        path = found.path
-        if os.name == "nt":
-            found.close()
-        gone = path.with_name(f".gone-{name}-{os.getpid()}")
-        with files.saving(f"session {name}", path):
-            path.rename(gone)  # at once: a kill leaves no half of it under its name
-        found.path = gone
-    shutil.rmtree(gone, ignore_errors=True)
+    """Takes a session that nobody writes off the disk, sound or not. A link is removed, and not where it leads."""
+    path = session.folder_of(name)
+    gone = _moved(path, f".gone-{os.getpid()}-{time.time_ns()}")  # at once: a kill leaves no half of it under its name
+    with files.saving(f"that session {name} is gone", path.parent):
+        files.remove_tree(gone)
+    leftovers.sweep(path.parent)
+
+
+def _moved(path: Path, name: str) -> Path:
+    """A session's folder, which nobody writes, under another name."""
+    with contextlib.ExitStack() as held:
+        held.enter_context(lock.held(path))
+        if os.name == "nt":  # which renames no folder with an open file in it
+            held.close()
+        with files.saving(f"session {path.name}", path):
+            there = path.rename(path.with_name(name))
+            files.fsync_folder(path.parent)
+    return there
 
 
 def rewind(name: str, step: int) -> None:
     """Takes back everything after `step`, of a session that nobody writes."""
-    with open_(name, write=True) as found:
+    with making_room(name) as found:
         reach(found, step)
         found.rewind(step)
 
 
 def prune(name: str) -> int:
-    """Removes the checkpoints that nothing needs, since the journal replays what was between; bytes freed."""
-    with open_(name, write=True) as found:
+    """Removes the checkpoints that nothing needs, since the journal replays what was between; bytes freed.
+
+    So it does with broken ones that were set aside. One that is ahead of the journal stays: nothing replays it.
+    """
+    with making_room(name) as found:
         folder, before = found.path / "checkpoints", files.size(found.path)
         newest, _ = found.newest()
         needed = kept(found.journal.evaluations()) | ({newest.step} if newest else set())
         checkpoint.remove(folder, [step for step in found.steps() if step not in needed])
+        for each in (*checkpoint.out_of_use(folder), *leftovers.left_in(found.path)):
+            leftovers.discard(each)
         return before - files.size(found.path)
 
 
@@ -77,7 +86,7 @@ def _copy(source: Session, folder: Path, step: int) -> None:
     """What a fork needs of a session, at one moment."""
     for found in filter(None, (source.at(at) for at in source.steps() if at <= step)):
         with contextlib.suppress(FileNotFoundError):  # its run may have removed it
-            shutil.copytree(found.path, folder / "checkpoints" / found.path.name)
+            checkpoint.copy(found, folder / "checkpoints")
     _copied_journal(source.journal, folder / "journal.db")
     origin = {"forked_from": {"session": source.name, "step": step}}
     chapters = [c for c in source.chapters if c.since <= step]

@@ -7,17 +7,13 @@
 Nothing here imports torch until tensors are read or written, so an app can look at sessions without it.
 """
 
+import contextlib
 import datetime
 import difflib
-import json
 import os
 import re
-import shutil
-import socket
-import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,19 +23,17 @@ from typing import TYPE_CHECKING, Any, Self
 import filelock
 import tomli_w
 
-from zolite.common import files
+from zolite.common import files, guarded
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated, Finished, Started
 from zolite.common.paths import paths
+from zolite.common.text import visible
 from zolite.config import recipe as recipes
 from zolite.config.recipe import ResolvedRecipe
-from zolite.sessions import checkpoint
+from zolite.sessions import checkpoint, leftovers, lock
 from zolite.sessions import journal as journals
 from zolite.sessions.checkpoint import Checkpoint
 from zolite.sessions.journal import Journal, MemoryRow, StepRow
-
-if sys.platform != "win32":
-    import fcntl
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +43,19 @@ __all__ = ["Chapter", "Checkpoint", "Journal", "MemoryRow", "Session", "StepRow"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 # Windows keeps these for devices, whatever follows the dot, and drops a dot at the end.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.")
-ABANDONED_SECONDS = 3600.0
+MOST_TOML = 512 << 10  # bytes
+FACTS = {"labels": list, "versions": dict, "frames": dict, "forked_from": dict}
+"""Facts that are no texts, with their kinds; what a later version of zolite records is passed on as it is."""
+TEXTS = ("model", "config", "base", "data", "tokens", "device", "now")
+
+
+class Facts(dict[str, Any]):
+    """What else was true of a run, by name."""
+
+    def __missing__(self, name: str) -> Any:
+        raise ZoliteError(
+            f"the session does not say its {name}: its session.toml was changed", "restore the file from a copy"
+        )
 
 
 @dataclass(frozen=True)
@@ -62,15 +68,16 @@ class Chapter:
 
 
 class Session:
-    """An open session. Made by `create` and `open_`; `lock` is held by the one process that writes."""
+    """An open session. Made by `create` and `open_`; `held` is the lock of the one process that writes."""
 
-    def __init__(self, path: Path, about: "_About", journal: Journal, lock: filelock.BaseFileLock | None) -> None:
+    def __init__(self, path: Path, about: "_About", journal: Journal, held: filelock.BaseFileLock | None) -> None:
         self.name = path.name
         self.path = path
         self.chapters = about.chapters  # oldest first
         self.created = about.created  # unix seconds
         self.journal = journal
-        self._lock = lock
+        self._lock = held
+        self.set_aside: list[int] = []  # steps of checkpoints that were ahead of the journal when it was opened
 
     @property
     def recipe(self) -> ResolvedRecipe:
@@ -123,16 +130,26 @@ class Session:
         return checkpoint.save(self.path / "checkpoints", step, tensors, state, keep, budget)
 
     def newest(self, upto: int | None = None) -> tuple[Checkpoint | None, list[str]]:
-        """The newest whole checkpoint (not after `upto`), and what is wrong with those that are newer."""
-        return checkpoint.newest(self.path / "checkpoints", upto)
+        """The newest whole checkpoint (not after `upto`), and what is wrong with those that are newer.
+
+        Never one ahead of the journal: what followed it there were other numbers.
+        """
+        last = self.journal.last_step()
+        return checkpoint.newest(self.path / "checkpoints", last if upto is None else min(upto, last))
 
     def at(self, step: int) -> Checkpoint | None:
         """The checkpoint of that step, if there is one and it is whole."""
-        return checkpoint.at(self.path / "checkpoints", step)
+        return checkpoint.at(self.path / "checkpoints", step) if step <= self.journal.last_step() else None
 
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, whole or not."""
-        return checkpoint.steps(self.path / "checkpoints")
+        """The steps of the journal that have a checkpoint, whole or not."""
+        last = self.journal.last_step()
+        return [step for step in checkpoint.steps(self.path / "checkpoints") if step <= last]
+
+    def ahead(self) -> list[int]:
+        """Steps with a checkpoint that the journal does not reach: an older one was put back, or its end was lost."""
+        last = self.journal.last_step()
+        return [step for step in checkpoint.steps(self.path / "checkpoints") if step > last]
 
     def rewind(self, step: int) -> None:
         """Takes back everything after `step`. Checkpoints first: none may ever be ahead of the journal."""
@@ -149,20 +166,20 @@ class Session:
 
     def running(self) -> bool:
         """Whether a process writes it."""
-        return _held(self.path)
+        return lock.is_held(self.path)
 
     def ending(self) -> str:
         """How its last run ended: done, interrupted or diverged; stopped, if it could not say."""
         # A run that was resumed and killed has an end in its journal, but before its last start.
-        ends = [event for event in self.journal.events() if isinstance(event, Started | Finished)]
-        return ends[-1].reason if ends and isinstance(ends[-1], Finished) else "stopped"
+        end = self.journal.latest(Started, Finished)
+        return end.reason if isinstance(end, Finished) else "stopped"
 
     def close(self) -> None:
         """Commits what was added and lets the next writer in, also when the commit fails."""
         try:
             self.journal.close()
         finally:
-            _release(self.path, self._lock)
+            lock.release(self.path, self._lock)
 
     def __enter__(self) -> Self:
         return self
@@ -212,7 +229,7 @@ def made(name: str | None, build: Callable[[Path], None]) -> Path:
     root = paths()["sessions"]
     with files.saving("the session", root):
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _sweep(root)
+        leftovers.sweep(root)
         folder = Path(tempfile.mkdtemp(prefix=".new-", dir=root))  # 0700
         try:
             (folder / "checkpoints").mkdir(mode=0o700)
@@ -221,7 +238,7 @@ def made(name: str | None, build: Callable[[Path], None]) -> Path:
             folder = _claim(folder, name)
             files.fsync_folder(root)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            leftovers.discard(folder)
             raise
     return folder
 
@@ -256,42 +273,68 @@ def ensure_free(name: str | None) -> None:
 def open_(name: str, write: bool = False) -> Session:
     """A session that is there; `write` takes its lock, which one process has at a time."""
     path = _find(name)
-    lock = _acquire(path) if write else None
+    _ensure_inside(path)
+    held = lock.acquire(path) if write else None
     try:
         about = _read(path)
         journal = Journal(path / "journal.db", write)
         if write:
-            checkpoint.sweep(path / "checkpoints")
+            leftovers.sweep_session(path)
+            (path / "checkpoints").mkdir(mode=0o700, exist_ok=True)
             journal.take()  # "stop", left for a writer that is gone, is not meant for this one
-        session = Session(path, about, journal, lock)
+        session = Session(path, about, journal, held)
         if write:
+            session.set_aside = checkpoint.set_aside(path / "checkpoints", journal.last_step())
             session.mend()
         return session
     except BaseException:
-        _release(path, lock)
+        lock.release(path, held)
         raise
 
 
-def list_() -> list[Summary]:
-    """Every session, newest first; one that cannot be read is in the list as damaged."""
+@contextlib.contextmanager
+def making_room(name: str) -> Iterator[Session]:
+    """A session that nobody writes, for what makes room: to open it takes none, and nothing is brought up to date."""
+    path = _find(name)
+    _ensure_inside(path)
+    with lock.held(path), Session(path, _read(path), Journal(path / "journal.db", write=True, old=True), None) as found:
+        yield found
+
+
+def folders() -> list[Path]:
+    """Of all sessions, sound or not; a link is one too, so that it can be seen and removed."""
     root = paths()["sessions"]
-    folders = [path for path in root.glob("*") if path.is_dir() and not path.name.startswith(".")]
-    return sorted((_summary(path) for path in folders), key=lambda s: (s.created, s.name), reverse=True)
+    return [path for path in root.glob("*") if not path.name.startswith(".") and (path.is_symlink() or path.is_dir())]
 
 
-def _summary(path: Path) -> Summary:
+def folder_of(name: str) -> Path:
+    """A session's folder, sound or not, by its name or by what a terminal shows of it."""
+    if NAME.fullmatch(name) and os.path.lexists(path := paths()["sessions"] / name):
+        return path
+    found = [path for path in folders() if name in (path.name, visible(path.name))]
+    return found[0] if found else _find(name)
+
+
+def list_() -> list[Summary]:
+    """Every session, newest first, each looked at anew; summaries.py remembers those that did not change."""
+    return sorted((summary_of(path) for path in folders()), key=lambda s: (s.created, s.name), reverse=True)
+
+
+def summary_of(path: Path) -> Summary:
+    """A session's line of the list; one that cannot be read is damaged."""
     try:
         with open_(path.name) as session:
-            return _summarised(session)
-    except (ZoliteError, OSError, ValueError, KeyError, TypeError) as error:  # it must not hide the others
+            return summarised(session)
+    except (ZoliteError, *files.DAMAGE) as error:  # it must not hide the others
         try:
-            created = path.stat().st_mtime
+            created = path.lstat().st_mtime
         except OSError:
             created = 0.0
         return Summary(path.name, created, "damaged", files.size(path), problem=str(error))
 
 
-def _summarised(session: Session) -> Summary:
+def summarised(session: Session) -> Summary:
+    """Its line of the list."""
     evaluations = session.journal.evaluations()
     last = evaluations[-1] if evaluations else None
     return Summary(
@@ -349,7 +392,13 @@ def _find(name: str) -> Path:
 def _toml(about: _About) -> bytes:
     created = datetime.datetime.fromtimestamp(about.created, datetime.UTC)
     *earlier, now = map(_table, about.chapters)
-    return tomli_w.dumps({"created": created, **now, "earlier": earlier}).encode()
+    text = tomli_w.dumps({"created": created, **now, "earlier": earlier}).encode()
+    if len(text) > MOST_TOML:
+        raise ZoliteError(
+            f"what a session records of its run has {len(text):,} bytes, more than {MOST_TOML:,}",
+            "shorter labels, or fewer of them, take less",
+        )
+    return text
 
 
 def _table(chapter: Chapter) -> dict[str, Any]:
@@ -360,7 +409,24 @@ def _chapter(table: dict[str, Any]) -> Chapter:
     kinds = {"since": int, "recipe": dict, "facts": dict}
     if wrong := [key for key, kind in kinds.items() if not isinstance(table.get(key), kind)]:
         raise ValueError(f"{', '.join(wrong)} missing")
-    return Chapter(table["since"], recipes.resolved_from_dict(table["recipe"]), table["facts"])
+    try:
+        return Chapter(table["since"], recipes.resolved_from_dict(table["recipe"]), _checked(table["facts"]))
+    except UsageError as error:  # it was not this command that was wrong
+        raise ValueError(error.message) from error
+
+
+def _checked(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts of the kinds that they should have."""
+    kinds = FACTS | dict.fromkeys(TEXTS, str)
+    if wrong := [key for key, value in facts.items() if not isinstance(value, kinds.get(key, object))]:
+        raise ValueError(f"its {wrong[0]} is no {kinds[wrong[0]].__name__}")
+    for key in ("labels", "versions"):
+        texts = facts.get(key, [])
+        if not all(isinstance(text, str) for text in (texts.values() if isinstance(texts, dict) else texts)):
+            raise ValueError(f"its {key} are not all texts")
+    if "now" in facts:
+        datetime.datetime.fromisoformat(facts["now"])
+    return Facts(facts)
 
 
 def _renamed(built: Path, path: Path) -> bool:
@@ -385,26 +451,32 @@ def _open_first(path: Path) -> Session:
     try:
         return open_(path.name, write=True)
     except BaseException:
-        if not _held(path):  # unless another process was quicker: it is theirs then
-            shutil.rmtree(path, ignore_errors=True)
+        if not lock.is_held(path):  # unless another process was quicker: it is theirs then
+            leftovers.discard(path)
         raise
 
 
-def _sweep(root: Path) -> None:
-    """Removes what a process killed in `create` left. By age, since building takes milliseconds."""
-    for leftover in root.glob(".new-*"):
-        try:
-            if time.time() - leftover.stat().st_mtime > ABANDONED_SECONDS:
-                shutil.rmtree(leftover, ignore_errors=True)
-        except OSError:
-            continue
+def _ensure_inside(path: Path) -> None:
+    """Nothing outside of a session's folder is read into it or removed: its folders are no links."""
+    with files.reading(f"session {visible(path.name)}", path):
+        guarded.ensure_folder(path)
+        with contextlib.suppress(FileNotFoundError):  # somebody made room
+            guarded.ensure_folder(path / "checkpoints")
+
+
+def read_about(path: Path) -> _About:
+    """What a session's folder says of itself."""
+    _ensure_inside(path)
+    return _read(path)
 
 
 def _read(path: Path) -> _About:
     with files.reading(f"session {path.name}", path / "session.toml"):
-        values = tomllib.loads((path / "session.toml").read_text(encoding="utf-8"))
+        values = guarded.toml_of(path / "session.toml", MOST_TOML)
         if not isinstance(created := values.get("created"), datetime.datetime):
             raise ValueError("created missing")
+        if not datetime.datetime.min.year < created.year < datetime.datetime.max.year:
+            raise ValueError(f"it cannot have been created in the year {created.year}")
         earlier = values.get("earlier", [])
         if not isinstance(earlier, list) or not all(isinstance(table, dict) for table in earlier):
             raise ValueError("earlier is no list of tables")
@@ -412,72 +484,3 @@ def _read(path: Path) -> _About:
         if [c.since for c in chapters] != sorted({0, *(c.since for c in chapters)}):
             raise ValueError("its recipes do not follow each other from step 0 on")
     return _About(chapters, created.timestamp())
-
-
-def _acquire(path: Path) -> filelock.BaseFileLock:
-    """The lock on `lock`, a lock of the operating system: it is released when its process dies, however it dies,
-    so a stale one cannot remain. The file itself stays and means nothing.
-    """
-    lock = filelock.FileLock(path / "lock", mode=0o600, thread_local=False)
-    with files.saving("the lock", path):
-        try:
-            # Not a wait for the owner: `_held`, below, holds the lock for an instant.
-            lock.acquire(timeout=0.5, poll_interval=0.01)
-        except filelock.Timeout:
-            raise ZoliteError(
-                f"session {path.name} is being written by {_owner(path)}",
-                f"`zolite watch {path.name}` looks on; stop that process to take over",
-            ) from None
-        try:
-            owner = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
-            files.replace(path / "owner.json", json.dumps(owner).encode())
-        except BaseException:
-            lock.release()
-            raise
-    return lock
-
-
-def _release(path: Path, lock: filelock.BaseFileLock | None) -> None:
-    if lock is not None:
-        try:
-            (path / "owner.json").unlink(missing_ok=True)
-        finally:
-            lock.release()
-
-
-def _owner(path: Path) -> str:
-    try:
-        owner = json.loads((path / "owner.json").read_bytes())
-        return f"process {owner['pid']} on {owner['host']}"
-    except (OSError, ValueError, KeyError, TypeError):  # between taking the lock and saying so
-        return "another process"
-
-
-def _held(path: Path) -> bool:
-    """Whether a process writes. Asked with a shared lock, so that two readers who ask at the same moment do not take
-    each other for a writer.
-    """
-    lock = path / "lock"
-    if sys.platform == "win32" or not lock.exists():
-        return lock.exists() and _locked(lock)
-    try:
-        with lock.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without flock, where filelock has its own way; a folder of someone else
-        return _locked(lock)
-    return False
-
-
-def _locked(path: Path) -> bool:
-    """The same where no lock can be shared: tried for a moment, since another reader may be trying too."""
-    lock = filelock.FileLock(path, mode=0o600, thread_local=False)
-    try:
-        lock.acquire(timeout=0.05, poll_interval=0.01)
-    except filelock.Timeout:
-        return True
-    except OSError:  # someone else's folder, or a disk mounted read-only: nobody writes as far as one can see
-        return False
-    lock.release()
-    return False

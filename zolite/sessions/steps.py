@@ -1,6 +1,7 @@
 """To which steps a session can go back, and which of them a person means. Without torch: the app asks too."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated
@@ -68,6 +69,30 @@ def chosen(session: Session, what: str) -> int:
     if what.isascii() and what.isdigit() and len(what) < 19:
         return within(session, int(what))
     raise UsageError(f"{what!r} is no step", "give a number, last or best")
+
+
+@dataclass(frozen=True)
+class Later:
+    """What a session has after a step."""
+
+    step: int
+    last: int
+    checkpoints: tuple[int, ...]  # their steps, in order
+    evaluations: int
+    best: Evaluated | None  # the best on dev of the whole run, where it is among them
+
+
+def later(session: Session, step: int) -> Later:
+    """What would be gone if a session were taken back to a step."""
+    evaluations = session.journal.evaluations()
+    best = _best_on_dev(evaluations)
+    return Later(
+        step=step,
+        last=session.journal.last_step(),
+        checkpoints=tuple(s for s in reversed(session.steps()) if s > step),
+        evaluations=sum(e.step > step for e in evaluations),
+        best=best if best and best.step > step else None,
+    )
 
 
 def best_step(session: Session) -> int:

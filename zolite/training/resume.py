@@ -54,9 +54,17 @@ def resume(name: str, changes: dict[str, Any], force: bool, stop: Callable[[], b
             turn_to(session, run)
         else:
             ensure_same(session, run.engine.adapter.bases)
-        text = "; ".join(serious + mild)
-        note = Noted("warning", f"{text}: the steps from here on may not be those of an uninterrupted run")
-        yield from train(replace(run, notes=run.notes + ((note,) if text else ())), session, stop)
+        notes = [_set_aside(session)] if session.set_aside else []
+        if text := "; ".join(serious + mild):
+            notes.append(Noted("warning", f"{text}: the steps from here on may not be those of an uninterrupted run"))
+        yield from train(replace(run, notes=(*run.notes, *notes)), session, stop)
+
+
+def _set_aside(session: Session) -> Noted:
+    """What became of checkpoints that the journal does not reach."""
+    steps, last = ", ".join(map(str, session.set_aside)), session.journal.last_step()
+    what = f"the journal ends at step {last}, and checkpoints of later steps were there: {steps}"
+    return Noted("warning", f"{what}. They are set aside as *.ahead-*, and the run goes on from step {last}")
 
 
 def began(session: Session) -> datetime:
