@@ -2,7 +2,8 @@
 
 Every causal architecture of the installed transformers at tiny random weights, saved and loaded from its folder: are
 zolite's losses those of transformers' own logits, a row at a time; are those of two points in one forward those of each
-alone; do 4 steps train; and is the adapter, exported for peft, read back as what was trained.
+alone; do 4 steps train; is the adapter read back as what was trained: for peft, merged into the weights, and as GGUF
+where zolite knows llama.cpp's names.
 
 python benchmarks/models.py [OUT] [MODEL_TYPE …]      adds to OUT/models.json what is not there yet
 python benchmarks/models.py OUT --only MODEL_TYPE …   measures those again
@@ -53,7 +54,7 @@ INNER = ("text_config", "vision_config", "audio_config", "decoder", "thinker_con
 MOST = 40e6  # parameters of a model that has no small form
 SECONDS = 240  # an architecture
 EQUAL = 1e-3  # nats, of a mean log-probability
-FORMATS = ("peft",)
+FORMATS = ("peft", "merged", "gguf")
 
 
 def numbers(config: Any, layers: int) -> dict[str, Any]:
@@ -144,6 +145,7 @@ def save(name: str, folder: Path) -> int:
                 p.mul_(3.0)  # so that caps and scales matter
             elif p.numel() > 1:
                 p.add_(torch.randn_like(p) * 0.05)
+            p.copy_(p.bfloat16())  # so that merging, which writes 16 bits, rounds what it adds alone
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return sum(p.numel() for p in model.parameters())
@@ -187,6 +189,7 @@ def said(error: BaseException) -> str:
 def of_run(folder: Path) -> dict[str, Any]:
     """Losses of its rows, and then what trains and is exported; a key that a failure comes before is left out."""
     from zolite.api import prepare, train
+    from zolite.config.architectures import ARCHITECTURES
     from zolite.config.recipe import Recipe
 
     rows = [{"prompt": f"Ask {i}" + "?" * (i % 5) + ":", "completion": f" done {i}"} for i in range(16)]
@@ -209,7 +212,9 @@ def of_run(folder: Path) -> dict[str, Any]:
         found["trains"] = True
     except Exception as error:  # noqa: BLE001 - as above
         return found | {"trains": False, "why": said(error)}
-    return found | {kind: exported(kind, folder) for kind in FORMATS}
+    gguf = ARCHITECTURES.get(run.engine.loaded.model.config.model_type)
+    kinds = [kind for kind in FORMATS if kind != "gguf" or (gguf and gguf.llama_cpp)]
+    return found | {kind: exported(kind, folder) for kind in kinds}
 
 
 def apart(run: Any, folder: Path) -> float:
@@ -309,9 +314,10 @@ def main() -> None:
     here("LlamaForCausalLM")  # so that all is imported, and no child has to
     file = out / "models.json"
     rows: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else {}
-    for kind, name in sorted(KNOWN.items()):
-        if (asked and kind not in asked) or (kind in rows and not again):
+    for kind in asked or sorted(KNOWN):
+        if kind in rows and not again:
             continue
+        name = KNOWN[kind]
         rows[kind] = limited(name if isinstance(name, str) else name[0])
         print(kind, json.dumps(rows[kind], ensure_ascii=False), flush=True)
         text = json.dumps(

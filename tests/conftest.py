@@ -244,6 +244,12 @@ def families() -> Callable[[str], PreTrainedTokenizerFast]:
     return functools.cache(lambda name: loaded_from(Path(__file__).parent / "families.py").FAMILIES[name]())
 
 
+@pytest.fixture(scope="session")
+def random_decoders() -> ModuleType:
+    """tests/decoders.py."""
+    return loaded_from(Path(__file__).parent / "decoders.py")
+
+
 @pytest.fixture(autouse=True)
 def global_state() -> Iterator[None]:
     """Hands torch's generator back as it was."""
