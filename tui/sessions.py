@@ -1,4 +1,4 @@
-"""Sessions as Home lists them: what their folders say, read anew each time."""
+"""Sessions as Home lists them: what their folders say."""
 
 import contextlib
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from zolite.monitor.states import ALIVE
 from zolite.sessions import session as sessions
 from zolite.sessions.session import Session, Summary
 from zolite.sessions.steps import best_step, end
+from zolite.sessions.summaries import Summaries
 
 MOST_LOG = 64 << 10  # bytes: an error stands at the end
 NO_ERROR = (
@@ -36,10 +37,22 @@ class Listed:
         return self.summary.name
 
 
-def list_sessions() -> list[Listed]:
-    """All of them, those that live first, then the newest."""
-    found = [_listed(summary) for summary in sessions.list_()]
-    return sorted(found, key=lambda each: each.state not in ALIVE)
+class Sessions:
+    """All of them, as they were when they were last read. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._summaries = Summaries()
+        self._listed: dict[str, Listed] = {}
+
+    def read(self) -> list[Listed]:
+        """Those that live first, then the newest. Of a session that did not change it is the same object as before."""
+        found = [self._of(summary) for summary in self._summaries.list_()]
+        self._listed = {each.name: each for each in found}
+        return sorted(found, key=lambda each: each.state not in ALIVE)
+
+    def _of(self, summary: Summary) -> Listed:
+        before = self._listed.get(summary.name)
+        return before if before and before.summary is summary else _listed(summary)
 
 
 def _listed(summary: Summary) -> Listed:
@@ -56,12 +69,8 @@ def _listed(summary: Summary) -> Listed:
 def _alive(name: str) -> tuple[str, int]:
     """(running or paused, bytes in use)."""
     with sessions.open_(name) as session:
-        changes = [event for event in session.journal.events() if isinstance(event, Started | Paused | Continued)]
-        memory = session.journal.memories()[-1:]
-    return (
-        "paused" if changes and isinstance(changes[-1], Paused) else "running",
-        memory[0].now_bytes if memory else 0,
-    )
+        change, memory = session.journal.latest(Started, Paused, Continued), session.journal.last_memory()
+    return "paused" if isinstance(change, Paused) else "running", memory.now_bytes if memory else 0
 
 
 def _active(folder: Path, created: float) -> float:

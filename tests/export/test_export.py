@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader
+from gguf import GGUFReader, GGUFWriter
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -23,7 +23,8 @@ from zolite.config.architectures import ARCHITECTURES
 from zolite.config.recipe import Recipe
 from zolite.data.examples import spoken
 from zolite.export import export as exports
-from zolite.export import gguf, merged, peft
+from zolite.export import gguf, merged, merged_gguf, peft
+from zolite.export import source as sources
 from zolite.sessions import session as sessions
 from zolite.training.loop import train
 from zolite.training.prepare import prepare
@@ -188,6 +189,33 @@ def test_merging_changes_what_has_an_adapter_and_nothing_else(
         assert torch.allclose(wanted.float(), after[name].float(), rtol=2**-9)
     for file in ("config.json", "tokenizer.json", "generation_config.json", "tokenizer_config.json"):
         assert json.loads((tmp_path / "out" / file).read_text()) == json.loads((folder / file).read_text())
+
+
+@pytest.mark.parametrize("alpha", [6.0, 24.0])
+def test_a_merged_gguf_is_the_base_and_the_adapter(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alpha: float
+) -> None:
+    """Each weight with an adapter is the file's plus α / r · B A; the others are the file's."""
+    trained(recipe(train__steps=3, train__lr=0.15, adapter__targets="q_proj,down_proj", adapter__alpha=alpha))
+    with sessions.open_("run") as session:
+        chosen = sources.trained(session, "last")
+    gains = gguf.converted(chosen)
+    base = {name: np.random.default_rng(1).normal(size=(len(b), a.shape[1])) for name, (a, b) in gains.items()}
+    base = {name: array.astype(np.float32) for name, array in (base | {"output.weight": np.eye(64)}).items()}
+    writer = GGUFWriter(tmp_path / "base.gguf", "llama")
+    for name, array in base.items():
+        writer.add_tensor(name, array)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    monkeypatch.setattr(sources.Trained, "gguf", property(lambda self: tmp_path / "base.gguf"))
+    merged_gguf.write(chosen, tmp_path, "f16")
+    found = {t.name: t.data for t in GGUFReader(tmp_path / merged_gguf.MODEL).tensors}
+    assert found.keys() == base.keys() and len(gains) == 4
+    for name, array in base.items():
+        gain = 0.0 if name not in gains else alpha / 4 * (gains[name][1].double() @ gains[name][0].double()).numpy()
+        assert np.allclose(found[name].astype(np.float64), array + gain, rtol=1e-3, atol=1e-3)
+        assert name not in gains or np.abs(gain).max() > 0.05
 
 
 def test_shards_stay_shards(recipe: Make, model_folder: ModelFolder, tmp_path: Path) -> None:

@@ -79,6 +79,17 @@ def test_slots_are_separate_adapters(device: str, copies: int, space: str) -> No
         assert (y[2 * k : 2 * k + 2].double().cpu() - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
+@pytest.mark.parametrize("space", SPACES)
+def test_a_part_of_the_points_is_that_part_of_all(space: str) -> None:
+    """What a piece of a forward reads of the points from one on is what all of them together would have."""
+    layer, _, active = made("cpu", 3, space)
+    active.copies = 3
+    x = torch.randn(3, 5, IN)
+    whole = layer.low(x, 0)
+    for first, last in ((0, 1), (1, 2), (1, 3), (2, 3)):
+        assert torch.allclose(layer.low(x[first:last], first), whole[first:last], atol=1e-5)
+
+
 @pytest.mark.parametrize("copies", [1, 2, 3])
 def test_the_base_is_called_once(copies: int) -> None:
     """However many copies a forward carries, the frozen layer multiplies once, all rows together."""

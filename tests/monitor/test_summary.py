@@ -40,6 +40,15 @@ def test_progress() -> None:
     assert "early" not in words(summary.progress(after(STARTED, broken, steps=120, running=False)))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 150, 2_000, 1_000_000])
+def test_only_the_last_step_is_all_of_them(steps: int) -> None:
+    """100% is said of a run that has taken its last step, and of no other."""
+    started = replace(STARTED, steps=steps)
+    for step in {max(1, steps - 1), steps}:
+        said = words(summary.progress(RunState(About("run"), started=started, step=step)))
+        assert (" 100%" in said) == (step == steps), said
+
+
 def test_loss_says_whether_it_falls() -> None:
     """A loss that falls beyond its noise says so; after a few steps nothing is said."""
     assert words(summary.loss(after(STARTED, steps=120))).endswith("✓ falling")

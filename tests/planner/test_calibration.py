@@ -46,6 +46,14 @@ def test_correction(state: Path) -> None:
     assert after.peak_bytes - before.peak_bytes == pytest.approx(0.02 * mine, rel=1e-3)
 
 
+@pytest.mark.parametrize("took", [0.2, 0.5, 0.98, 1.0])
+def test_no_plan_relies_on_runs_that_took_less(took: float) -> None:
+    """Runs that took no more than was predicted leave the next plan as it is."""
+    hardware, asked = machine.published("rtx-3090"), wished(("qwen3-1.7b",), quant="int8")
+    before, after = plan(hardware, asked), plan(hardware, asked, Correction(3, took))
+    assert [each.ledger for each in after.plans] == [each.ledger for each in before.plans]
+
+
 def test_record(state: Path, tiny: Path) -> None:
     """A run that took exactly what is predicted leaves no error."""
     recipe = recipes.resolve(recipes.override(Recipe(), {"model.name": str(tiny), "data.context": 64}))

@@ -1,6 +1,7 @@
 """Claims about what a machine is known by: its stored profile, its driver, the catalogue."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,6 +66,16 @@ def test_driver_that_tells_little(state: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(catalog, "cards", dict)
     unknown = machine.here()
     assert unknown.origin == "estimated" and unknown.copy_per_s > 0 and unknown.tensor16_per_s > 0
+
+
+@pytest.mark.parametrize("mine", [0, GIB // 2, 2 * GIB])
+def test_what_this_process_holds_is_not_others(state: Path, monkeypatch: pytest.MonkeyPatch, mine: int) -> None:
+    """Of what is in use on the card, this process' own is taken off, and another's is not."""
+    driver = Driver()
+    running = [SimpleNamespace(pid=os.getpid(), usedGpuMemory=mine), SimpleNamespace(pid=1, usedGpuMemory=GIB)]
+    driver.nvmlDeviceGetComputeRunningProcesses = lambda _: running  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    assert machine.here().others_bytes == max(0, 2 * GIB - 2**27 - mine)
 
 
 def test_rates_of_another_version(state: Path) -> None:

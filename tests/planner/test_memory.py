@@ -8,11 +8,12 @@ import pytest
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.config.spaces import SPACES
+from zolite.config.weights import WEIGHT_FORMATS
 from zolite.data.lengths import Rows
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
 from zolite.planner import plan as planner
-from zolite.planner.memory import GROUPS, allocated, blocks, by_group, ledger, peak, segments, targeted
+from zolite.planner.memory import GROUPS, allocated, blocks, by_group, ledger, ours, peak, segments, targeted
 from zolite.planner.step_time import step_seconds
 
 from .conftest import STEPS, case, h100, named
@@ -80,6 +81,31 @@ def test_every_line_has_its_group() -> None:
     assert tuple(sums) == GROUPS and sum(sums.values()) == peak(lines)
     assert sums["weights"] == sum(line.bytes for line in lines[1:5])
     assert {line.what for line in lines if line.group == "adapter"} >= {"trained numbers", "frozen factors"}
+
+
+@pytest.mark.parametrize("card", ["rtx-4060", "h100", "cpu"])
+def test_every_purpose_is_counted_once(card: str) -> None:
+    """No line stands twice in a ledger, and none is in another's sum."""
+    hardware = machine.here("cpu") if card == "cpu" else h100() if card == "h100" else machine.published(card)
+    lines = ledger(hardware, *case(STEPS[0]))
+    names = [line.what for line in lines]
+    assert len(set(names)) == len(names)
+    assert names[:5] == ["context", "linear layers", "embeddings", "head", "norms and biases"]
+    assert peak(lines) == ours(lines) + sum(line.bytes for line in lines if line.where == "outside")
+
+
+@pytest.mark.parametrize("quant", ["float32", "bf16", "int8"])
+def test_a_load_on_a_cpu_holds_the_embeddings_twice_more(quant: str) -> None:
+    """Where a run takes less than its load did, the load's line has what a load holds beside what stays."""
+    spec = model_spec.spec("smollm2-135m")
+    changes = {"model.quant": quant, "data.context": 8, "train.batch": 1, "train.copies": 1, "train.microbatch": 1}
+    recipe = recipes.resolve(recipes.override(Recipe(), changes | {"adapter.rank": 1}))
+    cpu = machine.here("cpu")
+    (load,) = (line for line in ledger(cpu, spec, recipe, Rows(8, 8, evaluated=False)) if line.what == "load")
+    activation = WEIGHT_FORMATS[quant].activation_bytes("cpu")
+    largest = max(linear.inputs * linear.outputs for linear in spec.linears)
+    copies = {"int8": 2 * activation + 1}.get(quant, 0) * largest
+    assert 0.9 < load.bytes / (2 * activation * spec.embedding + copies) <= 1
 
 
 def test_single_layers(tiny: Path) -> None:

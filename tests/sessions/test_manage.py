@@ -1,5 +1,6 @@
 """What is done to whole sessions, and to runs by those who look on."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -204,6 +205,22 @@ def test_pruned_sessions_still_have_every_step(recipe: Make) -> None:
     assert all(same(factors("run", step), found) for step, found in before.items())
 
 
+@pytest.mark.parametrize("best", [2, 4, 6])
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_the_best_checkpoint_stays_wherever_it_is(recipe: Make, best: int, metric: str) -> None:
+    """In the middle of the run too, whatever was said of other splits."""
+    sign = 1 if metric == "accuracy" else -1
+    with sessions.create("run", recipe(), {}) as session:
+        session.journal.append([StepRow(i, b"", b"", 1e-3, 1e-4, 0, 1e9, 0.1, 7) for i in range(1, 9)])
+        for step in range(0, 9, 2):
+            session.save(step, {"theta": torch.zeros(9)}, {}, keep=range(9))
+            session.journal.event(Evaluated(step, "dev", metric, 0.5 + sign * 0.1 * (step == best), 9, 0.1))
+            session.journal.event(Evaluated(step, "test", metric, 0.5 + sign * 0.1 * (step == 8 - best), 9, 0.1))
+    manage.prune("run")
+    with sessions.open_("run") as session:
+        assert session.steps() == [8, best, 0]
+
+
 def test_checkpoints_stay_within_their_disk(recipe: Make) -> None:
     """Over the budget the older of the newest three go; the first, the best and the newest never do."""
     with sessions.create("run", recipe(train__disk_gib=3e4 / 2**30), {}) as session:
@@ -214,6 +231,20 @@ def test_checkpoints_stay_within_their_disk(recipe: Make) -> None:
 
 
 # Looking on, and asking
+
+
+@pytest.mark.parametrize("verb", control.COMMANDS)
+@pytest.mark.parametrize("place", range(3))
+def test_a_command_is_for_the_session_of_its_name(recipe: Make, verb: str, place: int) -> None:
+    """Of several that run, whichever is named; the others hear nothing."""
+    names = ("first", "second", "third")
+    for name in names:
+        sessions.create(name, recipe(), {}).close()
+    with contextlib.ExitStack() as held:
+        running = {name: held.enter_context(sessions.open_(name, write=True)) for name in names}
+        manage.send(names[place], verb)
+        heard = {name: session.journal.take() for name, session in running.items()}
+    assert heard == {name: [verb] * (name == names[place]) for name in names}
 
 
 def test_who_looks_on_sees_what_was_said(recipe: Make) -> None:

@@ -53,7 +53,7 @@ def tensors(value: float) -> dict[str, torch.Tensor]:
 
 # For processes that write steps; importing this file there would import torch.
 PRELUDE = """
-import struct, sys, time
+import select, struct, sys, time
 from zolite.common.paths import paths
 from zolite.sessions import session as s
 def row(step):
@@ -306,7 +306,7 @@ def test_a_reader_reads_and_commands_while_the_writer_writes() -> None:
     code = """
 with s.open_('first', write=True) as o:
     step, got = 0, []
-    while 'stop' not in got:
+    while 'stop' not in got and not select.select([sys.stdin], [], [], 0)[0]:  # its end: who reads here is gone
         step += 1
         o.journal.append([row(step)])
         o.journal.commit()
@@ -321,7 +321,9 @@ with s.open_('first', write=True) as o:
             assert found == list(range(1, len(found) + 1))
         reader.journal.post("pause")
         reader.journal.post("stop")
-        out, err = child.communicate(timeout=240)
+        assert child.stdout is not None
+        out = child.stdout.read()
+        _, err = child.communicate(timeout=240)
         assert err == ""
         assert out.endswith("['pause', 'stop']\n")
         assert reader.journal.last_step() == int(out.split()[0])
@@ -412,6 +414,46 @@ def test_a_full_disk_under_the_journal_loses_nothing_that_was_appended(monkeypat
         db.execute("PRAGMA max_page_count = 1000000")
         made.journal.commit()
         assert list(made.journal.steps()) == rows(1, 3000)
+
+
+def test_every_commit_is_synced() -> None:
+    """A power cut must not leave a checkpoint without its rows: SQLite syncs its log at each commit."""
+    with session.create("first", Recipe(), {}) as made:
+        pragmas = [made.journal._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert pragmas == ["wal", 2]
+
+
+@pytest.mark.parametrize("killed", ["checkpoints", "rows"])
+def test_a_rewind_that_is_killed_leaves_no_checkpoint_ahead(monkeypatch: pytest.MonkeyPatch, killed: str) -> None:
+    """Before its checkpoints go nothing is gone; before its rows go there are steps to replay, and nothing else."""
+    with session.create("first", Recipe(), {}) as made:
+        made.journal.append(rows(1, 6))
+        for step in (0, 3, 6):
+            made.save(step, tensors(1.0), {})
+
+    def kill_here(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    place = {"checkpoints": (checkpoint, "remove"), "rows": (journal.Journal, "truncate")}[killed]
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch, session.open_("first", write=True) as opened:
+        patch.setattr(*place, kill_here)
+        opened.rewind(2)
+    with session.open_("first") as opened:
+        assert opened.journal.last_step() == 6
+        assert opened.steps() == {"checkpoints": [6, 3, 0], "rows": [0]}[killed]
+
+
+def test_another_recipe_stays_where_a_run_is_killed_before_its_first_step() -> None:
+    """What a run was resumed with is what the next resume finds, also where not one step was taken meanwhile."""
+    recipe = resolve(Recipe())
+    other = replace(recipe, train=replace(recipe.train, lr=0.5))
+    with session.create("first", recipe, {}) as made:
+        made.journal.append(rows(1, 3))
+        made.amend(other, {"device": "another"})
+    with session.open_("first", write=True) as opened:
+        assert (opened.recipe.train.lr, opened.facts) == (0.5, {"device": "another"})
+        opened.rewind(2)
+        assert opened.recipe.train.lr == recipe.train.lr
 
 
 def test_sigkill_loses_no_committed_step() -> None:

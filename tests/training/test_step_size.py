@@ -15,7 +15,8 @@ from zolite.training import step_size
 from zolite.training.prepare import prepare
 from zolite.training.run import Run
 from zolite.training.step_size import LOSS_BUDGET, RADII, Measured, crossing, least_error, measure
-from zolite.zo.direction import Combo, dense
+from zolite.zo.direction import Combo, Noise, dense
+from zolite.zo.rng import Key
 from zolite.zo.space import make_space
 
 N = 64
@@ -42,6 +43,21 @@ def test_the_displacement_is_where_a_random_step_costs_so_much(curvature: float)
     """On a quadratic, R = √(2 · LOSS_BUDGET / curvature), as far as the radii go."""
     found = measure([objective(curvature, 0.0, 1e-9)], 0)
     assert found.displacement == pytest.approx(min(RADII[-1], math.sqrt(2 * LOSS_BUDGET / curvature)), rel=0.35)
+
+
+@pytest.mark.parametrize("slope", [0.1, 3.0])
+def test_the_projected_gradient_is_the_slope_along_a_direction(slope: float) -> None:
+    """Of a plane, whatever the radius: (L(θ + εz) − L(θ − εz)) / 2ε is slope · z."""
+    space = make_space({"w": (N,)}, 0, torch.float32, torch.device("cpu"))
+    gradient = torch.zeros(N, dtype=torch.float64)
+    gradient[0] = slope
+    zs = [dense(Combo(((1.0, Noise(Key(0, 0, ("ladder", i)))),)), space).double()[0] for i in range(4)]
+
+    def plane(points: Sequence[Combo], groups: int = 1) -> Tensor:
+        return torch.stack([1 + dense(point, space).double() @ gradient for point in points])
+
+    wanted = slope * math.sqrt(sum(float(z) ** 2 for z in zs) / 4)
+    assert measure([plane], 0, 4).gradient == pytest.approx(wanted, rel=1e-3)
 
 
 @settings(max_examples=20)

@@ -1,43 +1,16 @@
-"""Claims about how the app is reached: alone on a terminal, in a browser with a token, and not otherwise."""
+"""Claims about how the app is reached: alone on a terminal, and not otherwise; test_serve.py has the browser."""
 
-import asyncio
 import json
-import re
 import subprocess
 import sys
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
-from zolite.tui.serve import TokenServer, free_port
 
 
 def test_without_a_terminal_there_is_help() -> None:
     """In a pipe `zolite` alone prints its commands."""
     done = subprocess.run([sys.executable, "-m", "zolite"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert "Usage" in done.stdout + done.stderr and "\x1b[?1049h" not in done.stdout + done.stderr
-
-
-def test_a_browser_needs_the_token() -> None:
-    """Page, socket and files are refused without it; the link gives a cookie that opens them and leaves the address."""
-    server = TokenServer(free_port(), "secret")
-
-    async def visit() -> None:
-        async with TestClient(TestServer(await server._make_app())) as browser:
-            for path in ("/", "/?token=wrong", "/ws", "/static/css/xterm.css", "/download/x"):
-                assert (await browser.get(path, allow_redirects=False)).status == 403, path
-            entered = await browser.get("/?token=secret", allow_redirects=False)
-            assert (entered.status, entered.headers["Location"]) == (302, "/")
-            cookie = entered.headers["Set-Cookie"]
-            assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
-            page = await browser.get("/")
-            assert page.status == 200 and "zolite" in await page.text()
-
-    asyncio.run(visit())
-
-
-def test_tokens_are_for_this_machine() -> None:
-    """The link is of 127.0.0.1."""
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=secret", TokenServer(8123, "secret").link)
 
 
 def test_the_first_picture_loads_little() -> None:

@@ -1,6 +1,7 @@
 """Claims about Home: it shows what there is, and every key does what it says."""
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, DataTable, Input, Static
+from zolite.tui.paint import cell
 from zolite.tui.screens.dialogs import Ask, Choose, Confirm, Trouble, Waiting
 from zolite.tui.screens.home import ACTIONS, HomeScreen
 from zolite.tui.screens.run import RunScreen
@@ -312,6 +314,31 @@ def test_orders(app: Make, made: Make, key: str, verb: str, paused: bool) -> Non
             assert Journal.take(writer.journal) == [verb]
 
     drive(app(), (80, 24), script)
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize(("key", "verb"), [("p", "pause"), ("s", "stop")])
+def test_orders_are_for_the_session_under_the_cursor(app: Make, made: Make, key: str, verb: str, place: int) -> None:
+    """Of three that run, wherever in the list it is; the others hear nothing."""
+    for name in ("first", "second", "third"):
+        made(name, ending="broke")
+
+    async def script(pilot: Pilot[None]) -> None:
+        with contextlib.ExitStack() as held:
+            running = {row.name: held.enter_context(sessions.open_(row.name, write=True)) for row in sessions.list_()}
+            home(pilot).refresh_all()
+            await settled(pilot)
+            home(pilot).table.move_cursor(row=place)
+            await settled(pilot)
+            name = [row.name for row in home(pilot).listed][place]
+            assert home(pilot).table.get_row_at(place)[2] == cell(pilot.app, name)
+            assert name in text_of(home(pilot), "#details")
+            await pilot.press(key)
+            await settled(pilot)
+            heard = {each: Journal.take(session.journal) for each, session in running.items()}
+            assert heard == {each: [verb] * (each == name) for each in running}
+
+    drive(app(), (120, 40), script)
 
 
 def test_leaving_says_that_runs_go_on(app: Make, made: Make) -> None:

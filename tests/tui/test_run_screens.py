@@ -355,8 +355,9 @@ def test_what_can_be_asked(made: Make, play: Play) -> None:
         await until(pilot, lambda: session.journal.take() == ["stop"])
         assert not screen.check_action("resume", ()) and not screen.check_action("rewind", ())
 
-    with made("first") as session:
+    with made("before") as before, made("first") as session, made("second") as second:
         play(lambda: RunScreen("first"), scenario)
+        assert before.journal.take() == second.journal.take() == []  # each screen has its own session
 
 
 @pytest.mark.parametrize("said", ["error: out of memory after step 60\nhint: a shorter --context\n", ""])

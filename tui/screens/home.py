@@ -1,5 +1,7 @@
 """Home: the machine, the sessions, and what can be done with them."""
 
+import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,9 +29,10 @@ if TYPE_CHECKING:
 
     from ..context import Context
     from ..session_actions import SessionAction
-    from ..sessions import Listed
+    from ..sessions import Listed, Sessions
 
 REFRESH_SECONDS = 2.0
+SHARE = 0.02  # of a processor that the list may take: of thousands of sessions it is read less often
 
 ALL = tuple(state for state in STATES if state != "damaged")
 ENDED = tuple(state for state in ALL if state not in ALIVE)
@@ -100,6 +103,9 @@ class HomeScreen(Screen[None]):
         self.listed: list[Listed] = []
         self.marked: set[str] = set()
         self.selects = ""  # the session to select once it is in the list
+        self.sessions: Sessions | None = None  # read by one worker at a time
+        self.reading = threading.Lock()
+        self.rests = 0.0  # monotonic seconds: until then the list is not read again by itself
         self.hardware: Hardware | None = None
 
     def compose(self) -> ComposeResult:
@@ -135,7 +141,7 @@ class HomeScreen(Screen[None]):
         being read, which a busy disk would never end if every two seconds began anew.
         """
         reading = any(worker.group == "look" and not worker.is_finished for worker in self.workers)
-        if self.app.screen is self and not reading:
+        if self.app.screen is self and not reading and time.monotonic() >= self.rests:
             self.refresh_all()
 
     def on_screen_resume(self) -> None:
@@ -158,30 +164,38 @@ class HomeScreen(Screen[None]):
 
     @work(thread=True, exclusive=True, group="look")
     def refresh_all(self) -> None:
-        from ..sessions import list_sessions
+        from ..sessions import Sessions
 
-        listed, hardware = list_sessions(), self.app.machine()
+        began = time.thread_time()
+        self.sessions = self.sessions or Sessions()
+        with self.reading:
+            listed, hardware = self.sessions.read(), self.app.machine()
+        used = time.thread_time() - began
         if not get_current_worker().is_cancelled:
-            self.app.call_from_thread(self.show, listed, hardware)
+            used += self.app.call_from_thread(self.show, listed, hardware)
+        self.rests = time.monotonic() + used / SHARE
 
-    def show(self, listed: Sequence["Listed"], hardware: "Hardware") -> None:
-        """The cursor stays on its session wherever that is in the new list."""
+    def show(self, listed: Sequence["Listed"], hardware: "Hardware") -> float:
+        """The cursor stays on its session wherever that is in the new list; CPU seconds that it took."""
+        began = time.thread_time()
         names = [each.name for each in listed]
         changed = names != [each.name for each in self.listed]
         wanted = [self.selects, self.current.name if self.current else ""]
         row = next((names.index(name) for name in wanted if name in names), self.table.cursor_row)
+        others = [new for old, new in zip(self.listed, listed, strict=False) if new is not old]
         self.listed, self.hardware = list(listed), hardware
         self.marked &= set(names)
         self.show_machine()
         if changed:
             self.fill()
         else:
-            self.update_rows()
+            self.update_rows([*others, *self.in_view()])
         if changed or self.selects in names:
             self.table.move_cursor(row=row)
         self.selects = "" if self.selects in names else self.selects
         self.set_class(not listed, "-empty")
         self.show_details()
+        return time.thread_time() - began
 
     def show_machine(self) -> None:
         h = self.hardware
@@ -202,8 +216,13 @@ class HomeScreen(Screen[None]):
         for each in self.listed:
             self.table.add_row(*self.cells(each), key=each.name)
 
-    def update_rows(self) -> None:
-        for each in self.listed:
+    def in_view(self) -> Sequence["Listed"]:
+        """Those that can be seen: they say how long ago something was, which changes by itself."""
+        first = int(self.table.scroll_offset.y)
+        return self.listed[first : first + self.table.size.height]
+
+    def update_rows(self, rows: Sequence["Listed"]) -> None:
+        for each in rows:
             for column, value in zip(COLUMNS, self.cells(each), strict=True):
                 if self.table.get_cell(each.name, column) != value:
                     self.table.update_cell(each.name, column, value, update_width=True)
@@ -296,7 +315,7 @@ class HomeScreen(Screen[None]):
     def action_mark(self) -> None:
         if self.current:
             self.marked ^= {self.current.name}
-            self.update_rows()
+            self.update_rows([self.current])
             self.refresh_bindings()
 
     def action_compare(self) -> None:

@@ -28,6 +28,7 @@ from zolite.sessions import session as sessions
 from zolite.sessions.control import COMMANDS
 from zolite.sessions.follow import News, follow, in_order
 from zolite.sessions.steps import chosen, later
+from zolite.sessions.summaries import Summaries
 
 app = typer.Typer(help="Sessions: list, inspect, rewind, fork, record and control them.", no_args_is_help=True)
 
@@ -39,7 +40,7 @@ Step = Annotated[str, typer.Option(help="a number, last, or best (on validation 
 def list_sessions(as_json: Json = False) -> None:
     """Every session, newest first."""
     leftovers.sweep(paths()["sessions"])
-    rows = sessions.list_()
+    rows = Summaries().list_()
     if as_json:
         say_json([asdict(row) for row in rows])
         return

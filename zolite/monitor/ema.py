@@ -1,7 +1,8 @@
 """Moving means of a run as it is watched: its loss, and how fast its steps come."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import exp, isfinite, nan
+from math import exp, inf, nan
 
 MEAN_STEPS = 50  # that the loss is smoothed over
 RATE_SECONDS = 20.0  # that the speed is
@@ -18,14 +19,29 @@ class Moving:
 
     def took(self, seconds: float) -> None:
         """A step's wall time; what is no time counts as none."""
-        seconds = max(0.0, seconds) if isfinite(seconds) else 0.0
-        fade = exp(-seconds / RATE_SECONDS)
-        self.steps, self.seconds = self.steps * fade + 1, self.seconds * fade + seconds
+        self.took_all((seconds,))
+
+    def took_all(self, times: Iterable[float]) -> None:
+        """Of steps one after the other."""
+        steps, total = self.steps, self.seconds
+        for seconds in times:
+            seconds = seconds if 0.0 < seconds < inf else 0.0
+            fade = exp(-seconds / RATE_SECONDS)
+            steps, total = steps * fade + 1, total * fade + seconds
+        self.steps, self.seconds = steps, total
 
     def lost(self, loss: float) -> None:
         """A finite loss."""
-        keep = 1 - 1 / MEAN_STEPS
-        self.loss_sum, self.weight = self.loss_sum * keep + loss, self.weight * keep + 1
+        self.lost_all((loss,))
+
+    def lost_all(self, losses: Iterable[float]) -> list[float]:
+        """Finite losses one after the other; the smoothed loss after each."""
+        keep, total, weight, means = 1 - 1 / MEAN_STEPS, self.loss_sum, self.weight, []
+        for loss in losses:
+            total, weight = total * keep + loss, weight * keep + 1
+            means.append(total / weight)
+        self.loss_sum, self.weight = total, weight
+        return means
 
     def forget_losses(self) -> None:
         """Steps were rolled back: what they lost says nothing of those to come."""

@@ -1,12 +1,14 @@
 """A run's events as lines of text, the same in every view."""
 
 from math import isnan
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from zolite.common.events import Continued, Evaluated, Event, Exported, Finished, Noted, Paused, Sampled, Saved, Started
 from zolite.common.text import human_bytes, human_number, human_seconds, one_line
 from zolite.monitor.states import STATES
-from zolite.sessions.steps import Later
+
+if TYPE_CHECKING:
+    from zolite.sessions.steps import Later
 
 SPLITS = {"dev": "validation"}  # what a split is called on a screen, where its own name is not it
 SYMBOLS = {
@@ -41,7 +43,7 @@ def score_text(event: Evaluated) -> str:
     return ", ".join(filter(None, (head + (" ranked" if said_text(event) else ""), said_text(event), caution(event))))
 
 
-def later_text(gone: Later) -> str:
+def later_text(gone: "Later") -> str:
     """40 of 120 steps (81 to 120), 2 checkpoints (100, 120), 3 evaluations, the best of all at step 100 among them"""
     first, steps = gone.step + 1, ", ".join(f"{step:,}" for step in gone.checkpoints)
     which = f"{first:,} to {gone.last:,}" if first < gone.last else f"{first:,}"

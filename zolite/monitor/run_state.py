@@ -8,8 +8,7 @@ state = updated(state, news)    where a journal is read, a page at a time; howev
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite, isnan, nan
-from struct import unpack
+from math import isfinite, nan
 
 from zolite.common.events import (
     Continued,
@@ -27,10 +26,10 @@ from zolite.common.text import one_line
 from zolite.config.recipe import ResolvedRecipe
 from zolite.monitor.ema import Moving
 from zolite.monitor.log import LogLine, log_line
-from zolite.monitor.series import Series, usable
+from zolite.monitor.series import HUGE, Series, usable
 from zolite.monitor.statistics import RECENT, GradientStats, Trend, gradient_stats, signal_to_noise, trend
 from zolite.sessions.follow import News
-from zolite.sessions.journal import SKIPPED, MemoryRow, StepRow
+from zolite.sessions.journal import SKIPPED, MemoryRow, StepRow, floats
 
 GRADIENTS = 1000  # projected gradients that are kept for their histogram
 LOGGED = 500  # lines of the log that are kept
@@ -130,8 +129,7 @@ def best_of(scores: Sequence[Evaluated]) -> Evaluated | None:
 def updated(state: RunState, news: News) -> RunState:
     """With what is new in the journal. The same state, or another one where the news begins anew."""
     state = RunState(state.about) if news.fresh else state
-    for row in news.rows:
-        advance(state, row)
+    _steps(state, news.rows)
     for point in news.memory:
         advance(state, point)
     for step, event in news.events:
@@ -144,10 +142,9 @@ def advance(state: RunState, what: Event | StepRow | MemoryRow, at: int | None =
     """Take in one event, at a step, or what a journal has in its place: a row of a step, a point of memory."""
     match what:
         case StepRow():
-            _step(state, what, bool(what.flags & SKIPPED))
-            _measured(state, what)
+            _steps(state, (what,))
         case StepDone():
-            _step(state, what, what.skipped)
+            _step(state, what)
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
         case MemoryRow():
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
@@ -159,7 +156,34 @@ def advance(state: RunState, what: Event | StepRow | MemoryRow, at: int | None =
             state.logged += 1
 
 
-def _step(state: RunState, row: StepRow | StepDone, skipped: bool) -> None:
+def _steps(state: RunState, rows: Sequence[StepRow]) -> None:
+    """A page of a journal, whose steps ascend. All at once, since a long run has millions."""
+    if not rows:
+        return
+    if rows[0].step <= state.step:
+        _roll_back(state, rows[0].step - 1)
+    losses = [row.loss for row in rows]
+    taken = [(row, loss) for row, loss in zip(rows, losses, strict=True) if _counts(row, loss)]
+    steps, known, last = [row.step for row, _ in taken], [loss for _, loss in taken], rows[-1]
+    state.step, state.finished, state.memory_bytes = last.step, None, last.memory_bytes
+    state.peak_bytes = max(state.peak_bytes, max(row.memory_bytes for row in rows))
+    state.skipped += len(rows) - len(taken)
+    state.last_loss = losses[-1] if _counts(last, losses[-1]) else nan
+    state.moving.took_all(row.seconds for row in rows)
+    state.losses.extend(steps, known)
+    state.means.extend(steps, state.moving.lost_all(known))
+    for series, values in ((state.rates, [row.lr for row in rows]), (state.scales, [row.eps for row in rows])):
+        if {*values} != {series.newest}:
+            for row, value in zip(rows, values, strict=True):
+                _changed(series, row.step, value)
+    _measured(state, [row for row, _ in taken])
+
+
+def _counts(row: StepRow, loss: float) -> bool:
+    return not row.flags & SKIPPED and -HUGE < loss < HUGE  # `usable`, in place
+
+
+def _step(state: RunState, row: StepDone) -> None:
     if row.step <= state.step:
         _roll_back(state, row.step - 1)
     state.step, state.finished, state.memory_bytes = row.step, None, row.memory_bytes
@@ -167,7 +191,7 @@ def _step(state: RunState, row: StepRow | StepDone, skipped: bool) -> None:
     state.moving.took(row.seconds)
     _changed(state.rates, row.step, row.lr)
     loss = row.loss
-    if skipped or not usable(loss):
+    if row.skipped or not usable(loss):
         state.skipped, state.last_loss = state.skipped + 1, nan
         return
     state.moving.lost(loss)
@@ -182,19 +206,17 @@ def _changed(series: Series, step: int, value: float) -> None:
         series.append(step, value)
 
 
-def _measured(state: RunState, row: StepRow) -> None:
-    """What only a journal knows of a step."""
-    _changed(state.scales, row.step, row.eps)
-    if isnan(state.last_loss):  # it was skipped
-        return
-    found = [c for c in unpack(f"<{len(row.coefs) // 4}f", row.coefs[: len(row.coefs) // 4 * 4]) if usable(c)]
-    state.gradients.extend(found)
-    state.gathered += found
-    if len(state.gathered) >= RECENT // 4:
-        ratio = signal_to_noise(state.gathered)
-        if isfinite(ratio):
-            state.noise_ratios.append(row.step, ratio)
-        state.gathered = []
+def _measured(state: RunState, rows: Sequence[StepRow]) -> None:
+    """What only a journal knows of steps: their projected gradients."""
+    for row in rows:
+        found = [c for c in floats(row.coefs) if -HUGE < c < HUGE]
+        state.gradients.extend(found)
+        state.gathered += found
+        if len(state.gathered) >= RECENT // 4:
+            ratio = signal_to_noise(state.gathered)
+            if isfinite(ratio):
+                state.noise_ratios.append(row.step, ratio)
+            state.gathered = []
 
 
 def _roll_back(state: RunState, step: int) -> None:

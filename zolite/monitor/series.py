@@ -45,31 +45,42 @@ class Series:
     """Finite values at ascending steps, as float32: a million steps take 8 MB."""
 
     def __init__(self) -> None:
-        self._levels = [_Level()]
+        single = _Level()
+        single.lows = single.highs = single.means  # of a single step they are the same
+        self._levels = [single]
         self.newest: float | None = None
 
     def __len__(self) -> int:
         return len(self._levels[0].steps)
 
     def append(self, step: int, value: float) -> None:
-        base, self.newest = self._levels[0], value
-        base.steps.append(step)
-        base.means.append(value)
-        base.lows = base.highs = base.means  # of a single step they are the same
-        if len(base.steps) % FAN == 0:
-            self._group(1)
+        self.extend((step,), (value,))
+
+    def extend(self, steps: Sequence[int], values: Sequence[float]) -> None:
+        """Several steps, ascending, each after those that are there."""
+        if not steps:
+            return
+        base, self.newest = self._levels[0], values[-1]
+        base.steps.extend(steps)
+        base.means.extend(values)
+        self._group(1)
 
     def _group(self, number: int) -> None:
-        """One more entry of a level, of the last FAN of the one below."""
-        if number == len(self._levels):
+        """An entry of a level for each FAN of the one below that have none yet."""
+        below, known = self._levels[number - 1], len(self._levels) > number
+        done = len(self._levels[number].steps) if known else 0
+        if len(below.steps) < FAN * (done + 1):
+            return
+        if not known:
             self._levels.append(_Level())
-        level, below = self._levels[number], self._levels[number - 1]
-        level.steps.append(below.steps[-FAN])
-        level.lows.append(min(below.lows[-FAN:]))
-        level.highs.append(max(below.highs[-FAN:]))
-        level.means.append(sum(below.means[-FAN:]) / FAN)
-        if len(level.steps) % FAN == 0:
-            self._group(number + 1)
+        level = self._levels[number]
+        for first in range(FAN * done, len(below.steps) - FAN + 1, FAN):
+            part = slice(first, first + FAN)
+            level.steps.append(below.steps[first])
+            level.lows.append(min(below.lows[part]))
+            level.highs.append(max(below.highs[part]))
+            level.means.append(sum(below.means[part]) / FAN)
+        self._group(number + 1)
 
     def truncate(self, step: int) -> None:
         """Forgets what comes after a step."""

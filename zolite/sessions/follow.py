@@ -40,6 +40,7 @@ class Reader:
         self.last: StepRow | None = None
         self.seen = 0  # number of the last event
         self.memory: MemoryRow | None = None  # the last point
+        self.noted = 0  # its number
 
     def read(self) -> News:
         """What is new since the last call; all of it once more where steps were rolled back meanwhile."""
@@ -62,8 +63,9 @@ class Reader:
 
     def _memory(self, upto: int) -> list[MemoryRow]:
         """Of the steps of this page; a later one has its own."""
-        points = self.session.journal.memories(self.memory.time if self.memory else 0.0)
-        return [point for point in points if point.step <= upto]
+        points = self.session.journal.memory_news(self.noted, upto)
+        self.noted = points[-1][0] if points else self.noted
+        return [point for _, point in points]
 
 
 def follow(session: Session, stop: Callable[[], bool]) -> Iterator[Event]:

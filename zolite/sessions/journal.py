@@ -1,5 +1,6 @@
 """The journal: one row a step in SQLite, with the events, evaluations and commands of a run (docs/store.md)."""
 
+import functools
 import math
 import os
 import sqlite3
@@ -8,15 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass
-from functools import cache
 from itertools import takewhile
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from zolite.common import guarded
 from zolite.common.errors import ZoliteError
-from zolite.common.events import Evaluated, Event, StepDone, from_json, to_json, typed
+from zolite.common.events import LARGEST, Evaluated, Event, StepDone, from_json, to_json, typed
 from zolite.common.files import reading, saving
 from zolite.sessions.place import Place
 
@@ -28,9 +27,11 @@ MOST_VALUE = 4 << 20  # bytes of a text or of numbers in it
 LAST = 2**63 - 1  # SQLite's largest number: no step is after it
 
 
-@dataclass(frozen=True)
-class StepRow:
-    """What a step leaves behind: with the recipe's seed, enough to apply it again without the model."""
+class StepRow(NamedTuple):
+    """What a step leaves behind: with the recipe's seed, enough to apply it again without the model.
+
+    A tuple, since a long run has millions of them.
+    """
 
     step: int  # its number, from 1
     coefs: bytes  # float32 little endian, one a direction
@@ -45,8 +46,19 @@ class StepRow:
     @property
     def loss(self) -> float:
         """The mean of the losses; not a number where there is none."""
-        count = len(self.losses) // 4
-        return fmean(struct.unpack(f"<{count}f", self.losses[: 4 * count])) if count else math.nan
+        values = floats(self.losses)
+        return math.fsum(values) / len(values) if values else math.nan
+
+
+def floats(data: bytes) -> tuple[float, ...]:
+    """float32 numbers; what is left of a last one does not count."""
+    count = len(data) // 4
+    return _layout(count).unpack(data if len(data) == 4 * count else data[: 4 * count])
+
+
+@functools.cache
+def _layout(count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}f")
 
 
 @dataclass(frozen=True)
@@ -138,7 +150,7 @@ class Journal:
                     f"step {row.step} cannot follow step {self._last} in {self.path}",
                     "the run and its journal disagree: start again from the last checkpoint with `zolite resume`",
                 )
-            self._pending.append(("INSERT INTO step VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(row)))
+            self._pending.append(("INSERT INTO step VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", tuple(row)))
             self._last = row.step
         self.commit_due()
 
@@ -195,7 +207,7 @@ class Journal:
         query = "SELECT * FROM step WHERE step > ? AND step <= ? ORDER BY step LIMIT ?"
         while page := self._rows(query, (after, upto, PAGE_ROWS)):
             with reading("the journal", self.path):
-                steps = [typed(StepRow(*row)) for row in page]
+                steps = _step_rows(page)
             yield from steps
             after = page[-1][0]
 
@@ -204,11 +216,18 @@ class Journal:
         with reading("the journal", self.path):
             return [from_json(text) for (text,) in self._rows("SELECT json FROM event ORDER BY id")]
 
+    def latest(self, *kinds: type[Event]) -> Event | None:
+        """The last event of one of these kinds; a long run's are not all read."""
+        self.commit()
+        query = "SELECT json FROM event ORDER BY id DESC"
+        with reading("the journal", self.path), closing(self._db.execute(query)) as rows:
+            return next((event for (text,) in rows if isinstance(event := from_json(text), kinds)), None)
+
     def news(self, step: int, seen: int) -> tuple[list[StepRow], list[tuple[int, tuple[int, Event]]]]:
         """Steps after `step`, and (id, (step, event)) after event `seen`, from one moment; a page at a time."""
         with reading("the journal", self.path), _transaction(self._db, "BEGIN"):
             query = "SELECT * FROM step WHERE step > ? ORDER BY step LIMIT ?"
-            rows = [typed(StepRow(*row)) for row in self._db.execute(query, (step, PAGE_ROWS))]
+            rows = _step_rows(self._db.execute(query, (step, PAGE_ROWS)).fetchall())
             upto = rows[-1].step if len(rows) == PAGE_ROWS else LAST
             query = "SELECT id, step, json FROM event WHERE id > ? ORDER BY id"
             events = takewhile(lambda row: row[1] <= upto, self._db.execute(query, (seen,)).fetchall())
@@ -220,11 +239,21 @@ class Journal:
         with reading("the journal", self.path):
             return [_evaluated(row) for row in rows]
 
-    def memories(self, after: float = 0.0) -> list[MemoryRow]:
-        """The graph of memory from a time on, oldest first."""
-        rows = self._rows("SELECT * FROM memory WHERE time > ? ORDER BY rowid", (after,))
+    def memories(self, upto: int = LAST) -> list[MemoryRow]:
+        """The graph of memory up to a step, oldest first."""
+        return [row for _, row in self.memory_news(0, upto)]
+
+    def memory_news(self, seen: int, upto: int) -> list[tuple[int, MemoryRow]]:
+        """(id, point) of those after point `seen`, until one is of a later step than `upto`."""
+        self.commit()
+        query = "SELECT rowid, * FROM memory WHERE rowid > ? ORDER BY rowid"
+        with reading("the journal", self.path), closing(self._db.execute(query, (seen,))) as rows:
+            return [(row[0], typed(MemoryRow(*row[1:]))) for row in takewhile(lambda row: row[2] <= upto, rows)]
+
+    def last_memory(self) -> MemoryRow | None:
+        rows = self._rows("SELECT * FROM memory ORDER BY rowid DESC LIMIT 1")
         with reading("the journal", self.path):
-            return [typed(MemoryRow(*row)) for row in rows]
+            return typed(MemoryRow(*rows[0])) if rows else None
 
     def check(self) -> None:
         """Raises where SQLite finds the file damaged or a step is missing."""
@@ -271,6 +300,17 @@ class Journal:
         self.commit()
         with reading("the journal", self.path):
             return self._db.execute(query, values).fetchall()
+
+
+PLAIN = (int, bytes, bytes, float, float, int, float, float, int)
+
+
+def _step_rows(page: list[tuple[Any, ...]]) -> list[StepRow]:
+    """Of a file that may come from anywhere: looked at one by one where a column has anything else than it should."""
+    rows, columns = list(map(StepRow._make, page)), list(zip(*page, strict=True))
+    plain = all({*map(type, column)} == {kind} for column, kind in zip(columns, PLAIN, strict=False))
+    small = plain and all(min(column) > -LARGEST for column, kind in zip(columns, PLAIN, strict=False) if kind is int)
+    return rows if small else list(map(typed, rows))
 
 
 def _eval_row(event: Evaluated, now: float) -> tuple[Any, ...]:
@@ -377,7 +417,7 @@ def _tables(db: sqlite3.Connection) -> set[tuple[str, str, str]]:
     return {(str(kind), str(name), str(sql)) for kind, name, sql in found}
 
 
-@cache
+@functools.cache
 def _wanted(version: int) -> set[tuple[str, str, str]]:
     with closing(sqlite3.connect(":memory:")) as db:
         for migration in MIGRATIONS[:version]:

@@ -78,7 +78,7 @@ def _lines(recording: Recording) -> Iterator[str]:
     }
     yield json.dumps(head, ensure_ascii=False)
     for row in recording.rows:
-        yield json.dumps({"kind": "step"} | asdict(row) | {name: _numbers(getattr(row, name)) for name in NUMBERS})
+        yield json.dumps({"kind": "step"} | row._asdict() | {name: _numbers(getattr(row, name)) for name in NUMBERS})
     for step, event in recording.events:
         yield json.dumps({"kind": EVENT, "at": step} | json.loads(to_json(_unplaced(event))))
     for point in recording.memory:

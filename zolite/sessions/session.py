@@ -172,9 +172,8 @@ class Session:
     def ending(self) -> str:
         """How its last run ended: done, interrupted or diverged; stopped, if it could not say."""
         # A run that was resumed and killed has an end in its journal, but before its last start.
-        ends = [event for event in self.journal.events() if isinstance(event, Started | Finished)]
-        last = ends[-1] if ends else None
-        return last.reason if isinstance(last, Finished) and last.reason in ENDINGS else "stopped"
+        end = self.journal.latest(Started, Finished)
+        return end.reason if isinstance(end, Finished) and end.reason in ENDINGS else "stopped"
 
     def close(self) -> None:
         """Commits what was added and lets the next writer in, also when the commit fails."""
@@ -318,11 +317,12 @@ def folder_of(name: str) -> Path:
 
 
 def list_() -> list[Summary]:
-    """Every session, newest first; one that cannot be read is in the list as damaged."""
-    return sorted((_summary(path) for path in folders()), key=lambda s: (s.created, s.name), reverse=True)
+    """Every session, newest first, each looked at anew; summaries.py remembers those that did not change."""
+    return sorted((summary_of(path) for path in folders()), key=lambda s: (s.created, s.name), reverse=True)
 
 
-def _summary(path: Path) -> Summary:
+def summary_of(path: Path) -> Summary:
+    """A session's line of the list; one that cannot be read is damaged."""
     try:
         with open_(path.name) as session:
             return summarised(session)

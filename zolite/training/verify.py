@@ -43,10 +43,11 @@ def verify(session: Session, device: torch.device) -> Iterator[Verdict]:
     """A verdict for every checkpoint that was ever taken, in order. Raises where the journal itself is damaged."""
     session.journal.check()
     taken = {e.step: e.digest for e in session.journal.events() if isinstance(e, Saved)}
-    whole = {step: session.at(step) for step in sorted(taken.keys() | set(session.steps()))}
+    there = set(session.steps())
+    whole = {step: session.at(step) for step in sorted(taken.keys() | there)}
     now: Rebuilt | None = None
     for step, found in whole.items():
-        if found is None and step in session.steps():
+        if found is None and step in there:
             yield Verdict(step, "broken", "its files are not what was saved")
         now, verdict = _compared(session, now, step, found, taken.get(step, ""), device)
         yield verdict
