@@ -43,6 +43,7 @@ __all__ = ["Chapter", "Checkpoint", "Journal", "MemoryRow", "Session", "StepRow"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 # Windows keeps these for devices, whatever follows the dot, and drops a dot at the end.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.")
+ENDINGS = ("done", "interrupted", "diverged")
 MOST_TOML = 512 << 10  # bytes
 FACTS = {"labels": list, "versions": dict, "frames": dict, "forked_from": dict}
 """Facts that are no texts, with their kinds; what a later version of zolite records is passed on as it is."""
@@ -172,7 +173,7 @@ class Session:
         """How its last run ended: done, interrupted or diverged; stopped, if it could not say."""
         # A run that was resumed and killed has an end in its journal, but before its last start.
         end = self.journal.latest(Started, Finished)
-        return end.reason if isinstance(end, Finished) else "stopped"
+        return end.reason if isinstance(end, Finished) and end.reason in ENDINGS else "stopped"
 
     def close(self) -> None:
         """Commits what was added and lets the next writer in, also when the commit fails."""
