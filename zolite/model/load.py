@@ -24,7 +24,7 @@ from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config import catalog
 from zolite.config.limits import limits_of
 from zolite.model import claims, packed, quant, special_tokens, weight_files
-from zolite.model.proof import prove, reads_both_ways
+from zolite.model.proof import prove, prove_encoder
 from zolite.model.template_trial import try_template
 
 PUBLISHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*"]  # of a model on the hub
@@ -55,6 +55,7 @@ class Loaded:
     )
     uncalled: frozenset[str] = frozenset()  # linear layers that no adapter can be put around
     notes: tuple[str, ...] = ()  # what should be known of how it was loaded
+    encoder: bool = False  # does it fill in masks, and write no text? Its own_logits are those at the masks
     config: str = ""  # sha256 of a folder's config.json, whose numbers are as much the model as its weights
 
 
@@ -119,10 +120,22 @@ def load(source: Source, quantization: str, device: torch.device, cache: Path) -
     with quiet(), _explained(source, quantization):
         model, notes = _pretrained(source, cache, quantization, device)
         quant.simplify_(model, quant.activations(quantization, device))
-        proof = prove(model.eval().requires_grad_(False), source.name)
-    notes += (OWN_LOGITS,) if proof.own_logits else ()
-    config = _config_digest(source)
-    return Loaded(model, device, fingerprint(model, source), source, proof.own_logits, proof.uncalled, notes, config)
+        encoder = fills_masks(model.config)
+        proof = (prove_encoder if encoder else prove)(model.eval().requires_grad_(False), source.name)
+    notes += (OWN_LOGITS,) if proof.own_logits and not encoder else ()
+    return Loaded(
+        model, device, fingerprint(model, source), source, proof.own_logits, proof.uncalled, notes, encoder,
+        _config_digest(source),
+    )  # fmt: skip
+
+
+def fills_masks(config: Any) -> bool:
+    """Is it an encoder, whose tokens see the later ones too, with a masked-language head?"""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    kinds = getattr(config, "architectures", None) or []
+    writes = any(getattr(config, flag, False) for flag in ("is_decoder", "is_encoder_decoder", "causal"))
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not writes and not any("CausalLM" in kind for kind in kinds)
 
 
 OWN_LOGITS = (
@@ -149,7 +162,7 @@ def vocabulary(source: Source, cache: Path) -> Vocabulary:
         generation = config  # as transformers generates where there is no generation config
         with contextlib.suppress(OSError):
             generation = GenerationConfig.from_pretrained(where)
-        notes = special_tokens.settle_(made, getattr(generation, "eos_token_id", None))
+        notes = special_tokens.settle_(made, getattr(generation, "eos_token_id", None), fills_masks(whole))
         table, positions, learned = (
             int(getattr(config, "vocab_size", None) or 0),
             limits.positions,
@@ -251,30 +264,32 @@ def _pretrained(source: Source, cache: Path, quantization: str, device: torch.de
     towers = [tower for name in TOWERS if (tower := getattr(config, name, None)) is not None]
     for tower in towers:
         tower.num_hidden_layers = 0  # so that nothing of it is read
-    model, report = _read(where, **options)
+    encoder = fills_masks(config)
+    model, report = _read(where, encoder, **options)
     notes: tuple[str, ...] = ()
     if again:
         notes = (f"its weights are stored in {was}, and were dequantized to be held in {quantization}",)
     if prefix := weight_files.wrapped(report):
         notes += (f"the names of its weights begin with {prefix}, which was left out",)
-        model, report = _read(where, key_mapping={weight_files.WRAPPED.pattern: ""}, **options)
-    weight_files.refuse_strange(source.name, report, bool(towers))
+        model, report = _read(where, encoder, key_mapping={weight_files.WRAPPED.pattern: ""}, **options)
+    weight_files.refuse_strange(source.name, report, bool(towers), encoder)
     model = text_alone(model) if towers else model
     return packed.quantize_(packed.plain_(model), quantization, device, dtype) if again else model, notes
 
 
-def _read(where: str, **options: Any) -> tuple[Any, Any]:
+def _read(where: str, encoder: bool, **options: Any) -> tuple[Any, Any]:
     """A model of safetensors, none of its own code, and transformers' report of the tensors."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     safe = {"use_safetensors": True, "trust_remote_code": False}
     asked = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refuse_strange says which
-    made: tuple[Any, Any] = AutoModelForCausalLM.from_pretrained(where, **safe, **asked, **options)
+    kind: Any = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
+    made: tuple[Any, Any] = kind.from_pretrained(where, **safe, **asked, **options)
     return made
 
 
 def _config(where: str, name: str) -> Any:
-    """A decoder's config. Raises UsageError for a model of another kind."""
+    """A decoder's config, or an encoder's. Raises UsageError for a model of another kind."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     config = AutoConfig.from_pretrained(where, trust_remote_code=False)
@@ -286,13 +301,13 @@ def _config(where: str, name: str) -> Any:
             "take a model that is a decoder alone, such as Qwen/Qwen3-0.6B; or train this one by backpropagation, with "
             "transformers' Seq2SeqTrainer",
         )
+    if fills_masks(config):
+        return config
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UsageError(
             f"{name} is a model of the kind {config.model_type!r} ({named}), which writes no text in transformers",
             "take a causal language model, such as Qwen/Qwen3-0.6B",
         )
-    if kinds and all("MaskedLM" in kind for kind in kinds) and not getattr(config, "is_decoder", False):
-        raise reads_both_ways(name, f"{named} is an encoder, whose tokens see the later ones")
     return config
 
 
