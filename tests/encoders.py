@@ -1,4 +1,4 @@
-"""Encoders with masked-language heads, tiny and random, as transformers builds them, each with a tokenizer of its kind."""
+"""Encoders with masked-language heads, tiny and random, as transformers builds them, each with such a tokenizer."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 LETTERS = [chr(i) for i in range(33, 127)]
-WORDS = ["yes", "no", "maybe", "ox", "warm", "river", "a", "long", "way", "down", "blue", "seven", "of", "them", "it", "was"]
+WORDS = ["yes", "no", "maybe", "ox", "warm", "river", "a", "long", "way", "down", "blue", "seven", "it", "was"]
 
 
 def word_piece() -> PreTrainedTokenizerFast:

@@ -24,7 +24,7 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
         lora_alpha=alpha,
         target_modules=_targets(trained),
         base_model_name_or_path=trained.source.base,
-        task_type="CAUSAL_LM",
+        task_type=None if trained.encoder else "CAUSAL_LM",  # peft has none for masks, and needs none
         inference_mode=True,
         fan_in_fan_out=trained.turned,
     ).save_pretrained(str(folder))

@@ -108,6 +108,12 @@ def answer_of(label: str, template: str) -> str:
     return labelled(template).gap + label
 
 
+def masked_text(row: Row, template: str, mask: str) -> str:
+    """The template filled in, with an encoder's mask token in the place of {label}."""
+    parts = labelled(template)
+    return parts.prompt(row.columns) + parts.gap + mask + parts.behind(row.columns)
+
+
 # ---- for encoders
 
 
