@@ -244,6 +244,13 @@ def families() -> Callable[[str], PreTrainedTokenizerFast]:
     return functools.cache(lambda name: loaded_from(Path(__file__).parent / "families.py").FAMILIES[name]())
 
 
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """encoders("roberta") is the folder of an encoder of that kind: ENCODERS in tests/encoders.py, made once."""
+    save = loaded_from(Path(__file__).parent / "encoders.py").save
+    return functools.cache(lambda kind: save(kind, tmp_path_factory.mktemp("encoders") / kind))
+
+
 @pytest.fixture(autouse=True)
 def global_state() -> Iterator[None]:
     """Hands torch's generator back as it was."""

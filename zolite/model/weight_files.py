@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from zolite.common.errors import UsageError, ZoliteError
-from zolite.common.weight_headers import BUFFERS, INDEX, ONE, TOWERS, Header, safetensors
+from zolite.common.weight_headers import BUFFERS, INDEX, ONE, OTHER_HEADS, TOWERS, Header, safetensors
 
 WRAPPED = re.compile(r"^(?:(?:_orig_mod|module|base_model\.model)\.)+|(?<=\.)_orig_mod\.")
 """What torch.compile, DataParallel and peft put before the names of a model that they wrap."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 TOLERATED = (*BUFFERS, "rotary_emb.cos_cached", "rotary_emb.sin_cached", "position_ids")
 """Buffers that older checkpoints hold and that are computed today: names end so."""
-OTHER_HEADS = re.compile(r"(^|\.)pooler\.|^cls\.seq_relationship\.|^sop_classifier\.|^seq_relationship\.")
-"""What encoders were pretrained with beside their masked-language head: of whole texts and pairs of them."""
 HEADLESS = (
     "an encoder is trained by the masked-language head that it was pretrained with: take the checkpoint that has it, "
     "such as FacebookAI/roberta-base (of ELECTRA the generator), not one of a classifier or of the encoder alone"
