@@ -6,7 +6,8 @@ from typing import Any
 
 LEARNED = frozenset((
     "albert", "convbert", "deberta", "deberta-v2", "distilbert", "ibert", "layoutlm", "longformer", "luke",
-    "mobilebert", "mpnet", "mra", "nystromformer", "roformer", "squeezebert", "yoso", "bart", "bert", "bert-generation", "big_bird", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small",
+    "mobilebert", "mpnet", "mra", "nystromformer", "roformer", "squeezebert", "yoso",
+    "bart", "bert", "bert-generation", "big_bird", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small",
     "camembert", "codegen", "ctrl", "data2vec-text", "electra", "ernie", "git", "gpt2", "gpt_bigcode", "gpt_neo",
     "gptj", "megatron-bert", "mbart", "mvp", "openai-gpt", "opt", "plbart", "rembert", "roberta",
     "roberta-prelayernorm", "roc_bert", "trocr", "whisper", "xlm-roberta", "xlm-roberta-xl", "xmod",
