@@ -2,8 +2,8 @@
 
 Every causal architecture of the installed transformers at tiny random weights, saved and loaded from its folder: are
 zolite's losses those of transformers' own logits, a row at a time; are those of two points in one forward those of each
-alone; do 4 steps train; and is the adapter, exported for peft, read back as what was trained. Of encoders the same, of
-rows with labels at their masks.
+alone; do 4 steps train; is the adapter read back as what was trained: for peft, merged into the weights, and as GGUF
+where zolite knows llama.cpp's names. Of encoders the same, on rows with labels at their masks.
 
 python benchmarks/models.py [OUT] [MODEL_TYPE …]      adds to OUT/models.json what is not there yet
 python benchmarks/models.py OUT --only MODEL_TYPE …   measures those again
@@ -85,7 +85,7 @@ INNER = ("text_config", "vision_config", "audio_config", "decoder", "thinker_con
 MOST = 40e6  # parameters of a model that has no small form
 SECONDS = 240  # an architecture
 EQUAL = 1e-3  # nats, of a mean log-probability
-FORMATS = ("peft",)
+FORMATS = ("peft", "merged", "gguf")
 
 
 def numbers(config: Any, layers: int) -> dict[str, Any]:
@@ -180,6 +180,7 @@ def save(name: str, form: Form, folder: Path) -> int:
                 p.mul_(3.0)  # so that caps and scales matter
             elif p.numel() > 1:
                 p.add_(torch.randn_like(p) * 0.05)
+            p.copy_(p.bfloat16())  # so that merging, which writes 16 bits, rounds what it adds alone
     model.save_pretrained(folder)
     tokenizer(form.encoder).save_pretrained(folder)
     return sum(p.numel() for p in model.parameters())
@@ -225,6 +226,7 @@ def said(error: BaseException) -> str:
 def of_run(form: Form, folder: Path) -> dict[str, Any]:
     """Losses of its rows, and then what trains and is exported; a key that a failure comes before is left out."""
     from zolite.api import prepare, train
+    from zolite.config.architectures import ARCHITECTURES
     from zolite.config.recipe import Recipe
 
     rows = [form.row(i) for i in range(16)]
@@ -248,7 +250,9 @@ def of_run(form: Form, folder: Path) -> dict[str, Any]:
         found["trains"] = True
     except Exception as error:  # noqa: BLE001 - as above
         return found | {"trains": False, "why": said(error)}
-    return found | {kind: exported(kind, folder) for kind in FORMATS}
+    gguf = ARCHITECTURES.get(run.engine.loaded.model.config.model_type)
+    kinds = [kind for kind in FORMATS if kind != "gguf" or (gguf and gguf.llama_cpp)]
+    return found | {kind: exported(kind, folder) for kind in kinds}
 
 
 def apart(run: Any, folder: Path) -> float:

@@ -73,6 +73,7 @@ GRID = {
     "lora-core": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
 }
 WHATS = ("first_order", "auto", "grid", "zero_shot", "auto_long", "steady", "space", "after_rank", "after_label")
+CHOSEN = ("auto", "auto_long", "steady")  # the space is zolite's own choice
 PROMPTS = 150
 
 
@@ -96,17 +97,19 @@ class Job:
 
 
 def template(folder: Path) -> str:
-    """A task's prompt: of methods.TASKS, or its columns in their order."""
+    """A task's prompt: of methods.TASKS, or its columns in their order; what zolite takes where rows have no label."""
     if folder.name in TASKS:
         return TASKS[folder.name]
     first = json.loads((folder / "train.jsonl").open(encoding="utf-8").readline())
+    if "label" not in first:
+        return recipes.Recipe().data.template
     return "\n".join("{" + name + "}" for name in first if name != "label") + "\nLabel: {label}"
 
 
 def recipe_of(job: Job, data: Path) -> Recipe:
     given = {
         "model.name": MODEL,
-        "adapter.space": job.space,
+        "adapter.space": None if job.what in CHOSEN else job.space,
         "data.path": str(data / job.task),
         "data.template": template(data / job.task),
         "data.context": CONTEXT,
@@ -122,8 +125,9 @@ def recipe_of(job: Job, data: Path) -> Recipe:
 @functools.cache
 def dataset_of(task: str, data: Path) -> tuple[tables.Dataset, Examples]:
     """A task's rows, once a process."""
-    dataset = tables.load(data / task, template(data / task))
-    return dataset, encode_all(dataset, tokenizer(), recipe_of(Job(task, "auto"), data))[0].examples
+    recipe = recipe_of(Job(task, "auto"), data)
+    dataset = tables.of(recipe.data)
+    return dataset, encode_all(dataset, tokenizer(), recipe)[0].examples
 
 
 def taken(data: Path, job: Job) -> Row:
@@ -206,7 +210,7 @@ def by_forwards(run: Run, given: Recipe, job: Job) -> Row:
     t = run.recipe.train
     return {
         "dev": shown(scored(run, "dev")), "spent": spent, "steps": steps, "used_lr": t.lr, "eps": t.eps, "best": best,
-        **elsewhere(run, dataset, words), "other": [base, nats(run, words)],
+        **(elsewhere(run, dataset, words) if dataset.labels else {}), "other": [base, nats(run, words)],
         "diverged": diverged, "curve": curve, "notes": [*(note.message for note in run.notes), *warnings],
     }  # fmt: skip
 

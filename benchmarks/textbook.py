@@ -54,7 +54,7 @@ class Bits4(nn.Module):
     def __init__(self, layer: Any) -> None:
         super().__init__()
         self.out_features, self.in_features = layer.out_features, layer.in_features
-        self.weight = layer.weight
+        self.weight = layer.packed
 
     def forward(self, x: Tensor) -> Tensor:
         return bnb.matmul_4bit(x, self.weight, quant_state=self.weight.quant_state)

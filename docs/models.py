@@ -10,12 +10,13 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 EQUAL = 1e-3  # nats: as benchmarks/models.py has it
+EXPORTS = ("peft", "merged", "gguf")
 
 HEAD = """# Models
 
 Which architectures zolite measures as they are themselves. Every causal language model that transformers {transformers}
-knows, at tiny random weights: saved, loaded from its folder, compared, trained for 4 steps, exported for peft and read
-back. Written by `python docs/models.py` of what `python benchmarks/models.py` found ({date}); what a load proves of any
+knows, at tiny random weights: saved, loaded from its folder, compared, trained for 4 steps, exported and read back.
+Written by `python docs/models.py` of what `python benchmarks/models.py` found ({date}); what a load proves of any
 model, whatever it is called, says zolite/model/proof.py.
 
 **{built} architectures could be built: {equal} of them have equal losses, {refused} are refused, {failed} fail in
@@ -28,9 +29,15 @@ them.
   behind its last hidden states than multiply them by its head: the run then takes the model's own logits, and says so.
 - *trains*: 4 steps of the default method.
 - *peft*: the exported adapter, loaded by peft {peft}, has the session's losses.
+- *merged*: so has the model with the adapter in its weights, of 16 bits, loaded by transformers.
+- *gguf*: so has the adapter as llama.cpp reads it, by the gguf package. Empty where zolite does not know llama.cpp's
+  names of the layers: `--format merged` and llama.cpp's own convert_hf_to_gguf.py are the way there.
 
-| architecture | parameters | losses | trains | peft | why not |
-| --- | --- | --- | --- | --- | --- |
+Layers whose adapters peft would take for those of routed experts, since they were called so before transformers 5, are
+named by their weights in `target_parameters` of adapter_config.json.
+
+| architecture | parameters | losses | trains | peft | merged | gguf | why not |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -40,10 +47,11 @@ ENCODERS = """
 Every model of transformers {transformers} with a masked-language head, at tiny random weights in the same way: on rows
 with labels, of one token and of several, which are compared at masks. **{built} could be built: {equal} of them have
 equal losses, {refused} are refused, {failed} fail in another way, {different} differ silently.** T5 and other encoders
-with a decoder are refused: take a decoder alone, or train them with transformers' Seq2SeqTrainer.
+with a decoder are refused: take a decoder alone, or train them with transformers' Seq2SeqTrainer. llama.cpp has no
+masked-language heads, so that no encoder is exported for it; what was not tried is empty.
 
-| architecture | parameters | losses | trains | peft | why not |
-| --- | --- | --- | --- | --- | --- |
+| architecture | parameters | losses | trains | peft | merged | gguf | why not |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -60,10 +68,10 @@ def losses(row: dict[str, Any]) -> str:
 
 
 def line(kind: str, row: dict[str, Any]) -> str:
-    why = row.get("why") or row.get("peft") or ""
+    why = row.get("why") or "; ".join(f"{kind}: {row[kind]}" for kind in EXPORTS if row.get(kind))
     trains = {True: "yes", False: "no", None: ""}[row.get("trains")]
-    peft = {"": "equal", None: ""}.get(row.get("peft"), "no")
-    cells = (kind, f"{row.get('parameters', 0):,}", losses(row), trains, peft, why.replace("|", "/"))
+    exports = ({"": "equal", None: ""}.get(row.get(kind), "no") for kind in EXPORTS)
+    cells = (kind, f"{row.get('parameters', 0):,}", losses(row), trains, *exports, why.replace("|", "/"))
     return "| " + " | ".join(cells) + " |"
 
 

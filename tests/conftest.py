@@ -251,6 +251,12 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return functools.cache(lambda kind: save(kind, tmp_path_factory.mktemp("encoders") / kind))
 
 
+@pytest.fixture(scope="session")
+def random_decoders() -> ModuleType:
+    """tests/decoders.py."""
+    return loaded_from(Path(__file__).parent / "decoders.py")
+
+
 @pytest.fixture(autouse=True)
 def global_state() -> Iterator[None]:
     """Hands torch's generator back as it was."""

@@ -25,6 +25,15 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 256,
     "initializer_range": 0.1,  # so that logits differ from each other as a trained model's do
 }
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+    "vision_use_head": False,
+}
 LLAMA = {"intermediate_size": 128, "num_key_value_heads": 2}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "llama": LLAMA | {"tie_word_embeddings": True},
@@ -34,7 +43,22 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "phi": {"intermediate_size": 128, "num_key_value_heads": 4},
     "opt": {"ffn_dim": 128, "word_embed_proj_dim": 64},
     "gpt_neox": {"intermediate_size": 128},
-}
+    "gpt2": {"n_inner": 128},  # whose weights lie as (in, out)
+    "gemma3": {"vision_config": VISION},  # whose text is a part of the checkpoint
+    "resized": LLAMA | {"tie_word_embeddings": True, "vocab_size": 311},  # rows of the table without a token
+    "ernie4_5_moe": LLAMA | {  # layers beside routed experts have the names that experts had
+        "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32, "moe_num_shared_experts": 1,
+        "moe_layer_start_index": 1,
+    },
+}  # fmt: skip
+
+
+def config_of(kind: str, numbers: dict[str, Any]) -> Any:
+    if kind == "gemma3":
+        text = numbers | ARCHITECTURES["gemma3_text"]
+        vision = text.pop("vision_config")
+        return AutoConfig.for_model(kind, text_config=text, vision_config=vision, tie_word_embeddings=True)
+    return AutoConfig.for_model("llama" if kind == "resized" else kind, **numbers)
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +76,7 @@ def model_folder(
                 "eos_token_id": tokenizer.eos_token_id,
                 "pad_token_id": 0,
             }
-            config = AutoConfig.for_model(kind, **SIZES, **ARCHITECTURES[kind], **special)
+            config = config_of(kind, SIZES | ARCHITECTURES[kind] | special)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(1)
                 AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(dtype).save_pretrained(folder)

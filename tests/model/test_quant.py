@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from zolite.config.weights import WEIGHT_FORMATS
 from zolite.model import load as models
-from zolite.model.quant import Int8Linear, activations, linear_names
+from zolite.model.quant import Int8Linear, Nf4Linear, activations, linear_names
 
 CPU = torch.device("cpu")
 # Largest error of a layer's output beside the largest output, by the dtype that it is computed in on a CPU.
@@ -31,8 +31,8 @@ def weights(layer: Any) -> Tensor:
     """What a layer's stored numbers stand for, (out, in) float32."""
     if isinstance(layer, Int8Linear):
         return (layer.codes.double() * layer.scales.double()[:, None]).float()
-    if hasattr(layer.weight, "quant_state"):
-        return bnb.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+    if isinstance(layer, Nf4Linear):
+        return bnb.dequantize_4bit(layer.packed.data, layer.packed.quant_state).float()
     return layer.weight.float()
 
 
@@ -99,6 +99,14 @@ def test_plain_transformers_computes_the_same(tiny: Path, quant: str) -> None:
     assert not any(isinstance(m, Int8Linear) or "bitsandbytes" in type(m).__module__ for m in plain.modules())
     ours, theirs = (m(input_ids=ids).logits.float() for m in (loaded(tiny, quant), plain))
     assert (ours - theirs).abs().max() <= ROUNDING[activations(quant, CPU)] * 10 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("quant", ["int8", "nf4"])
+def test_a_layers_weight_is_the_one_it_multiplies_by(tiny: Path, quant: str) -> None:
+    """Some models take a layer's weight without calling it (Mamba's step sizes)."""
+    for name, layer in layers(loaded(tiny, quant)).items():
+        x = torch.randn(3, layer.in_features)
+        torch.testing.assert_close(torch.nn.functional.linear(x, layer.weight), layer(x), msg=name)
 
 
 def test_loaded_models_are_frozen(tiny: Path) -> None:

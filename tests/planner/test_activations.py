@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 from zolite.config import sizes
-from zolite.model import fused_decoder, loss, quant
+from zolite.model import experts, fused_decoder, loss, quant
 from zolite.model.lora import Active, PerturbedLinear
 from zolite.model.loss import Head
 from zolite.model.quant import Int8Linear, linear_names, replace_
@@ -44,6 +44,8 @@ FAMILIES = {
     "phi3": {"intermediate_size": 256},
     "opt": {"ffn_dim": 256},
     "gpt_neox": {"intermediate_size": 256},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256, "head_dim": 32},
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 128, "head_dim": 32},
 }
 
 
@@ -106,6 +108,7 @@ def built(family: str, quantized: str, dtype: torch.dtype, core: bool = False) -
 
     config = AutoConfig.for_model(family, **(SIZES | FAMILIES[family]))
     model = AutoModelForCausalLM.from_config(config).to(dtype).eval().requires_grad_(False)
+    experts.simplify_(model, quantized, dtype)
     spec, active = model_spec.from_config(family, config.to_dict()), Active()
     for name in linear_names(model):
         base = model.get_submodule(name)

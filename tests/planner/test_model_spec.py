@@ -24,6 +24,7 @@ from zolite.config import recipe as recipes
 from zolite.config.architectures import ARCHITECTURES, Linear
 from zolite.config.methods import METHODS
 from zolite.data.lengths import Rows
+from zolite.model import experts
 from zolite.model.load import load, resolve, text_alone
 from zolite.model.quant import linear_names
 from zolite.planner import hardware as machine
@@ -56,12 +57,18 @@ VISION = {
 BENT = {"attention_bias": True, "mlp_bias": True, "use_qkv_bias": True, "attention_out_bias": True, "use_qk_norm": True}
 
 
+MOE = {
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "mlp_only_layers": [1]},
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2},
+}
+
+
 def config_of(family: str, **changes: Any) -> Any:
     """A small config of an architecture."""
     from transformers import AutoConfig
 
-    inner = {"opt": "ffn_dim"}.get(family, "intermediate_size")
-    values = SMALL | {inner: 96} | changes
+    inner = {"opt": "ffn_dim", "gpt2": "n_inner"}.get(family, "intermediate_size")
+    values = SMALL | {inner: 96} | MOE.get(family, {}) | changes
     if family == "gemma3":
         tied = values["tie_word_embeddings"]
         return AutoConfig.for_model(family, text_config=values, vision_config=VISION, tie_word_embeddings=tied)
@@ -84,9 +91,12 @@ def counted(model: Any) -> dict[str, int]:
     linear = {id(model.get_submodule(name).weight) for name in names}
     tables = {id(p) for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
     heads = {id(p) for p in head.parameters() if not (tied and p is head.weight)}
-    counts = dict.fromkeys(("linear", "embedding", "head", "other"), 0)
+    routed = {id(value) for _, _, value in experts.tensors(model)}
+    counts = dict.fromkeys(("linear", "embedding", "head", "routed", "other"), 0)
     for parameter in model.parameters():
-        kind = next((k for k, s in zip(counts, (linear, tables, heads), strict=False) if id(parameter) in s), "other")
+        kind = next(
+            (k for k, s in zip(counts, (linear, tables, heads, routed), strict=False) if id(parameter) in s), "other"
+        )
         counts[kind] += parameter.numel()
     return counts
 
@@ -147,6 +157,8 @@ def test_defaults(family: str) -> None:
             built(config),
         )
         return
+    if family == "gpt2":  # which calls it n_inner
+        del short["intermediate_size"]
     if family == "nemotron":  # takes a default of None for a number
         short["num_key_value_heads"] = 2
     config = AutoConfig.for_model(family, **short, pad_token_id=0)

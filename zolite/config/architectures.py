@@ -52,6 +52,16 @@ class Config:
         return any(bool(self.raw.get(name)) for name in names)
 
     @property
+    def experts(self) -> int:
+        """E: routed experts of a layer that has some."""
+        return next((int(self.raw[name]) for name in EXPERTS if self.raw.get(name)), 0)
+
+    @property
+    def experts_of_token(self) -> int:
+        """k: of these, those that a token goes to."""
+        return next((int(self.raw[name]) for name in EXPERTS_OF_TOKEN if self.raw.get(name)), 1)
+
+    @property
     def q(self) -> int:
         return self.heads * self.head_dim
 
@@ -89,6 +99,9 @@ class Architecture:
     final_norm: Count = lambda c: c.hidden
     places: Count = lambda c: 0  # learned embeddings of positions
     outside: Layers = lambda c: []  # linear layers that belong to no layer
+    experts: Layers = lambda c: []  # weights of all routed experts, which carry no adapters
+    gates: int = 2  # tensors of an expert's inner width that its activation holds at once, beside the two halves
+    eager: bool = False  # attention is a table of all pairs of tokens
     left_out: Count = lambda c: 0  # parameters of its files that no text goes through: never loaded
     head_bias: bool = False
     decoder: bool = False  # zolite's own decoder knows it
@@ -150,6 +163,16 @@ def numbers(config: Mapping[str, Any]) -> Config:
             f"the config of {kind or 'this model'} makes no sense: {'; '.join(problems)}", "check the file"
         )
     return made
+
+
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+EXPERTS_OF_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k", "top_k_experts")
+
+
+def has_experts(config: Mapping[str, Any]) -> bool:
+    """Does a config tell of routed experts?"""
+    found = {**config, **(config.get("text_config") or {})}
+    return any((found.get(name) or 0) > 1 for name in EXPERTS)
 
 
 # --- attention -------------------------------------------------------------------------------------------------------
@@ -262,6 +285,10 @@ def _neox_attention(c: Config) -> Made:
     return [Linear("query_key_value", c.hidden, 3 * c.hidden, 1, bent), Linear("dense", c.hidden, c.hidden, 1, bent)]
 
 
+def _gpt2_attention(c: Config) -> Made:
+    return [Linear("c_attn", c.hidden, 3 * c.hidden, 1, True), Linear("c_proj", c.hidden, c.hidden, 1, True)]
+
+
 def _stablelm_attention(c: Config) -> Made:
     """Heads share the width out evenly, whatever else the config says."""
     return split("use_qkv_bias")(replace(c, head_dim=c.hidden // c.heads))
@@ -290,6 +317,27 @@ def _tower(c: Config) -> int:
     layer = 4 * (width + 1) * width + (width + 1) * inner + (inner + 1) * width + 4 * width  # two norms with biases
     patches = (v["num_channels"] * patch**2 + 1) * width + (v["image_size"] // patch) ** 2 * width
     return count * layer + patches + 2 * width + width + width * c.hidden  # a last norm, and the projection
+
+
+def _sparse(c: Config) -> int:
+    """Layers of Qwen3-MoE with routed experts; the others have an MLP."""
+    alone, every = c.raw.get("mlp_only_layers") or (), int(c.raw.get("decoder_sparse_step") or 1)
+    return sum(layer not in alone and (layer + 1) % every == 0 for layer in range(c.layers)) if c.experts else 0
+
+
+def _qwen3_moe_experts(c: Config) -> Made:
+    count, inner = _sparse(c) * c.experts, int(c.raw["moe_intermediate_size"])
+    return [Linear("gate_up_proj", c.hidden, 2 * inner, count), Linear("down_proj", inner, c.hidden, count)]
+
+
+def _gpt_oss_experts(c: Config) -> Made:
+    inner, count = c.intermediate, c.layers * c.experts
+    return [Linear("gate_up_proj", c.hidden, 2 * inner, count, True), Linear("down_proj", inner, c.hidden, count, True)]
+
+
+def _gpt_oss_rest(c: Config) -> int:
+    """Of a layer: two norms, a router with its bias, and a number for each head that attention may fall on."""
+    return 2 * c.hidden + c.experts * (c.hidden + 1) + c.heads
 
 
 BOTH = split("attention_bias", "attention_bias")
@@ -333,6 +381,15 @@ OPT = {"enable_bias": True, "do_layer_norm_before": True}
 GLM = UNTIED | {"attention_bias": True, "head_dim": 128, "num_key_value_heads": 2}
 SEED = UNTIED | {"attention_bias": True, "head_dim": 128, "num_key_value_heads": 8}
 
+QWEN3_MOE: dict[str, Any] = UNTIED | {
+    "use_sliding_window": False, "num_key_value_heads": 4, "intermediate_size": 6144, "moe_intermediate_size": 768,
+    "moe_num_experts": 128, "num_experts_per_tok": 8,  # the name of EXPERTS that any other goes before
+}  # fmt: skip
+GPT_OSS: dict[str, Any] = UNTIED | {
+    "attention_bias": True, "head_dim": 64, "num_key_value_heads": 8, "sliding_window": 128, "intermediate_size": 2880,
+    "num_local_experts": 128, "num_experts_per_tok": 4,
+}  # fmt: skip
+
 _ALL = (
     Architecture("llama", BOTH, gated("mlp_bias"), decoder=True, defaults=UNTIED, llama_cpp=LlamaCpp("llama", ROTATED)),
     Architecture(
@@ -352,7 +409,11 @@ _ALL = (
     ),
     Architecture("gemma2", BOTH, gated(), four_norms, defaults=GEMMA2, llama_cpp=LlamaCpp("gemma2")),
     Architecture("gemma3_text", **GEMMA3, llama_cpp=LlamaCpp("gemma3")),
-    Architecture("gemma3", **GEMMA3, left_out=_tower),
+    Architecture("gemma3", **GEMMA3, left_out=_tower, llama_cpp=LlamaCpp("gemma3")),
+    Architecture(
+        "gpt2", _gpt2_attention, plain("c_fc", "c_proj", always=True), four_norms, final_norm=biased,
+        places=lambda c: c.context * c.hidden, llama_cpp=LlamaCpp("gpt2"),
+    ),
     Architecture(
         "phi", split(always=(True, True), out="dense"), plain("fc1", "fc2", always=True), final_norm=biased,
         head_bias=True, defaults=UNTIED, llama_cpp=LlamaCpp("phi2"),
@@ -394,6 +455,14 @@ _ALL = (
     Architecture("seed_oss", split("attention_bias", "attention_out_bias"), gated("mlp_bias"), defaults=SEED),
     Architecture("arcee", BOTH, plain("up_proj", "down_proj", "mlp_bias"), defaults=UNTIED),
     Architecture("hunyuan_v1_dense", BOTH, gated(), head_norms=True, defaults=UNTIED),
+    Architecture(
+        "qwen3_moe", BOTH, lambda c: [], head_norms=True, experts=_qwen3_moe_experts, defaults=QWEN3_MOE,
+        final_norm=lambda c: c.hidden + _sparse(c) * c.experts * c.hidden,  # and the routers
+        outside=lambda c: [replace(m, count=c.layers - _sparse(c)) for m in gated()(c) if c.layers > _sparse(c)],
+    ),
+    Architecture(
+        "gpt_oss", BOTH, lambda c: [], _gpt_oss_rest, experts=_gpt_oss_experts, gates=5, eager=True, defaults=GPT_OSS,
+    ),
     Architecture("exaone4", split(), gated(), head_norms=True, defaults=UNTIED | {"num_key_value_heads": 32}),
 )  # fmt: skip
 
@@ -403,6 +472,6 @@ ARCHITECTURES: dict[str, Architecture] = {each.name: each for each in _ALL}
 
 
 def by_llama_cpp(name: str) -> Architecture | None:
-    """The one of that name in llama.cpp: where several share it, that which transformers calls so too."""
+    """The one of that name in llama.cpp, which has text alone: of several, that which transformers calls so too."""
     named = [each for each in ARCHITECTURES.values() if each.llama_cpp and each.llama_cpp.name == name]
-    return min(named, key=lambda each: each.name != name, default=ARCHITECTURES.get(name))
+    return min(named, key=lambda each: (each.left_out is _tower, each.name != name), default=ARCHITECTURES.get(name))

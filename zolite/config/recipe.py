@@ -70,6 +70,10 @@ class AdapterPart:
         "where rows have labels, begin with what linear probes of the layers' features already know",
         was="adapter.readout",
     )
+    feedback: bool = setting(
+        True,
+        "where rows have no labels, begin along the slope of the loss that comes back from predicted tokens",
+    )
     start: str = setting("", "folder of an adapter to go on from, as peft writes it; read once, when a session begins")
 
 
@@ -306,6 +310,11 @@ def evaluations_of(steps: int, every: int) -> int:
 def starts_with_probe(part: ResolvedAdapter) -> bool:
     """Does a run on rows with labels begin with a linear probe? Where A is trained too, that makes it stiff."""
     return part.linear_probe and SPACES[part.space].probe and not part.start
+
+
+def starts_with_feedback(recipe: ResolvedRecipe) -> bool:
+    """Does a run on rows without labels begin along the slope that comes back from predicted tokens?"""
+    return recipe.adapter.feedback and not SPACES[recipe.adapter.space].bases and not recipe.adapter.start
 
 
 def starts_with_fit(recipe: ResolvedRecipe) -> bool:

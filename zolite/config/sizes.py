@@ -5,6 +5,8 @@
 PIECE_BYTES, PIECE_BYTES_EXPANDED = 128 << 20, 256 << 20
 TILE_ROWS = 128
 
+EXPERT_TOKENS = 1024  # that go through one routed expert at once
+
 CHUNK_NUMBERS = 2**21  # float32 logits held at once: 8 MiB
 OWN_LOGITS = 2**26  # logits of a model's own forward, where losses are made of them: 128 MiB in 16 bits
 COLUMNS = 256  # words of the vocabulary that are taken together, at least: what a matrix unit likes

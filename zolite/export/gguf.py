@@ -86,7 +86,8 @@ def _name(here: LlamaCpp, blocks: int, layer: str) -> str | None:
     from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, get_tensor_name_map
 
     kind = next(arch for arch in MODEL_ARCH if MODEL_ARCH_NAMES[arch] == here.name)
-    name = get_tensor_name_map(kind, blocks).get_name(f"{layer}.weight", try_suffixes=(".weight",))
+    alone = layer.replace(".language_model.", ".")  # llama.cpp has a tower for pictures in a file of its own
+    name = get_tensor_name_map(kind, blocks).get_name(f"{alone}.weight", try_suffixes=(".weight",))
     # Embeddings and heads may share one tensor, to which an adapter of either would then be added.
     return name if name and name.startswith("blk.") else None
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from zolite.common.paths import paths
-from zolite.config.architectures import ARCHITECTURES
+from zolite.config.architectures import ARCHITECTURES, has_experts
 from zolite.export import ollama, uses
 from zolite.export.readers import Opened, Reader, of_transformers, reloaded
 from zolite.export.source import Trained
@@ -19,10 +19,13 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
         from peft import LoraConfig
 
     recipe, alpha = trained.recipe, _whole(trained.recipe.adapter.alpha)
+    targets = _targets(trained)
+    renamed = [name for name in targets if has_experts(trained.config) and name.rpartition(".")[2] in OF_EXPERTS]
     LoraConfig(
         r=recipe.adapter.rank,
         lora_alpha=alpha,
-        target_modules=_targets(trained),
+        target_modules=[name for name in targets if name not in renamed],
+        target_parameters=[f"{name}.weight" for name in renamed] or None,
         base_model_name_or_path=trained.source.base,
         task_type=None if trained.encoder else "CAUSAL_LM",  # peft has none for masks, and needs none
         inference_mode=True,
@@ -31,6 +34,11 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
     rest = {"a": 1.0, "b": recipe.adapter.alpha / alpha}
     tensors = {_peft_name(name): (t * rest[name[-1]]).contiguous() for name, t in trained.factors.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+OF_EXPERTS = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
+"""Last parts of modules' names that peft takes for routed experts' names, as they were before transformers 5: beside
+such experts, dense layers of these names are found by their weights' names."""
 
 
 def _peft_name(block: str) -> str:
@@ -42,11 +50,13 @@ def _peft_name(block: str) -> str:
 def _targets(trained: Trained) -> list[str]:
     """Last parts of names, as peft's own configs have them, unless single layers were chosen by full name.
 
-    Full names too where an architecture is not in the table: its other modules may have such last parts.
+    Full names too where an architecture is not in the table, or has a tower for pictures or sound: their other modules
+    may have such last parts.
     """
     layers = {name.rpartition(".")[0] for name in trained.factors}
     single = any("." in target for target in trained.recipe.adapter.targets)
-    whole = single or trained.config.get("model_type") not in ARCHITECTURES
+    towers = any(trained.config.get(name) for name in models.TOWERS)
+    whole = single or towers or trained.config.get("model_type") not in ARCHITECTURES
     return sorted(layers if whole else {layer.rpartition(".")[2] for layer in layers})
 
 

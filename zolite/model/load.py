@@ -23,7 +23,7 @@ from zolite.common import weight_headers
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.config import catalog
 from zolite.config.limits import limits_of
-from zolite.model import claims, packed, quant, special_tokens, weight_files
+from zolite.model import claims, experts, packed, quant, special_tokens, weight_files
 from zolite.model.proof import prove, prove_encoder
 from zolite.model.template_trial import try_template
 
@@ -119,7 +119,9 @@ def load(source: Source, quantization: str, device: torch.device, cache: Path) -
     """The model with its frozen weights in the given format (a key of WEIGHT_FORMATS), quiet and whole."""
     with quiet(), _explained(source, quantization):
         model, notes = _pretrained(source, cache, quantization, device)
-        quant.simplify_(model, quant.activations(quantization, device))
+        dtype = quant.activations(quantization, device)
+        quant.simplify_(model, dtype)
+        experts.simplify_(model, quantization, dtype)
         encoder = fills_masks(model.config)
         proof = (prove_encoder if encoder else prove)(model.eval().requires_grad_(False), source.name)
     notes += (OWN_LOGITS,) if proof.own_logits and not encoder else ()
@@ -188,6 +190,8 @@ def plain(source: Source, quantization: str, device: torch.device, cache: Path) 
         if getattr(model, "hf_quantizer", None) is not None:
             model = model.dequantize(dtype=torch.float32)
         packed.expand_(model)
+        experts.code_(model, quantization, torch.float32)
+        experts.expand_(model)
         return nn.Module.to(model, torch.float32)  # transformers' own `to` still thinks it quantized
 
 
@@ -224,6 +228,12 @@ def select(model: nn.Module, targets: tuple[str, ...], uncalled: frozenset[str] 
     names = [name for name in quant.linear_names(model) if name not in uncalled]
     leaves = sorted({name.rpartition(".")[2] for name in names})
     unknown = [t for t in targets if t not in leaves and t not in names]
+    if routed := [t for t in unknown if t == "experts" or t.rpartition(".")[2] in experts.names(model)]:
+        raise UsageError(
+            f"{', '.join(routed)} are weights of routed experts, which carry no adapters: one for each expert would be "
+            "many times the numbers that a step's losses can tell apart, most of them unseen by its rows",
+            f"leave --targets out for all other linear layers, or choose of {', '.join(leaves)}",
+        )
     if unknown or not names:
         message = f"no linear layer is called {', '.join(unknown)}" if unknown else "the model has no linear layers"
         raise UsageError(message, f"this model has: {', '.join(leaves) or 'none'}")
@@ -248,8 +258,6 @@ def _place(source: Source, cache: Path) -> str:
 
 def _pretrained(source: Source, cache: Path, quantization: str, device: torch.device) -> tuple[Any, tuple[str, ...]]:
     """The model with all of its weights and no others, and what was done for that."""
-    from transformers import BitsAndBytesConfig
-
     where = _place(source, cache)
     config, dtype = _config(where, source.name), quant.activations(quantization, device)
     if source.path is not None:
@@ -260,7 +268,7 @@ def _pretrained(source: Source, cache: Path, quantization: str, device: torch.de
     if again:
         packed.dequantize_at_load(config, source.name)
     elif not was and (quantized := quant.loading(quantization, device)):
-        options["quantization_config"] = BitsAndBytesConfig(**quantized)
+        options["quantization_config"] = experts.quantizing(quantized)
     towers = [tower for name in TOWERS if (tower := getattr(config, name, None)) is not None]
     for tower in towers:
         tower.num_hidden_layers = 0  # so that nothing of it is read

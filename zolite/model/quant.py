@@ -72,9 +72,14 @@ class Nf4Linear(nn.Module):
 
     def __init__(self, weight: Any, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight, self.dtype = weight, dtype  # bitsandbytes.nn.Params4bit
+        self.packed, self.dtype = weight, dtype  # bitsandbytes.nn.Params4bit
         self.out_features, self.in_features = weight.quant_state.shape
         self.register_buffer("bias", bias, persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """Expanded anew: for models that take a layer's weight without calling it."""
+        return weight16(self, self.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, weight16(self, self.dtype), self.bias)
@@ -83,16 +88,21 @@ class Nf4Linear(nn.Module):
 def weight16(layer: Any, dtype: torch.dtype) -> Tensor:
     """A linear layer's weight (out, in) as it is multiplied: codes are expanded, a plain layer's is itself."""
     if isinstance(layer, Int8Linear):
-        fast = triton_kernels(layer.codes.device)
-        if fast is None:
-            return torch.mul(layer.codes, layer.scales[:, None]).to(dtype)
-        return fast.expand(layer.codes, layer.scales, dtype)  # type: ignore[no-any-return]
+        return expand8(layer.codes, layer.scales, dtype)
     if isinstance(layer, Nf4Linear):
         from bitsandbytes.functional import dequantize_4bit
 
-        return dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(dtype)  # type: ignore[no-any-return]
+        return dequantize_4bit(layer.packed.data, layer.packed.quant_state).to(dtype)  # type: ignore[no-any-return]
     weight: Tensor = layer.weight
     return weight
+
+
+def expand8(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """Codes (out, in) int8 times their rows' scales (out,)."""
+    fast = triton_kernels(codes.device)
+    if fast is None:
+        return torch.mul(codes, scales[:, None]).to(dtype)
+    return fast.expand(codes, scales, dtype)  # type: ignore[no-any-return]
 
 
 @cache

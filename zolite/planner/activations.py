@@ -163,11 +163,19 @@ def _generic(model: Model, forward: Forward) -> Iterable[int]:
     by = {linear.name: linear for linear in s.linears}
     q, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
     x = a * s.hidden
+    # Where attention is a table of all pairs of tokens, so are the masks of layers with a window and without.
+    pairs, masks = (n * forward.tokens * rows * a if s.eager else 0 for n in (s.heads, 2))
     inner = [by[name] for name in INNER if name in by]
     largest = max(model.expanding(linear) for linear in s.linears)
     yield rows * (x + 2 * FLOAT * s.hidden + (a * s.hidden if a != FLOAT else 0))  # a norm
-    yield rows * (x + a * _mlp_width(s, by))
-    yield rows * (x + a * _mlp_width(s, by, while_multiplying=True)) + max(map(model.expanded, inner), default=largest)
+    if inner or not s.experts:
+        yield rows * (x + a * _mlp_width(s, by))
+        multiplied = max(map(model.expanded, inner), default=largest)
+        yield rows * (x + a * _mlp_width(s, by, while_multiplying=True)) + multiplied
+    if s.experts:
+        yield from (each + pairs + masks for each in _experts(model, rows, x))  # a layer keeps its table to its end
+    if s.eager:
+        yield rows * (x + a * (3 * q + 2 * kv)) + 3 * pairs + masks  # keys and values for each head, and a softmax
     yield rows * (x + a * (2 * q + 2 * kv + 3 * q) + FLOAT * s.heads)  # turned queries, and what turning them takes
     yield rows * (x + a * (q + kv)) + largest
     if s.window and s.window < forward.tokens:
@@ -202,6 +210,21 @@ def _encoder(model: Model, forward: Forward) -> Iterable[int]:
     yield int(rows * a * (beside + held.inner * s.intermediate)) + mask
     yield int(rows * a * (beside + held.inner * s.intermediate / 2)) + mask + largest
     yield int(rows * a * (5 * s.hidden + held.scores * s.heads * forward.tokens)) + mask + largest
+
+
+def _experts(model: Model, rows: int, x: int) -> Iterable[int]:
+    """What model/experts.py holds, of rows of `x` bytes each: sums in float32, and one expert with its tokens."""
+    s, a = model.spec, model.activation
+    part = min(rows, sizes.EXPERT_TOKENS)
+    made = rows * (x + FLOAT * s.hidden + 3 * 8 * s.experts_of_token + (a + FLOAT) * s.experts_each)
+    yield made + rows * a * s.hidden  # the sums in the activations' dtype
+    yield made + part * (a + 2 * FLOAT) * s.hidden  # an expert's results, weighted
+    for each in s.experts:
+        inwards = each.inputs == s.hidden
+        between = each.outputs if inwards else each.inputs + each.outputs
+        yield made + part * a * (s.hidden + between) + model.expanding(each)
+        if inwards:
+            yield made + part * a * (s.hidden + each.outputs + s.gates * each.outputs // 2)
 
 
 QKV, GATES = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")

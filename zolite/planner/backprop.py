@@ -41,6 +41,7 @@ def needed(hardware: Hardware, spec: ModelSpec, rank: int, tokens: int) -> int:
     """Bytes of the card, other processes included."""
     a = 2
     stored = int(spec.linear * WEIGHT_FORMATS["nf4"].bytes) + a * (spec.embedding + spec.head + spec.other)
+    stored += a * spec.routed  # bitsandbytes quantizes linear layers alone
     adapter = ADAPTER_BYTES * rank * sum(each.count * (each.inputs + each.outputs) for each in spec.linears)
     layer = int(GRADIENTS * tokens * (SAVED[0] * spec.hidden + SAVED[1] * spec.intermediate))
     expanded = a * max(each.inputs * each.outputs for each in spec.linears)

@@ -72,8 +72,9 @@ def ledger(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Ro
     """Of a resolved recipe. Lines of no bytes stay: they say why there are none."""
     model = laid_out(hardware, spec, recipe)
     step, evaluation = forwards(model, recipe, rows)
-    fixed = [*weights(model), *adapter(hardware, model, recipe), *tools(hardware, model, recipe, rows)]
-    at_work = [*activation_lines(step, evaluation), load(hardware, model, fixed, step, evaluation)]
+    rest = [*adapter(hardware, model, recipe), *tools(hardware, model, recipe, rows)]
+    fixed = [*weights(model), *rest]
+    at_work = [*activation_lines(step, evaluation), load(hardware, model, rest, step, evaluation)]
     beyond = reserved(hardware, model, step, evaluation, rows)
     process = Line("context", hardware.context_bytes, CONTEXT[hardware.device], "libraries", "process")
     mine = [process, *fixed, *at_work, *beyond]
@@ -110,9 +111,12 @@ def weights(model: Model) -> list[Line]:
     s, a, stored = model.spec, model.activation, WEIGHT_FORMATS[model.quant]
     scales = sum(stored.row_bytes * linear.count * linear.outputs for linear in s.linears)
     layers = int(s.linear * stored.bytes) + scales
+    routed = int(s.routed * stored.bytes) + sum(stored.row_bytes * each.count * each.outputs for each in s.experts)
+    experts = f"{s.routed:,} weights in {model.quant}, {s.experts_each} experts a layer"
     head = f"{s.vocabulary:,} × {s.hidden:,} in {8 * a} bits" if s.head else "it is the embedding table"
     return [
         Line("linear layers", layers, f"{s.linear:,} weights in {model.quant}, scales included", "weights"),
+        *([Line("experts", routed, experts, "weights")] if routed else []),
         Line("embeddings", a * s.embedding, f"{s.embedding:,} numbers in {8 * a} bits", "weights"),
         Line("head", a * s.head, head, "weights"),
         Line("norms and biases", a * s.other, f"{s.other:,} numbers in {8 * a} bits", "weights"),
@@ -224,19 +228,23 @@ def activation_lines(step: ActivationMemory, evaluation: ActivationMemory) -> li
 
 
 def load(
-    hardware: Hardware, model: Model, fixed: Sequence[Line], step: ActivationMemory, evaluation: ActivationMemory
+    hardware: Hardware, model: Model, rest: Sequence[Line], step: ActivationMemory, evaluation: ActivationMemory
 ) -> Line:
     """How far a load exceeds the run: it reads tensor by tensor, and quantizes each from a copy or two in 16 bits.
+
+    Of experts a layer's are read together, and once more where files have them one by one.
 
     Frozen bases are found in a forward of some tokens, layer by layer in float32.
     """
     largest = max(linear.inputs * linear.outputs for linear in model.spec.linears)
     copies = {"int8": 2 * model.activation + 1, "nf4": model.activation}.get(model.quant, 0) * largest
+    together = max((each.inputs * each.outputs for each in model.spec.experts), default=0) * model.spec.experts_each
+    copies = max(copies, 2 * model.activation * together)
     if model.core:
         copies = max(copies, basis_memory(model))
     if hardware.device == "cpu":
         copies += 2 * model.activation * model.spec.embedding  # a load of SmolLM2-135M took about so much
-    more = max(0, copies - peak(fixed[4:]) - max(step.peak, evaluation.peak))
+    more = max(0, copies - peak(rest) - max(step.peak, evaluation.peak))
     why = f"before they are quantized layers take {human_bytes(copies)}, while nothing runs yet"
     return Line("load", more, why, "weights")
 
@@ -264,6 +272,8 @@ def reserved(
     pool = min(step.peak, eager)
     each = WEIGHT_FORMATS[model.quant].bytes
     stored = [(int(linear.inputs * linear.outputs * each), linear.count) for linear in model.spec.linears]
+    together = model.spec.experts_each or 1  # a layer's experts lie in one tensor
+    stored += [(int(e.inputs * e.outputs * each) * together, e.count // together) for e in model.spec.experts]
     loose = sum(segments(size, count) - size * count for size, count in stored)
     lines = (
         ("captured steps", pool, "CUDA graphs keep a step's memory while an evaluation or another length runs"),

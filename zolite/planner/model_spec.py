@@ -23,7 +23,7 @@ from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.paths import paths
 from zolite.common.weight_headers import BUFFERS, OTHER_HEADS, TOWERS, Header
 from zolite.config import catalog
-from zolite.config.architectures import ARCHITECTURES, Config, Linear, by_llama_cpp, numbers
+from zolite.config.architectures import ARCHITECTURES, TURNED, Config, Linear, by_llama_cpp, numbers
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SMALL = 16 << 20  # bytes of a config file, at most
@@ -56,14 +56,24 @@ class ModelSpec:
     places: int = 0  # parameters of learned embeddings of positions, among `embedding`
     encoder: bool = False  # it fills in masks, whose logits are the model's own
     head_norms: bool = False  # queries and keys have norms of their own
+    experts: tuple[Linear, ...] = ()  # weights of routed experts, all of them: quantized, without adapters
+    experts_each: int = 0  # routed experts of a layer
+    experts_of_token: int = 0  # of these, those that a token goes to
+    gates: int = 2  # tensors of an expert's inner width that its activation holds at once, beside the two halves
+    eager: bool = False  # attention is a table of all pairs of tokens
 
     @property
     def linear(self) -> int:
         return sum(each.count * each.inputs * each.outputs for each in self.linears)
 
     @property
+    def routed(self) -> int:
+        """Parameters of routed experts, their biases apart."""
+        return sum(each.count * each.inputs * each.outputs for each in self.experts)
+
+    @property
     def parameters(self) -> int:
-        return self.linear + self.embedding + self.head + self.other
+        return self.linear + self.routed + self.embedding + self.head + self.other
 
 
 def spec(name: str) -> ModelSpec:
@@ -135,7 +145,8 @@ def from_config(name: str, config: Mapping[str, Any]) -> ModelSpec:
     c = numbers(config)
     known = ARCHITECTURES[c.model_type]
     linears = merged(known.linears(c))
-    biases = sum(each.count * each.outputs for each in linears if each.bias)
+    experts = merged([each for each in known.experts(c) if each.count])
+    biases = sum(each.count * each.outputs for each in (*linears, *experts) if each.bias)
     return ModelSpec(
         **_basics(name, c),
         linears=linears,
@@ -145,30 +156,37 @@ def from_config(name: str, config: Mapping[str, Any]) -> ModelSpec:
         head=(0 if c.tied else c.vocabulary * c.hidden) + (c.vocabulary if known.head_bias else 0),
         other=biases + known.norms(c),
         fast=known.fast(c),
+        experts=experts,
+        gates=known.gates,
+        eager=known.eager,
         bytes=0,
         left_out=known.left_out(c),
     )
 
 
 def from_tensors(name: str, config: Mapping[str, Any], header: Header) -> ModelSpec:
-    """Of any architecture: matrices are linear layers unless they are called an embedding or the head."""
+    """Of any architecture: matrices are linear layers unless they are called an embedding, the head or of experts."""
     c, encoder = numbers(config), fills_masks(config)
     sizes: Counter[str] = Counter()
     linears = []
     for tensor, shape in header.tensors.items():
-        kind = kind_of(tensor, shape)
+        kind = of_experts(tensor, shape, c.experts) or kind_of(tensor, shape)
         if c.tied and kind == "head" and tensor.endswith(".weight"):
             continue  # the embedding table once more
         if any(tower in tensor for tower in TOWERS) or (encoder and OTHER_HEADS.search(tensor)):
             kind = "left_out"
+        if kind == "experts":
+            continue
         if kind == "linear":
-            linears.append(Linear(leaf(tensor), shape[1], shape[0], 1, f"{tensor[:-6]}bias" in header.tensors))
+            outputs, inputs = reversed(shape) if c.model_type in TURNED else shape
+            linears.append(Linear(leaf(tensor), inputs, outputs, 1, f"{tensor[:-6]}bias" in header.tensors))
         else:
             sizes[kind] += _product(shape)
             sizes["places"] += _product(shape) if encoder and "position" in leaf(tensor) else 0
     return ModelSpec(
         **_basics(name, c),
         linears=merged(linears),
+        experts=experts_of(header, c),
         embedding=sizes["embedding"],
         head=sizes["head"],
         other=sizes["other"],
@@ -202,6 +220,34 @@ HEADS = ("lm_head", "embed_out", "output", "decoder", "predictions", "vocab_proj
 TABLES = ("wte", "wpe", "relative_attention_bias")
 PROJECTIONS = ("embeddings_project", "embedding_hidden_mapping_in")
 """Linear layers behind a narrower table of words."""
+SINGLE = re.compile(r"\.experts\.\d+\.\w+\.weight$")  # of an expert, where each has tensors of its own
+DOWN = ("down_proj", "w2", "output_linear")  # last parts of names of what leads back to the hidden width
+ROUTERS = ("gate", "router")
+
+
+def of_experts(tensor: str, shape: tuple[int, ...], each: int) -> str:
+    """experts, other for the router, or nothing: of the tensors of a model whose layers have `each` experts."""
+    if each and (SINGLE.search(tensor) or (len(shape) == 3 and shape[0] == each)):
+        return "experts"
+    return "other" if each and len(shape) == 2 and shape[0] == each and leaf(tensor) in ROUTERS else ""
+
+
+def experts_of(header: Header, c: Config) -> tuple[Linear, ...]:
+    """Experts' weights as transformers holds them: what leads inwards is one matrix, whatever files have."""
+    found: Counter[tuple[bool, int, int]] = Counter()  # down or not, the inner width, the tensor's experts
+    inwards = set()
+    for tensor, shape in header.tensors.items():
+        if of_experts(tensor, shape, c.experts) == "experts":
+            name, sides = leaf(tensor.removesuffix(".weight") + ".weight"), shape[-2:]
+            inner = sides[0] if sides[1] == c.hidden else sides[1]
+            found[name in DOWN, inner, shape[0] if len(shape) == 3 else 1] += 1
+            inwards |= {name} - set(DOWN)
+    made = []
+    for (down, inner, held), count in found.items():
+        width = 1 if held > 1 or down else len(inwards)  # tensors of a matrix
+        sides = (inner, c.hidden) if down else (c.hidden, width * inner)
+        made.append(Linear("down_proj" if down else "gate_up_proj", *sides, held * count // width))
+    return merged(made)
 
 
 def leaf(tensor: str) -> str:
@@ -241,6 +287,8 @@ def _basics(name: str, c: Config) -> dict[str, Any]:
         "context": c.context,
         "tied": c.tied,
         "window": c.window,
+        "experts_each": c.experts,
+        "experts_of_token": c.experts_of_token if c.experts else 0,
     }
 
 

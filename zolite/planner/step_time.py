@@ -8,12 +8,18 @@ come out within 15%. K points, R rows of all points, D width, I the MLP's inner 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zolite.config import sizes
 from zolite.config.architectures import Linear
 from zolite.config.composition import forwards_per_step
-from zolite.config.recipe import ResolvedRecipe, evaluations_of, starts_with_fit, starts_with_probe
+from zolite.config.recipe import (
+    ResolvedRecipe,
+    evaluations_of,
+    starts_with_feedback,
+    starts_with_fit,
+    starts_with_probe,
+)
 from zolite.data.lengths import Rows
 from zolite.planner.activations import Forward, Model, paired, pieces
 from zolite.planner.hardware import Hardware
@@ -62,7 +68,8 @@ def beside_seconds(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, 
     once = _forward(hardware, model, Forward(1, each * sequences, rows.tokens, each * positions))
     twice = 2 if rows.labels and starts_with_fit(recipe) else 1  # labels are compared, and what is said is looked at
     looks = twice * evaluations_of(t.steps, t.eval_every) * -(-t.eval_rows // each) if rows.evaluated else 0
-    start = linear_probe_rows(recipe) if rows.labels and starts_with_probe(recipe.adapter) else 0
+    starts = starts_with_probe(recipe.adapter) if rows.labels else starts_with_feedback(recipe)
+    start = linear_probe_rows(recipe) if starts else 0
     return (looks + start / each) * once
 
 
@@ -83,6 +90,7 @@ def _around(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe) -> floa
 def _forward(hardware: Hardware, model: Model, forward: Forward) -> float:
     s = model.spec
     layer = sum(seconds(hardware, kernel) for kernel in _layer(hardware, model, forward))
+    layer += sum(seconds(hardware, kernel) * n for n, kernel in _experts(hardware, model, forward))
     count = forward.points * forward.positions
     head = Kernel(2 * count * s.hidden * s.vocabulary, product_rate(hardware, model), 2 * s.hidden * s.vocabulary)
     return s.layers * layer + seconds(hardware, head)
@@ -111,6 +119,20 @@ def _layer(hardware: Hardware, model: Model, forward: Forward) -> Iterator[Kerne
         for _ in range(round(-(-rows // piece) * share)):
             yield from _linear(hardware, model, linear, min(piece, rows), paired(model, forward))
     yield from (_between if model.fused else _between_generic)(hardware, model, forward, attention, mlp)
+
+
+EXPERT_KERNELS = 8  # between an expert's products
+
+
+def _experts(hardware: Hardware, model: Model, forward: Forward) -> Iterator[tuple[float, Kernel]]:
+    """A layer's, each as often as it runs: each expert has its share of the rows."""
+    s = model.spec
+    for each in s.experts:
+        count = each.count / s.layers
+        rows = max(1, forward.points * forward.rows * s.experts_of_token // s.experts_each)
+        yield from ((count, kernel) for kernel in _linear(hardware, model, replace(each, name=""), rows, pairs=False))
+        yield count, Kernel(traffic=rows * each.outputs * 4, share=ELEMENTWISE)
+        yield count * EXPERT_KERNELS / len(s.experts), Kernel()
 
 
 ATTENDING = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -47,7 +47,7 @@ CHUNK = 2**22  # logits at once: 16 MiB
 RIDGE = 0.02  # of V, on features of length one
 OTHERS = 3.0  # weight of other tokens in that regression, where each kind of place has one
 PRICES = (3.0, 10.0, 30.0)  # of KL beside cross-entropy: the first at which own text costs no more than DEAR
-DEAR = 0.08  # nats a token
+DEAR = 0.05  # nats a token
 ROUNDS = 30  # of L-BFGS
 
 

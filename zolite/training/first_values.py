@@ -1,6 +1,7 @@
 """What an adapter begins with, where that is not what the seed draws: another adapter's numbers, or what is known in
 closed form of rows with labels: linear probes of the layers' features, an exact fit of the last layer, and where that
-made labels harder to tell apart probes of more layers."""
+made labels harder to tell apart probes of more layers. Of rows without labels, what the slope that comes back from
+predicted tokens teaches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +20,9 @@ from zolite.engine import device_memory
 from zolite.engine.engine import Engine
 from zolite.model.tail import Tail
 from zolite.planner.step_time import linear_probe_rows
-from zolite.training import linear_probe, out_of_memory, warm_start
+from zolite.training import feedback, linear_probe, out_of_memory, warm_start
 from zolite.training.answer_fit import Typed, fit_answers_, lines_of, rows_of, unseen_lines
+from zolite.training.feedback import start_from_feedback_
 from zolite.training.linear_probe import ProbedLayer, start_from_probe_
 from zolite.training.own_text import own_texts
 from zolite.training.run import Run, says
@@ -55,6 +57,8 @@ def with_first_values(run: Run, dataset: Dataset, tokenizer: Any) -> Run:
     if fitting:
         notes += _fitted(run, fitting, dataset, tokenizer)
         notes += _noted(_mended(run, probed))
+    if recipes.starts_with_feedback(run.recipe) and run.examples["train"][0].candidates == 1:
+        notes += _fed_back(run, tokenizer)
     device_memory.tidy()
     return replace(run, notes=(*run.notes, *notes))
 
@@ -84,6 +88,23 @@ def _mended(run: Run, probed: linear_probe.Result | None) -> linear_probe.Result
         return start_from_probe_(run.engine, run.examples, most) if harmed else NOTHING
 
     return out_of_memory.attempt(again)
+
+
+def _fed_back(run: Run, tokenizer: Any) -> list[Noted]:
+    t, most = run.recipe.train, linear_probe_rows(run.recipe)
+    if most < feedback.least(t.batch):
+        return []  # a run so short is over before it would pay
+
+    def started() -> feedback.Result | None:
+        run.engine.at_theta()
+        with torch.inference_mode():
+            own = own_texts(run.engine.loaded.model, tokenizer)
+        return start_from_feedback_(run.engine, run.examples, own, t.batch, t.seed, most)
+
+    found = out_of_memory.attempt(started)
+    if found is None:
+        return [Noted("info", feedback.UNKNOWN)]
+    return [Noted("info", found.text)]
 
 
 def _noted(found: linear_probe.Result | None) -> list[Noted]:
