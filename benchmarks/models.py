@@ -3,7 +3,7 @@
 Every causal architecture of the installed transformers at tiny random weights, saved and loaded from its folder: are
 zolite's losses those of transformers' own logits, a row at a time; are those of two points in one forward those of each
 alone; do 4 steps train; is the adapter read back as what was trained: for peft, merged into the weights, and as GGUF
-where zolite knows llama.cpp's names.
+where zolite knows llama.cpp's names. Of encoders the same, on rows with labels at their masks.
 
 python benchmarks/models.py [OUT] [MODEL_TYPE …]      adds to OUT/models.json what is not there yet
 python benchmarks/models.py OUT --only MODEL_TYPE …   measures those again
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,36 @@ SMALL = {
     "shared_expert_intermediate_size": 32, "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 300,
     "decoder_ffn_dim": 128, "encoder_ffn_dim": 128, "initializer_range": 0.1, "init_std": 0.1,
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Form:
+    """Which architectures are tried, on which rows."""
+
+    key: str  # of the results
+    known: str  # transformers' table of their classes
+    encoder: bool
+    row: Callable[[int], dict[str, str]]
+
+    @property
+    def classes(self) -> dict[str, str]:
+        """By model_type; encoders that have a decoder too are refused, and not tried as encoders."""
+        from transformers.models.auto import modeling_auto
+
+        found = getattr(modeling_auto, self.known).items()
+        table = {kind: name if isinstance(name, str) else name[0] for kind, name in found}
+        others = modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES if self.encoder else {}
+        return {kind: name for kind, name in sorted(table.items()) if kind not in others}
+
+
+DECODERS = Form(
+    "rows", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", False,
+    lambda i: {"prompt": f"Ask {i}" + "?" * (i % 5) + ":", "completion": f" done {i}"},
+)  # fmt: skip
+ENCODERS = Form(
+    "encoders", "MODEL_FOR_MASKED_LM_MAPPING_NAMES", True,
+    lambda i: {"text": f"Ask {i}" + "?" * (i % 5), "label": ("a", "b", "of it")[i % 3]},
+)  # fmt: skip
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers")
 SPECIAL: dict[str, dict[str, Any]] = {
     "codegen": {"rotary_dim": 8},
@@ -73,27 +104,27 @@ def has(config: Any, name: str) -> bool:
         return False
 
 
-def constructed(config: Any, layers: int) -> Any:
+def constructed(config: Any, layers: int, decoder: bool) -> Any:
     """The same architecture, tiny, as its class makes it of a few numbers."""
     made = type(config)(**numbers(config, layers))
     if has(made, "is_decoder"):
-        made.is_decoder = True
+        made.is_decoder = decoder
     return made
 
 
-def shrunk(config: Any, layers: int, depth: int = 0) -> Any:
+def shrunk(config: Any, layers: int, decoder: bool, depth: int = 0) -> Any:
     """The same architecture, tiny: the numbers of the large one, changed."""
     for name, value in numbers(config, layers).items():
         if has(config, name):
             try_(lambda n=name, v=value: setattr(config, n, v))
     for name in INNER:
         if hasattr(getattr(config, name, None), "to_dict") and depth < 2:
-            shrunk(getattr(config, name), layers, depth + 1)
+            shrunk(getattr(config, name), layers, decoder, depth + 1)
     if isinstance(kinds := getattr(config, "layer_types", None), list):
         every = [*dict.fromkeys(kinds), *kinds * layers]  # one of each kind first
         try_(lambda: setattr(config, "layer_types", every[:layers]))
     if depth == 0 and hasattr(config, "is_decoder"):
-        config.is_decoder = True
+        config.is_decoder = decoder
     return config
 
 
@@ -103,7 +134,7 @@ def try_(do: Callable[[], Any]) -> None:
         do()
 
 
-def built(name: str) -> Any:
+def built(name: str, form: Form) -> Any:
     """A model with random weights, norms and biases, of as few layers as its kinds of layers need."""
     import torch
     import transformers
@@ -111,7 +142,7 @@ def built(name: str) -> Any:
     made, errors = getattr(transformers, name), []
     for layers, how in itertools.product(LAYERS, (constructed, shrunk)):
         try:
-            config = how(made.config_class(), layers)
+            config = how(made.config_class(), layers, not form.encoder)
             with torch.device("meta"):
                 count = sum(p.numel() for p in made(config).parameters())
             if count > MOST:
@@ -129,16 +160,20 @@ def logits_of(model: Any, sequence: list[int], rows: int = 1) -> Any:
     """transformers' own, (T, V) float32."""
     import torch
 
-    options = {"use_cache": False} if "use_cache" in signature(model.forward).parameters else {}
+    from zolite.model.load import fills_masks
+
+    ids = torch.tensor([sequence] * rows)
+    options: dict[str, Any] = {"use_cache": False} if "use_cache" in signature(model.forward).parameters else {}
+    options = {"attention_mask": torch.ones_like(ids)} if fills_masks(model.config) else options
     with torch.inference_mode():
-        return model(input_ids=torch.tensor([sequence] * rows), **options).logits[0].float()
+        return model(input_ids=ids, **options).logits[0].float()
 
 
-def save(name: str, folder: Path) -> int:
+def save(name: str, form: Form, folder: Path) -> int:
     """The model, and its tokenizer: the number of its parameters."""
     import torch
 
-    model = built(name)
+    model = built(name, form)
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() > 1:
@@ -147,12 +182,12 @@ def save(name: str, folder: Path) -> int:
                 p.add_(torch.randn_like(p) * 0.05)
             p.copy_(p.bfloat16())  # so that merging, which writes 16 bits, rounds what it adds alone
     model.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    tokenizer(form.encoder).save_pretrained(folder)
     return sum(p.numel() for p in model.parameters())
 
 
-def tokenizer() -> Any:
-    """A token a byte."""
+def tokenizer(encoder: bool) -> Any:
+    """A token a byte; an encoder's has a mask."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -161,18 +196,20 @@ def tokenizer() -> Any:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens(letters[:3])
-    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")
+    inner.add_special_tokens(["<mask>"] if encoder else [])
+    more = {"mask_token": "<mask>"} if encoder else {}
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", **more)
 
 
-def measured(name: str, folder: Path) -> dict[str, Any]:
+def measured(name: str, form: Form, folder: Path) -> dict[str, Any]:
     """What becomes of an architecture, until it is refused."""
     row: dict[str, Any] = {"class": name}
     try:
-        row |= {"parameters": save(name, folder / "model"), "built": True}
+        row |= {"parameters": save(name, form, folder / "model"), "built": True}
     except Exception as error:  # noqa: BLE001 - whatever a config or a model of transformers raises
         return row | {"built": False, "why": said(error)}
     try:
-        row |= of_run(folder)
+        row |= of_run(form, folder)
     except Exception as error:  # noqa: BLE001 - the table says what happens
         from zolite.common.errors import ZoliteError
 
@@ -186,13 +223,13 @@ def said(error: BaseException) -> str:
     return text if known else f"{type(error).__name__}: {text}"
 
 
-def of_run(folder: Path) -> dict[str, Any]:
+def of_run(form: Form, folder: Path) -> dict[str, Any]:
     """Losses of its rows, and then what trains and is exported; a key that a failure comes before is left out."""
     from zolite.api import prepare, train
     from zolite.config.architectures import ARCHITECTURES
     from zolite.config.recipe import Recipe
 
-    rows = [{"prompt": f"Ask {i}" + "?" * (i % 5) + ":", "completion": f" done {i}"} for i in range(16)]
+    rows = [form.row(i) for i in range(16)]
     (folder / "data").mkdir()
     for split in ("train", "dev"):
         text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -200,10 +237,11 @@ def of_run(folder: Path) -> dict[str, Any]:
     recipe = Recipe.of({
         "model.name": str(folder / "model"), "model.quant": "float32", "data.path": str(folder / "data"),
         "train.steps": 4, "train.lr": 0.05, "train.eps": 0.01, "train.batch": 8, "train.copies": 2,
-        "adapter.space": "lora",
+        "adapter.space": "lora", "data.template": "{text} It was {label}.",
     })  # fmt: skip
     run = prepare(recipe)
-    found: dict[str, Any] = {"loads": True, "own_logits": bool(run.engine.loaded.own_logits)}
+    own = bool(run.engine.loaded.own_logits) and not form.encoder  # whose logits always are its own
+    found: dict[str, Any] = {"loads": True, "own_logits": own}
     found |= {"apart": apart(run, folder / "model"), "points_apart": points_apart(run)}
     if max(found["apart"], found["points_apart"]) > EQUAL:
         return found
@@ -223,20 +261,23 @@ def apart(run: Any, folder: Path) -> float:
     Less what transformers' own differ by for a row beside another: some architectures make much of rounding.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    from zolite.export.readers import in_float32
+
+    model = in_float32(folder, torch.device("cpu"))
     examples = run.examples["train"]
     found = []
     with torch.inference_mode():
         ours = run.engine.scores(examples)
         for row, our in zip(examples, ours, strict=True):
-            (sequence,) = row.sequences
-            alone, beside = (logits_of(model, list(sequence), rows).log_softmax(-1) for rows in (1, 3))
-            theirs, others = (
-                torch.stack([logs[q.position, q.token] for q in row.queries]).mean() for logs in (alone, beside)
-            )
-            found.append(float((our[0] - theirs).abs() - (others - theirs).abs()))
+            for candidate in range(row.candidates):
+                asked = [q for q in row.queries if q.candidate == candidate]
+                sequence = list(row.sequences[asked[0].sequence])
+                alone, beside = (logits_of(model, sequence, rows).log_softmax(-1) for rows in (1, 3))
+                theirs, others = (
+                    torch.stack([logs[q.position, q.token] for q in asked]).mean() for logs in (alone, beside)
+                )
+                found.append(float((our[candidate] - theirs).abs() - (others - theirs).abs()))
     return max(0.0, *found)
 
 
@@ -271,21 +312,21 @@ def exported(kind: str, folder: Path) -> str:
     return ""
 
 
-def here(name: str) -> dict[str, Any]:
+def here(name: str, form: Form) -> dict[str, Any]:
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(ZOLITE_HOME=f"{folder}/home", ZOLITE_CACHE=f"{folder}/cache")
-        return measured(name, Path(folder))
+        return measured(name, form, Path(folder))
 
 
-def child(name: str, end: Any) -> None:
+def child(name: str, form: Form, end: Any) -> None:
     """In a process of its own, which may hang or be killed."""
-    end.send(here(name))
+    end.send(here(name, form))
 
 
-def limited(name: str) -> dict[str, Any]:
+def limited(name: str, form: Form) -> dict[str, Any]:
     mine, theirs = multiprocessing.get_context("fork").Pipe()
-    process = multiprocessing.get_context("fork").Process(target=child, args=(name, theirs))
+    process = multiprocessing.get_context("fork").Process(target=child, args=(name, form, theirs))
     process.start()
     theirs.close()
     try:
@@ -307,23 +348,21 @@ def main() -> None:
     asked = [word for word in words if word != "--only"]
     import torch
     import transformers
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
 
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
-    here("LlamaForCausalLM")  # so that all is imported, and no child has to
+    here("LlamaForCausalLM", DECODERS)  # so that all is imported, and no child has to
     file = out / "models.json"
-    rows: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else {}
-    for kind in asked or sorted(KNOWN):
-        if kind in rows and not again:
-            continue
-        name = KNOWN[kind]
-        rows[kind] = limited(name if isinstance(name, str) else name[0])
-        print(kind, json.dumps(rows[kind], ensure_ascii=False), flush=True)
-        text = json.dumps(
-            {"provenance": provenance(), "rows": dict(sorted(rows.items()))}, indent=1, ensure_ascii=False
-        )
-        file.write_text(text + "\n", encoding="utf-8")
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    for form in (DECODERS, ENCODERS):
+        rows = found.get(form.key, {})
+        for kind, name in form.classes.items():
+            if (asked and kind not in asked) or (kind in rows and not again):
+                continue
+            rows[kind] = limited(name, form)
+            print(kind, json.dumps(rows[kind], ensure_ascii=False), flush=True)
+            found = {"provenance": provenance()} | found | {form.key: dict(sorted(rows.items()))}
+            file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

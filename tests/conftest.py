@@ -245,6 +245,13 @@ def families() -> Callable[[str], PreTrainedTokenizerFast]:
 
 
 @pytest.fixture(scope="session")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """encoders("roberta") is the folder of an encoder of that kind: ENCODERS in tests/encoders.py, made once."""
+    save = loaded_from(Path(__file__).parent / "encoders.py").save
+    return functools.cache(lambda kind: save(kind, tmp_path_factory.mktemp("encoders") / kind))
+
+
+@pytest.fixture(scope="session")
 def random_decoders() -> ModuleType:
     """tests/decoders.py."""
     return loaded_from(Path(__file__).parent / "decoders.py")

@@ -1,5 +1,7 @@
 """What is measured is what the model says: of its head and decoder, or its own logits, or there is a clear no."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ import transformers
 from torch import nn
 
 from zolite.common.errors import ZoliteError
+from zolite.data.examples import fills_masks
 from zolite.model import load as models
-from zolite.model.loss import Given, Head, generic, own_logits
-from zolite.model.proof import Proof, prove
+from zolite.model.loss import Given, Head, generic, mask_logits, own_logits
+from zolite.model.proof import Proof, prove, prove_encoder
 
 CPU = torch.device("cpu")
 
@@ -113,10 +116,6 @@ def test_a_forward_that_fails_is_one_line() -> None:
 
 KINDS: dict[str, tuple[Callable[[], Any], str]] = {
     "t5": (lambda: transformers.T5Config(vocab_size=300), "an encoder with a decoder"),
-    "bert": (
-        lambda: transformers.BertConfig(vocab_size=300, architectures=["BertForMaskedLM"]),
-        "BertForMaskedLM is an encoder",
-    ),
     "vit": (lambda: transformers.ViTConfig(), "writes no text"),
 }
 
@@ -140,3 +139,82 @@ def test_a_layer_whose_weight_is_taken_uncalled_gets_no_adapter() -> None:
     assert {name.rpartition(".")[2] for name in uncalled} == {"dt_proj", "out_proj"} and len(uncalled) == 4
     named = models.select(model, (), uncalled)
     assert named and not uncalled & set(named)
+
+
+ENCODERS = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert", "albert")
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_encoders_are_measured_at_some_places_as_at_all(
+    kind: str, encoders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Whatever is behind their last hidden states; every token sees the later ones, and none the padding."""
+    loaded = models.load(models.resolve(str(encoders(kind))), "float32", CPU, tmp_path)
+    assert loaded.encoder and loaded.own_logits == 320 and not loaded.notes
+    ids = torch.randint(10, 200, (2, 12), generator=torch.Generator().manual_seed(0))
+    ids[0, 8:], places = 0, torch.tensor([20, 3, 7])
+    with torch.inference_mode():
+        ours = mask_logits(loaded.model)(ids, places)
+        alone, whole = (loaded.model(input_ids=each).logits[0] for each in (ids[:1, :8], ids[1:]))
+        torch.testing.assert_close(ours, torch.stack([whole[8], alone[3], alone[7]]), atol=1e-4, rtol=1e-4)
+        ids[1, -1] += 1
+        assert float((mask_logits(loaded.model)(ids, places)[0] - ours[0]).abs().max()) > 1e-4
+
+
+def test_layers_that_answer_once_for_all_rows_get_no_adapter(encoders: Callable[[str], Path], tmp_path: Path) -> None:
+    """DeBERTa's queries and keys are of places too, which the points of one forward share."""
+    uncalled = models.load(models.resolve(str(encoders("deberta-v2"))), "float32", CPU, tmp_path).uncalled
+    assert {name.rpartition(".")[2] for name in uncalled} == {"query_proj", "key_proj"} and len(uncalled) == 4
+
+
+def test_an_encoder_that_sees_padding_is_refused() -> None:
+    """FNet mixes all places, and takes no mask."""
+    config = transformers.FNetConfig(vocab_size=300, hidden_size=64, intermediate_size=64, num_hidden_layers=2)
+    model = transformers.FNetForMaskedLM(config).eval()
+    with pytest.raises(ZoliteError, match=r"does not turn two rows of text into logits|padding behind a text"):
+        prove_encoder(model, "it")
+
+
+def test_a_head_that_looks_around_is_refused(encoders: Callable[[str], Path]) -> None:
+    """Logits of a place that depend on what else is asked for are not the model's."""
+    model = transformers.AutoModelForMaskedLM.from_pretrained(encoders("bert")).eval()
+    inner = model.cls.forward
+    model.cls.forward = lambda hidden: inner(hidden + hidden.mean(dim=1, keepdim=True))
+    with pytest.raises(ZoliteError, match="at some places alone differs") as error:
+        prove_encoder(model, "it")
+    assert "roberta-base" in error.value.hint
+
+
+def test_broken_encoders_are_refused(encoders: Callable[[str], Path]) -> None:
+    model = transformers.AutoModelForMaskedLM.from_pretrained(encoders("bert")).eval()
+    with torch.no_grad():
+        model.bert.encoder.layer[0].output.dense.weight[0, 0] = torch.nan
+    with pytest.raises(ZoliteError, match="1 weights of it"):
+        prove_encoder(model, "it")
+
+
+def test_encoders_bring_their_own_masked_head(encoders: Callable[[str], Path], tmp_path: Path) -> None:
+    """Other heads of pretraining may lie beside it; without it the checkpoint is refused, and so is no mask token."""
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(encoders("bert"), tmp_path / "bert")
+    tensors = load_file(folder / "model.safetensors")
+    more = {"bert.pooler.dense.weight": torch.zeros(64, 64), "cls.seq_relationship.bias": torch.zeros(2)}
+    save_file(tensors | more, folder / "model.safetensors", {"format": "pt"})
+    assert models.load(models.resolve(str(folder)), "float32", CPU, tmp_path).encoder
+    headless = {name: tensor for name, tensor in tensors.items() if not name.startswith("cls.")}
+    save_file(headless, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ZoliteError, match=r"missing from its files \(cls\.predictions") as error:
+        models.load(models.resolve(str(folder)), "float32", CPU, tmp_path)
+    assert "masked-language head" in error.value.hint
+    words = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(words | {"mask_token": None}))
+    with pytest.raises(ZoliteError, match="no mask token"):
+        models.vocabulary(models.resolve(str(folder)), tmp_path)
+
+
+def test_a_decoders_tokenizer_has_no_mask(tiny: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "tiny")
+    words = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(words | {"mask_token": "<s>"}))
+    assert not fills_masks(models.tokenizer(models.resolve(str(folder)), tmp_path))

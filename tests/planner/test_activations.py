@@ -2,9 +2,10 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,6 +144,28 @@ def test_generic(family: str, quantized: str) -> None:
         found = measured(loss.generic(model), model, forward)
         said = activations.activation_memory(known, forward)
         assert 0.97 < (said.residual + said.layer) / found < 1.2
+
+
+ENCODERS = ("bert", "roberta", "distilbert", "electra", "albert", "modernbert", "deberta-v2", "mpnet")
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_encoders(kind: str, encoders: Callable[[str], Path]) -> None:
+    """Encoders too, at the usual width of their MLPs and with rows that are padded."""
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    config = AutoConfig.from_pretrained(encoders(kind))
+    config.update({"hidden_dim" if kind == "distilbert" else "intermediate_size": 256})
+    spec = replace(model_spec.spec(str(encoders(kind))), intermediate=256)
+    model = AutoModelForMaskedLM.from_config(config, dtype=torch.bfloat16).eval().requires_grad_(False)
+    known = Model(spec, "bf16", 2, False, False, RANK, frozenset())
+    for forward in (Forward(2, 8, 64, 8), Forward(1, 4, 128, 8)):
+        ids = torch.ones(forward.points * forward.sequences, forward.tokens, dtype=torch.int64)
+        ids[0, -4:] = 0
+        with counting() as mode:
+            loss.mask_logits(model)(ids, torch.arange(forward.points * forward.positions))
+        said = activations.activation_memory(known, forward)
+        assert 0.97 < (said.residual + said.layer) / mode.peak < 1.25
 
 
 PIECES, WHOLE = 1 << 15, 1 << 28  # bytes that a piece may take

@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import shutil
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from zolite.cli.train import base
 from zolite.common import weight_headers
@@ -297,6 +298,20 @@ def test_pictures_are_left_out(weights: str, tmp_path: Path) -> None:
     with torch.inference_mode():
         far = (model(input_ids=ids).logits - whole(input_ids=ids).logits).abs().max()
     assert far < (1e-5 if weights == "float32" else 0.1)
+
+
+@pytest.mark.parametrize(
+    "kind", ["bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert", "camembert", "albert", "mpnet"]
+)
+def test_encoders_are_counted(kind: str, encoders: Callable[[str], Path], tmp_path: Path) -> None:
+    """As they are loaded: with their head, and without others that lie beside it."""
+    folder = shutil.copytree(encoders(kind), tmp_path / kind)
+    model = load(resolve(str(folder)), "float32", torch.device("cpu"), tmp_path).model
+    spec = model_spec.spec(str(folder))
+    assert same(spec, model) and spec.encoder and not spec.fast and spec.left_out == 0
+    tensors = load_file(folder / "model.safetensors") | {"bert.pooler.dense.weight": torch.zeros(8, 8)}
+    save_file(tensors, folder / "model.safetensors")
+    assert same(more := model_spec.spec(str(folder)), model) and more.left_out == 64
 
 
 def test_quantized_twice(tmp_path: Path) -> None:

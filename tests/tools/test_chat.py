@@ -401,3 +401,25 @@ def test_unknown_session_loads_nothing() -> None:
     """A session or step that is not there is refused before a model is loaded."""
     with pytest.raises(UsageError, match="no session"), open_("nowhere"):
         pass
+
+
+def test_an_encoder_says_what_it_has_at_its_masks(
+    trained: Callable[..., str], encoders: Callable[[str], Path], folder: Callable[..., Path]
+) -> None:
+    """Of both models the likeliest tokens there, as many as the likeliest label has, and every label's share."""
+    where = str(folder("label", labels=("yes", "a long way")))
+    template = "{text} It was {label}."
+    name = trained(where, model__name=str(encoders("roberta")), data__template=template, adapter__space="lora")
+    with open_(name) as talk:
+        *pieces, answer = talk.reply("blue river")
+        (row,) = talk._row({"text": "blue river"})
+        for side in SIDES:
+            shares = answer.shares[side]
+            asked = [q for q in row.queries if q.candidate == talk.prompt.labels.index(max(shares, key=shares.get))]
+            model, ids = talk.engine.loaded.model, torch.tensor([row.sequences[asked[0].sequence]])
+            with talk._as(side):
+                talk.engine.at_theta()
+                logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
+            said = talk.tokenizer.decode(logits[[q.position for q in asked]].argmax(-1), skip_special_tokens=True)
+            assert getattr(answer, side) == said.strip() and sum(shares.values()) == pytest.approx(1)
+        assert {piece.side for piece in pieces} <= set(SIDES) and answer.finish == dict.fromkeys(SIDES, "stop")

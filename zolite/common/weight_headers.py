@@ -5,6 +5,7 @@ A file may be anything that somebody downloaded, so every length is checked agai
 
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ TOWERS = (
     "image_",
     "img_",
 )  # in names of tensors for pictures and sound: a load leaves them out
+OTHER_HEADS = re.compile(r"(^|\.)pooler\.|^cls\.seq_relationship\.|^sop_classifier\.")
+"""In names of tensors of encoders that were pretrained on whole texts too, or pairs: a load leaves them out."""
 BUFFERS = (".rotary_emb.inv_freq", ".masked_bias", ".attention.bias", ".attn.bias")  # of older files: no parameters
 POINTER = b"version https://git-lfs"  # the first bytes of what Git LFS leaves in the place of a large file
 GGUF_STRING, GGUF_ARRAY = 8, 9

@@ -142,15 +142,16 @@ def numbers(config: Mapping[str, Any]) -> Config:
             return 1
         return value
 
-    hidden, heads = number("hidden_size", "n_embd", "d_model"), number("num_attention_heads", "n_head")
+    hidden = number("hidden_size", "n_embd", "d_model", "dim")
+    heads = number("num_attention_heads", "n_head", "n_heads")
     made = Config(
         model_type=kind,
-        layers=number("num_hidden_layers", "n_layer"),
+        layers=number("num_hidden_layers", "n_layer", "n_layers"),
         hidden=hidden,
         heads=heads,
         kv_heads=number("num_key_value_heads", default=heads),
         head_dim=number("head_dim", default=hidden // max(1, heads)),
-        intermediate=number("ffn_dim", "intermediate_size", "n_inner", default=4 * hidden),
+        intermediate=number("ffn_dim", "intermediate_size", "n_inner", "hidden_dim", default=4 * hidden),
         vocabulary=number("vocab_size"),
         context=number("max_position_embeddings", "n_positions", default=2048),
         tied=bool(raw.get("tie_word_embeddings", True)),

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 LEARNED = frozenset((
+    "albert", "convbert", "deberta", "deberta-v2", "distilbert", "ibert", "layoutlm", "longformer", "luke",
+    "mobilebert", "mpnet", "mra", "nystromformer", "roformer", "squeezebert", "yoso",
     "bart", "bert", "bert-generation", "big_bird", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small",
     "camembert", "codegen", "ctrl", "data2vec-text", "electra", "ernie", "git", "gpt2", "gpt_bigcode", "gpt_neo",
     "gptj", "megatron-bert", "mbart", "mvp", "openai-gpt", "opt", "plbart", "rembert", "roberta",
@@ -12,7 +14,8 @@ LEARNED = frozenset((
 ))  # fmt: skip
 """Architectures (model_type) with a table of positions: there is nothing to read behind its last row."""
 PADDED = frozenset((
-    "camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+    "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
+    "xlm-roberta", "xlm-roberta-xl", "xmod",
 ))  # fmt: skip
 """Of those the ones whose positions are counted from behind the padding token's number."""
 ENDLESS = frozenset((
@@ -46,7 +49,7 @@ def limits_of(config: Mapping[str, Any]) -> Limits:
     text = {**config, **(inner if isinstance(inner, Mapping) else {})}
     kind = str(text.get("model_type") or "")
     most = next((number for name in NAMES if (number := _number(text, name))), 0)
-    if kind in LEARNED:
+    if kind in LEARNED and text.get("position_biased_input", True):  # without it DeBERTa has relative ones alone
         skipped = _number(text, "pad_token_id") + 1 if kind in PADDED else 0
         return Limits(_number(text, "vocab_size"), positions=max(1, most - skipped) if most else 0)
     return Limits(

@@ -89,7 +89,7 @@ class DataPart:
     )
     template: str = setting(
         "{text}\nCategory: {label}",
-        "the prompt: columns in braces, in rows with a label {label} last",
+        "the prompt: columns in braces, in rows with a label {label} last (for encoders anywhere)",
         flags=("--template",),
     )
     context: int = setting(512, "longest row in tokens, answer included", flags=("--context",))
@@ -451,10 +451,6 @@ def check(recipe: Recipe) -> list[str]:
         (
             not (a.start and a.space in SPACES and SPACES[a.space].bases),
             "adapter.start: a core cannot hold any adapter; take space lora",
-        ),
-        (
-            "{label}" not in d.template or d.template.rstrip().endswith("{label}"),
-            "data.template does not end with {label}",
         ),
         (
             t.microbatch is None or t.microbatch <= t.batch,

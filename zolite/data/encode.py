@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from zolite.common.errors import UsageError
 from zolite.common.progress import counted
 from zolite.config.sizes import BUCKET_TOKENS
-from zolite.data.examples import Example, Fault, Following, Made, Rendered, quick
+from zolite.data.examples import Example, Fault, Following, Made, Rendered, fills_masks, quick
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.problems import FaultyRowsError
@@ -64,6 +64,7 @@ def encode(
     The examples are in memory, or where `writer` puts them.
     Raises UsageError with every row that cannot be encoded, or where the tokenizer cannot serve the kind.
     """
+    _refuse_unfillable(kind, tokenizer)
     made, remembering = _Made(writer or Writer(None)), quick(tokenizer)
 
     def render(part: Sequence[Row]) -> list[Rendered]:
@@ -75,6 +76,15 @@ def encode(
         for row, result in zip(part, results, strict=True):
             made.add(row, result)
     return made.encoded(rows, file)
+
+
+def _refuse_unfillable(kind: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises UsageError for rows that an encoder cannot be trained on."""
+    if fills_masks(tokenizer) and not KINDS[kind].label_column:
+        raise UsageError(
+            f"{kind} rows are for models that write, and an encoder fills in masks: it learns from rows with labels",
+            "take a causal language model, such as Qwen/Qwen3-0.6B, or give rows with a text and a label",
+        )
 
 
 def _parts(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -166,7 +176,8 @@ def _within(result: Rendered, table: int, positions: int, tokenizer: PreTrainedT
     longest = max(max(map(len, (*example.sequences, example.text[:-1]))) for example in examples)
     if positions and longest > room:
         padded = f" (they are padded to a multiple of {BUCKET_TOKENS})" if room < positions else ""
-        text = f"{longest + 1} tokens are beyond the model's {positions} positions{padded}"
+        unread = 0 if fills_masks(tokenizer) else 1  # an answer's last token is predicted, and never read
+        text = f"{longest + unread} tokens are beyond the model's {positions} positions{padded}"
         return Fault(text, f"--set data.context={room} cuts such rows, or shorten them")
     return result
 

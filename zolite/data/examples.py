@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Tokens = tuple[int, ...]
+PADDING = 0
+"""The token that fills up sequences on the right: no decoder reads it, and from encoders it is hidden."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,11 @@ def frame(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokens, Tokens]:
         if (start := next(starts, None)) is not None:
             return tuple(whole[:start]), tuple(whole[start + len(plain) :])
     return (), ()
+
+
+def fills_masks(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Is it an encoder's? Decoders' have no mask token here (model/special_tokens.py)."""
+    return getattr(tokenizer, "mask_token_id", None) is not None
 
 
 def ended(answer: Tokens, tokenizer: PreTrainedTokenizerBase) -> Tokens:

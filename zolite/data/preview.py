@@ -18,7 +18,7 @@ from zolite.common.text import many
 from zolite.config.recipe import DataPart
 from zolite.data import rows as tables
 from zolite.data.encode import Encoded, encode
-from zolite.data.examples import Example
+from zolite.data.examples import Example, fills_masks
 from zolite.data.kinds.kind import Piece, Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.leakage import Leakage, find, warned
@@ -272,7 +272,7 @@ def _by_tokens(dataset: Dataset, data: DataPart, coder: Coder, notes: list[str])
             notes += said
         for i, example in zip(coded.origins, coded.examples, strict=True):
             row = rows[i]
-            longest = max(map(len, example.sequences)) + 1  # with the last token, which is only predicted
+            longest = max(map(len, example.sequences)) + (not fills_masks(coder.tokenizer))  # the last is not read
             places = {(query.sequence, query.position) for query in example.queries}
             before = min(position for _, position in places) + 1
             shown = _shown(row.line, example, coder.tokenizer) if split == "train" and i < SHOWN else None
@@ -306,6 +306,10 @@ def _unreadable(dataset: Dataset, split: str, data: DataPart, coder: Coder) -> l
 def _shown(line: int, example: Example, coder: "PreTrainedTokenizerBase") -> Shown:
     """The right answer's tokens and what stands before them."""
     asked = sorted((q for q in example.queries if q.candidate == example.answer), key=lambda q: q.position)
+    if fills_masks(coder):
+        said = {query.position: query.token for query in asked}
+        filled = [said.get(i, token) for i, token in enumerate(example.sequences[asked[0].sequence])]
+        return Shown(line, len(filled), tuple(_decoded(filled, lambda i: i in said, coder)))
     tokens = [*example.sequences[asked[0].sequence][: asked[-1].position + 1], asked[-1].token]
     trained = {query.position + 1 for query in asked}
     return Shown(line, len(tokens), tuple(_decoded(tokens, lambda i: i in trained, coder)))

@@ -14,7 +14,18 @@ from zolite.engine.adapter import Adapter
 from zolite.engine.batch import STEP, Batch, collate, weigh
 from zolite.model.fused_decoder import fused
 from zolite.model.load import Loaded
-from zolite.model.loss import Decode, Given, Head, Tokens, candidate_scores, generic, likeliest, loss_sums, own_logits
+from zolite.model.loss import (
+    Decode,
+    Given,
+    Head,
+    Tokens,
+    candidate_scores,
+    generic,
+    likeliest,
+    loss_sums,
+    mask_logits,
+    own_logits,
+)
 from zolite.zo.direction import Combo, mirrored
 from zolite.zo.samplers import Objective
 
@@ -148,6 +159,8 @@ class Engine:
     def plain(self) -> Decode:
         """By transformers' own modules, which hooks can watch; hidden states or logits, for `head`."""
         model, active = self.loaded.model, self.adapter.active
+        if self.loaded.encoder:
+            return mask_logits(model)
         return own_logits(model, lambda: active.copies) if self.loaded.own_logits else generic(model)
 
     @property

@@ -61,6 +61,7 @@ def export(
     dtype = known.dtype(dtype)
     _check_free(folder, force)
     chosen, writer = trained(session, step), known.writer()
+    _check_readers(chosen, known)
     _check_disk(folder, writer.size(chosen, dtype))
     with files.saving("the export", folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -111,9 +112,10 @@ def _noted(file: Path) -> dict[str, Any]:
 def _described(trained: Trained, partial: Path, folder: Path, writer: Writer, dtype: str, verify: bool) -> Done:
     """With a Modelfile and a card, which says what the check found."""
     tokenizer = tokenizer_of(trained)
-    notes = ollama.write(trained, partial, writer.ollama(trained), tokenizer)
+    notes = [] if trained.encoder else ollama.write(trained, partial, writer.ollama(trained), tokenizer)
     reports = parity.check(trained, partial, writer, dtype) if verify else []
-    known = [use for use in writer.card.uses if (partial / use.needs).exists()]
+    uses_ = [use for use in writer.card.uses if use.encoders == trained.encoder]
+    known = [use for use in uses_ if (partial / use.needs).exists()]
     card = model_card.card(trained, writer.card, uses.anywhere(trained, tokenizer), known, reports)
     (partial / "README.md").write_text(card, encoding="utf-8")
     here = uses.place(trained, folder, tokenizer)
@@ -181,6 +183,16 @@ def _matches(path: Path, known: Any) -> bool:
         return bool(path.lstat().st_size == known["bytes"] and _noted(path) == known)
     except (OSError, ValueError, TypeError, KeyError):
         return False
+
+
+def _check_readers(trained: Trained, known: registry.Format) -> None:
+    """Raises UsageError for an encoder in a format of programs that only write text."""
+    if trained.encoder and not known.encoders:
+        others = " or ".join(each.name for each in registry.FORMATS.values() if each.encoders)
+        raise UsageError(
+            f"{trained.architecture} is an encoder, and llama.cpp has no head that says what stands at a mask",
+            f"export --format {others}, for transformers",
+        )
 
 
 def _check_disk(folder: Path, needed: int) -> None:

@@ -39,6 +39,14 @@ PROMPT = """The prompt ends where the answer begins, as it did in training: no s
 """
 
 
+MASKED = """The label is what the mask stands for, as in training; a label of several tokens takes as many masks.
+
+```
+{question}
+```
+"""
+
+
 def card(trained: Trained, about: Card, at: Place, uses: Sequence[Use], reports: Sequence[Report]) -> str:
     r, facts, base = trained.recipe, trained.facts, one_line(trained.source.base)
     *others, last = [str(step) for step in trained.steps]
@@ -64,7 +72,7 @@ def card(trained: Trained, about: Card, at: Place, uses: Sequence[Use], reports:
             score="".join(measured[-1:]),
             checked="".join(f"Checked with {report.reader}: {answers(report)}.\n" for report in reports),
             code=OWN_CODE if trained.source.trusted else "",
-            prompt="" if at.question.messages else PROMPT.format(question=at.question.text),
+            prompt="" if at.question.messages else (MASKED if at.mask else PROMPT).format(question=at.question.text),
             uses="\n".join(f"{use.program}:\n\n```{use.language}\n{use.text(at)}\n```\n" for use in uses),
         )
     )

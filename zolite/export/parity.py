@@ -47,11 +47,12 @@ class Asked:
     labels: tuple[str, ...]
     right: tuple[str, ...]  # each row's label; () where rows have none
     tokens: int  # said after a prompt, at most: of a label, its end and one more, which shows that it did not end
+    # 0 of an encoder, which says nothing
 
     @property
     def prompts(self) -> list[Tokens]:
         """Of all rows with labels, of a few others: up to where their answers begin."""
-        some = self.rows if self.right else self.rows[:PROMPTS]
+        some = self.rows if self.right else self.rows[: PROMPTS if self.tokens else 0]
         return [row.sequences[0][: min(q.position for q in row.queries) + 1] for row in some]
 
 
@@ -131,8 +132,9 @@ def held_out(trained: Trained) -> Asked:
     some = all_[:: max(1, len(all_) // ROWS)][:ROWS]
     tokenizer, data = tokenizer_of(trained), recipe.data
     rows = encode(some, dataset.kind, labels, tokenizer, data.template, data.context, split).examples
-    if not labels:
-        return Asked(split, tuple(_short(_right_alone(row)) for row in rows), (), (), TOKENS)
+    if not labels or trained.encoder:
+        tokens = 0 if trained.encoder else TOKENS
+        return Asked(split, tuple(_short(_right_alone(row)) for row in rows), (), (), tokens)
     right = tuple(labels[row.answer] for row in rows)
     return Asked(
         split, tuple(_short(spoken(row)) for row in rows), labels, right, longest_label(trained, tokenizer) + 2
@@ -273,7 +275,8 @@ def _judged(report: Report) -> Report:
 def summary(report: Report) -> list[str]:
     """A report in a line or a few; its numbers are in export.json."""
     r = report
-    lines = [f"checked with {r.reader}: {answers(r)}, the session's losses on {r.rows} {r.split} rows"]
+    losses = f", the session's losses on {r.rows} {r.split} rows" if r.prompts else ""
+    lines = [f"checked with {r.reader}: {answers(r)}{losses}"]
     if r.prompts_alike < r.prompts:
         lines.append(f"it makes other tokens of {r.prompts - r.prompts_alike} of {r.prompts} prompts than trained on")
     if r.said_session and 2 * r.said_session.label < r.prompts:
@@ -285,6 +288,8 @@ def summary(report: Report) -> list[str]:
 
 def answers(r: Report) -> str:
     """What an export says, in half a sentence."""
+    if not r.prompts:
+        return f"the session's losses on {r.rows} {r.split} rows"
     if not (r.said_session and r.said_export):
         return f"the same text on {r.same_texts} of {len(r.texts)} prompts"
     return (

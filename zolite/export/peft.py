@@ -29,7 +29,7 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
         target_modules=[name for name in targets if name not in renamed],
         target_parameters=[f"{name}.weight" for name in renamed] or None,
         base_model_name_or_path=trained.source.base,
-        task_type="CAUSAL_LM",
+        task_type=None if trained.encoder else "CAUSAL_LM",  # peft has none for masks, and needs none
         inference_mode=True,
         fan_in_fan_out=trained.turned,
     ).save_pretrained(str(folder))

@@ -80,12 +80,17 @@ def of_transformers(model: Any) -> Logits:
 
 
 def forward_of(model: Any) -> Forward:
-    """Any transformers model, padded on the right, which attention cannot see."""
+    """Any transformers model, padded on the right, which a decoder cannot see and an encoder is told of."""
+    encoder = models.fills_masks(model.config)
 
     def forward(sequences: Sequence[Sequence[int]]) -> Sequence[Tensor]:
         rows = [torch.tensor(list(s)) for s in sequences]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(model.device)
-        logits = model(input_ids=ids, use_cache=False).logits
+        ids, seen = (
+            torch.nn.utils.rnn.pad_sequence(each, batch_first=True).to(model.device)
+            for each in (rows, [torch.ones_like(row) for row in rows])
+        )
+        options = {"attention_mask": seen} if encoder else {"use_cache": False}
+        logits = model(input_ids=ids, **options).logits
         return [logits[i, : len(row)] for i, row in enumerate(rows)]
 
     return forward
@@ -107,12 +112,13 @@ def scores(forward: Forward, rows: Sequence[Example]) -> list[Tensor]:
 
 def in_float32(where: Path, device: torch.device, trusted: bool = False, **options: Any) -> Any:
     """transformers' model of a folder. `trusted`: code that comes with it may be run."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
     with models.quiet():
+        encoder = models.fills_masks(AutoConfig.from_pretrained(where, trust_remote_code=trusted))
         options |= {"dtype": torch.float32, "device_map": {"": device}, "trust_remote_code": trusted}
-        model = AutoModelForCausalLM.from_pretrained(where, **options)
-        return model.eval()
+        kind: Any = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
+        return kind.from_pretrained(where, **options).eval()
 
 
 def reloaded(base: Any, folder: Path) -> Any:

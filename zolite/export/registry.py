@@ -24,6 +24,7 @@ class Format:
     dtypes: tuple[str, ...]  # the first where none is asked for
     module: str
     needs: str = ""  # of the model, in words; the writer refuses others
+    encoders: bool = False  # is it for models that fill in masks too?
 
     def writer(self) -> "Writer":
         """Loads torch."""
@@ -46,6 +47,7 @@ _ALL = (
         ("adapter_config.json", "adapter_model.safetensors"),
         ("f32",),
         "zolite.export.peft",
+        encoders=True,
     ),
     Format(
         "gguf",
@@ -64,6 +66,7 @@ _ALL = (
         ("16-bit",),
         "zolite.export.merged",
         needs="the original 16-bit weights",
+        encoders=True,
     ),
     Format(
         "merged-gguf",

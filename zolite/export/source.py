@@ -17,6 +17,7 @@ from zolite.config.architectures import ARCHITECTURES, TURNED, LlamaCpp
 from zolite.config.recipe import ResolvedRecipe
 from zolite.data import rows as tables
 from zolite.data.chat_template import chat_of, filled
+from zolite.data.examples import fills_masks
 from zolite.data.kinds import completion, label
 from zolite.data.kinds.kind import Kind, Prompt
 from zolite.data.kinds.registry import KINDS
@@ -73,6 +74,11 @@ class Trained:
         """How the model is prompted, as it was in training."""
         prompt = self.kind.prompt(self.recipe.data.template)
         return prompt if prompt.plain is None else prompt.of_model(bool(tokenizer_of(self).chat_template))
+
+    @functools.cached_property
+    def encoder(self) -> bool:
+        """Is it a model that fills in masks, and writes no text?"""
+        return fills_masks(tokenizer_of(self))
 
     @property
     def architecture(self) -> str:

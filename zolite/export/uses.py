@@ -2,13 +2,15 @@
 
 import json
 import shlex
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from zolite.data.in_place import in_place
+from zolite.data.kinds import label
 from zolite.data.kinds.kind import Kind, Row
-from zolite.export.source import Trained, longest_label
+from zolite.export.source import Trained, longest_label, tokenizer_of
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM's --max-lora-rank takes; 16 unless told
 SAID = 64  # tokens of an answer that is no label
@@ -36,6 +38,8 @@ class Place:
     rank: int
     tokens: int
     question: Question
+    labels: Mapping[str, Sequence[int]] = field(default_factory=dict)  # of an encoder's rows: each one's tokens
+    mask: str = ""  # its mask token
 
     @property
     def max_rank(self) -> str:
@@ -69,6 +73,7 @@ class Use:
     text: Callable[[Place], str]
     language: str = "sh"
     needs: str = ""  # a file of the export, without which the program has none of it
+    encoders: bool = False  # is it for models that fill in masks, and not for those that write?
 
 
 def _llama_cpp(files: Callable[[Place], str]) -> tuple[Use, Use]:
@@ -87,6 +92,22 @@ def _llama_cpp(files: Callable[[Place], str]) -> tuple[Use, Use]:
 def _lm_studio(p: Place, file: str) -> str:
     """It has no adapters, and asks which model is meant where it is given no name."""
     return f"lms import {file}\nlms load --identifier {p.name}\nlms server start --port {PORT}\n{p.ask(model=p.name)}"
+
+
+def _fill(p: Place, load: str, tokenizer: str) -> str:
+    """Which label is likeliest at the mask, by transformers."""
+    return f"""{load}
+tokenizer = AutoTokenizer.from_pretrained("{tokenizer}")
+text, labels = {p.question.text!r}, {dict(p.labels)!r}
+
+
+def score(tokens):
+    inputs = tokenizer(text.replace({p.mask!r}, {p.mask!r} * len(tokens)), return_tensors="pt")
+    at = inputs.input_ids[0] == tokenizer.mask_token_id
+    return model(**inputs).logits[0, at].log_softmax(-1)[range(len(tokens)), tokens].mean()
+
+
+print(max(labels, key=lambda label: score(labels[label])))"""
 
 
 OLLAMA = Use(
@@ -120,6 +141,18 @@ PEFT = (
         ),
     ),
     OLLAMA,
+    Use(
+        "transformers with peft",
+        lambda p: _fill(
+            p,
+            "from peft import PeftModel\nfrom transformers import AutoModelForMaskedLM, AutoTokenizer\n\n"
+            f'base = AutoModelForMaskedLM.from_pretrained("{p.base}")\n'
+            f'model = PeftModel.from_pretrained(base, "{p.folder}").eval()',
+            p.base,
+        ),
+        "python",
+        encoders=True,
+    ),
 )
 GGUF = (*_llama_cpp(lambda p: f"-m {p.gguf} --lora {p.folder}/adapter.gguf"), OLLAMA)
 MERGED = (
@@ -155,6 +188,17 @@ MERGED = (
         ),
     ),
     OLLAMA,
+    Use(
+        "transformers",
+        lambda p: _fill(
+            p,
+            "from transformers import AutoModelForMaskedLM, AutoTokenizer\n\n"
+            f'model = AutoModelForMaskedLM.from_pretrained("{p.folder}", dtype="auto").eval()',
+            p.folder,
+        ),
+        "python",
+        encoders=True,
+    ),
 )
 MERGED_GGUF = (
     *_llama_cpp(lambda p: f"-m {p.folder}/model.gguf"),
@@ -180,7 +224,18 @@ def anywhere(trained: Trained, tokenizer: Any) -> Place:
 def _place(trained: Trained, folder: str, base: str, gguf: str, asked: Question, tokenizer: Any) -> Place:
     labels, rank = trained.facts["labels"], trained.recipe.adapter.rank
     tokens = longest_label(trained, tokenizer) + 1 if labels else SAID
-    return Place(trained.name, folder, base, gguf, rank, tokens, asked)
+    made = Place(trained.name, folder, base, gguf, rank, tokens, asked)
+    if not trained.encoder:
+        return made
+    return replace(made, labels=_label_tokens(trained, asked, tokenizer), mask=tokenizer.mask_token)
+
+
+def _label_tokens(trained: Trained, asked: Question, tokenizer: Any) -> dict[str, list[int]]:
+    """Of each label, as they stand behind a prompt."""
+    labels, template = trained.facts["labels"], trained.recipe.data.template
+    before = asked.text.partition(tokenizer.mask_token)[0].rstrip()
+    (placed,) = in_place(tokenizer, [before], [[label.answer_of(each, template) for each in labels]])
+    return dict(zip(labels, map(list, placed.answers), strict=True))
 
 
 def question(trained: Trained, row: Row | None = None) -> Question:
@@ -194,7 +249,10 @@ def question(trained: Trained, row: Row | None = None) -> Question:
     if kind.prompt(template).chat:  # which a model without a chat template has learned as a text
         typed = str(row.messages[-2]["content"]) if row else "INSTRUCTION"
         return Question(asked.before + typed + asked.after, typed)
-    text = next(piece.text for piece in kind.pieces(row or _capitals(kind, template), template))
+    row = row or _capitals(kind, template)
+    if trained.encoder:
+        return Question(label.masked_text(row, template, tokenizer_of(trained).mask_token), "")
+    text = next(piece.text for piece in kind.pieces(row, template))
     return Question(text, text.removeprefix(asked.before).removesuffix(asked.after))
 
 

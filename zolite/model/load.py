@@ -25,7 +25,7 @@ from zolite.config import catalog
 from zolite.config.limits import limits_of
 from zolite.config.recipe import ModelPart
 from zolite.model import claims, experts, own_code, packed, quant, special_tokens, weight_files
-from zolite.model.proof import prove, reads_both_ways
+from zolite.model.proof import prove, prove_encoder
 from zolite.model.template_trial import try_template
 
 PUBLISHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*"]  # of a model on the hub
@@ -57,6 +57,7 @@ class Loaded:
     )
     uncalled: frozenset[str] = frozenset()  # linear layers that no adapter can be put around
     notes: tuple[str, ...] = ()  # what should be known of how it was loaded
+    encoder: bool = False  # does it fill in masks, and write no text? Its own_logits are those at the masks
     config: str = ""  # sha256 of a folder's config.json, whose numbers are as much the model as its weights
 
 
@@ -106,10 +107,22 @@ def load(source: Source, quantization: str, device: torch.device, cache: Path) -
         dtype = quant.activations(quantization, device)
         quant.simplify_(model, dtype)
         experts.simplify_(model, quantization, dtype)
-        proof = prove(model.eval().requires_grad_(False), source.name)
-    notes += (OWN_LOGITS,) if proof.own_logits else ()
-    config = _config_digest(source)
-    return Loaded(model, device, fingerprint(model, source), source, proof.own_logits, proof.uncalled, notes, config)
+        encoder = fills_masks(model.config)
+        proof = (prove_encoder if encoder else prove)(model.eval().requires_grad_(False), source.name)
+    notes += (OWN_LOGITS,) if proof.own_logits and not encoder else ()
+    return Loaded(
+        model, device, fingerprint(model, source), source, proof.own_logits, proof.uncalled, notes, encoder,
+        _config_digest(source),
+    )  # fmt: skip
+
+
+def fills_masks(config: Any) -> bool:
+    """Is it an encoder, whose tokens see the later ones too, with a masked-language head?"""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    kinds = getattr(config, "architectures", None) or []
+    writes = any(getattr(config, flag, False) for flag in ("is_decoder", "is_encoder_decoder", "causal"))
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not writes and not any("CausalLM" in kind for kind in kinds)
 
 
 OWN_LOGITS = (
@@ -138,7 +151,7 @@ def vocabulary(source: Source, cache: Path) -> Vocabulary:
         with contextlib.suppress(OSError):
             generation = GenerationConfig.from_pretrained(where)
         notes = own_code.warning(small, source.name) if source.trusted else ()
-        notes += special_tokens.settle_(made, getattr(generation, "eos_token_id", None))
+        notes += special_tokens.settle_(made, getattr(generation, "eos_token_id", None), fills_masks(whole))
         table, positions, learned = (
             int(getattr(config, "vocab_size", None) or 0),
             limits.positions,
@@ -258,34 +271,35 @@ def _pretrained(source: Source, cache: Path, quantization: str, device: torch.de
     towers = [tower for name in TOWERS if (tower := getattr(config, name, None)) is not None]
     for tower in towers:
         tower.num_hidden_layers = 0  # so that nothing of it is read
-    model, report = _read(where, **options)
+    encoder = fills_masks(config)
+    model, report = _read(where, encoder, **options)
     notes: tuple[str, ...] = ()
     if again:
         notes = (f"its weights are stored in {was}, and were dequantized to be held in {quantization}",)
     if prefix := weight_files.wrapped(report):
         notes += (f"the names of its weights begin with {prefix}, which was left out",)
-        model, report = _read(where, key_mapping={weight_files.WRAPPED.pattern: ""}, **options)
+        model, report = _read(where, encoder, key_mapping={weight_files.WRAPPED.pattern: ""}, **options)
     void = {n for n in report["unexpected_keys"] if again and packed.void(n, options["state_dict"])}
-    weight_files.refuse_strange(
-        source.name, report | {"unexpected_keys": report["unexpected_keys"] - void}, bool(towers)
-    )
+    unexpected = report["unexpected_keys"] - void
+    weight_files.refuse_strange(source.name, report | {"unexpected_keys": unexpected}, bool(towers), encoder)
     return text_alone(model) if towers else model, notes
 
 
-def _read(where: str, **options: Any) -> tuple[Any, Any]:
+def _read(where: str, encoder: bool, **options: Any) -> tuple[Any, Any]:
     """A model of safetensors, and transformers' report of the tensors.
 
     With a `state_dict` those are its tensors, and the folder has its generation config alone.
     """
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, GenerationConfig
 
     asked = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refuse_strange says which
     options |= {"use_safetensors": True, **asked}
+    kind: Any = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
     if "state_dict" not in options:
-        made: tuple[Any, Any] = AutoModelForCausalLM.from_pretrained(where, **options)
+        made: tuple[Any, Any] = kind.from_pretrained(where, **options)
         return made
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(options["config"], trust_remote_code=options["trust_remote_code"])
+        empty = kind.from_config(options["config"], trust_remote_code=options["trust_remote_code"])
     model, report = type(empty).from_pretrained(None, **options | {"config": empty.config})
     with contextlib.suppress(OSError):
         model.generation_config = GenerationConfig.from_pretrained(where)
@@ -293,7 +307,7 @@ def _read(where: str, **options: Any) -> tuple[Any, Any]:
 
 
 def _config(where: str, source: Source) -> Any:
-    """A decoder's config. Raises UsageError for a model of another kind."""
+    """A decoder's config, or an encoder's. Raises UsageError for a model of another kind."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     name, config = source.name, AutoConfig.from_pretrained(where, trust_remote_code=source.trusted)
@@ -307,13 +321,13 @@ def _config(where: str, source: Source) -> Any:
             "take a model that is a decoder alone, such as Qwen/Qwen3-0.6B; or train this one by backpropagation, with "
             "transformers' Seq2SeqTrainer",
         )
+    if fills_masks(config):
+        return config
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UsageError(
             f"{name} is a model of the kind {config.model_type!r} ({named}), which writes no text in transformers",
             "take a causal language model, such as Qwen/Qwen3-0.6B",
         )
-    if kinds and all("MaskedLM" in kind for kind in kinds) and not getattr(config, "is_decoder", False):
-        raise reads_both_ways(name, f"{named} is an encoder, whose tokens see the later ones")
     return config
 
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zolite.config import sizes
+from zolite.data.examples import PADDING
 from zolite.model.devices import nvidia
 
 Decode = Callable[[Tensor, Tensor], Tensor]
@@ -66,8 +67,9 @@ class Layout:
 class Tokens:
     """A batch as views of its buffer, all int64.
 
-    Sequences are padded on the right, where causal attention cannot see the padding. Positions beyond the real ones
-    repeat the first, queries beyond the real ones ask for token 0 there, and no candidate gathers them.
+    Sequences are padded on the right, where causal attention cannot see it and encoders are told of it. Positions
+    beyond the real ones repeat the first, queries beyond the real ones ask for token 0 there, and no candidate gathers
+    them.
     """
 
     layout: Layout
@@ -211,9 +213,36 @@ def own_logits(model: Any, copies: Callable[[], int] = lambda: 1) -> Decode:
     return decode
 
 
+def mask_logits(model: Any) -> Decode:
+    """An encoder's own logits (p, V), in the place of hidden states as those of `own_logits`: of the places alone.
+
+    What the model makes of its last hidden states goes on with those that are asked for.
+    """
+    encoder = model.base_model
+
+    def decode(ids: Tensor, places: Tensor) -> Tensor:
+        def gather(_: Any, __: Any, output: Any) -> Any:
+            output["last_hidden_state"] = output["last_hidden_state"].flatten(0, 1)[places].unsqueeze(0)
+            return output
+
+        handle = encoder.register_forward_hook(gather)
+        try:
+            logits: Tensor = model(input_ids=ids, attention_mask=unpadded(ids)).logits
+        finally:
+            handle.remove()
+        return logits.squeeze(0)
+
+    return decode
+
+
+def unpadded(ids: Tensor) -> Tensor:
+    """1 where a row (n, T) has text, 0 behind its end: no row of an encoder ends with the token that pads."""
+    return (ids != PADDING).flip(1).cumsum(1).flip(1).clamp(max=1)
+
+
 @dataclass(frozen=True)
 class Given:
-    """In the place of a head where `own_logits` is in that of a decoder: what it is given are logits already."""
+    """In the place of a head where a decoder gives logits already: `own_logits`, `mask_logits`."""
 
     vocabulary: int
 

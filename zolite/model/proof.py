@@ -1,6 +1,7 @@
 """The proof at load: are a decoder's hidden states and a head what a model says, and does it read forwards alone?
 
-    proof = prove(model, name)
+    proof = prove(model, name)              of a decoder
+    proof = prove_encoder(model, name)      of a model that fills in masks
     proof.own_logits      how wide the model's own logits are, if losses are to be made of those; else 0
     proof.uncalled        linear layers whose weights the model takes without calling them: no adapter can be put there
 
@@ -14,6 +15,9 @@ and kept in float32; the model's are rounded to its dtype, once by the product a
 operations behind it. A rounding is off by 0.2 eps, root mean square, four of them by 0.4 eps, and 1 eps is the bound.
 In float32 what remains is the order of sums, some 1e-6. Where a model differs from itself as much, as with atomics on a
 GPU, that is no difference. A false alarm only costs time: the model's own forward is always right.
+
+Of an encoder zolite takes the model's own logits, at the masks alone. What is to be shown is that those of some places
+are what the model says of all places there, that padding changes nothing, and which layers see each row by itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from zolite.common.errors import ZoliteError
-from zolite.model.loss import Head, generic, own_logits
+from zolite.data.examples import PADDING
+from zolite.model.loss import Head, generic, mask_logits, own_logits
 from zolite.model.quant import linear_names
 
 TOKENS = 16  # a row
@@ -59,6 +64,27 @@ def prove(model: Any, name: str) -> Proof:
     return Proof(0 if alike else theirs.shape[1], _uncalled(model, called))
 
 
+@torch.inference_mode()
+def prove_encoder(model: Any, name: str) -> Proof:
+    """The same of a model that fills in masks.
+
+    Raises ZoliteError where its logits are not finite, or where zolite would not measure what it says.
+    """
+    ids, _ = _rows(model)
+    padded, places = ids.clone(), torch.arange(ids.numel() - 1, -1, -3, device=ids.device)
+    padded[0, KEPT:], mine = PADDING, places[places < KEPT]
+    with _called(model, ids) as called:
+        theirs = _all_filled(model, name, ids)
+    _refuse_broken(model, name, theirs)
+    some = _made(name, lambda: mask_logits(model)(ids, places))
+    beside = _made(name, lambda: mask_logits(model)(padded, mine))
+    if (apart := _apart(some, theirs[places])) > max(LEAST, torch.finfo(_dtype(model)).eps):
+        raise _unfilled(name, f"what it says at some places alone differs by {apart:.1%} from what it says of all")
+    if (leak := _apart(beside, _all_filled(model, name, ids[:1, :KEPT])[mine])) > _leak(model):
+        raise _unfilled(name, f"padding behind a text changes what it says of it by {leak:.1%}")
+    return Proof(theirs.shape[1], _uncalled(model, called))
+
+
 def _alike(model: Any, ids: Tensor, theirs: Tensor, again: Callable[[], Tensor]) -> bool:
     """Are head and decoder what the model says?"""
     try:
@@ -78,13 +104,20 @@ Kind = tuple[type, str]
 
 
 @contextmanager
-def _called(model: nn.Module) -> Iterator[set[Kind]]:
-    """The kinds of linear layers that are called inside and answer as such. By kinds: two rows miss some experts."""
+def _called(model: nn.Module, ids: Tensor | None = None) -> Iterator[set[Kind]]:
+    """The kinds of linear layers that are called inside and answer as such. By kinds: two rows miss some experts.
+
+    With `ids` (2, T) those are left out that answer once for all rows, as of places that are alike for all of them:
+    there the points of one forward could not differ.
+    """
     called: set[Kind] = set()
+    shared: set[Kind] = set()
 
     def note(kind: Kind, layer: Any, _: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.shape[-1] == layer.out_features:
             called.add(kind)
+            if ids is not None and (len(output) == 1 or output.numel() != ids.numel() * layer.out_features):
+                shared.add(kind)
 
     kinds = {name: _kind(model, name) for name in linear_names(model)}
     handles = [model.get_submodule(n).register_forward_hook(partial(note, kind)) for n, kind in kinds.items()]
@@ -93,6 +126,7 @@ def _called(model: nn.Module) -> Iterator[set[Kind]]:
     finally:
         for handle in handles:
             handle.remove()
+        called -= shared
 
 
 SCANS = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
@@ -123,8 +157,18 @@ def _rows(model: Any) -> tuple[Tensor, Tensor]:
 
 def _logits(model: Any, name: str, ids: Tensor) -> Tensor:
     """(2 · T, V) float32."""
+    return _made(name, lambda: own_logits(model)(ids, torch.arange(ids.numel(), device=ids.device)))
+
+
+def _all_filled(model: Any, name: str, ids: Tensor) -> Tensor:
+    """The same of an encoder, as its own forward has them of rows without padding."""
+    return _made(name, lambda: model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.flatten(0, 1))
+
+
+def _made(name: str, logits: Callable[[], Tensor]) -> Tensor:
+    """In float32."""
     try:
-        return own_logits(model)(ids, torch.arange(ids.numel(), device=ids.device)).float()
+        return logits().float()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -158,11 +202,23 @@ def not_finite(what: str, dtype: torch.dtype) -> ZoliteError:
 
 def _refuse_leaks(model: nn.Module, name: str, row: Tensor, beside: Tensor, alone: Tensor) -> None:
     """Of the same tokens (KEPT, V): as they were, with other tokens behind and beside them, and with none."""
-    bound = LEAK if _dtype(model) == torch.float32 else LEAK16
+    bound = _leak(model)
     if (leak := _apart(beside, row)) > bound:
         raise reads_both_ways(name, f"later tokens change what it says of earlier ones by {leak:.1%}")
     if (leak := _apart(alone, row)) > bound:
         raise reads_both_ways(name, f"what it says of a text changes by {leak:.1%} with the length of its batch")
+
+
+def _leak(model: nn.Module) -> float:
+    return LEAK if _dtype(model) == torch.float32 else LEAK16
+
+
+def _unfilled(name: str, why: str) -> ZoliteError:
+    return ZoliteError(
+        f"zolite cannot measure {name}, an encoder, as it is: {why}",
+        "take another one, such as FacebookAI/roberta-base; or train this one by backpropagation (transformers' "
+        "AutoModelForSequenceClassification with its Trainer)",
+    )
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
@@ -172,8 +228,8 @@ def _dtype(model: nn.Module) -> torch.dtype:
 def reads_both_ways(name: str, why: str) -> ZoliteError:
     return ZoliteError(
         f"{name} is no decoder: {why}",
-        "zolite trains models that write text, such as Qwen/Qwen3-0.6B or builtin:smollm2-135m; an encoder is small "
-        "enough for backpropagation (transformers' AutoModelForSequenceClassification with its Trainer)",
+        "zolite trains models that write text, such as Qwen/Qwen3-0.6B or builtin:smollm2-135m, and encoders that "
+        "transformers loads for masked language models, such as FacebookAI/roberta-base",
     )
 
 

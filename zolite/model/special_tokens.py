@@ -4,7 +4,8 @@
     settle_(tokenizer, …)                                     from now on tokenizer.eos_token is the one that is trained
 
 Rows of prompts with labels or completions are trained with the tokenizer's end behind the answer, after `settle_`; in
-conversations the chat template itself writes what stands behind an assistant's turn.
+conversations the chat template itself writes what stands behind an assistant's turn. Encoders write nothing and end
+nothing: they fill in their tokenizer's mask token, which no decoder's tokenizer has after `settle_`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zolite.common.errors import ZoliteError
+from zolite.common.errors import UsageError, ZoliteError
 from zolite.data.examples import frame
 
 if TYPE_CHECKING:
@@ -63,13 +64,29 @@ def ends_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return ends(tokenizer, getattr(getattr(model, "generation_config", None), "eos_token_id", None))
 
 
-def settle_(tokenizer: PreTrainedTokenizerBase, generation: Eos) -> tuple[str, ...]:
-    """Make the end that is trained the tokenizer's own; returns what a person should know where sources disagree."""
+def settle_(tokenizer: PreTrainedTokenizerBase, generation: Eos, encoder: bool = False) -> tuple[str, ...]:
+    """Make the end that is trained the tokenizer's own; returns what a person should know where sources disagree.
+
+    A mask token is left to encoders' tokenizers alone, which have no end. UsageError where such a one has none.
+    """
+    if encoder:
+        _check_mask(tokenizer)
+        return ()
+    if getattr(tokenizer, "mask_token", None) is not None:
+        tokenizer.mask_token = None
     said = _said(tokenizer, generation)
     notes = tuple(_disagreements(tokenizer, said, generation))
     if said.trained is not None:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(said.trained)
     return notes
+
+
+def _check_mask(tokenizer: PreTrainedTokenizerBase) -> None:
+    if tokenizer.mask_token_id is None:
+        raise UsageError(
+            "the model is an encoder, and its tokenizer has no mask token: there is nothing that it could fill in",
+            "set mask_token in its tokenizer_config.json, as the model was pretrained with it",
+        )
 
 
 def _said(tokenizer: PreTrainedTokenizerBase, generation: Eos) -> Ends:

@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from zolite.common.errors import UsageError, ZoliteError
-from zolite.common.weight_headers import BUFFERS, INDEX, ONE, TOWERS, Header, safetensors
+from zolite.common.weight_headers import BUFFERS, INDEX, ONE, OTHER_HEADS, TOWERS, Header, safetensors
 
 WRAPPED = re.compile(r"^(?:(?:_orig_mod|module|base_model\.model)\.)+|(?<=\.)_orig_mod\.")
 """What torch.compile, DataParallel and peft put before the names of a model that they wrap."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 TOLERATED = (*BUFFERS, "rotary_emb.cos_cached", "rotary_emb.sin_cached", "position_ids")
 """Buffers that older checkpoints hold and that are computed today: names end so."""
+HEADLESS = (
+    "an encoder is trained by the masked-language head that it was pretrained with: take the checkpoint that has it, "
+    "such as FacebookAI/roberta-base (of ELECTRA the generator), not one of a classifier or of the encoder alone"
+)
 SHOWN = 3  # tensors of a kind that are named
 ADAPTER = "adapter_config.json"
 
@@ -94,17 +98,20 @@ def wrapped(report: Mapping[str, Any]) -> str:
     return next((found[0] for name in sorted(report["unexpected_keys"]) if (found := WRAPPED.search(name))), "")
 
 
-def refuse_strange(name: str, report: Mapping[str, Any], towers: bool = False) -> None:
+def refuse_strange(name: str, report: Mapping[str, Any], towers: bool = False, encoder: bool = False) -> None:
     """Raises ZoliteError unless a load found exactly the model's tensors. `towers`: what belongs to those was left out.
+
+    Of an encoder other heads that it was pretrained with are no loss.
 
     `report` is what transformers' `output_loading_info` gives. A head that is tied to its table is not missing.
     """
     lost = sorted(report["missing_keys"])
-    extra = sorted(n for n in report["unexpected_keys"] if not (n.endswith(TOLERATED) or (towers and _of_tower(n))))
+    extra = sorted(n for n in report["unexpected_keys"] if not _left_out(n, towers, encoder))
     bent = sorted(f"{n} ({_shape(there)} for {_shape(here)})" for n, there, here in report["mismatched_keys"])
     said = list(_told(lost, extra, bent))
     if said:
-        raise ZoliteError(f"{name} would not be the model that was trained: {'; '.join(said)}", _advice(extra))
+        hint = HEADLESS if encoder and lost else _advice(extra)
+        raise ZoliteError(f"{name} would not be the model that was trained: {'; '.join(said)}", hint)
 
 
 def _told(lost: list[str], extra: list[str], bent: list[str]) -> Iterator[str]:
@@ -122,8 +129,10 @@ def _advice(extra: list[str]) -> str:
     return "names and shapes must be those of transformers for this config.json: save it again by save_pretrained"
 
 
-def _of_tower(name: str) -> bool:
-    return any(tower in name for tower in TOWERS)
+def _left_out(name: str, towers: bool, encoder: bool) -> bool:
+    """May such a tensor lie in the files and belong to nothing?"""
+    tower = towers and any(each in name for each in TOWERS)
+    return name.endswith(TOLERATED) or tower or (encoder and bool(OTHER_HEADS.search(name)))
 
 
 def _shape(sizes: Iterable[int]) -> str:

@@ -79,9 +79,10 @@ class ActivationMemory:
 def activation_memory(model: Model, forward: Forward) -> ActivationMemory:
     """Of one forward, without everything that is there between steps."""
     rows = forward.points * forward.rows
-    by = _generic if not model.fused else _paired if paired(model, forward) else _dense
-    # transformers keeps the embeddings, each layer's input beside its own sum, and embeddings of positions it may have
-    kept = 1 if model.fused else 4 if model.spec.places else 3
+    plain = _encoder if model.spec.encoder else _generic
+    by = plain if not model.fused else _paired if paired(model, forward) else _dense
+    # transformers keeps the embeddings, each layer's input beside its own sum, and decoders' embeddings of positions
+    kept = 1 if model.fused else 4 if model.spec.places and not model.spec.encoder else 3
     residual = kept * rows * model.spec.hidden * model.activation + 8 * rows  # and token numbers for each point
     return ActivationMemory(residual, max(by(model, forward)), _logits(model, forward))
 
@@ -181,6 +182,36 @@ def _generic(model: Model, forward: Forward) -> Iterable[int]:
         yield rows * (x + a * (q + 2 * kv)) + forward.tokens**2 * a  # a mask
 
 
+@dataclass(frozen=True)
+class Held:
+    """What a layer of an encoder holds beside the stream where most is there at once, in transformers' own modules."""
+
+    inner: float = 2  # times the MLP's inner width
+    streams: float = 0  # times the stream's width, beside those
+    scores: float = 0  # matrices of attention, where it is made of whole ones
+
+
+HELD = {
+    "albert": Held(inner=4),
+    "modernbert": Held(inner=4, streams=3.4),
+    "deberta-v2": Held(scores=7.25),
+    "deberta": Held(scores=7.25),
+    "mpnet": Held(scores=3),
+}
+"""By architecture, where it is not as BERT's."""
+
+
+def _encoder(model: Model, forward: Forward) -> Iterable[int]:
+    """transformers' encoders: with a mask for each row's padding."""
+    s, a = model.spec, model.activation
+    rows, held = forward.points * forward.rows, HELD.get(s.architecture, Held())
+    mask, largest = rows * forward.tokens, max(model.expanding(linear) for linear in s.linears)
+    beside = held.streams * s.hidden
+    yield int(rows * a * (beside + held.inner * s.intermediate)) + mask
+    yield int(rows * a * (beside + held.inner * s.intermediate / 2)) + mask + largest
+    yield int(rows * a * (5 * s.hidden + held.scores * s.heads * forward.tokens)) + mask + largest
+
+
 def _experts(model: Model, rows: int, x: int) -> Iterable[int]:
     """What model/experts.py holds, of rows of `x` bytes each: sums in float32, and one expert with its tokens."""
     s, a = model.spec, model.activation
@@ -216,4 +247,6 @@ def _logits(model: Model, forward: Forward) -> int:
     hidden = count * s.hidden * a
     gathered = min(count, max(1, sizes.CHUNK_NUMBERS // s.hidden)) * s.hidden * (a + 3 * FLOAT)
     columns = min(s.vocabulary, max(sizes.COLUMNS, sizes.CHUNK_NUMBERS // count // sizes.COLUMNS * sizes.COLUMNS))
+    if s.encoder:
+        return count * (2 * s.hidden + s.vocabulary) * a + 2 * FLOAT * count * columns
     return hidden + max(gathered, 2 * FLOAT * count * columns)

@@ -21,7 +21,7 @@ from typing import Any
 from zolite.common import weight_headers
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.paths import paths
-from zolite.common.weight_headers import BUFFERS, TOWERS, Header
+from zolite.common.weight_headers import BUFFERS, OTHER_HEADS, TOWERS, Header
 from zolite.config import catalog
 from zolite.config.architectures import ARCHITECTURES, TURNED, Config, Linear, by_llama_cpp, numbers
 
@@ -54,6 +54,7 @@ class ModelSpec:
     left_out: int = 0  # parameters of its files that no text goes through
     packed: str = ""  # the quantization its files are stored in
     places: int = 0  # parameters of learned embeddings of positions, among `embedding`
+    encoder: bool = False  # it fills in masks, whose logits are the model's own
     head_norms: bool = False  # queries and keys have norms of their own
     experts: tuple[Linear, ...] = ()  # weights of routed experts, all of them: quantized, without adapters
     experts_each: int = 0  # routed experts of a layer
@@ -165,14 +166,14 @@ def from_config(name: str, config: Mapping[str, Any]) -> ModelSpec:
 
 def from_tensors(name: str, config: Mapping[str, Any], header: Header) -> ModelSpec:
     """Of any architecture: matrices are linear layers unless they are called an embedding, the head or of experts."""
-    c = numbers(config)
+    c, encoder = numbers(config), fills_masks(config)
     sizes: Counter[str] = Counter()
     linears = []
     for tensor, shape in header.tensors.items():
         kind = of_experts(tensor, shape, c.experts) or kind_of(tensor, shape)
         if c.tied and kind == "head" and tensor.endswith(".weight"):
             continue  # the embedding table once more
-        if any(tower in tensor for tower in TOWERS):
+        if any(tower in tensor for tower in TOWERS) or (encoder and OTHER_HEADS.search(tensor)):
             kind = "left_out"
         if kind == "experts":
             continue
@@ -181,6 +182,7 @@ def from_tensors(name: str, config: Mapping[str, Any], header: Header) -> ModelS
             linears.append(Linear(leaf(tensor), inputs, outputs, 1, f"{tensor[:-6]}bias" in header.tensors))
         else:
             sizes[kind] += _product(shape)
+            sizes["places"] += _product(shape) if encoder and "position" in leaf(tensor) else 0
     return ModelSpec(
         **_basics(name, c),
         linears=merged(linears),
@@ -191,7 +193,15 @@ def from_tensors(name: str, config: Mapping[str, Any], header: Header) -> ModelS
         fast=False,
         bytes=0,
         left_out=sizes["left_out"],
+        places=sizes["places"],
+        encoder=encoder,
     )
+
+
+def fills_masks(config: Mapping[str, Any]) -> bool:
+    """Is it an encoder's? By the classes that it names, as transformers writes them."""
+    kinds = config.get("architectures") or []
+    return not config.get("is_decoder") and any("MaskedLM" in str(kind) for kind in kinds)
 
 
 def kind_of(tensor: str, shape: tuple[int, ...]) -> str:
@@ -203,9 +213,13 @@ def kind_of(tensor: str, shape: tuple[int, ...]) -> str:
         return "head"
     if len(shape) != 2 or not tensor.endswith(".weight"):
         return "other"
-    return "embedding" if "embed" in last or last in TABLES else "linear"
+    return "embedding" if ("embed" in last or last in TABLES) and last not in PROJECTIONS else "linear"
 
 
+HEADS = ("lm_head", "embed_out", "output", "decoder", "predictions", "vocab_projector", "generator_lm_head")
+TABLES = ("wte", "wpe", "relative_attention_bias")
+PROJECTIONS = ("embeddings_project", "embedding_hidden_mapping_in")
+"""Linear layers behind a narrower table of words."""
 SINGLE = re.compile(r"\.experts\.\d+\.\w+\.weight$")  # of an expert, where each has tensors of its own
 DOWN = ("down_proj", "w2", "output_linear")  # last parts of names of what leads back to the hidden width
 ROUTERS = ("gate", "router")
@@ -234,10 +248,6 @@ def experts_of(header: Header, c: Config) -> tuple[Linear, ...]:
         sides = (inner, c.hidden) if down else (c.hidden, width * inner)
         made.append(Linear("down_proj" if down else "gate_up_proj", *sides, held * count // width))
     return merged(made)
-
-
-HEADS = ("lm_head", "embed_out", "output")
-TABLES = ("wte", "wpe")
 
 
 def leaf(tensor: str) -> str:

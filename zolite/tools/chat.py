@@ -23,7 +23,7 @@ from zolite.config import recipe as recipes
 from zolite.config.recipe import ResolvedRecipe
 from zolite.data.chat_template import chat_of, filled
 from zolite.data.encode import encode
-from zolite.data.examples import Tokens, tokenized
+from zolite.data.examples import Example, Tokens, tokenized
 from zolite.engine.adapter import attach
 from zolite.engine.engine import Engine
 from zolite.model import devices
@@ -113,10 +113,14 @@ class Talk:
     def reply(self, asked: Asked, tokens: int | None = None, shares: bool = False) -> Iterator[Piece | Answer]:
         """The likeliest token after the prompt, appended, and again, until it ends or there are `tokens`.
 
-        A conversation goes on with it; each side remembers its own answers. `shares`: of labels how likely each is.
+        A conversation goes on with it; each side remembers its own answers. `shares`: of labels how likely each is. An
+        encoder says its likeliest tokens at the masks, as many as the likeliest label has, and always the shares.
         Raises UsageError where the rows of training could not be so, or the model's context has no room.
         """
         began, given = time.monotonic(), self.prompt.given(asked)
+        if self.engine.loaded.encoder:
+            yield from self._filled(given, began)
+            return
         tokens = tokens or TOKENS["chat" if self.prompt.chat else "text"]
         prompts, sides = [self._tokens(side, given) for side in SIDES], [_Side(name) for name in SIDES]
         room = self._context() - max(map(len, prompts))
@@ -162,23 +166,52 @@ class Talk:
             if all(side.ended for side in sides):
                 return
 
+    def _filled(self, given: Mapping[str, Any], began: float) -> Iterator[Piece | Answer]:
+        """An encoder's answer."""
+        (row,), sides = self._row(given), [_Side(name) for name in SIDES]
+        shares = self._compared((row,))
+        for side in sides:
+            best = self.prompt.labels.index(next(iter(shares[side.name])))
+            masks = [query for query in row.queries if query.candidate == best]
+            with self._as(side.name):
+                ids, first = row.sequences[masks[0].sequence], min(query.position for query in masks)
+                (said,) = self.engine.next_tokens([ids], [first])
+            for token in said[: len(masks)]:
+                yield from side.hear(token, frozenset(), self.tokenizer)
+            side.text, side.ended = side.text.strip(), True
+        yield self._answer(sides, "", time.monotonic() - began, shares)
+
     def _shares(self, given: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """As accuracy is measured; none where the prompt is longer than those that were trained on could be."""
-        data, labels, kind = self.recipe.data, self.prompt.labels, self.prompt.kind.name
         try:
-            row = encode((self.prompt.row(given),), kind, labels, self.tokenizer, data.template, data.context).examples
+            return self._compared(self._row(given))
         except UsageError:
             return {}
-        tuned, found = self.space.theta.clone(), {}
+
+    def _row(self, given: Mapping[str, Any]) -> Sequence[Example]:
+        data, labels, kind = self.recipe.data, self.prompt.labels, self.prompt.kind.name
+        return encode((self.prompt.row(given),), kind, labels, self.tokenizer, data.template, data.context).examples
+
+    def _compared(self, row: Sequence[Example]) -> dict[str, dict[str, float]]:
+        found = {}
+        for side in SIDES:
+            with self._as(side):
+                shares = self.engine.scores(row)[0].softmax(dim=0).tolist()
+            ranked = sorted(zip(self.prompt.labels, shares, strict=True), key=lambda each: -each[1])
+            found[side] = dict(ranked)
+        return found
+
+    @contextmanager
+    def _as(self, side: str) -> Iterator[None]:
+        """θ is a side's own, inside."""
+        tuned = self.space.theta.clone()
         try:
-            for side, theta in zip(SIDES, (torch.zeros_like(tuned), tuned), strict=True):
-                self.space.theta.copy_(theta)
-                with _room(self.engine.loaded):
-                    shares = self.engine.scores(row)[0].softmax(dim=0).tolist()
-                found[side] = dict(sorted(zip(labels, shares, strict=True), key=lambda each: -each[1]))
+            if side == "base":
+                self.space.theta.zero_()
+            with _room(self.engine.loaded):
+                yield
         finally:
             self.space.theta.copy_(tuned)
-        return found
 
     @property
     def space(self) -> Space:

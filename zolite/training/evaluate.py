@@ -58,7 +58,7 @@ def predictions(
         scores |= zip(batch, engine.scores([rows[i] for i in batch]).tolist(), strict=True)
     by_row = [(row, scores[i]) for i, row in enumerate(rows)]
     ranks = [sorted(range(row.candidates), key=each.__getitem__, reverse=True) for row, each in by_row]
-    said = say(engine, rows, ranks, verbalizer, tokens) if verbalizer else [None] * len(rows)
+    said = say(engine, rows, ranks, verbalizer, tokens) if verbalizer and rows[0].text else [None] * len(rows)
     return [_prediction(engine, row, scores[i], said[i]) for i, row in enumerate(rows)]
 
 

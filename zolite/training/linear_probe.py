@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from zolite.data.examples import Example
 from zolite.engine.batch import by_length, collate, length, sample
 from zolite.engine.engine import Engine
+from zolite.model.load import Loaded
 from zolite.model.lora import PerturbedLinear
 from zolite.model.loss import Tokens as Batch
 from zolite.model.loss import candidate_scores
@@ -205,10 +206,8 @@ def find(engine: Engine) -> list[ProbedLayer]:
     """Layers with an adapter that write into the stream: the last of each part of a block that is as wide as it."""
     if engine.adapter.bases:
         return []
-    width = engine.loaded.model.get_output_embeddings().weight.shape[1]
-    stacks = [m for m in engine.loaded.model.get_decoder().children() if isinstance(m, nn.ModuleList) and len(m)]
+    width, blocks = _stream(engine.loaded)
     users = {layer.base: (name, layer) for name, layer in engine.adapter.layers.items()}
-    blocks: list[Any] = list(stacks[-1]) if stacks else []
     return [
         ProbedLayer(*users[last], block)
         for block in blocks[-max(1, round(DEPTH * len(blocks))) :]
@@ -216,6 +215,16 @@ def find(engine: Engine) -> list[ProbedLayer]:
         for last in [m for m in part.modules() if getattr(m, "out_features", 0) == width][-1:]
         if last in users
     ]
+
+
+def _stream(loaded: Loaded) -> tuple[int, list[Any]]:
+    """(width of the residual stream, the blocks that write into it, in their order)."""
+    model = loaded.model
+    if loaded.encoder:  # whose blocks lie deeper, and whose head may be narrower
+        stacks = [m for m in model.base_model.modules() if isinstance(m, nn.ModuleList) and len(m)]
+        return int(model.config.hidden_size), list(stacks[0]) if stacks else []
+    stacks = [m for m in model.get_decoder().children() if isinstance(m, nn.ModuleList) and len(m)]
+    return int(model.get_output_embeddings().weight.shape[1]), list(stacks[-1]) if stacks else []
 
 
 def _sequences(engine: Engine, rows: Sequence[Example]) -> Iterator[Sequences]:

@@ -21,7 +21,7 @@ from zolite.data import encode
 from zolite.data import rows as tables
 from zolite.data.chat_template import chat_of, filled
 from zolite.data.encode import Coded
-from zolite.data.examples import sizes_of
+from zolite.data.examples import fills_masks, sizes_of
 from zolite.data.kinds.registry import KINDS
 from zolite.data.leakage import find, leaked
 from zolite.data.sources import absolute
@@ -56,6 +56,7 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     check_space(asked)
     device, source = devices.pick(asked.model.device), models.source_of(asked.model)
     rows = tokenized(asked, now)
+    asked = ranked(asked) if fills_masks(rows.tokenizer) else asked
     dataset, tokenizer, examples, notes = rows.dataset, rows.tokenizer, rows.coded.examples, rows.notes
     fit_rows = fitted_rows(asked, examples) if dataset.labels else 0
     resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), fit_rows))
@@ -105,6 +106,11 @@ def tokenized(asked: Recipe, now: datetime | None = None) -> Tokenized:
     leaks = find(dataset, near=len(dataset.splits["train"]) <= COMPARED).leaks
     said = (*vocabulary.notes, *stretched(vocabulary, coded.examples), *leaked(leaks, dataset, asked.data.group_by))
     return Tokenized(dataset, tokenizer, coded, (*(Noted("warning", text) for text in said), *notes), clock)
+
+
+def ranked(recipe: Recipe) -> Recipe:
+    """An encoder's labels are compared with each other, at the mask: it ends no answer."""
+    return replace(recipe, train=replace(recipe.train, objective="rank"))
 
 
 def fitted_rows(recipe: Recipe, examples: Examples) -> int:

@@ -16,6 +16,7 @@ class Compared:
     queries: tuple[tuple[int, int, int, int], ...]
     """as in `Query`, with places from the prompt's end"""
     longest: int
+    """tokens of the longest behind the prompt"""
     candidates: int
 
     def example(
@@ -39,6 +40,19 @@ def compared(answers: Sequence[Tokens]) -> Compared:
     inputs, home = _maximal([answer[:-1] for answer in answers])
     queries = tuple((home[c], j - 1, token, c) for c, answer in enumerate(answers) for j, token in enumerate(answer))
     return Compared(tuple(inputs), queries, max(map(len, answers)), len(answers))
+
+
+def masked(answers: Sequence[Tokens], mask: int, behind: Tokens) -> Compared:
+    """Of answers that have tokens, in the place of as many masks before what stands behind them.
+
+    Each number of tokens has an input of its own, and each token is asked for at its own mask.
+    """
+    counts = sorted(set(map(len, answers)))
+    queries = tuple(
+        (counts.index(len(answer)), j, token, c) for c, answer in enumerate(answers) for j, token in enumerate(answer)
+    )
+    inputs = tuple((mask,) * count + behind for count in counts)
+    return Compared(inputs, queries, len(inputs[-1]), len(answers))
 
 
 def _maximal(inputs: Sequence[Tokens]) -> tuple[list[Tokens], list[int]]:

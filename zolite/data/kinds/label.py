@@ -1,6 +1,8 @@
 """Rows with labels: the columns of a template. The answer is one of the labels found in train.
 
-The candidates are compared by what their tokens score together: a row has one query per token of every label.
+The candidates are compared by what their tokens score together: a row has one query per token of every label. An
+encoder, which reads what stands behind a place too, has masks where the label stands (PET, arXiv 2001.07676): as many
+as the label has tokens.
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zolite.common.errors import UsageError, listed
-from zolite.data.examples import Rendered, Tokens, ended, no_room
+from zolite.data.examples import PADDING, Fault, Rendered, Tokens, ended, fills_masks, frame, no_room, tokenized
 from zolite.data.in_place import in_place
-from zolite.data.kinds.candidates import Compared, compared
+from zolite.data.kinds.candidates import Compared, compared, masked
 from zolite.data.kinds.kind import Names, Piece, Prompt, Row
-from zolite.data.kinds.template import labelled
+from zolite.data.kinds.template import HINT, labelled
 from zolite.data.problems import as_text, noun, some
 from zolite.data.readers.reader import Record
 
@@ -57,6 +59,12 @@ class Label:
     ) -> Iterator[Rendered]:
         prompts = [prompt_of(row, template) for row in rows]
         answers = [answer_of(label, template) for label in labels]
+        if fills_masks(tokenizer):
+            yield from _masked(rows, labels, tokenizer, template, context)
+            return
+        if labelled(template).around:
+            what = f"data.template {template!r} has text behind {{label}}, which only an encoder reads"
+            raise UsageError(what, f"let {{label}} be its end, {HINT}")
         asked_of = functools.cache(functools.partial(_compared, tuple(labels)))
         for row, placed in zip(rows, in_place(tokenizer, prompts, [answers] * len(rows)), strict=True):
             prompt, asked = placed.prompt, asked_of(placed.answers)
@@ -70,16 +78,21 @@ class Label:
     def pieces(self, row: Row, template: str) -> Iterator[Piece]:
         yield Piece(prompt_of(row, template), False)
         yield Piece(answer_of(row.columns["label"], template), True)
+        if behind := labelled(template).behind(row.columns):
+            yield Piece(behind, False)
 
     def predicted(self, row: Row, count: Callable[[str], int]) -> int:
         return count(row.columns["label"]) + 1
 
     def prompt(self, template: str) -> Prompt:
         """With one column the prompt is the column; with several it has to be typed as a whole."""
-        (before, column), *others = labelled(template).before
-        if others:
+        parts = labelled(template)
+        column, *others = parts.columns
+        if others or len(parts.before) > 1:
             return Prompt(template=template)
-        return Prompt(before, labelled(template).end, column=column, template=template)
+        if parts.around:
+            return Prompt(column=column, template=template)
+        return Prompt(parts.before[0][0], parts.end, column=column, template=template)
 
 
 KIND = Label()
@@ -93,6 +106,48 @@ def prompt_of(row: Row, template: str) -> str:
 def answer_of(label: str, template: str) -> str:
     """The label as it follows the prompt: with the whitespace that the template has before it."""
     return labelled(template).gap + label
+
+
+def masked_text(row: Row, template: str, mask: str) -> str:
+    """The template filled in, with an encoder's mask token in the place of {label}."""
+    parts = labelled(template)
+    return parts.prompt(row.columns) + parts.gap + mask + parts.behind(row.columns)
+
+
+# ---- for encoders
+
+
+def _masked(
+    rows: Sequence[Row], labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, template: str, context: int
+) -> Iterator[Rendered]:
+    """The text as `tokenizer` makes tokens of it with its mask in the label's place."""
+    parts, mask = labelled(template), int(tokenizer.mask_token_id)
+    prompts, answers = [parts.prompt(row.columns) for row in rows], [parts.gap + label for label in labels]
+    behind = _behind(tokenizer, [parts.behind(row.columns) for row in rows])
+
+    @functools.cache
+    def asked_of(tokens: tuple[Tokens, ...], tail: Tokens) -> Compared:
+        _check_answers(labels, tokens)
+        return masked(tokens, mask, tail)
+
+    for row, placed, tail in zip(rows, in_place(tokenizer, prompts, [answers] * len(rows)), behind, strict=True):
+        asked = asked_of(placed.answers, tail)
+        if asked.inputs[0][-1] == PADDING:
+            yield Fault(f"it ends with token {PADDING}, which stands for padding", "end the template with a dot")
+        elif fault := no_room(placed.prompt, asked.longest, context):
+            yield fault
+        else:
+            answer = labels.index(row.columns["label"])
+            yield asked.example(placed.prompt, answer, KIND.metric, remark=placed.remark), False
+
+
+def _behind(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[Tokens]:
+    """Tokens of texts behind a mask, and those that end any text."""
+    different = list(dict.fromkeys(texts))
+    coded = tokenized(tokenizer, [f"{tokenizer.mask_token}{text}" for text in different], special=False)
+    trail, mask = frame(tokenizer)[1], int(tokenizer.mask_token_id)
+    found = {text: ids[ids.index(mask) + 1 :] + trail for text, ids in zip(different, coded, strict=True)}
+    return [found[text] for text in texts]
 
 
 # ---- checks

@@ -29,14 +29,31 @@ class Template:
     """literal text between the last of them and the answer"""
     gap: str
     """white space in front of the answer, which belongs to it: tokens begin with a space rather than end with one"""
+    after: tuple[tuple[str, str], ...] = ()
+    """as `before`, behind the answer, where only an encoder can have something"""
+    last: str = ""
+    """literal text behind the last of those"""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Those of the prompt, each once."""
-        return tuple(dict.fromkeys(name for _, name in self.before))
+        return tuple(dict.fromkeys(name for _, name in (*self.before, *self.after)))
+
+    @property
+    def around(self) -> bool:
+        """Is there text behind the answer?"""
+        return bool(self.after or self.last)
 
     def prompt(self, values: Mapping[str, str]) -> str:
-        return "".join(text + values[name] for text, name in self.before) + self.end
+        return _filled(self.before, values) + self.end
+
+    def behind(self, values: Mapping[str, str]) -> str:
+        """What follows the answer."""
+        return _filled(self.after, values) + self.last
+
+
+def _filled(parts: tuple[tuple[str, str], ...], values: Mapping[str, str]) -> str:
+    return "".join(text + values[name] for text, name in parts)
 
 
 @functools.cache
@@ -99,11 +116,14 @@ def answering(template: str, answers: frozenset[str]) -> Template:
 
 @functools.cache
 def labelled(template: str) -> Template:
-    """The template of rows with labels; UsageError where {label} does not stand in it once, at its end."""
+    """The template of rows with labels; UsageError where {label} does not stand in it once, beside another column."""
     found, tail = parsed(template)
     names = [name for _, name in found]
-    if tail.strip() or names[-1:] != [LABEL] or names.count(LABEL) > 1:
-        raise UsageError(f"data.template {template!r} does not have {{label}} once, at its end", HINT)
+    if names.count(LABEL) != 1:
+        raise UsageError(f"data.template {template!r} does not have {{label}} once", HINT)
     if len(found) == 1:
         raise UsageError(f"data.template {template!r} names no column besides label", HINT)
-    return answering(template, frozenset((LABEL,)))
+    at = names.index(LABEL)
+    text, after = found[at][0], found[at + 1 :]
+    end = text.rstrip()
+    return Template(found[:at], end, text[len(end) :], after, tail if after or tail.strip() else "")
