@@ -260,7 +260,7 @@ def test_every_setting_with_a_flag_is_set_by_each_of_its_names(
         "method.name": "lozo", "train.objective": "rank", "train.steps": 11, "train.epochs": 2, "train.batch": 7,
         "train.copies": 3, "train.lr": 0.25, "train.eps": 0.5, "train.seed": 9, "train.vram_gib": "2GiB",
         "data.dev_share": 0.25, "data.split_seed": 3, "data.split_by": "part", "data.group_by": "user",
-        "data.columns": "text=text,label=label", "data.task": "sst2",
+        "data.columns": "text=text,label=label", "data.task": "sst2", "model.trust_code": True,
     }  # fmt: skip
     flags = {path: each.meaning.flags for path, each in SETTINGS.items() if each.meaning.flags}
     assert values.keys() == flags.keys()
@@ -268,7 +268,8 @@ def test_every_setting_with_a_flag_is_set_by_each_of_its_names(
     for path, names in flags.items():
         for name in names:
             given = {"--model": tiny, "--data": places.get(path, data)} | {name: values[path]}
-            recipe = dry(zolite, "train", *(word for pair in given.items() for word in pair))
+            words_ = (word for pair in given.items() for word in pair if word is not True)
+            recipe = dry(zolite, "train", *words_)
             part, _, key = path.partition(".")
             wanted = shown.get(path, values[path])
             assert path == "train.epochs" or recipe[part][key] == wanted, name

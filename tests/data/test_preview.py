@@ -222,7 +222,7 @@ def test_no_line_is_wider_than_the_terminal(tmp_path: Path, width: int, monkeypa
     rows = [{"text": f"{'word ' * 50}{i}", "label": f"a label of some length {i % 9}"} for i in range(40)]
     found = report(written(tmp_path / "a-file-with-a-long-name.jsonl", rows), DataPart.template)
     console = Console(width=width, force_terminal=True, color_system=None, file=io.StringIO())
-    monkeypatch.setattr(data, "Console", lambda: console)
+    monkeypatch.setattr(data, "Terminal", lambda: console)
     data.show(data.described(found))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert max(map(cell_len, lines)) <= width and lines[0].startswith("✓ these rows can be used")

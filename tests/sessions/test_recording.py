@@ -44,7 +44,7 @@ def test_round_trip(losses: list[list[float]], tmp_path_factory: pytest.TempPath
         finite = [
             v if math.isfinite(v) else math.nan for v in struct.unpack(f"<{len(before.losses) // 4}f", before.losses)
         ]
-        assert after == replace(before, losses=packed(*finite))
+        assert after == before._replace(losses=packed(*finite))
 
 
 def test_of_a_session(recipe: Callable[..., Recipe], tmp_path: Path) -> None:

@@ -369,7 +369,7 @@ def test_people_at_a_terminal(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda asked: next(typed))
-    monkeypatch.setattr(chat_commands, "Console", lambda: Console(file=screen, force_terminal=True, width=80))
+    monkeypatch.setattr(chat_commands, "Terminal", lambda: Console(file=screen, force_terminal=True, width=80))
     with monkeypatch.context() as patched:
         patched.setattr(talk, "reply", interrupted)
         chat_commands._answer_people(talk, 4, verbose=False)

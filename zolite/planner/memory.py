@@ -262,7 +262,7 @@ def started(model: Model, recipe: ResolvedRecipe, rows: Rows, later: int) -> lis
     walk = FLOAT * places * (6 * inner + 4 * s.hidden) + 3 * FLOAT * sizes.START_LOGITS
     size = 5 * FLOAT * n + max(3 * FLOAT * n, kept + max(forward.peak, walk))
     why = f"before any step: Adam's numbers and slopes, {n:,} each, and what a forward keeps at predicted tokens"
-    return [Line("start", max(0, size - later), why, "adapter")]
+    return [Line("start", max(0, size - later), why, "activations")]
 
 
 def _start_rows(rows: Rows) -> tuple[int, int]:
