@@ -28,12 +28,8 @@ from zolite.training.evaluate import evaluate
 
 STEPS = 240  # at most
 EVERY = 12  # steps from look to look at dev
-RATES = (
-    3e-3,
-    1e-3,
-    3e-4,
-)  # of Adam: the next where two looks in a row were no better than the best, from which it goes on
-PATIENCE = 2
+RATES = (3e-3, 1e-3, 3e-4)  # of Adam, one after the other, each from the best adapter so far
+PATIENCE = 2  # looks in a row that were no better, until the next rate
 BETAS = (0.9, 0.99)
 DEV_ROWS = 64
 MEASURED = 4  # batches that mean attention is measured on
