@@ -229,9 +229,9 @@ def shares_of(chain: Chain, forward: Callable[[], Any], places: Tensor, near: Te
     """(attention halves, 2, H, K): what each head's mean of values moved with values pushed there, and by how much.
 
     All layers are pushed at once, each in a direction of its own, so that what comes down from one to another is noise.
-    Two forwards. Sums, so that those of several batches may be added: shares are the first over the second.
+    Three forwards. Sums, so that those of several batches may be added: shares are the first over the second.
     """
-    mixing = [half for group in chain.groups for half in group if half.activation is None and half.inner]
+    mixing = [half for half in chain.halves if half.activation is None and half.inner]
     with ExitStack() as stack:
         said = [stack.enter_context(_sizes(half.inner[0], places)) for half in mixing]
         forward()
