@@ -210,6 +210,15 @@ def test_rewind_takes_only_steps_of_the_session(app: Make, made: Make) -> None:
     drive(app(), (80, 24), script)
 
 
+async def asked_to_rewind(pilot: Pilot[None]) -> None:
+    """To step 10, up to the question whether that is meant."""
+    await pilot.press("w")
+    await settled(pilot)
+    pilot.app.screen.query_one(Input).value = "10"
+    await pilot.press("enter")
+    await until(pilot, lambda: isinstance(pilot.app.screen, Choose))
+
+
 @pytest.mark.parametrize(
     ("keys", "steps"),
     [(["enter"], {"first": 40}), (["escape"], {"first": 40}), (["tab", "tab", "enter"], {"first": 10})],
@@ -222,11 +231,7 @@ def test_rewind_says_what_will_be_gone(
     monkeypatch.setattr(manage, "reach", lambda found, step: None)  # it has no checkpoint to be rebuilt from
 
     async def script(pilot: Pilot[None]) -> None:
-        await pilot.press("w")
-        await settled(pilot)
-        pilot.app.screen.query_one(Input).value = "10"
-        await pilot.press("enter")
-        await until(pilot, lambda: isinstance(pilot.app.screen, Choose))
+        await asked_to_rewind(pilot)
         said = " ".join(shown(pilot.app).split())
         assert "30 of 40 steps (11 to 40), 2 evaluations" in said and "step 40) among them" in said
         await pilot.press(*keys)
@@ -243,11 +248,7 @@ def test_rewind_offers_a_fork(app: Make, made: Make, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(manage, "fork", lambda *given: forked.append(given))
 
     async def script(pilot: Pilot[None]) -> None:
-        await pilot.press("w")
-        await settled(pilot)
-        pilot.app.screen.query_one(Input).value = "10"
-        await pilot.press("enter")
-        await until(pilot, lambda: isinstance(pilot.app.screen, Choose))
+        await asked_to_rewind(pilot)
         await pilot.press("tab", "enter")
         await until(pilot, lambda: forked)
         assert forked == [("first", None, 10)] and sessions.open_("first").journal.last_step() == 40
