@@ -108,15 +108,25 @@ def _flow(parts: Sequence[Text], width: int) -> list[Text]:
 
 def _title(state: RunState, width: int, height: int) -> Iterable[Text]:
     if state.started is None:
-        what = working_text(state.working) if state.working else "waiting for the run to start"
-        return [Text(f"{what} …", "dim")]
+        return [Text("◐ preparing", "bold cyan")]
     return [text(summary.title(state))]
 
 
 def _progress(state: RunState, width: int, height: int) -> Iterable[Text]:
+    if state.working or not state.started:
+        return _working(state, width)
     words = text(summary.progress(state))
     share = state.step / state.steps if state.steps else 0.0
     return [text([*bar(share, width - words.cell_len - 1), (" ", "")]) + words]
+
+
+def _working(state: RunState, width: int) -> Iterable[Text]:
+    """What is being done before the first step, or between two, with a bar where it can be counted."""
+    found = state.working
+    words = text(summary.working(state))
+    room = min(TREND_WIDTH, width - words.cell_len - 3)
+    drawn = bar(found.done / found.total, room) if found and found.total and room >= 10 else []
+    return _flow([words, *([text(drawn)] if drawn else [])], width)
 
 
 def _losses(state: RunState, width: int, height: int) -> Iterable[Text]:

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from types import FrameType
 from typing import Annotated, Any
 
@@ -118,10 +117,16 @@ def follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bo
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: detach_output())
     shown = live.VIEWS[live.pick(plain, as_json)](verbose=verbose)
-    with preparing(asked), shown as view, progress.told(partial(show, view)):
+    lock_ = threading.Lock()  # what is being done is also said by a thread
+
+    def said(event: Event) -> None:
+        with lock_:
+            show(view, event)
+
+    with preparing(asked), shown as view, progress.told(said):
         for event in run(asked):
             asked.begun = asked.begun or isinstance(event, Started)
-            show(view, event)
+            said(event)
             name = event.session if isinstance(event, Started) else name
             last = event if isinstance(event, Finished) else last
     if last is not None and last.reason == "interrupted":

@@ -14,11 +14,13 @@ LARGEST = 2**63
 
 @dataclass(frozen=True)
 class Working:
-    """Before a run's first step, where that takes longer than a second: what is being done, and how much of it is."""
+    """What is being done before a run's first step, or between two: said before it begins, and every other second."""
 
     phase: str  # such as "reading rows"
     done: int
     total: int  # 0 where it is not known
+    seconds: float = 0.0  # since it began
+    left: float = math.nan  # seconds that the rest takes; not a number where that is not known
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class RunState:
 
     about: About = field(default_factory=About)
     running: bool = False
-    working: Working | None = None  # on what, until it starts
+    working: Working | None = None  # on what, before the first step and between two
     started: Started | None = None
     finished: Finished | None = None
     paused: bool = False
@@ -142,6 +142,7 @@ def updated(state: RunState, news: News) -> RunState:
 
 def advance(state: RunState, what: Event | StepRow | MemoryRow, at: int | None = None) -> None:
     """Take in one event, at a step, or what a journal has in its place: a row of a step, a point of memory."""
+    state.working = what if isinstance(what, Working) else None
     match what:
         case StepRow():
             _steps(state, (what,))
@@ -150,8 +151,8 @@ def advance(state: RunState, what: Event | StepRow | MemoryRow, at: int | None =
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
         case MemoryRow():
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
-        case Working():  # nothing happened yet
-            state.working = what
+        case Working():  # nothing has happened
+            pass
         case Sampled():  # shown by themselves, and not among what happened
             state.samples[what.row] = what
         case _:

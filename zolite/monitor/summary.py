@@ -8,7 +8,7 @@ from math import isfinite, isnan
 
 from zolite.common.events import Evaluated, Sampled
 from zolite.common.text import UNKNOWN, human_bytes, human_number, human_rate, human_seconds, one_line
-from zolite.monitor.log import SHOWN, caution, metric_text, split_text
+from zolite.monitor.log import SHOWN, caution, metric_text, split_text, working_text
 from zolite.monitor.plots import Piece
 from zolite.monitor.run_state import RunState, best_of
 from zolite.monitor.states import STATES
@@ -49,6 +49,13 @@ def progress(state: RunState) -> list[Piece]:
         parts.append(f"took {human_seconds(state.finished.seconds)}")
         parts += ["early stop"] if state.finished.reason == "done" and state.step < state.steps else []
     return [(f"step {state.step:,} of {state.steps:,}", "strong"), (" · " + " · ".join(parts), "")]
+
+
+def working(state: RunState) -> list[Piece]:
+    """Preparing: quantizing weights: 120 of 300 (40%), about 20s left"""
+    if state.working is None:
+        return [("Preparing …", "muted")]
+    return [("Preparing: " if state.step == 0 else "", "muted"), (working_text(state.working), "strong")]
 
 
 def loss(state: RunState) -> list[Piece]:
