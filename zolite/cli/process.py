@@ -22,6 +22,7 @@ from zolite.common.errors import UsageError, process_error
 from zolite.common.events import Event, Finished, Started, from_json
 from zolite.common.paths import paths
 from zolite.common.text import json_text
+from zolite.monitor.outcome import concluded
 from zolite.sessions import lock
 
 INTERRUPTED = 130
@@ -110,7 +111,9 @@ def _end_late(asked: Interrupt, heard: socket.socket) -> None:
                     leave_at_once()
 
 
-def follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bool, verbose: bool = False) -> None:
+def follow(
+    run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bool, verbose: bool = False, data: str = ""
+) -> None:
     """Show a run's events, and exit with what they mean. Where the terminal goes away, the run goes on."""
     asked, name, last = Interrupt(PROMISE, begun=False), "", None
     _install(asked.handle)
@@ -124,7 +127,7 @@ def follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bo
             show(view, event)
 
     with preparing(asked), shown as view, progress.told(said):
-        for event in run(asked):
+        for event in concluded(run(asked), data):
             asked.begun = asked.begun or isinstance(event, Started)
             said(event)
             name = event.session if isinstance(event, Started) else name

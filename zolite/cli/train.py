@@ -105,7 +105,7 @@ def train(
     if detach:
         _detached(as_json)
         return
-    follow(partial(_begun, chosen, name), plain, as_json, verbose)
+    follow(partial(_begun, chosen, name), plain, as_json, verbose, chosen.data.path)
 
 
 @takes("train.steps", "train.lr", "model.device", "data.path", "train.vram_gib")
@@ -123,7 +123,9 @@ def resume(
     if detach:
         _detached(as_json)
         return
-    follow(partial(_resumed, name, changes(given, sets), force), plain, as_json, verbose)
+    with sessions.open_(name) as session:
+        data = session.recipe.data.path
+    follow(partial(_resumed, name, changes(given, sets), force), plain, as_json, verbose, data)
 
 
 def base(recipe: str | None) -> Recipe:

@@ -122,7 +122,7 @@ def _beats(listener: Listener, ended: threading.Event) -> None:
 
 @contextmanager
 def phase(name: str, total: int = 0) -> Iterator[Callable[[int], None]]:
-    """What is done inside, said before it begins. With a `total` it counts: what is yielded is told how much is done."""
+    """What is done inside, said before it begins. With a `total` it counts: what is yielded takes how much is done."""
     listener = _listener.get()
     if listener is None or (listener.now is not None and listener.now.counts):
         yield lambda done: None

@@ -22,7 +22,10 @@ from zolite.monitor.states import STATES
 if TYPE_CHECKING:
     from zolite.sessions.steps import Later
 
-SPLITS = {"dev": "validation"}  # what a split is called on a screen, where its own name is not it
+SPLITS = {
+    "dev": "validation",
+    "base": "before training, validation",
+}  # what a split is called on a screen, where its own name is not it
 SYMBOLS = {
     Started: "▶", Evaluated: "◆", Sampled: "“", Saved: "↓", Paused: "‖", Continued: "▶", Exported: "→", Noted: "·",
     Finished: "■",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import isfinite, nan
 
 from zolite.common.events import (
+    Concluded,
     Continued,
     Evaluated,
     Event,
@@ -68,6 +69,7 @@ class RunState:
     working: Working | None = None  # on what, before the first step and between two
     started: Started | None = None
     finished: Finished | None = None
+    concluded: Concluded | None = None  # what came of it, where somebody said so
     paused: bool = False
     step: int = 0
     last_loss: float = nan  # of the last step; not a number where it was skipped
@@ -153,6 +155,8 @@ def advance(state: RunState, what: Event | StepRow | MemoryRow, at: int | None =
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
         case Working():  # nothing has happened
             pass
+        case Concluded():  # made of what happened
+            state.concluded = what
         case Sampled():  # shown by themselves, and not among what happened
             state.samples[what.row] = what
         case _:
@@ -240,6 +244,7 @@ def _event(state: RunState, event: Event) -> None:
     match event:
         case Started():
             state.started, state.finished, state.paused, state.running = event, None, False, True
+            state.concluded = None
             state.step = max(state.step, event.step - 1)
         case Evaluated():
             state.evaluations.append(event)

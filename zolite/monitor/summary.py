@@ -62,10 +62,18 @@ def loss(state: RunState) -> list[Piece]:
     """The smoothed one, and whether it falls."""
     found = [("loss ", "muted"), (human_number(state.moving.loss), "strong")]
     verdict = state.trend.verdict
-    if verdict in VERDICTS:
+    if verdict == "falling" and behind(state.dev()):
+        found.append((" falling, but not the validation error", "warning"))
+    elif verdict in VERDICTS:
         symbol, style = VERDICTS[verdict]
         found.append((f" {symbol} {verdict}", style))
     return found
+
+
+def behind(scores: Sequence[Evaluated]) -> bool:
+    """Is the last score worse than the first or the best?"""
+    best = best_of(scores)
+    return best is not None and len(scores) > 1 and scores[-1].value != best.value
 
 
 def speed(state: RunState) -> list[Piece]:
