@@ -118,12 +118,12 @@ class RunScreen(Screen[None]):
     def _follow(self, reader: Reader, gone: Callable[[], bool]) -> None:
         session = reader.session
         self.state.about = About.of(session.name, session.recipe, str(session.facts.get("device", "")))
-        asked, running, beside = float("-inf"), None, NOTHING
+        asked, running, beside, doing = float("-inf"), None, NOTHING, None
         while not gone():
             news = reader.read()
             ended = news.running != running
-            if news or ended:
-                running = news.running
+            if news or ended or news.working != doing:
+                running, doing = news.running, news.working
                 self.post_message(self.Arrived(news))
             if ended or time.monotonic() - asked >= OTHERS_SECONDS:
                 asked, beside = time.monotonic(), self._beside(reader, beside)
