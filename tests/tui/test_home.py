@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,8 +109,28 @@ def test_damaged(app: Make, made: Make) -> None:
     async def script(pilot: Pilot[None]) -> None:
         text = shown(pilot.app)
         assert "✗ damaged" in text and "✓ done" in text
+        at(pilot, "b")
+        await pilot.press("enter")
+        await settled(pilot)
+        assert "b is damaged" in shown(pilot.app) and "Delete it" in shown(pilot.app)
+        await pilot.click("#delete")
+        await settled(pilot)
+        await pilot.press("y")
+        await until(pilot, lambda: not (paths()["sessions"] / "b").exists())
 
     drive(app(), (80, 24), script)
+
+
+def test_a_home_that_cannot_be_read_is_said(app: Make, home: Path) -> None:
+    """It is not the same as one without sessions."""
+    home.mkdir(parents=True)
+    (home / "sessions").write_text("no folder")
+
+    async def script(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "cannot be read" in shown(pilot.app))
+        assert "Try it" not in shown(pilot.app)
+
+    drive(app(), (120, 40), script)
 
 
 @pytest.mark.parametrize("size", SIZES)

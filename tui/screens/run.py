@@ -16,6 +16,7 @@ from textual.worker import get_current_worker
 from zolite.common.errors import ZoliteError
 from zolite.monitor.redraw import RedrawLimit
 from zolite.monitor.run_state import About, RunState, updated
+from zolite.monitor.states import RESUMABLE
 from zolite.sessions import manage
 from zolite.sessions.follow import News, Reader
 from zolite.sessions.session import open_, summarised
@@ -38,8 +39,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "pause": UNDER_WAY,
     "checkpoint": UNDER_WAY,
     "stop": UNDER_WAY,
-    "resume": ("interrupted", "stopped", "diverged"),
-    "rewind": ("interrupted", "stopped", "diverged", "done"),
+    "resume": RESUMABLE,
+    "rewind": (*RESUMABLE, "done"),
 }
 
 
