@@ -35,6 +35,8 @@ def plans(planning: Planning, verbose: bool) -> Table:
     """What is alike in all of them is in the title, so that the rest has room in 80 columns."""
     r = planning.plans[0].recipe
     title = f"{r.train.steps:,} steps of {r.train.batch} rows, at most {r.data.context} tokens each"
+    if planning.rows.train:
+        title += f": {r.train.steps * r.train.batch / planning.rows.train:.3g} passes over {planning.rows.train:,} rows"
     title += f"; {r.method.name}, {r.adapter.space}, rank {r.adapter.rank}" if verbose else ""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")

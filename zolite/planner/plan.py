@@ -87,6 +87,7 @@ class Planning:
     rejected: tuple[Rejected, ...]
     backprop: Backprop
     correction: Correction
+    rows: Rows
 
 
 def plan(hardware: Hardware, wish: Wish, correction: Correction | None = None) -> Planning:
@@ -99,7 +100,7 @@ def plan(hardware: Hardware, wish: Wish, correction: Correction | None = None) -
         raise _nothing(hardware, rejected)
     best = plans[0]
     beside = compared(hardware, best.spec, best.recipe.adapter.rank, wish.rows)
-    return Planning(hardware, tuple(plans), rejected, beside, correction)
+    return Planning(hardware, tuple(plans), rejected, beside, correction, wish.rows)
 
 
 def choices(wish: Wish) -> Iterator[tuple[ModelSpec, ResolvedRecipe]]:
