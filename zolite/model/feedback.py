@@ -193,7 +193,7 @@ def _back(layer: nn.Module, slope: Tensor) -> Tensor:
     if not isinstance(layer, PerturbedLinear):
         return _product(slope, weight16(layer, slope.dtype))
     a, b = factors(layer)
-    through = _product(slope, weight16(layer.base, a.dtype))
+    through = _product(slope, weight16(layer.base, layer.a.dtype))
     return through + layer.scale * (slope @ b) @ a
 
 

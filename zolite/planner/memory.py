@@ -259,7 +259,8 @@ def started(hardware: Hardware, model: Model, recipe: ResolvedRecipe, rows: Rows
     inner = max(linear.outputs for linear in s.linears)
     kept = min(sizes.START_KEPT, 3 * s.hidden * s.layers * model.activation * sizes.START_TOKENS)
     places = kept // (3 * s.hidden * s.layers * model.activation)
-    walk = FLOAT * places * (6 * inner + 4 * s.hidden) + 3 * FLOAT * sizes.START_LOGITS
+    expanded = model.activation * max(linear.inputs * linear.outputs for linear in s.linears)
+    walk = FLOAT * places * (6 * inner + 4 * s.hidden) + 3 * FLOAT * sizes.START_LOGITS + expanded
     size = FLOAT * n * (4 if hardware.device == "cpu" else 3) + kept + max(forward.peak, walk)
     why = f"before any step: Adam's two numbers and a slope of {n:,}, and what a forward keeps at predicted tokens"
     return [Line("start", max(0, size - later), why, "activations")]
