@@ -280,7 +280,7 @@ def parts(feedback: Feedback, rows: Sequence[Example]) -> list[list[int]]:
 
 def adam_(theta: Tensor, grad: Tensor, moments: Sequence[Tensor], step: int, rate: float) -> None:
     """A step of Adam (Kingma and Ba 2015, arXiv 1412.6980), counted from 1; in pieces, so that it takes no memory."""
-    for part, slope, mean, square in zip(*(t.split(PIECE) for t in (theta, grad, *moments)), strict=True):
+    for part, slope, mean, square in zip(*(torch.split(t, PIECE) for t in (theta, grad, *moments)), strict=True):
         mean.lerp_(slope, 1 - BETAS[0])
         square.lerp_(slope.square(), 1 - BETAS[1])
         size = (square / (1 - BETAS[1] ** step)).sqrt_().add_(1e-12)
