@@ -22,7 +22,7 @@ from zolite.config import sizes
 from zolite.data.examples import Example, Tokens, one_sequence, sizes_of
 from zolite.engine.batch import Order, by_length, length, sample
 from zolite.engine.engine import Engine
-from zolite.model.feedback import SHARES, Chain, factors, shares_of
+from zolite.model.feedback import SHARES, Chain, Slope, shares_of
 from zolite.model.tail import Tail
 from zolite.training.evaluate import evaluate
 
@@ -106,13 +106,9 @@ class Feedback:
         slope = share * self._last(stream, p.tokens, base)
         blocks = {b.name: b.of(grad) for b in self.engine.adapter.space.blocks}
         names = {layer: name for name, layer in self.engine.adapter.layers.items()}
-        for layer, x, each in self.chain.down(kept, slope, self.shares, p.near):
-            if layer in names:
-                a, b = factors(layer)
-                if (part := blocks.get(f"{names[layer]}.b")) is not None:
-                    part += layer.scale * each.mT @ (x @ a.mT)
-                if (part := blocks.get(f"{names[layer]}.a")) is not None:
-                    part += layer.scale * (each @ b).mT @ x
+        for each in self.chain.down(kept, slope, self.shares, p.near):
+            if each.layer in names:
+                _add(blocks, names[each.layer], each, each.layer.scale)
 
     def streams(self, p: Places) -> Tensor:
         """What the last norm reads at the places: (N, D) float32."""
@@ -139,6 +135,15 @@ class Feedback:
                 g -= self.tail.logits(base[cut].float()).softmax(1)
             slope[cut] = self.tail.final.slope(stream[cut], self.tail.head.slope(logits, g))
         return slope
+
+
+def _add(blocks: Mapping[str, Tensor], name: str, at: Slope, scale: float) -> None:
+    """What a layer's slope says of its A and B, those of them that are trained."""
+    assert at.a is not None and at.low is not None
+    if (part := blocks.get(f"{name}.b")) is not None:
+        part.addmm_(at.slope.mT, at.x @ at.a.mT, alpha=scale)
+    if (part := blocks.get(f"{name}.a")) is not None:
+        part.addmm_(at.low.mT, at.x, alpha=scale)
 
 
 @dataclass(frozen=True)
