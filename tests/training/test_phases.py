@@ -13,7 +13,7 @@ from zolite.config.recipe import Recipe
 from zolite.data import encode
 from zolite.data import rows as tables
 from zolite.model import load as models
-from zolite.monitor.outcome import BASE
+from zolite.monitor.log import BASE
 from zolite.sessions import session as sessions
 from zolite.training import answer_fit, linear_probe, own_text, prepare, step_size
 from zolite.training.evaluate import evaluate

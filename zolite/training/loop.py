@@ -23,7 +23,7 @@ from zolite.common.progress import Stopped as AskedToEnd
 from zolite.common.progress import phase
 from zolite.engine import device_memory
 from zolite.engine.cuda_graph import Steps
-from zolite.monitor.outcome import BASE
+from zolite.monitor.log import BASE
 from zolite.sessions.control import Control
 from zolite.sessions.session import Session
 from zolite.sessions.steps import kept
