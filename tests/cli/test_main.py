@@ -30,6 +30,7 @@ from zolite.common.events import (
     Saved,
     Started,
     StepDone,
+    Working,
 )
 from zolite.config.methods import METHODS
 from zolite.config.recipe import SETTINGS
@@ -138,7 +139,9 @@ def test_doctor(zolite: Zolite) -> None:
     checks = ended.document
     assert all(isinstance(check, dict) and check for check in checks) and len(checks) >= 4
     assert ended.code in (0, 1, 2)
-    assert ended.err == ""
+    assert all(isinstance(events.from_json(line), Working) for line in ended.err.splitlines())
+    lines = zolite("doctor").out
+    assert all(check["name"] in lines for check in checks)
 
 
 # A session's life

@@ -12,6 +12,7 @@ from zolite.cli.flags import Given, takes
 from zolite.cli.process import Json, Plain, Verbose, outline, report
 from zolite.cli.terminal import Terminal, say, say_json
 from zolite.common import progress
+from zolite.common.events import to_json
 from zolite.common.paths import paths as all_paths
 from zolite.common.text import human_bytes
 from zolite.monitor.log import working_text
@@ -60,15 +61,14 @@ def doctor(as_json: Json = False) -> None:
     """Driver, torch, bitsandbytes, disk and memory: what is wrong, and how to mend it."""
     from zolite.tools import doctor as clinic
 
-    if as_json:
-        checks = list(clinic.checkup())
-        say_json([asdict(check) for check in checks])
-        raise typer.Exit(clinic.worst(checks))
     checks = []
-    with progress.told(lambda event: say(working_text(event), sys.stderr)):
+    with progress.told(lambda event: say(to_json(event) if as_json else working_text(event), sys.stderr)):
         for check in clinic.checkup():
             checks.append(check)
-            Terminal().print(clinic.render([check]))
+            if not as_json:
+                Terminal().print(clinic.render([check]))
+    if as_json:
+        say_json([asdict(check) for check in checks])
     raise typer.Exit(clinic.worst(checks))
 
 
