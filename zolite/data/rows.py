@@ -205,8 +205,8 @@ def _notes(files: Files) -> tuple[str, ...]:
     return tuple(f"{some(dict.fromkeys(known), 3)}: {note}" for note, known in names.items())
 
 
-def _unread(splits: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
-    counts = Counter(name for rows in splits.values() for row in rows for name in row.unread)
+def _unread(splits: Mapping[str, Table]) -> tuple[str, ...]:
+    counts = Counter(name for rows in splits.values() if rows.unread for row in rows for name in row.unread)
     named = some(f"{name!r} of {count} rows" for name, count in counts.items())
     return (f"columns that are not read: {named}",) if counts else ()
 

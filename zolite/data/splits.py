@@ -101,7 +101,7 @@ def held_out(keys: Sequence[int], labels: Sequence[str], rule: Rule) -> set[int]
     Rows of one key are a group where the rule has groups, and else rows that are alike. A label's only row is not
     taken, and a label gets its share of dev to within a row, where no group is in the way. At least one row is taken.
     """
-    count, order = rule.count(len(keys)), sorted(range(len(keys)), key=keys.__getitem__)
+    count, order = rule.count(len(keys)), _ascending(keys)
     if not rule.stratify and not rule.group_by:
         return set(order[:count])
     drawn = _Drawn(labels, count)
@@ -111,6 +111,14 @@ def held_out(keys: Sequence[int], labels: Sequence[str], rule: Rule) -> set[int]
     else:
         drawn.take(((i,) for i in order), drawn.quotas())
     return drawn.rows or set(_smallest(order, keys, labels, bool(rule.group_by)))
+
+
+def _ascending(keys: Sequence[int]) -> list[int]:
+    """Places by their keys; equal ones in the order of the rows."""
+    import numpy as np
+
+    found: list[int] = np.argsort(np.array(keys, np.uint64), kind="stable").tolist()
+    return found
 
 
 class _Drawn:

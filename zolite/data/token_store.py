@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from zolite.data.examples import Example, Following, Query, Sizes, Tokens, size_of
+from zolite.data.examples import Example, Following, Packed, Query, Sizes, Tokens, size_of
+from zolite.data.words import BYTES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,8 +65,18 @@ class Writer:
         self.parts["figures"].extend((example.begins, len(example.text), origin, *size_of(example)))
         self.parts["tokens"].extend(tokens)
         self.tokens += len(tokens)
-        if self.files and len(self.parts["tokens"]) > WRITTEN:
-            self._write()
+        self._write_some()
+
+    def add_packed(self, text: Packed, origin: int) -> None:
+        """As `add` of the example that it would be."""
+        count = len(text.tokens) // BYTES
+        predicted = count - text.begins
+        form = (TEXT, self._number(Example.metric), self._number(Example.remark), 0)
+        self.parts["starts"].extend((self.tokens, self._place(form)))
+        self.parts["figures"].extend((text.begins, count, origin, 1, count - 1, predicted, predicted))
+        self.parts["tokens"].frombytes(text.tokens)
+        self.tokens += count
+        self._write_some()
 
     def done(self) -> TokenStore:
         self.parts["starts"].extend((self.tokens, self.forms))
@@ -90,6 +101,10 @@ class Writer:
             self.parts["forms"].extend(form)
             self.forms += len(form)
         return place
+
+    def _write_some(self) -> None:
+        if self.files and len(self.parts["tokens"]) > WRITTEN:
+            self._write()
 
     def _write(self) -> None:
         for part, file in self.files.items():

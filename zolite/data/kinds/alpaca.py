@@ -20,16 +20,15 @@ AFTER = "\n\n### Response:\n"
 
 
 def _messages(record: Record) -> list[dict[str, Any]]:
-    if faults := prompt_faults(record, ["instruction"]):
+    if type(record["instruction"]) is not str and (faults := prompt_faults(record, ["instruction"])):
         raise MessagesError("; ".join(faults))
     answers = answers_in(record["output"])
     if not answers or not answers[0].strip():
         raise MessagesError("column 'output' is blank" if answers else "column 'output' has no text")
-    asked = [_cell(record, name) for name in ("instruction", "input")]
-    system = _cell(record, "system")
+    asked, more, system = (_cell(record, name) for name in ("instruction", "input", "system"))
     return [
         *([{"role": "system", "content": system}] if system.strip() else []),
-        {"role": "user", "content": "\n\n".join(text for text in asked if text.strip())},
+        {"role": "user", "content": "\n\n".join([text for text in (asked, more) if text.strip()])},
         {"role": "assistant", "content": answers[0]},
     ]
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_JSON = json.JSONEncoder(sort_keys=True)
+
+
 @dataclass(frozen=True)
 class Row:
     """What its kind uses of a record, and the line of the file where it starts."""
@@ -37,8 +40,9 @@ class Row:
     def content(self) -> bytes:
         """All that is used, without its line: one line of JSON, the same for every order of keys."""
         tools = [self.tools] if self.tools else []
-        more = {name: value for name in ("choices", "references") if (value := getattr(self, name))}
-        return json.dumps([self.columns, self.messages, *tools, *([more] if more else [])], sort_keys=True).encode()
+        more = {"choices": self.choices} if self.choices else {}
+        more |= {"references": self.references} if self.references else {}
+        return _JSON.encode([self.columns, self.messages, *tools, *([more] if more else [])]).encode()
 
 
 @dataclass(frozen=True)
