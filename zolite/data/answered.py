@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
 
 from zolite.data.examples import Packed, words_of
@@ -30,12 +31,12 @@ class _Layout:
 
     whole: Plan
     prompt: Plan
-    stretches: tuple[Stretch | bytes, ...]
-    """of the whole; those without messages as their tokens"""
-    at: int
-    """the stretch in which the prompt ends"""
+    before: tuple[Stretch | bytes, ...]
+    """of the whole, up to the stretch in which the prompt ends; without messages as tokens"""
+    behind: tuple[Stretch | bytes, ...]
+    """from there on"""
     end: Stretch | bytes
-    """what the prompt has of it"""
+    """what the prompt has of the first of them"""
 
     def fits(self, contents: Sequence[str]) -> bool:
         return self.whole.fits(contents) and self.prompt.fits(contents)
@@ -62,18 +63,21 @@ class Answered:
 
     def example(self, messages: Sequence[Mapping[str, Any]], context: int) -> Packed | None:
         """Of at most `context` tokens."""
-        contents = [message.get("content") for message in messages if message.keys() == KEYS]
-        if len(contents) < len(messages) or not all(type(content) is str for content in contents):
+        roles, contents = [], []
+        for message in messages:
+            content = message.get("content")
+            if message.keys() != KEYS or type(content) is not str or any(map(content.__contains__, self._firsts)):
+                return None
+            roles.append(message["role"])
+            contents.append(content)
+        layout = self._layout(tuple(roles), contents)
+        if layout is None:
             return None
-        layout = self._layout(tuple([message["role"] for message in messages]), contents)
-        if layout is None or any(first in content for content in contents for first in self._firsts):
-            return None
-        codes = [self._coded(stretch, contents) for stretch in layout.stretches]
-        end = self._coded(layout.end, contents)
-        begins = (sum(map(len, codes[: layout.at])) + len(end)) // BYTES
-        tokens = b"".join(codes)
-        count = len(tokens) // BYTES
-        if not codes[layout.at].startswith(end) or not 0 < begins < min(count, context):
+        before = b"".join([self._coded(stretch, contents) for stretch in layout.before])
+        end, *behind = (self._coded(stretch, contents) for stretch in (layout.end, *layout.behind))
+        tokens = b"".join((before, *behind))
+        begins, count = (len(before) + len(end)) // BYTES, len(tokens) // BYTES
+        if not behind[0].startswith(end) or not 0 < begins < min(count, context):
             return None
         return Packed(tokens[: BYTES * context], begins, count > context)
 
@@ -111,11 +115,17 @@ class Answered:
         said = (part for stretch in every for part in stretch if isinstance(part, Text) and part.message == last)
         if not any(all(letters is None for _, letters in part.strips) for part in said):
             return None
-        return _Layout(whole, prompt, tuple(map(self._settled, every)), at, self._settled(ahead[at]))
+        (end,) = self._settled([ahead[at]])
+        behind = (*self._settled(every[at : at + 1]), *self._settled(every[at + 1 :]))
+        return _Layout(whole, prompt, self._settled(every[:at]), behind, end)
 
-    def _settled(self, stretch: Stretch) -> Stretch | bytes:
-        literal = [part for part in stretch if isinstance(part, str)]
-        return self._words.packed("".join(literal)) if len(literal) == len(stretch) else stretch
+    def _settled(self, stretches: Sequence[Stretch]) -> tuple[Stretch | bytes, ...]:
+        """Those without messages as tokens, several that follow one another as one."""
+        found: list[Stretch | bytes] = []
+        for literal, several in groupby(stretches, lambda each: all(isinstance(part, str) for part in each)):
+            parts = list(several)
+            found += [self._words.packed("".join(chain(*parts)))] if literal else parts
+        return tuple(found)
 
     def _may_join(self, plan: Plan) -> bool:
         """Does literal text end as special tokens begin, so that a message may make one of it?"""

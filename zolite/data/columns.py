@@ -102,12 +102,26 @@ class Shape:
         """The file's columns that are read."""
         return _used(self.taken)
 
+    @functools.cached_property
+    def _needs(self) -> frozenset[str]:
+        return frozenset(self.needed)
+
+    @functools.cached_property
+    def _as_it_is(self) -> bool:
+        """Are records of the shape's columns alone what `record` makes of them?"""
+        own = all(name == column for name, column in self.taken.items())
+        return own and not self.words and not self.constants
+
     def missing(self, record: Record) -> list[str]:
         """Columns of the file that a record lacks, and its kind needs."""
+        if self._needs <= record.keys():
+            return []
         return [column for column in self.needed if column not in record]
 
     def record(self, record: Record) -> Record:
         """With the kind's columns in the place of the file's."""
+        if self._as_it_is and record.keys() <= self.used:
+            return record
         found = {
             name: record[column] if isinstance(column, str) else _several(record, column)
             for name, column in self.taken.items()

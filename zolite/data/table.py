@@ -148,7 +148,6 @@ class Table(Sequence[Row]):
         """Is the file that they are of a small one?"""
         return self._rows.in_memory
 
-
     @property
     def unread(self) -> bool:
         """May any row have columns that are not read?"""
