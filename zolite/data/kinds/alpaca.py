@@ -6,6 +6,7 @@ around what a person types. A model without one learns them in the words of Alpa
 
 from typing import Any
 
+from zolite.data.kinds import together
 from zolite.data.kinds.completion import answers_in, prompt_faults
 from zolite.data.kinds.kind import Names, Row
 from zolite.data.kinds.messages import Conversations, MessagesError, Plain
@@ -54,6 +55,10 @@ KIND = Conversations(
             "output": ("response", "completion", "answer"),
             "system": ("system_prompt",),
         },
+        together=tuple(
+            together.alone(together.beside_one_another(instruction=one, output=other))
+            for one, other in (("user", "assistant"), ("human", "assistant"), ("human", "bot"), ("user", "bot"))
+        ),
         becomes="a question and its answer in the model's chat template",
         answer=("output",),
     ),

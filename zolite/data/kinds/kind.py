@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zolite.data.examples import Rendered
+from zolite.data.kinds.together import Finder
 from zolite.data.readers.reader import Record
 
 if TYPE_CHECKING:
@@ -107,6 +108,10 @@ class Names:
     """may a file have such a column too? If not, what is meant is not clear, and has to be asked for (--columns)"""
     fits: Callable[[Record], bool] = _always
     """is a file of this kind, by its first record?"""
+    together: tuple[Finder, ...] = ()
+    """other names that are clear beside one another alone"""
+    joined: frozenset[str] = frozenset()
+    """columns that are text: several columns of a file in their place are lines of it"""
     settled: Callable[[Sequence[Record]], Mapping[str, Any]] = _nothing
     """from the first records of a file what holds for all of them, as more columns; UsageError where it is not clear"""
 
