@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from zolite.common.progress import counted
 from zolite.common.text import many
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
@@ -225,7 +226,7 @@ def _near(rows: Table, known: set[int], earlier: Table, column: str) -> list[tup
         index.insert_pairs(_hashed(pairs))
     found: dict[int, tuple[int, int, float]] = {}
     tried: Counter[int] = Counter()
-    for places in _chunks(range(len(earlier))):
+    for places in counted(_chunks(range(len(earlier))), "comparing rows", len(earlier), len):
         pairs = _uncommon(earlier.take(places), places, common, column)
         # What is near one of the rows has as many of its pairs: most others need no hashes.
         hashed = _hashed([(j, own) for j, own in pairs if len(own & likely) >= NEAR * len(own)])

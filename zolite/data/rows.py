@@ -344,7 +344,8 @@ def _rows(several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked, rul
             if found.row:
                 yield found.row
 
-    return kept(progressing(sound(), "reading rows")), problems
+    about = [opened.about for _, opened in several]
+    return kept(progressing(sound(), "reading rows", sum(about) if all(about) else 0)), problems
 
 
 def _stating(row: Row, record: Record, rule: Rule) -> Row:

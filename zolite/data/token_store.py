@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from zolite.common.progress import counted
 from zolite.data.examples import Example, Following, Packed, Query, Sizes, Tokens, size_of
 from zolite.data.words import BYTES
 
@@ -196,7 +197,8 @@ class TokenStore(Sequence[Example]):
 
     def numbers(self) -> Iterator[bytes]:
         """All that a model reads and predicts, int32: of each example what `_numbers` says, in the order of rows."""
-        for first in range(0, len(self), PART):
+        firsts = range(0, len(self), PART)
+        for first in counted(firsts, "fingerprinting tokens", len(self), lambda first: min(PART, len(self) - first)):
             yield self._whole(first, min(first + PART, len(self)))
         self.release()
 
