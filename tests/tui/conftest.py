@@ -28,6 +28,8 @@ from zolite.sessions import session as sessions
 from zolite.sessions.session import MemoryRow, StepRow
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
+# One size of each layout, narrow and wide; pictures are of all.
+LAYOUTS = SIZES if os.environ.get("ZOLITE_LONG") else SIZES[:2]
 NOW = 1_900_000_000.0
 GIB = 2**30
 Script = Callable[[Pilot[None]], Awaitable[None]]
