@@ -60,6 +60,11 @@ def ours(lines: Iterable[Line]) -> int:
     return sum(line.bytes for line in lines if line.where != "outside")
 
 
+def own(lines: Ledger) -> int:
+    """What a run itself needs to have free, its margin included."""
+    return peak(lines) - by_group(lines)["other programs"]
+
+
 def by_group(lines: Iterable[Line]) -> dict[str, int]:
     """Bytes of every group, in their order."""
     sums = dict.fromkeys(GROUPS, 0)
