@@ -16,11 +16,11 @@ from textual.worker import get_current_worker
 from zolite.common.errors import ZoliteError
 from zolite.monitor.redraw import RedrawLimit
 from zolite.monitor.run_state import About, RunState, updated
+from zolite.planner.estimates import planned, tokens_per_step
 from zolite.sessions import manage
 from zolite.sessions.follow import News, Reader
 from zolite.sessions.session import open_, summarised
 
-from ..estimates import planned, tokens_per_step
 from ..sessions import trouble_of
 from ..widgets.run_view import Beside, RunView
 from .dialogs import Confirm

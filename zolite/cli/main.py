@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from zolite import __version__
-from zolite.cli import chat, data, learn, machine, methods, results, sessions, train
+from zolite.cli import chat, data, learn, machine, methods, report, results, sessions, train
 from zolite.cli.flags import Command
 from zolite.cli.process import INTERRUPTED
 from zolite.cli.terminal import say
@@ -25,6 +25,7 @@ COMMANDS: dict[str, Command] = {
     "eval": results.evaluate,
     "export": results.export,
     "chat": chat.chat,
+    "report": report.report,
     "watch": sessions.watch,
     "replay": sessions.replay,
     "plan": machine.plan,
