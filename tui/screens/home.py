@@ -46,6 +46,7 @@ ACTIONS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("stop", "Stop", "s", ALIVE),
     ("try_it", "Try", "t", ALL),
     ("export", "Export", "e", ALL),
+    ("open_report", "Report", "o", (*ALL, "damaged")),
     ("fork", "Fork", "f", ALL),
     ("rewind", "Rewind", "w", ENDED),
     ("rename", "Rename", "m", ENDED),
@@ -334,6 +335,11 @@ class HomeScreen(Screen[None]):
             from .export import ExportScreen
 
             self.app.push_screen(ExportScreen(self.current.name))
+
+    def action_open_report(self) -> None:
+        """A page in the browser; of the marked ones together, where some are."""
+        if names := sorted(self.marked) or [each.name for each in (self.current,) if each]:
+            self.app.open_report(*names)
 
     def action_rename(self) -> None:
         self.ask("rename", self.current)

@@ -61,6 +61,7 @@ class RunScreen(Screen[None]):
         Binding("w", "rewind", "Rewind", id="run-rewind"),
         Binding("t", "try_it", "Try", id="run-try"),
         Binding("e", "export", "Export", id="run-export"),
+        Binding("o", "open_report", "Report", id="run-report"),
         Binding("d", "details", "Details", id="run-details"),
         Binding("m", "larger", "Larger", id="run-larger", show=False),
     ]
@@ -226,6 +227,10 @@ class RunScreen(Screen[None]):
         from .export import ExportScreen
 
         self.app.push_screen(ExportScreen(self.session))
+
+    def action_open_report(self) -> None:
+        """A page in the browser."""
+        self.app.open_report(self.session)
 
     def action_larger(self) -> None:
         self.view.larger()

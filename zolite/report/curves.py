@@ -15,10 +15,10 @@ from zolite.report.markup import Markup, tag
 from zolite.report.style import CHART, PALETTE
 
 WIDTH, HEIGHT = 720, 300
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 44  # around what is drawn
+LEFT, RIGHT, TOP, BOTTOM = 68, 16, 14, 46  # around what is drawn
 TICKS, STEPS = 6, 7  # at most, about
 LEGEND = 20  # pixels of a line of it
-LETTER = 6.6  # pixels that a letter of the legend takes, about
+LETTER = 9.5  # pixels that a letter of the legend takes, about
 DASHES = ("", "7 4", "2 4", "10 4 2 4", "5 2 1 2", "1 3")  # of several curves, so that they differ in print too
 
 
@@ -43,6 +43,7 @@ class Picture:
     shares: bool = False  # values from 0 to 1, shown in per cent
     best: int | None = None  # the step that is marked
     level: tuple[float, str] | None = None  # a height that is marked, and its name
+    zero: bool = False  # does the axis begin there?
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ def _values(picture: Picture) -> Axis | None:
     if found is None:
         return None
     ends = [v for line in picture.lines if line.marks for p in line.points for v in (p.low, p.high)]
-    levels = [picture.level[0]] if picture.level else []
-    return axis(*widened(min(found[0], *ends, *levels, found[1]), max(found[1], *ends, *levels, found[0])), TICKS)
+    seen = [*found, *ends, *([picture.level[0]] if picture.level else []), *([0.0] if picture.zero else [])]
+    return axis(*widened(min(seen), max(seen)), TICKS)
 
 
 # --- what is drawn, from the back to the front ------------------------------------------------------------------------
@@ -107,13 +108,17 @@ def _grid(scale: _Scale, picture: Picture) -> Iterator[Markup]:
         x = scale.x(step)
         yield tag("line", x1=x, x2=x, y1=below, y2=below + 5, class_="grid")
         yield tag("text", f"{step:,.0f}", x=x, y=below + 19, text_anchor="middle")
-    yield tag("text", "step", x=WIDTH - RIGHT, y=below + 36, text_anchor="end")
-    yield tag("text", picture.unit, x=LEFT, y=below + 36)
+    yield tag("text", "step", x=WIDTH - RIGHT, y=below + 39, text_anchor="end")
+    yield tag("text", picture.unit, x=LEFT, y=below + 39)
 
 
 def _legend(picture: Picture) -> tuple[list[Markup], int]:
     """What is what, above, and its lines; nothing for a single line without dots."""
-    words = [(f"stroke: var(--c{i % 6})", "line", DASHES[i % 6], line.name) for i, line in enumerate(picture.lines)]
+    words = [
+        (f"stroke: var(--c{i % 6})", "line", DASHES[i % 6], line.name)
+        for i, line in enumerate(picture.lines)
+        if line.points
+    ]
     if len(words) == 1 and picture.lines[0].raw:
         words = [(words[0][0], "raw", "", "each step"), (words[0][0], "line", "", "smoothed")]
     if len(words) == 1:

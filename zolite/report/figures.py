@@ -44,8 +44,8 @@ def _scores(metric: str, states: Sequence[RunState], steps: tuple[float, float])
     lines = [Line(s.about.name, ascending(map(_point, _known(s, metric))), marks=True) for s in states]
     one = states[0] if len(states) == 1 else None
     unit = "share of the validation rows" if accuracy else "nats a token"
-    title = f"{metric} on validation rows"
-    return Picture(title, unit, lines, steps, accuracy, _best(one), _majority(states) if accuracy else None, metric)
+    title, level = f"{metric} on validation rows", _majority(states) if accuracy else None
+    return Picture(title, unit, lines, steps, accuracy, _best(one), level, metric=metric)
 
 
 def _known(state: RunState, metric: str) -> list[Evaluated]:
@@ -74,4 +74,4 @@ def memory(rows: Sequence[MemoryRow]) -> Picture:
         for name in ("now_bytes", "peak_bytes")
     )
     steps = (0.0, float(max(2, rows[-1].step)))
-    return Picture("memory", "MiB", (Line("in use", now), Line("peak", peak)), steps, metric="memory")
+    return Picture("memory", "MiB", (Line("in use", now), Line("peak", peak)), steps, metric="memory", zero=True)

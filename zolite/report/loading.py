@@ -10,7 +10,7 @@ from zolite.export.registry import FORMATS
 from zolite.report.markup import Markup, joined, tag
 from zolite.report.subject import Subject
 
-OPENED = ("peft", "gguf")  # formats whose commands are seen at once
+OPENED = "peft"  # the format whose commands are seen at once
 
 
 def use(subject: Subject) -> Markup:
@@ -25,7 +25,7 @@ def use(subject: Subject) -> Markup:
             command = tag("pre", f"zolite export {name} --format {format_.name} --to {folder}")
             body = joined(command, _loaded(subject, format_.name, folder))
             told = tag("summary", f"{format_.name}: {format_.title}, for {format_.readers}")
-            parts.append(tag("details", told, body, **({"open": ""} if format_.name in OPENED else {})))
+            parts.append(tag("details", told, body, **({"open": ""} if format_.name == OPENED else {})))
     return joined(parts)
 
 

@@ -16,7 +16,7 @@ from zolite.monitor import summary
 from zolite.monitor.log import metric_text
 from zolite.monitor.run_state import RunState
 from zolite.monitor.states import STATES
-from zolite.planner.memory import allocated, by_group, ours
+from zolite.planner.memory import by_group, counted
 from zolite.report import figures, labels, loading
 from zolite.report.curves import drawn
 from zolite.report.loading import unplaced
@@ -146,19 +146,18 @@ def _memory(subject: Subject) -> Markup:
     if not state.peak_bytes:
         return Markup()
     budget = state.started.budget_bytes if state.started else 0
-    cpu = state.started is not None and state.started.device.startswith("CPU")
-    lines = subject.planned or ()
-    plan = (ours if cpu else allocated)(lines)
-    sizes = {"free before": (budget, "free"), "planned": (plan, "plan"), "peak": (state.peak_bytes, "")}
+    lines = counted(subject.planned or (), state.started.device if state.started else state.about.device)
+    plan = sum(line.bytes for line in lines)
+    parts = {f"– {name}": (size, "plan") for name, size in by_group(lines).items() if size}
+    sizes = {"free before": (budget, "free"), "peak": (state.peak_bytes, ""), "planned": (plan, "plan"), **parts}
     most = max(size for size, _ in sizes.values())
-    parts = {f"– {name}": (size, "plan") for name, size in by_group(lines).items() if size} if plan else {}
     bars = [
         joined(
             tag("span", name, class_="part" if name in parts else None),
             tag("b", human_bytes(size)),
             _bar(size, most, kind),
         )
-        for name, (size, kind) in (sizes | parts).items()
+        for name, (size, kind) in sizes.items()
         if size
     ]
     word, style = summary.fits(state.peak_bytes, budget)[0], ""
@@ -179,7 +178,14 @@ def _samples(subject: Subject) -> Markup:
     if not found:
         return Markup()
     names = ("end of the prompt", "before", f"at step {found[-1].step:,}", "right answer")
-    rows = [zip(names, (f"… {each.prompt}", each.before, each.now, each.reference), strict=True) for each in found]
+    rows = [
+        zip(
+            names,
+            (f"… {each.prompt}", *(text.strip() or "(nothing)" for text in (each.before, each.now, each.reference))),
+            strict=True,
+        )
+        for each in found
+    ]
     body = (tag("tr", (tag("td", text, data_of=name) for name, text in row)) for row in rows)
     head = tag("tr", (tag("th", name) for name in names))
     note = "Rows of validation, which were not trained on; written greedily, and cut where … ends them."

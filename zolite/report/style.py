@@ -16,17 +16,19 @@ CHART = """
 .chart text { font: 12px system-ui, sans-serif; fill: var(--muted); }
 .chart .grid { stroke: var(--rule); stroke-width: 1; }
 .chart .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.chart .raw { fill: none; stroke-width: 2.2; stroke-linecap: round; opacity: .28; }
+.chart .raw { fill: none; stroke-width: 2.2; stroke-linecap: round; opacity: .45; }
 .chart .mark { stroke: var(--ground); stroke-width: 1.5; }
 .chart .interval { stroke-width: 1.2; opacity: .55; }
 .chart .best { stroke: var(--text); stroke-width: 1; stroke-dasharray: 2 3; }
 .chart .note { fill: var(--text); }
+@media screen and (max-width: 40rem) { .chart text { font-size: 19px; } }
 .chart .level { stroke: var(--muted); stroke-width: 1.2; stroke-dasharray: 6 4; }
 """
 
 PAGE = """
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--text); font: 16px/1.5 system-ui, sans-serif; }
+body { margin: 0; background: var(--ground); color: var(--text); font: 16px/1.5 system-ui, sans-serif;
+  overflow-wrap: anywhere; }
 main { max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.7rem; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
@@ -45,6 +47,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; font-size: .95rem; }
 th, td { padding: .25rem .7rem .25rem 0; text-align: right; vertical-align: top; border-bottom: 1px solid var(--rule);
   font-variant-numeric: tabular-nums; white-space: nowrap; }
+th:first-child, td:first-child { min-width: 6rem; }
 th:first-child, td:first-child, .texts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 th { font-weight: 500; }
 .texts { width: 100%; table-layout: fixed; } .texts th { text-align: left; }
