@@ -179,9 +179,10 @@ def most_ticks(rows: int) -> int:
 
 
 def by_row(found: Axis, texts: Sequence[str], rows: int) -> dict[int, str]:
-    """Texts of an axis' ticks by the row that each is nearest to, row 0 on top."""
+    """Texts of an axis' ticks by the row that each is nearest to, row 0 on top; its ends have theirs in any case."""
     window = Window(0, 1, found.low, found.high, found.log)
-    return {round((1 - window.up(tick)) * (rows - 1)): text for tick, text in zip(found.ticks, texts, strict=True)}
+    low, *between, high = zip(found.ticks, texts, strict=True)
+    return {round((1 - window.up(tick)) * (rows - 1)): text for tick, text in (*between, low, high)}
 
 
 def step_ticks(first: float, last: float, columns: int) -> str:

@@ -119,10 +119,10 @@ def _legend(picture: Picture) -> tuple[list[Markup], int]:
         for i, line in enumerate(picture.lines)
         if line.points
     ]
-    if len(words) == 1 and picture.lines[0].raw:
+    if len(picture.lines) == 1:
+        if not picture.lines[0].raw:
+            return [], 0
         words = [(words[0][0], "raw", "", "each step"), (words[0][0], "line", "", "smoothed")]
-    if len(words) == 1:
-        return [], 0
     parts, x, row = [], float(LEFT), 0
     for style, kind, dash, name in words:
         wide = 34 + LETTER * len(name)
