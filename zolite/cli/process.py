@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from types import FrameType
 from typing import Annotated, Any
 
@@ -23,6 +22,7 @@ from zolite.common.errors import UsageError, process_error
 from zolite.common.events import Event, Finished, Started, from_json
 from zolite.common.paths import paths
 from zolite.common.text import json_text
+from zolite.monitor.outcome import concluded
 from zolite.sessions import lock
 
 INTERRUPTED = 130
@@ -111,17 +111,25 @@ def _end_late(asked: Interrupt, heard: socket.socket) -> None:
                     leave_at_once()
 
 
-def follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bool, verbose: bool = False) -> None:
+def follow(
+    run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bool, verbose: bool = False, data: str = ""
+) -> None:
     """Show a run's events, and exit with what they mean. Where the terminal goes away, the run goes on."""
     asked, name, last = Interrupt(PROMISE, begun=False), "", None
     _install(asked.handle)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: detach_output())
     shown = live.VIEWS[live.pick(plain, as_json)](verbose=verbose)
-    with preparing(asked), shown as view, progress.told(partial(show, view)):
-        for event in run(asked):
-            asked.begun = asked.begun or isinstance(event, Started)
+    lock_ = threading.Lock()  # what is being done is also said by a thread
+
+    def said(event: Event) -> None:
+        with lock_:
             show(view, event)
+
+    with preparing(asked), shown as view, progress.told(said):
+        for event in concluded(run(asked), data):
+            asked.begun = asked.begun or isinstance(event, Started)
+            said(event)
             name = event.session if isinstance(event, Started) else name
             last = event if isinstance(event, Finished) else last
     if last is not None and last.reason == "interrupted":

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from zolite.common import weight_headers
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.common.progress import counted, phase
 from zolite.config import catalog
 from zolite.config.limits import limits_of
 from zolite.config.recipe import ModelPart
@@ -108,7 +109,8 @@ def load(source: Source, quantization: str, device: torch.device, cache: Path) -
         quant.simplify_(model, dtype)
         experts.simplify_(model, quantization, dtype)
         encoder = fills_masks(model.config)
-        proof = (prove_encoder if encoder else prove)(model.eval().requires_grad_(False), source.name)
+        with phase("proving that the model reads as it should"):
+            proof = (prove_encoder if encoder else prove)(model.eval().requires_grad_(False), source.name)
     notes += (OWN_LOGITS,) if proof.own_logits and not encoder else ()
     return Loaded(
         model, device, fingerprint(model, source), source, proof.own_logits, proof.uncalled, notes, encoder,
@@ -295,12 +297,13 @@ def _read(where: str, encoder: bool, **options: Any) -> tuple[Any, Any]:
     asked = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refuse_strange says which
     options |= {"use_safetensors": True, **asked}
     kind: Any = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
-    if "state_dict" not in options:
-        made: tuple[Any, Any] = kind.from_pretrained(where, **options)
-        return made
-    with torch.device("meta"):
-        empty = kind.from_config(options["config"], trust_remote_code=options["trust_remote_code"])
-    model, report = type(empty).from_pretrained(None, **options | {"config": empty.config})
+    with telling("quantizing tensors" if "quantization_config" in options else "loading tensors"):
+        if "state_dict" not in options:
+            made: tuple[Any, Any] = kind.from_pretrained(where, **options)
+            return made
+        with torch.device("meta"):
+            empty = kind.from_config(options["config"], trust_remote_code=options["trust_remote_code"])
+        model, report = type(empty).from_pretrained(None, **options | {"config": empty.config})
     with contextlib.suppress(OSError):
         model.generation_config = GenerationConfig.from_pretrained(where)
     return model, report
@@ -377,7 +380,8 @@ def _converted(gguf: Path, cache: Path) -> Path:
             "make room, or set ZOLITE_CACHE to a folder on another disk",
         )
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
+        unseen = contextlib.redirect_stderr(io.StringIO())  # its progress bar heeds no setting
+        with unseen, phase(f"unpacking {gguf.name}, once"):
             _convert(gguf, Path(partial))
         with contextlib.suppress(FileExistsError, OSError):  # another process may have been first
             os.rename(partial, folder)
@@ -430,6 +434,22 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         yield
+
+
+@contextlib.contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Inside, the tensors that transformers loads are counted as `what`, in the place of its bar over them."""
+    from transformers.utils import logging as chatter
+
+    def bar(made: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        over = "Loading weights" in str(named.get("desc")) and hasattr(given[0], "__len__")
+        return counted(given[0], what, len(given[0])) if over else made(*given, **named)
+
+    before = chatter.set_tqdm_hook(bar)
+    try:
+        yield
+    finally:
+        chatter.set_tqdm_hook(before)
 
 
 @contextlib.contextmanager

@@ -12,12 +12,14 @@ for it: scalars arrive while later steps run (journal_writer.py).
 """
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 
 from zolite.common.errors import ZoliteError
 from zolite.common.events import Event, Noted, Started
+from zolite.common.progress import phase
 from zolite.engine import device_memory
 from zolite.engine.cuda_graph import Steps
 from zolite.sessions.control import Control
@@ -31,6 +33,7 @@ from zolite.training.sampling import Sampling
 from zolite.zo.build import build
 from zolite.zo.estimators import Estimate
 
+CAPTURE = "capturing a step as a graph"
 SLOWER = 3.0  # the learning rate is divided by this after the loss has diverged
 
 
@@ -166,7 +169,8 @@ def next_step(p: Progress) -> Generator[Event, None, Outcome]:
         return stopped
     batches = batches_of(p.run, p.step)
     p.tracker.begins(p.step + 1, batches)
-    estimate = None if p.tracker.spilled else out_of_memory.attempt(partial(p.steps, batches, p.step))
+    with phase(CAPTURE) if p.steps.to_capture(batches) else nullcontext():
+        estimate = None if p.tracker.spilled else out_of_memory.attempt(partial(p.steps, batches, p.step))
     if estimate is None:
         return (yield from shrink(p))
     return Taken(estimate, fmean(batch.padding for batch in batches))
