@@ -18,7 +18,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Picture(curves.Picture):
-    metric: str = ""  # loss, accuracy, or that of validation rows; memory
+    metric: str = ""  # of validation rows: accuracy or loss; else each step, or memory
 
 
 def of(states: Sequence[RunState]) -> list[Picture]:
@@ -30,7 +30,7 @@ def of(states: Sequence[RunState]) -> list[Picture]:
         for s in states
     ]
     metrics = dict.fromkeys(e.metric for s in states for e in s.dev())
-    pictures = [Picture("loss", "nats a token", losses, steps, metric="loss", best=_best(one))]
+    pictures = [Picture("loss", "nats a token", losses, steps, metric="each step", best=_best(one))]
     return pictures + [_scores(metric, states, steps) for metric in metrics]
 
 

@@ -5,6 +5,7 @@ A section is a function from a subject to markup, empty where there is nothing t
 
 import datetime
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from zolite.common.text import UNKNOWN, human_bytes, human_number, human_seconds, many, one_line
 from zolite.config import catalog
@@ -14,6 +15,7 @@ from zolite.config.weights import WEIGHT_FORMATS
 from zolite.data.kinds.registry import KINDS
 from zolite.monitor import summary
 from zolite.monitor.log import metric_text
+from zolite.monitor.outcome import MARKS, before_and_after, card, outcome_of
 from zolite.monitor.run_state import RunState
 from zolite.monitor.states import STATES
 from zolite.planner.memory import by_group, counted
@@ -24,6 +26,7 @@ from zolite.report.markup import Markup, joined, table, tag
 from zolite.report.style import CHART, PAGE, PALETTE
 from zolite.report.subject import Subject
 
+TONES = {"success": "good", "error": "bad", "warning": "warn"}  # classes of states' and verdicts' colours
 NAMED = 12  # labels that are listed
 MARK = "<!-- zolite report -->"  # near the beginning of every file; what has it may be replaced by a new one
 
@@ -56,7 +59,7 @@ def _one(subject: Subject) -> Markup:
 
 def _heading(subject: Subject) -> Markup:
     symbol, word, colour = STATES[subject.status]
-    style = {"success": "good", "error": "bad", "warning": "warn"}.get(colour, "")
+    style = TONES.get(colour, "")
     recipe, state = subject.recipe, subject.state
     parts = [tag("span", f"{symbol} {word}", class_=f"state {style}")]
     if recipe:
@@ -65,6 +68,20 @@ def _heading(subject: Subject) -> Markup:
         progress = "".join(text for text, _ in summary.progress(state))
         parts.append(tag("span", f"{model} · {progress} · begun {when:%Y-%m-%d %H:%M} UTC"))
     return joined(tag("h1", subject.name), tag("p", parts, class_="about"))
+
+
+def _verdict(subject: Subject) -> Markup:
+    """Before and after, and what comes next; nothing while a run goes on."""
+    found = outcome_of(subject.state, unplaced(subject.recipe.data.path) if subject.recipe else "")
+    if found is None:
+        return Markup()
+    lines = ["".join(text for text, _ in line) for line in card(replace(found, advice="", commands=""))]
+    colour = TONES.get(MARKS.get(found.verdict, MARKS["unknown"])[1])
+    head, *numbers = (line.strip() for line in lines if line.strip() != "next")
+    parts = [tag("p", head, class_=colour), (tag("p", line) for line in numbers)]
+    if found.advice:
+        parts += [tag("p", "What to try:"), tag("ul", (tag("li", line) for line in found.advice.splitlines()))]
+    return joined(tag("div", parts, class_="verdict"), tag("p", "Next:", class_="note"), tag("pre", found.commands))
 
 
 def _wrong(subject: Subject) -> Markup:
@@ -83,7 +100,7 @@ def _curves(subject: Subject) -> Markup:
 
 def _caption(picture: figures.Picture) -> str:
     notes = {
-        "loss": "Dots are single steps, each on other rows; the line is their smoothed course.",
+        "each step": "Dots are single steps, each on other rows; the line is their smoothed course.",
         "accuracy": "Shares of the rows, with 95 % intervals; the best step is the first of the highest.",
     }
     return f"{picture.title.capitalize()}. {notes.get(picture.metric, 'The best step is the first of the lowest.')}"
@@ -228,6 +245,11 @@ def _best(state: RunState) -> str:
     return f"{metric_text(best)} at step {best.step:,}" if best else UNKNOWN
 
 
+def _before(state: RunState) -> str:
+    before, _ = before_and_after(state.evaluations)
+    return metric_text(before) if before else UNKNOWN
+
+
 def _of_recipe(show: Callable[..., str]) -> Callable[[Subject], str]:
     return lambda subject: show(subject.recipe) if subject.recipe else UNKNOWN
 
@@ -237,7 +259,8 @@ COMPARED: dict[str, Callable[[Subject], str]] = {
     "steps": lambda s: f"{s.state.step:,} of {s.state.steps:,}",
     "best on validation": lambda s: _best(s.state),
     "last on validation": lambda s: metric_text(s.state.dev()[-1]) if s.state.dev() else UNKNOWN,
-    "before training": lambda s: metric_text(s.state.dev()[0]) if s.state.dev() else UNKNOWN,
+    "before training": lambda s: _before(s.state),
+    "did it work?": lambda s: found.text if (found := outcome_of(s.state)) else UNKNOWN,
     "smoothed loss": lambda s: human_number(s.state.moving.loss),
     "took": lambda s: human_seconds(s.state.finished.seconds) if s.state.finished else UNKNOWN,
     "peak memory": lambda s: human_bytes(s.state.peak_bytes),
@@ -255,6 +278,7 @@ COMPARED: dict[str, Callable[[Subject], str]] = {
 
 Section = Callable[[Subject], Markup]
 SECTIONS: dict[str, Section] = {
+    "Did it work?": _verdict,
     "Curves": _curves,
     "What was trained on what": _trained,
     "Sample answers": _samples,

@@ -20,7 +20,7 @@ CHART = """
 .chart .mark { stroke: var(--ground); stroke-width: 1.5; }
 .chart .interval { stroke-width: 1.2; opacity: .55; }
 .chart .best { stroke: var(--text); stroke-width: 1; stroke-dasharray: 2 3; }
-.chart .note { fill: var(--text); }
+.chart .note { fill: var(--text); paint-order: stroke; stroke: var(--ground); stroke-width: 4; }
 @media screen and (max-width: 40rem) { .chart text { font-size: 19px; } }
 .chart .level { stroke: var(--muted); stroke-width: 1.2; stroke-dasharray: 6 4; }
 """
