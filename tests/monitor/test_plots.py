@@ -60,6 +60,16 @@ def test_a_line_is_connected(values: list[float], mode: str) -> None:
         assert after[0] <= before[-1] + 1 and before[0] <= after[-1] + 1
 
 
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=60), st.integers(1, 60), st.sampled_from(list(MODES)))
+def test_a_line_never_runs_back(values: list[float], count: int, mode: str) -> None:
+    """What comes later changes nothing to the left of where the line was."""
+    count, window = min(count, len(values)), Window(0, len(values) - 1, -100, 100)
+    before = draw([Curve("a", points(values[:count]), "x")], window, 40, 10, mode)
+    after = draw([Curve("a", points(values), "x")], window, 40, 10, mode)
+    end = max(x for x, _ in before)
+    assert {c: s for c, s in after.items() if c[0] < end} == {c: s for c, s in before.items() if c[0] < end}
+
+
 def test_higher_is_higher() -> None:
     """The greatest value is drawn at the top, the least at the bottom, on either scale; the middle differs."""
     rising = [Curve("a", points([1.0, 10.0, 100.0]), "x", "marks")]
@@ -156,6 +166,7 @@ def test_a_sparkline_leaves_gaps() -> None:
     """Values are blocks from lowest to highest; what is not finite is a gap."""
     assert sparkline([0, 1, math.nan, 0.5]) == "▁█ ▅"
     assert sparkline([2, 2]) == "▄▄"
+    assert sparkline([98, 100], floor=0.0) == "██"
     assert sparkline([]) == ""
     assert sparkline([0, 1, 0.5], "ascii").isascii()
 

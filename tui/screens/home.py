@@ -53,8 +53,9 @@ ACTIONS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("delete", "Delete", "x", (*ENDED, "damaged")),
 )
 STATES_OF = {action: states for action, _, _, states in ACTIONS}
+WIDE = 120  # columns from which what is known of a session stands beside the list
 VAST = (160, 40)  # columns and rows from which there is room for curves
-LETTERS = ((160, 40), (120, 20), (0, 12))  # of a name and of a model, by the columns that the window has
+LETTERS = ((160, 20), (0, 12))  # of a name and of a model, by the columns that the window has
 COLUMNS = ("", "state", "name", "step", "best", "model", "disk", "last sign")
 
 
@@ -82,10 +83,10 @@ class HomeScreen(Screen[None]):
         &.-empty #welcome { display: block; }
         &.-empty #list, &.-empty #beside { display: none; }
     }
-    HomeScreen.-wide #sessions { layout: horizontal; }
-    HomeScreen.-wide #list { width: 2fr; }
-    HomeScreen.-wide #beside { width: 1fr; height: 100%; max-width: 60; }
-    HomeScreen.-wide #details { height: auto; max-height: 100%; }
+    HomeScreen.-beside #sessions { layout: horizontal; }
+    HomeScreen.-beside #list { width: 2fr; }
+    HomeScreen.-beside #beside { width: 1fr; height: 100%; max-width: 60; }
+    HomeScreen.-beside #details { height: auto; max-height: 100%; }
     HomeScreen.-vast #beside { max-width: 100%; }
     HomeScreen.-vast #list { width: 1fr; }
     HomeScreen.-vast #course { display: block; }
@@ -151,6 +152,7 @@ class HomeScreen(Screen[None]):
 
     def on_resize(self, event: events.Resize) -> None:
         """Where there is room, the curves of the chosen session; names and models as long as their columns may be."""
+        self.set_class(event.size.width >= WIDE, "-beside")
         self.set_class(event.size.width >= VAST[0] and event.size.height >= VAST[1], "-vast")
         letters = next(letters for width, letters in LETTERS if event.size.width >= width)
         if letters != self.letters:

@@ -53,11 +53,11 @@ class Course(Container):
     """The curves of one session, read anew when it is another or has changed."""
 
     DEFAULT_CSS = """
-    Course { height: 1fr; min-height: 8; }
+    Course { height: 1fr; min-height: 8; border: round $panel; border-title-color: $text-muted; padding: 0 1; }
     """
 
     def __init__(self, mode: str, *, id: str | None = None) -> None:
-        super().__init__(id=id, classes="panel")
+        super().__init__(id=id)
         self.mode, self.state = mode, RunState()
         self.shown: tuple[str, int, float] | None = None  # whose, and of when
         self.border_title = "loss"

@@ -19,6 +19,7 @@ from ..paint import MUTED, content, flow
 
 ROOMY = 100  # columns of a heading that has room for the course of the speed
 COURSE = 16  # columns of that
+MOVED = 1.01  # times the least memory in use, from which its course is worth a line
 Draw = Callable[[int, int], Content]
 """A panel of that width and height."""
 
@@ -78,7 +79,7 @@ def _numbers(state: RunState, width: int, mode: str, tokens_per_step: float, det
     if rate > 0:
         speed.append((f", about {_count(rate)} tokens/s", ""))
     if width >= ROOMY and len(state.speeds) > 1:
-        speed.append((f" {sparkline(sampled(state.speeds, state.step, COURSE), mode)}", "accent"))
+        speed.append((f" {sparkline(sampled(state.speeds, state.step, COURSE), mode, floor=0.0)}", "full"))
     dev = state.dev()
     score, said = ([summary.evaluation(dev)], summary.said(dev[-1])) if dev else ([], [])
     parts = [summary.loss(state), *score, speed, *said]
@@ -106,8 +107,9 @@ def memory(state: RunState, planned: Ledger | None, others: int, width: int, mod
         lines.insert(0, Content.assemble(_label("free", budget), content([summary.fits(state.peak_bytes, budget)])))
     if not lines:
         return Content.styled("nothing is known yet", MUTED)
-    if len(set(course := sampled(state.memories, state.step, max(4, width - 17)))) > 1:
-        lines.append(Content.assemble(("so far           ", MUTED), (sparkline(course, mode), "$primary")))
+    course = sampled(state.memories, state.step, max(4, width - 17))
+    if course and max(course) > MOVED * min(course):
+        lines.append(Content.assemble(("so far           ", MUTED), (sparkline(course, mode, floor=0.0), "$primary")))
     parts = sorted(counts, key=lambda line: -line.bytes)
     lines += [_part(line.what, line.bytes, most, width, mode) for line in parts[: max(0, rows - len(lines))]]
     return _lines(lines, width)

@@ -174,8 +174,8 @@ def _letters(cells: Cells, curve: Curve, window: Window, columns: int, rows: int
 
 
 def most_ticks(rows: int) -> int:
-    """So many that two of them have rows between."""
-    return rows // 3 + 1
+    """So many that they have rows between them."""
+    return rows // 4 + 1
 
 
 def by_row(found: Axis, texts: Sequence[str], rows: int) -> dict[int, str]:
@@ -282,11 +282,11 @@ def _legend(curves: Sequence[Curve], mode: str, notes: Sequence[str], room: int)
 # --- in a line of text -----------------------------------------------------------------------------------------------
 
 
-def sparkline(values: Sequence[float], mode: str = "braille") -> str:
-    """One character a value; a value that is not finite is a gap."""
+def sparkline(values: Sequence[float], mode: str = "braille", floor: float | None = None) -> str:
+    """One character a value; a value that is not finite is a gap. The lowest block is the least value, or `floor`."""
     blocks = BLOCKS[mode]
     known = [v for v in values if usable(v)]
-    low, high = (min(known), max(known)) if known else (0.0, 0.0)
+    low, high = (min(known) if floor is None else floor, max(known)) if known else (0.0, 0.0)
 
     def block(v: float) -> str:
         return blocks[round((v - low) / (high - low) * 7) if high > low else 3] if usable(v) else " "
