@@ -1,6 +1,7 @@
 """`zolite sessions …`, `zolite watch` and `zolite replay`: runs of the past and the present."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -53,6 +54,10 @@ def list_sessions(as_json: Json = False) -> None:
         cells = (visible(row.name), f"{symbol} {word}", steps, one_line(row.model), row.method, best)
         table.add_row(*map(Text, cells), human_bytes(row.bytes))
     Terminal().print(table if rows else "no sessions yet: `zolite demo` makes the first")
+    for row in rows:
+        if row.status == "damaged":
+            name = visible(row.name)
+            Terminal().print(Text(f"{name} is damaged: `zolite sessions rm {shlex.quote(name)}` removes it", "yellow"))
 
 
 @app.command("show")

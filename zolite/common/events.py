@@ -122,7 +122,9 @@ class Exported:
 
 @dataclass(frozen=True)
 class Finished:
-    """The run ended. `reason` is "done", "interrupted" or "diverged"."""
+    """The run ended. `reason` is "done", "interrupted" or "diverged"; "ready" where its later steps were taken back, or
+    a fork begins: no run ended there, and the next one goes on.
+    """
 
     step: int
     reason: str

@@ -98,6 +98,8 @@ def log_line(step: int, event: Event) -> LogLine:
             return LogLine(step, NOTED.get(level, symbol), one_line(event.message), level)
         case Sampled():
             return LogLine(step, symbol, sample_text(event), "detail")
+        case Finished(reason="ready"):
+            return LogLine(step, STATES["ready"][0], f"ready to go on from step {event.step:,}")
         case Finished():
             end, word, _ = STATES.get(event.reason, (symbol, one_line(event.reason), ""))
             text = f"{word} after {human_seconds(event.seconds)}, peak memory {human_bytes(event.peak_bytes)}"

@@ -40,6 +40,7 @@ def concluded(events: Iterable[Event], data: str = "") -> Iterator[Event]:
 
 def outcome_of(state: RunState, data: str = "") -> Concluded | None:
     """None where the run has not come to its end."""
+    data = data or state.about.data
     if state.finished is None or state.finished.reason != "done" or state.running:
         return None
     name = state.started.session if state.started else state.about.name

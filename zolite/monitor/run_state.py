@@ -50,13 +50,14 @@ class About:
     batch: int = 0
     steps: int = 0
     device: str = ""
+    data: str = ""  # path of the rows
 
     @classmethod
     def of(cls, name: str, recipe: ResolvedRecipe, device: str) -> "About":
         r = recipe
         return cls(
             name, r.model.name, r.model.quant, r.method.name, r.adapter.space, r.adapter.rank, r.train.batch,
-            r.train.steps, device,
+            r.train.steps, device, r.data.path,
         )  # fmt: skip
 
 
@@ -140,7 +141,7 @@ def updated(state: RunState, news: News) -> RunState:
         advance(state, point)
     for step, event in news.events:
         advance(state, event, step)
-    state.running = news.running
+    state.running, state.working = news.running, news.working
     return state
 
 

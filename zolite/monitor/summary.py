@@ -45,6 +45,8 @@ def progress(state: RunState) -> list[Piece]:
     parts = [f"{int(100 * share)}%"]
     if state.status == "running" and isfinite(state.left):
         parts.append(f"{human_seconds(state.left)} left")
+    elif state.status == "ready":
+        parts.append("ready to go on")
     elif state.finished and not state.running:
         parts.append(f"took {human_seconds(state.finished.seconds)}")
         parts += ["early stop"] if state.finished.reason == "done" and state.step < state.steps else []

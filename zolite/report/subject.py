@@ -58,7 +58,7 @@ def _read(session: Session, machine: Callable[[], Hardware]) -> Subject:
     alike = (machine().device == "cpu") == device.startswith("CPU")  # else the plan would be of another device
     return Subject(
         name=session.name,
-        status=state.status,
+        status=state.status if state.running else session.ending(),
         created=session.created,
         state=state,
         recipe=recipe,

@@ -9,7 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 from zolite.common import files
-from zolite.common.errors import UsageError
+from zolite.common.errors import DiskFull, UsageError
+from zolite.common.events import Finished
 from zolite.sessions import checkpoint, leftovers, lock, session
 from zolite.sessions.journal import Journal
 from zolite.sessions.session import Session, making_room, open_
@@ -48,6 +49,15 @@ def rewind(name: str, step: int) -> None:
     with making_room(name) as found:
         reach(found, step)
         found.rewind(step)
+        _ready(found, step)
+
+
+def _ready(found: Session, step: int) -> None:
+    """Says that a session goes on from there: what its journal has of its last run is over."""
+    if found.ending() != "done" or step < found.recipe.train.steps:
+        with contextlib.suppress(DiskFull):  # rewinding is what makes room
+            found.journal.event(Finished(step, "ready", 0.0, 0, 0))
+            found.journal.commit()
 
 
 def prune(name: str) -> int:
@@ -73,6 +83,7 @@ def fork(name: str, new: str | None, step: int) -> str:
         made = session.made(new, lambda folder: _copy(source, folder, step)).name
     with open_(made, write=True) as copy:
         copy.journal.truncate(step)
+        _ready(copy, step)
         try:
             reach(copy, step)
         except BaseException:
