@@ -294,12 +294,10 @@ def test_no_graph(case: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def frozen() -> Iterator[None]:
+def frozen() -> None:
     """Sets all that is alive aside, so that the collector only tells of what is made from now on."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def live_bytes() -> int:
