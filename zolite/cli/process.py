@@ -65,7 +65,9 @@ class Interrupt:
 
 def leave_at_once() -> None:
     sys.stderr.write("\x1b[?25h" if sys.stderr.isatty() else "")  # the live view had hidden the cursor
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
     os._exit(INTERRUPTED)
 
 
@@ -121,12 +123,15 @@ def follow(
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: detach_output())
     shown = live.VIEWS[live.pick(plain, as_json)](verbose=verbose)
-    with preparing(asked), shown as view, progress.told(said := _Audience(view), asked):
-        for event in concluded(run(asked), data):
-            asked.begun = asked.begun or isinstance(event, Started)
-            said(event)
-            name = event.session if isinstance(event, Started) else name
-            last = event if isinstance(event, Finished) else last
+    try:
+        with preparing(asked), shown as view, progress.told(said := _Audience(view), asked):
+            for event in concluded(run(asked), data):
+                asked.begun = asked.begun or isinstance(event, Started)
+                said(event)
+                name = event.session if isinstance(event, Started) else name
+                last = event if isinstance(event, Finished) else last
+    except KeyboardInterrupt:  # all is closed by now; Python would take apart what torch holds, which takes seconds
+        leave_at_once()
     if last is not None and last.reason == "interrupted":
         say(f"stopped at step {last.step}; `zolite resume {name}` goes on", sys.stderr)
         raise typer.Exit(INTERRUPTED)
