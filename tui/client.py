@@ -79,7 +79,7 @@ class Client:
             child = self._child([*arguments, "--json"], out, errors)
             if not _waited(child, gone, left, _Lines(written, heard)):
                 return None
-            printed, stderr = _content(out), _content(written)
+            printed, stderr = _content(out), _without_events(_content(written))
         try:
             return json.loads(printed)
         except ValueError:
@@ -178,6 +178,11 @@ def _waited(
 def _let_go(child: "subprocess.Popen[bytes]") -> None:
     """As Ctrl-C would: a trainer that has not begun yet ends with the command that starts it."""
     child.terminate() if os.name == "nt" else child.send_signal(signal.SIGINT)
+
+
+def _without_events(stderr: str) -> str:
+    """What a process said there besides what it was doing."""
+    return "".join(line for line in stderr.splitlines(keepends=True) if not line.startswith('{"event": "working"'))
 
 
 def _content(file: IO[bytes]) -> str:

@@ -66,7 +66,7 @@ def doctor(as_json: Json = False) -> None:
         for check in clinic.checkup():
             checks.append(check)
             if not as_json:
-                Terminal().print(clinic.render([check]))
+                Terminal().print(clinic.render([check], clinic.NAME_WIDTH))
     if as_json:
         say_json([asdict(check) for check in checks])
     raise typer.Exit(clinic.worst(checks))

@@ -365,14 +365,17 @@ MARKS: dict[Status, tuple[str, str]] = {
 }
 
 
-MARK_WIDTH, NAME_WIDTH = 6, 15  # columns, so that tables below each other are one
+MARK_WIDTH, NAME_WIDTH = 6, 15  # columns of all marks, and of most names
 
 
-def render(checks: Sequence[Check]) -> Table:
-    """A row a check: symbol and word, name, detail; the fix on a line of its own below."""
+def render(checks: Sequence[Check], name_width: int = 0) -> Table:
+    """A row a check: symbol and word, name, detail; the fix on a line of its own below.
+
+    With the same `name_width` tables below each other look like one.
+    """
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, width=MARK_WIDTH)
-    table.add_column(no_wrap=True, min_width=NAME_WIDTH)
+    table.add_column(no_wrap=True, min_width=MARK_WIDTH if name_width else None)
+    table.add_column(no_wrap=True, min_width=name_width or None)
     table.add_column(overflow="fold")
     for check in checks:
         table.add_row(Text(*MARKS[check.status]), Text(check.name, "bold"), Text(one_line(check.detail)))
