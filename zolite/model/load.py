@@ -180,6 +180,7 @@ def plain(source: Source, quantization: str, device: torch.device, cache: Path) 
     with quiet(), _explained(source, quantization):
         model = _pretrained(source, cache, quantization, device)[0].eval()
         if getattr(model, "hf_quantizer", None) is not None:
+            quant.expand_broken_(model)
             model = model.dequantize(dtype=torch.float32)
         experts.code_(model, quantization, torch.float32)
         experts.expand_(model)

@@ -121,7 +121,7 @@ def of_folder(path: Path) -> ModelSpec:
 
 
 def of_gguf(header: Header) -> ModelSpec:
-    """From a GGUF's own metadata. Its tensors are unpacked to 16 bits before zolite quantizes them its own way."""
+    """From a GGUF's own metadata. Each tensor is unpacked to 16 bits before zolite quantizes it its own way."""
     config = _gguf_config(header)
     made = from_config(str(header.metadata.get("general.name", "gguf")), config)
     return replace(made, bytes=header.bytes, packed="gguf")
