@@ -42,7 +42,7 @@ def told(tell: Callable[[Working], None], clock: Callable[[], float] = time.mono
 
 
 def counted(items: Iterable[T], phase: str, total: int = 0, size: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
-    """The items, each of so many things; 0 as `total` where their number is not known."""
+    """The items, each of so many things; 0 as `total` where their number is not known. It may be an estimate."""
     listener = _listener.get()
     if listener is None or listener.counting:
         yield from items
@@ -54,6 +54,6 @@ def counted(items: Iterable[T], phase: str, total: int = 0, size: Callable[[T], 
             done += size(item)
             if (now := listener.clock()) - listener.last >= SECONDS:
                 listener.last = now
-                listener.tell(Working(phase, done, total))
+                listener.tell(Working(phase, done, max(done, total) if total else 0))
     finally:
         listener.counting = False

@@ -87,7 +87,7 @@ def _workplace(parent: Path) -> Iterator[Path]:
         with lock.held(place):
             yield place
     finally:
-        leftovers.discard(place)
+        _discard(place)
 
 
 def _sweep(left: Path) -> None:
@@ -100,7 +100,15 @@ def _sweep(left: Path) -> None:
             for old in (left / "old").glob("*"):
                 if not os.path.lexists(left.parent / old.name):
                     old.rename(left.parent / old.name)
-            leftovers.discard(left)
+            _discard(left)
+
+
+def _discard(place: Path) -> None:
+    """The lock goes last: a kill halfway leaves what the next export still knows as dead."""
+    for each in place.glob("*"):
+        if each.name != lock.LOCK:
+            leftovers.discard(each)
+    leftovers.discard(place)
 
 
 def _noted(file: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.composition import per_example
 from zolite.config.methods import METHODS
-from zolite.config.recipe import QUANTS, DataPart, Recipe, ResolvedRecipe
+from zolite.config.recipe import QUANTS, Recipe, ResolvedRecipe
 from zolite.config.spaces import SPACES
 from zolite.config.weights import PACKED, WEIGHT_FORMATS
 from zolite.data.lengths import Rows, estimate
@@ -248,7 +248,9 @@ def _rows(model: str | None, longest: int, data: str | None, template: str | Non
     if not data:
         return Rows(longest, -(-longest // ANSWERED))
     folder = model_spec.place(model or "")
-    return estimate(Path(data), template or DataPart.template, folder, longest, columns, task=task)
+    asked = {"data.path": data, "data.columns": columns, "data.task": task}
+    part = Recipe.of(asked | ({"data.template": template} if template else {})).data  # with what a task sets
+    return estimate(Path(data), part.template, folder, longest, columns, part.verbalizer, task)
 
 
 def _known(card: Hardware, named: str | None) -> Correction:
