@@ -98,9 +98,11 @@ def place(name: str) -> Path | None:
 
 
 def of_catalogue(short: str, name: str = "") -> ModelSpec:
-    """A model of profiles/models; named by its hub id where nothing else is given."""
+    """A model of profiles/models; named by its hub id where nothing else is given. Builtin ones are GGUF files."""
     known = catalog.models()[short]
-    return from_config(name if name.startswith("builtin:") else known.hub, known.config)
+    if name.startswith("builtin:"):
+        return replace(from_config(name, known.config), packed="gguf")
+    return from_config(known.hub, known.config)
 
 
 def of_hub(name: str) -> ModelSpec:
