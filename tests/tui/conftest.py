@@ -50,7 +50,7 @@ class FakeClient:
             raise answer
         return answer
 
-    def start(self, *arguments: str, gone: Any = None, left: Any = None) -> str:
+    def start(self, *arguments: str, gone: Any = None, left: Any = None, heard: Any = None) -> str:
         return str(self.ask(*arguments))
 
     def converse(self, *arguments: str) -> Any:

@@ -3,19 +3,22 @@
 import asyncio
 import contextlib
 import itertools
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, DataTable, Input, Static
 from zolite.tui.paint import cell
-from zolite.tui.screens.dialogs import Ask, Choose, Confirm, Trouble, Waiting
+from zolite.tui.screens.dialogs import Ask, Choose, Confirm, Preparing, Trouble
 from zolite.tui.screens.home import ACTIONS, HomeScreen
 from zolite.tui.screens.run import RunScreen
 from zolite.tui.sessions import Listed
 
 from zolite.common.errors import DoesNotFit
+from zolite.common.events import Working, to_json
 from zolite.common.paths import paths
 from zolite.sessions import manage
 from zolite.sessions import session as sessions
@@ -106,8 +109,28 @@ def test_damaged(app: Make, made: Make) -> None:
     async def script(pilot: Pilot[None]) -> None:
         text = shown(pilot.app)
         assert "✗ damaged" in text and "✓ done" in text
+        at(pilot, "b")
+        await pilot.press("enter")
+        await settled(pilot)
+        assert "b is damaged" in shown(pilot.app) and "Delete it" in shown(pilot.app)
+        await pilot.click("#delete")
+        await settled(pilot)
+        await pilot.press("y")
+        await until(pilot, lambda: not (paths()["sessions"] / "b").exists())
 
     drive(app(), (80, 24), script)
+
+
+def test_a_home_that_cannot_be_read_is_said(app: Make, home: Path) -> None:
+    """It is not the same as one without sessions."""
+    home.mkdir(parents=True)
+    (home / "sessions").write_text("no folder")
+
+    async def script(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "cannot be read" in shown(pilot.app))
+        assert "Try it" not in shown(pilot.app)
+
+    drive(app(), (120, 40), script)
 
 
 @pytest.mark.parametrize("size", LAYOUTS)
@@ -395,13 +418,15 @@ def test_what_does_not_start(app: Make, client: FakeClient) -> None:
 
 
 def test_a_start_can_be_given_up(app: Make, client: FakeClient) -> None:
-    """Escape in the waiting window tells the process that nobody waits."""
+    """What is prepared is said with its count, a bar and the time left; Escape tells the process that nobody waits."""
     import threading
 
     given_up = threading.Event()
+    doing = Working("quantizing tensors", 12, 30, 12.0, 18.0)
 
     class Slow(FakeClient):
-        def start(self, *arguments: str, gone: Any = None, left: Any = None) -> str:
+        def start(self, *arguments: str, gone: Any = None, left: Any = None, heard: Any = None) -> str:
+            heard(json.loads(to_json(doing)))
             while not gone():
                 threading.Event().wait(0.01)
             given_up.set()
@@ -413,7 +438,10 @@ def test_a_start_can_be_given_up(app: Make, client: FakeClient) -> None:
     async def script(pilot: Pilot[None]) -> None:
         await pilot.press("d")
         await settled(pilot)
-        assert isinstance(pilot.app.screen, Waiting)
+        assert isinstance(pilot.app.screen, Preparing)
+        await until(pilot, lambda: "quantizing" in shown(pilot.app))
+        said = shown(pilot.app)
+        assert "Preparing: quantizing tensors: 12 of 30 (40%), about 18s left" in said and "━━━" in said
         await pilot.press("escape")
         await until(pilot, lambda: given_up.is_set() and isinstance(pilot.app.screen, HomeScreen))
 

@@ -30,12 +30,13 @@ from zolite.tui.widgets.panels import Panel
 from zolite.tui.widgets.run_view import RunView
 from zolite.tui.widgets.scrubber import Scrubber
 
-from zolite.common.events import Evaluated, Finished, Noted, Paused, Sampled, Saved, Started
+from zolite.common.events import Evaluated, Finished, Noted, Paused, Sampled, Saved, Started, Working
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.export.registry import FORMATS, Format
 from zolite.planner import hardware as machine
 from zolite.sessions import session as sessions
+from zolite.sessions import working
 from zolite.sessions.session import MemoryRow, Session, StepRow
 
 from .conftest import LAYOUTS, SIZES
@@ -452,6 +453,40 @@ def test_chart_is_moved(made: Make, play: Play) -> None:
 
     with made("first"):
         play(lambda: RunScreen("first"), scenario)
+
+
+def test_what_is_done_between_steps_is_said_with_a_bar(made: Make, play: Play) -> None:
+    """In the place of the progress, for as long as it takes; then the steps are there again."""
+
+    async def scenario(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "step 60 of 100" in shown(pilot))
+        working.put(session.path, Working("evaluating rows", 12, 48, 5.0, 15.0))
+        await until(pilot, lambda: "evaluating rows: 12 of 48 (25%), about 15s left" in shown(pilot))
+        working.clear(session.path)
+        await until(pilot, lambda: "step 60 of 100" in shown(pilot))
+
+    with made("first") as session:
+        play(lambda: RunScreen("first"), scenario)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_end_says_whether_it_worked(made: Make, play: Play, size: tuple[int, int]) -> None:
+    """A run that is done says so in front of all else, with its numbers and the next commands."""
+
+    async def scenario(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "better than before by 30 points, sure" in shown(pilot))
+        assert "25.0% → 55.0%" in shown(pilot) and not cut(pilot)
+        assert "zolite chat first --step best" in "".join(
+            segment.text
+            for strip in pilot.app.screen.query_one("#result-text").render_lines(
+                pilot.app.screen.query_one("#result-text").size.region
+            )
+            for segment in strip
+        )
+
+    with made("first", 60) as session:
+        session.journal.event(Finished(60, "done", 30.0, 0, GIB))
+    play(lambda: RunScreen("first"), scenario, size)
 
 
 def test_ascii(made: Make, play: Play) -> None:

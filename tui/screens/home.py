@@ -18,7 +18,7 @@ from textual.worker import get_current_worker
 from zolite.common.errors import ZoliteError
 from zolite.common.text import human_bytes, human_seconds, one_line, visible
 from zolite.monitor.log import score_text
-from zolite.monitor.states import ALIVE, STATES
+from zolite.monitor.states import ALIVE, RESUMABLE, STATES
 
 from ..paint import cell
 from ..widgets.stack import Part, Stack
@@ -40,7 +40,7 @@ ENDED = tuple(state for state in ALL if state not in ALIVE)
 # What can be done with a session: action, its word, its key, and the states in which it can be done.
 ACTIONS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("open", "Open", "enter", (*ALL, "damaged")),
-    ("resume", "Resume", "r", ("interrupted", "stopped", "diverged")),
+    ("resume", "Resume", "r", RESUMABLE),
     ("pause", "Pause", "p", ("running",)),
     ("go_on", "Go on", "g", ("paused",)),
     ("stop", "Stop", "s", ALIVE),
@@ -168,8 +168,12 @@ class HomeScreen(Screen[None]):
 
         began = time.thread_time()
         self.sessions = self.sessions or Sessions()
-        with self.reading:
-            listed, hardware = self.sessions.read(), self.app.machine()
+        try:
+            with self.reading:
+                listed, hardware = self.sessions.read(), self.app.machine()
+        except ZoliteError as error:  # the folder of all of them
+            self.app.call_from_thread(self.show_unread, error)
+            return
         used = time.thread_time() - began
         if not get_current_worker().is_cancelled:
             used += self.app.call_from_thread(self.show, listed, hardware)
@@ -194,8 +198,15 @@ class HomeScreen(Screen[None]):
             self.table.move_cursor(row=row)
         self.selects = "" if self.selects in names else self.selects
         self.set_class(not listed, "-empty")
+        self.query_one("#welcome-text", Static).update(WELCOME)
         self.show_details()
         return time.thread_time() - began
+
+    def show_unread(self, error: ZoliteError) -> None:
+        """In the place of what is said where there is no session yet."""
+        self.set_class(True, "-empty")
+        text = Content.assemble((f"✗ {error.message}", "$text-error"), f"\n→ {error.hint}")
+        self.query_one("#welcome-text", Static).update(text)
 
     def show_machine(self) -> None:
         h = self.hardware
@@ -278,8 +289,7 @@ class HomeScreen(Screen[None]):
 
     def open(self, session: "Listed | None") -> None:
         if session and session.state == "damaged":
-            assert session.trouble is not None
-            self.app.report(session.trouble)
+            self.ask("damaged", session)
         elif session:
             from .run import RunScreen
 
@@ -417,6 +427,8 @@ def described(each: "Listed") -> Content:
     if each.trouble is not None:
         lines.append(Content.assemble((f"✗ {each.trouble.message}", "$text-error")))
         lines += [Content(f"→ {each.trouble.hint}")] if each.trouble.hint else []
+    if each.state == "ready":
+        lines.append(Content(f"ready to go on from step {s.step:,}: r resumes it"))
     if s.model:
         lines.append(Content(f"{one_line(s.model)} · {s.method}"))
     for label, score in (("best", s.best), ("last", s.last)):

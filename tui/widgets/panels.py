@@ -61,8 +61,9 @@ def _lines(lines: Sequence[Content], width: int) -> Content:
 
 def heading(state: RunState, width: int, mode: str, tokens_per_step: float = 0.0, details: bool = False) -> Content:
     """What runs, how far it is, and its numbers."""
-    words = content(summary.progress(state))
-    share = state.step / state.steps if state.steps else 0.0
+    words, share = content(summary.progress(state)), state.step / state.steps if state.steps else 0.0
+    if (doing := state.working) is not None:
+        words, share = content(summary.working(state)), doing.done / doing.total if doing.total else 0.0
     progress = Content.assemble(content(bar(share, width - words.cell_length - 1, mode)), " ", words)
     return _lines([content(summary.title(state)), progress, *_numbers(state, width, tokens_per_step, details)], width)
 

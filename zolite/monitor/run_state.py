@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import isfinite, nan
 
 from zolite.common.events import (
+    Concluded,
     Continued,
     Evaluated,
     Event,
@@ -49,13 +50,14 @@ class About:
     batch: int = 0
     steps: int = 0
     device: str = ""
+    data: str = ""  # path of the rows
 
     @classmethod
     def of(cls, name: str, recipe: ResolvedRecipe, device: str) -> "About":
         r = recipe
         return cls(
             name, r.model.name, r.model.quant, r.method.name, r.adapter.space, r.adapter.rank, r.train.batch,
-            r.train.steps, device,
+            r.train.steps, device, r.data.path,
         )  # fmt: skip
 
 
@@ -65,9 +67,10 @@ class RunState:
 
     about: About = field(default_factory=About)
     running: bool = False
-    working: Working | None = None  # on what, until it starts
+    working: Working | None = None  # on what, before the first step and between two
     started: Started | None = None
     finished: Finished | None = None
+    concluded: Concluded | None = None  # what came of it, where somebody said so
     paused: bool = False
     step: int = 0
     last_loss: float = nan  # of the last step; not a number where it was skipped
@@ -136,12 +139,13 @@ def updated(state: RunState, news: News) -> RunState:
         advance(state, point)
     for step, event in news.events:
         advance(state, event, step)
-    state.running = news.running
+    state.running, state.working = news.running, news.working
     return state
 
 
 def advance(state: RunState, what: Event | StepRow | MemoryRow, at: int | None = None) -> None:
     """Take in one event, at a step, or what a journal has in its place: a row of a step, a point of memory."""
+    state.working = what if isinstance(what, Working) else None
     match what:
         case StepRow():
             _steps(state, (what,))
@@ -150,8 +154,10 @@ def advance(state: RunState, what: Event | StepRow | MemoryRow, at: int | None =
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
         case MemoryRow():
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
-        case Working():  # nothing happened yet
-            state.working = what
+        case Working():  # nothing has happened
+            pass
+        case Concluded():  # made of what happened
+            state.concluded = what
         case Sampled():  # shown by themselves, and not among what happened
             state.samples[what.row] = what
         case _:
@@ -239,6 +245,7 @@ def _event(state: RunState, event: Event) -> None:
     match event:
         case Started():
             state.started, state.finished, state.paused, state.running = event, None, False, True
+            state.concluded = None
             state.step = max(state.step, event.step - 1)
         case Evaluated():
             state.evaluations.append(event)
