@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -111,6 +112,20 @@ class ZoliteApp(Context):
         from .screens.dialogs import Trouble
 
         self.push_screen(Trouble(error.message, error.hint, title))
+
+    def open_report(self, *names: str) -> None:
+        self._write_report(names)
+
+    @work(thread=True, group="do")
+    def _write_report(self, names: tuple[str, ...]) -> None:
+        from .reports import show_report
+
+        try:
+            told = show_report(self, names)
+        except ZoliteError as error:
+            self.call_from_thread(self.report, error)
+        else:
+            self.call_from_thread(partial(self.notify, told, markup=False))
 
     def begin(self, *command: str, over: Screen[Any] | None = None) -> None:
         self.run_worker(self._begin(command, over))

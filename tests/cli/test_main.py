@@ -101,7 +101,7 @@ def test_version_and_help(zolite: Zolite) -> None:
     """--version prints name and version; no arguments print the help, with every command."""
     assert zolite("--version").out == f"zolite {__version__}\n"
     ended = zolite()
-    for command in ("demo", "train", "resume", "eval", "export", "sessions", "doctor", "methods", "paths"):
+    for command in ("demo", "train", "resume", "eval", "export", "report", "sessions", "doctor", "methods", "paths"):
         assert command in ended.out + ended.err
     assert "Traceback" not in ended.err
     assert zolite("train", "--help").code == 0
@@ -157,6 +157,9 @@ def test_from_training_to_export(
     assert scored["value"] == last["value"]
     assert (scored["says"], scored["said_right"]) == (last["says"], last["said_right"])
     assert "says a label" in zolite("eval", "first", "--data", data).out
+    page = tmp_path / "page.html"
+    assert zolite("report", "first", "--to", page, "--json").document["page"] == str(page)
+    assert "of 8 rows are right" in page.read_text(encoding="utf-8")  # as the last of them found them
 
     out = tmp_path / "adapter"
     exported = zolite("export", "first", "--to", out, "--json").document

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, DataTable, Input, Static
+from zolite.tui import reports
 from zolite.tui.paint import cell
 from zolite.tui.screens.dialogs import Ask, Choose, Confirm, Preparing, Trouble
 from zolite.tui.screens.home import ACTIONS, HomeScreen
 from zolite.tui.screens.run import RunScreen
 from zolite.tui.sessions import Listed
+from zolite.tui.widgets.course import Course
 
 from zolite.common.errors import DoesNotFit
 from zolite.common.events import Working, to_json
@@ -24,7 +26,7 @@ from zolite.sessions import manage
 from zolite.sessions import session as sessions
 from zolite.sessions.journal import Journal
 
-from .conftest import LAYOUTS, FakeClient, drive, settled, shown, until
+from .conftest import LAYOUTS, NOW, SIZES, FakeClient, drive, settled, shown, until
 
 pytestmark = pytest.mark.usefixtures("still")
 Make = Callable[..., Any]
@@ -53,6 +55,63 @@ def test_list(app: Make, made: Make, size: tuple[int, int]) -> None:
         await until(pilot, lambda: all(words in shown(pilot.app) for words in wanted))
 
     drive(app(), size, script)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_columns_stay_whatever_a_names_length(app: Make, made: Make, size: tuple[int, int]) -> None:
+    """The last column is on the screen beside a name of 64 letters, which is whole in the panel below."""
+    name = "a" * 63 + "z"
+    made(name, model__name="/models/" + "m" * 60)
+
+    async def script(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "1h00m ago" in shown(pilot.app) and "12 MiB" in shown(pilot.app))
+        assert "aaa…" in shown(pilot.app) and "mmm…" in shown(pilot.app)
+        assert name in str(pilot.app.screen.query_one("#details", Static).render())
+
+    drive(app(), size, script)
+
+
+def test_the_chosen_sessions_curve(app: Make, made: Make) -> None:
+    """Where there is room, and of the session under the cursor, wherever it goes."""
+    made("older", steps=20, created=NOW - 7200)
+    made("newer", steps=40)
+
+    async def script(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: home(pilot).query_one(Course).state.step == 40)
+        assert "validation accuracy" in shown(pilot.app) and "smoothed" in shown(pilot.app)
+        await pilot.press("down")
+        await until(pilot, lambda: home(pilot).query_one(Course).state.step == 20)
+        await pilot.resize_terminal(120, 40)
+        await until(pilot, lambda: "smoothed" not in shown(pilot.app))
+
+    drive(app(), (200, 60), script)
+
+
+@pytest.mark.parametrize("screen", [False, True])
+def test_a_report_opens(app: Make, made: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, screen: bool) -> None:
+    """By o, in Home and in a run: written here, and opened where there is a browser with a window; else its path is
+    said. Of marked sessions it is one together.
+    """
+    made("first")
+    made("second")
+    opened: list[str] = []
+    monkeypatch.setattr(reports.webbrowser, "open", lambda url: opened.append(url) or True)
+    monkeypatch.setattr(reports, "has_browser", lambda: screen)
+    monkeypatch.chdir(tmp_path)
+    pages = [tmp_path / f"{name}-report.html" for name in ("second", "compared")]
+
+    async def script(pilot: Pilot[None]) -> None:
+        at(pilot, "second")
+        await pilot.press("o")
+        await until(pilot, pages[0].exists)
+        await pilot.press("space", "up" if home(pilot).listed[0].name == "first" else "down", "space", "o")
+        await until(pilot, pages[1].exists)
+        await until(pilot, lambda: len(pilot.app._notifications) == 2)
+        told = [each.message for each in pilot.app._notifications]
+        assert all(any(str(page) in text for text in told) for page in pages)
+        assert opened == [page.as_uri() for page in pages if screen]
+
+    drive(app(), (120, 40), script)
 
 
 def test_what_can_be_done(app: Make, made: Make) -> None:

@@ -295,12 +295,13 @@ def test_panels_in_turn(made: Make, play: Play) -> None:
 
 @pytest.mark.parametrize("size", LAYOUTS)
 def test_sample_answers_are_a_panel(made: Make, play: Play, size: tuple[int, int]) -> None:
-    """Behind d, and in a small window behind 5: the newest of each row, beside what was written before training."""
+    """The newest of each row beside what was written before training; in a small window behind 5."""
 
     async def scenario(pilot: Pilot[None]) -> None:
         await until(pilot, lambda: "step 60" in shown(pilot))
-        assert "a parcel" not in shown(pilot)
-        await pilot.press("d" if size != (80, 24) else "5")
+        assert ("a parcel" in shown(pilot)) is (size != (80, 24))
+        if size == (80, 24):
+            await pilot.press("5")
         for part in ("Where is it?", "now    a parcel", "before it is", "right  a letter"):
             await until(pilot, lambda part=part: part in shown(pilot))
         assert "an old answer" not in shown(pilot) and cut(pilot) == []
@@ -308,6 +309,24 @@ def test_sample_answers_are_a_panel(made: Make, play: Play, size: tuple[int, int
     with made("first") as session:
         for step, now in ((0, "an old answer"), (60, "a\nparcel")):
             session.journal.event(Sampled(step, 1, "Where is it?", "it is …", now, "a letter"))
+        session.journal.commit()
+        play(lambda: RunScreen("first"), scenario, size)
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_speed_and_memory_have_their_course(made: Make, play: Play, size: tuple[int, int]) -> None:
+    """Beside their numbers, from zero; and bars of memory have one scale, on which no part is longer than the sum."""
+
+    async def scenario(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "planned" in shown(pilot) and "so far" in shown(pilot))
+        lines = shown(pilot).splitlines()
+        (speed,) = [line for line in lines if "steps/s" in line]
+        assert "█" in speed.partition("steps/s")[2]
+        bars = {name: line.count("━") for line in lines for name in ("planned", "linear layers") if name in line}
+        assert 0 < bars["linear layers"] <= bars["planned"]
+
+    with made("first") as session:
+        session.journal.append([row._replace(memory_bytes=row.memory_bytes * row.step) for row in rows(61, 64, 100)])
         session.journal.commit()
         play(lambda: RunScreen("first"), scenario, size)
 

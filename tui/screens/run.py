@@ -17,11 +17,11 @@ from zolite.common.errors import ZoliteError
 from zolite.monitor.redraw import RedrawLimit
 from zolite.monitor.run_state import About, RunState, updated
 from zolite.monitor.states import RESUMABLE
+from zolite.planner.estimates import planned, tokens_per_step
 from zolite.sessions import manage
 from zolite.sessions.follow import News, Reader
 from zolite.sessions.session import open_, summarised
 
-from ..estimates import planned, tokens_per_step
 from ..sessions import trouble_of
 from ..widgets.run_view import Beside, RunView
 from .dialogs import Confirm
@@ -62,6 +62,7 @@ class RunScreen(Screen[None]):
         Binding("w", "rewind", "Rewind", id="run-rewind"),
         Binding("t", "try_it", "Try", id="run-try"),
         Binding("e", "export", "Export", id="run-export"),
+        Binding("o", "open_report", "Report", id="run-report"),
         Binding("d", "details", "Details", id="run-details"),
         Binding("m", "larger", "Larger", id="run-larger", show=False),
     ]
@@ -227,6 +228,10 @@ class RunScreen(Screen[None]):
         from .export import ExportScreen
 
         self.app.push_screen(ExportScreen(self.session))
+
+    def action_open_report(self) -> None:
+        """A page in the browser."""
+        self.app.open_report(self.session)
 
     def action_larger(self) -> None:
         self.view.larger()

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import ClassVar
 
 from textual import events
@@ -14,15 +13,13 @@ from textual.widgets import Static
 
 from zolite.common.errors import ZoliteError
 from zolite.common.events import Concluded
-from zolite.monitor.log import split_text
 from zolite.monitor.outcome import card, outcome_of
 from zolite.monitor.plots import Curve
 from zolite.monitor.run_state import About, RunState
-from zolite.monitor.series import Point
 from zolite.planner.memory import Ledger
 
 from ..paint import content
-from . import panels
+from . import course, panels
 from .chart import Chart
 from .panels import Panel
 
@@ -34,7 +31,7 @@ PANELS = {
     "samples": "sample answers",
     "result": "result",
 }
-DETAILS = ("steps", "gradients", "samples")  # those that are for experts
+DETAILS = ("steps", "gradients")  # those that are for experts
 
 
 @dataclass
@@ -82,9 +79,10 @@ class RunView(Container):
     RunView.-roomy #side > *:focus { border: round $primary; }
     RunView.-roomy #gradients { height: 8; }
     RunView.-roomy #steps, RunView.-roomy #gradients, RunView.-roomy #samples { display: none; }
-    RunView.-roomy.-details #steps, RunView.-roomy.-details #gradients, RunView.-roomy.-details #samples {
+    RunView.-roomy.-details #steps, RunView.-roomy.-details #gradients, RunView.-roomy.-sampled #samples {
         display: block;
     }
+    RunView.-roomy.-done #samples { display: none; }
     RunView.-roomy #memory { height: 1fr; min-height: 7; }
     RunView.-roomy #events { height: 1fr; min-height: 5; }
     RunView.-vast #body { grid-columns: 1fr 64; }
@@ -148,6 +146,7 @@ class RunView(Container):
         if curves != self._curves:
             self._curves = curves
             self.query_one(Chart).update()
+        self.set_class(bool(self.state.samples), "-sampled")
         for panel in self.query(Panel):
             panel.redraw()
         if self._logged != self.state.logged:
@@ -220,22 +219,7 @@ class RunView(Container):
     # what the chart asks for
 
     def extent(self) -> tuple[float, float]:
-        return 0.0, float(max(2, self.state.step))
+        return course.extent(self.state)
 
     def curves(self, first: float, last: float, most: int) -> Sequence[Curve]:
-        state = self.state
-        found = [
-            Curve("loss", state.losses.window(first, last, 2 * most), "raw", "cloud"),
-            Curve("smoothed", state.means.window(first, last, most), "mean"),
-        ]
-        return [curve for curve in (*found, *self._dev()) if curve.points]
-
-    def _dev(self) -> list[Curve]:
-        """Validation scores: a loss on the losses' scale, an accuracy on its own."""
-        scores = [e for e in self.state.dev() if isfinite(e.value)]
-        if not scores:
-            return []
-        metric, values = scores[-1].metric, [e.value for e in scores]
-        points = [Point(e.step, e.value, e.value, e.value) for e in scores if e.metric == metric]
-        span = (min(values), max(max(values), min(values) + 0.01)) if metric == "accuracy" else None
-        return [Curve(f"{split_text('dev')} {metric}", points, "dev", "marks", span=span)]
+        return course.curves(self.state, first, last, most)

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from zolite import __version__
-from zolite.cli import chat, data, learn, machine, methods, results, sessions, train
+from zolite.cli import chat, data, learn, machine, methods, report, results, sessions, train
 from zolite.cli.flags import Command
 from zolite.cli.process import INTERRUPTED
 from zolite.cli.terminal import say
@@ -18,6 +18,7 @@ COMMANDS: dict[str, Command] = {  # in the order of use
     "train": train.train,
     "chat": chat.chat,
     "export": results.export,
+    "report": report.report,
     "eval": results.evaluate,
     "plan": machine.plan,
     "resume": train.resume,

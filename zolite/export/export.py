@@ -17,7 +17,7 @@ from typing import Any
 from zolite.common import files, guarded
 from zolite.common.errors import UsageError, ZoliteError, listed
 from zolite.common.text import human_bytes, visible
-from zolite.export import model_card, ollama, parity, registry, uses
+from zolite.export import model_card, ollama, parity, places, registry
 from zolite.export.source import Trained, tokenizer_of, trained
 from zolite.export.writer import Writer
 from zolite.sessions import leftovers, lock
@@ -154,9 +154,9 @@ def _described(trained: Trained, partial: Path, folder: Path, writer: Writer, dt
     reports = parity.check(trained, partial, writer, dtype) if verify else []
     uses_ = [use for use in writer.card.uses if use.encoders == trained.encoder]
     known = [use for use in uses_ if (partial / use.needs).exists()]
-    card = model_card.card(trained, writer.card, uses.anywhere(trained, tokenizer), known, reports)
+    card = model_card.card(trained, writer.card, places.anywhere(trained, tokenizer), known, reports)
     (partial / "README.md").write_text(card, encoding="utf-8")
-    here = uses.place(trained, folder, tokenizer)
+    here = places.here(trained, folder, tokenizer)
     commands = {use.program: use.text(here) for use in known}
     return Done(trained.steps, dtype, folder, trained.source.base, reports, notes, commands)
 

@@ -79,6 +79,8 @@ class RunState:
     skipped: int = 0
     losses: Series = field(default_factory=Series)
     means: Series = field(default_factory=Series)  # the smoothed loss
+    speeds: Series = field(default_factory=Series)  # steps a second, smoothed
+    memories: Series = field(default_factory=Series)  # bytes in use
     rates: Series = field(default_factory=Series)  # learning rate
     scales: Series = field(default_factory=Series)  # ε; from a journal only, as all of what follows on gradients
     noise_ratios: Series = field(default_factory=Series)  # signal-to-noise of each RECENT / 4 projected gradients
@@ -179,10 +181,14 @@ def _steps(state: RunState, rows: Sequence[StepRow]) -> None:
     state.peak_bytes = max(state.peak_bytes, max(row.memory_bytes for row in rows))
     state.skipped += len(rows) - len(taken)
     state.last_loss = losses[-1] if _counts(last, losses[-1]) else nan
-    state.moving.took_all(row.seconds for row in rows)
+    state.speeds.extend([row.step for row in rows], state.moving.took_all(row.seconds for row in rows))
     state.losses.extend(steps, known)
     state.means.extend(steps, state.moving.lost_all(known))
-    for series, values in ((state.rates, [row.lr for row in rows]), (state.scales, [row.eps for row in rows])):
+    for series, values in (
+        (state.rates, [row.lr for row in rows]),
+        (state.scales, [row.eps for row in rows]),
+        (state.memories, [float(row.memory_bytes) for row in rows]),
+    ):
         if {*values} != {series.newest}:
             for row, value in zip(rows, values, strict=True):
                 _changed(series, row.step, value)
@@ -199,7 +205,9 @@ def _step(state: RunState, row: StepDone) -> None:
     state.step, state.finished, state.memory_bytes = row.step, None, row.memory_bytes
     state.peak_bytes = max(state.peak_bytes, row.memory_bytes)
     state.moving.took(row.seconds)
+    state.speeds.append(row.step, state.moving.rate if isfinite(state.moving.rate) else 0.0)
     _changed(state.rates, row.step, row.lr)
+    _changed(state.memories, row.step, row.memory_bytes)
     loss = row.loss
     if row.skipped or not usable(loss):
         state.skipped, state.last_loss = state.skipped + 1, nan
@@ -231,7 +239,8 @@ def _measured(state: RunState, rows: Sequence[StepRow]) -> None:
 
 def _roll_back(state: RunState, step: int) -> None:
     """Forget what comes after a step; what gradients say of those before is gathered anew."""
-    for series in (state.losses, state.means, state.rates, state.scales, state.noise_ratios):
+    kept = (state.losses, state.means, state.speeds, state.memories, state.rates, state.scales, state.noise_ratios)
+    for series in kept:
         series.truncate(step)
     state.moving.forget_losses()
     state.gradients.clear()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from zolite.common import files, guarded
 from zolite.common.errors import ZoliteError
-from zolite.sessions import checkpoint, lock
+from zolite.sessions import checkpoint, lock, scores
 
 ABANDONED_SECONDS = 3600.0  # a session is built in milliseconds, and a copy of one in minutes
 
@@ -34,7 +34,7 @@ def sweep(root: Path) -> None:
 
 def left_in(path: Path) -> list[Path]:
     """Of one session: files that were being replaced, checkpoints half made or half removed."""
-    found = [each for name in ("session.toml", lock.OWNER) for each in files.left_beside(path / name)]
+    found = [each for name in ("session.toml", lock.OWNER, scores.FILE) for each in files.left_beside(path / name)]
     with contextlib.suppress(OSError, ValueError):
         guarded.ensure_folder(path / "checkpoints")
         found += checkpoint.left(path / "checkpoints")
