@@ -205,6 +205,11 @@ class Summary:
     last: Evaluated | None = None
     problem: str = ""  # why it is damaged
 
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it; dataclasses.asdict takes ten times as long."""
+        scores = {"best": self.best and vars(self.best), "last": self.last and vars(self.last)}
+        return vars(self) | scores
+
 
 @dataclass(frozen=True)
 class _About:
@@ -305,7 +310,9 @@ def making_room(name: str) -> Iterator[Session]:
 def folders() -> list[Path]:
     """Of all sessions, sound or not; a link is one too, so that it can be seen and removed."""
     root = paths()["sessions"]
-    return [path for path in root.glob("*") if not path.name.startswith(".") and (path.is_symlink() or path.is_dir())]
+    with contextlib.suppress(OSError), os.scandir(root) as found:
+        return [root / e.name for e in found if not e.name.startswith(".") and (e.is_symlink() or e.is_dir())]
+    return []
 
 
 def folder_of(name: str) -> Path:
