@@ -91,6 +91,25 @@ def test_leaving_lets_it_be(script: Script, tmp_path: Path) -> None:
     assert done.exists()
 
 
+def test_what_a_command_says_before_its_document_is_heard_as_it_comes(script: Script, tmp_path: Path) -> None:
+    """Line by line while it goes on; the last line is the answer."""
+    heard: list[object] = []
+    go = tmp_path / "go"
+    client = script(
+        "import pathlib, time\n"
+        'print(\'{"event": "working"}\', flush=True)\n'
+        f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.02)\n"
+        'print(\'{"session": "first"}\')\n'
+    )
+
+    def hear(document: object) -> None:
+        heard.append(document)
+        go.touch()
+
+    assert client.start("train", heard=hear) == "first"
+    assert heard[0] == {"event": "working"}
+
+
 def test_talk(script: Script) -> None:
     """Lines go in and out; closing ends it."""
     client = script("import sys\nfor line in sys.stdin: print(line, end='', flush=True)")

@@ -1,6 +1,7 @@
 """`zolite sessions …`, `zolite watch` and `zolite replay`: runs of the past and the present."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from zolite.common.paths import paths
 from zolite.common.text import UNKNOWN, human_bytes, one_line, visible
 from zolite.config import recipe as recipes
 from zolite.monitor.log import later_text, metric_text, split_text
+from zolite.monitor.outcome import concluded
 from zolite.monitor.states import STATES
 from zolite.sessions import damage, leftovers, manage, recording
 from zolite.sessions import session as sessions
@@ -44,6 +46,10 @@ def list_sessions(as_json: Json = False) -> None:
         return
     titles = ("name", "state", "step", "model", "method", "best", "disk")
     lines = columns([titles, *map(_line, rows)], Terminal().width)
+    lines += [
+        f"{name} is damaged: `zolite sessions rm {shlex.quote(name)}` removes it"
+        for name in (visible(row.name) for row in rows if row.status == "damaged")
+    ]
     say("\n".join(lines) if rows else "no sessions yet: `zolite demo` makes the first")
 
 
@@ -203,7 +209,7 @@ def watch(name: Name, plain: Plain = False, as_json: Json = False, verbose: Verb
         return
     leave = interrupt(f"no longer watching {name}")
     with sessions.open_(name) as session, live.VIEWS[live.pick(plain, as_json)](verbose=verbose) as view:
-        for event in follow(session, leave):
+        for event in concluded(follow(session, leave), session.recipe.data.path):
             show(view, event)
 
 
@@ -221,6 +227,7 @@ def replay(
 
         open_app(lambda: ReplayScreen(file.expanduser()))
         return
+    news = News(recorded.rows, recorded.events, recorded.memory)
     with live.VIEWS[live.pick(plain, as_json)](verbose=verbose) as view:
-        for event in in_order(News(recorded.rows, recorded.events, recorded.memory)):
+        for event in concluded(in_order(news), recorded.recipe.data.path):
             show(view, event)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from zolite.common import files, guarded
 from zolite.common.errors import ZoliteError
-from zolite.sessions import checkpoint, lock
+from zolite.sessions import checkpoint, lock, scores
 
 ABANDONED_SECONDS = 3600.0  # a session is built in milliseconds, and a copy of one in minutes
-REPLACED = re.compile(rf"\.(session\.toml|{re.escape(lock.OWNER)})\.\d+")  # what a kill leaves of files.replace
+# What a kill leaves of files.replace.
+REPLACED = re.compile(rf"\.({'|'.join(map(re.escape, ('session.toml', lock.OWNER, scores.FILE)))})\.\d+")
 
 
 def sweep(root: Path) -> None:
