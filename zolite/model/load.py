@@ -96,9 +96,10 @@ def resolve(name: str) -> Source:
         known = catalog.builtin(name.removeprefix("builtin:"))
         return Source(name, known.hub, _packaged(known))
     path = Path(name).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+    # Not Path's own questions, which raise where a name is longer than names can be.
+    if os.path.isdir(path) or (os.path.isfile(path) and path.suffix == ".gguf"):
         return Source(name, str(path.resolve()), path.resolve())
-    if path.is_file():
+    if os.path.isfile(path):
         raise UsageError(f"{name} is a file but not a .gguf", "give a model folder, a .gguf file or a hub id")
     if path.suffix == ".gguf" or name.startswith((".", "~", "/")) or not _HUB_ID.fullmatch(name):
         raise UsageError(f"no model at {name}", "check the path, or give a hub id such as Qwen/Qwen3-0.6B")
