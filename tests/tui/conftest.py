@@ -42,7 +42,7 @@ class FakeClient:
     answers: dict[str, Any] = field(default_factory=dict)
     asked: list[tuple[str, ...]] = field(default_factory=list)
 
-    def ask(self, *arguments: str, gone: Callable[[], bool] = lambda: False) -> Any:
+    def ask(self, *arguments: str, gone: Callable[[], bool] = lambda: False, heard: Any = None) -> Any:
         self.asked.append(arguments)
         answer = self.answers[arguments[0]]
         answer = answer(arguments) if callable(answer) else answer
