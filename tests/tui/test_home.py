@@ -170,10 +170,10 @@ def test_damaged(app: Make, made: Make) -> None:
         assert "✗ damaged" in text and "✓ done" in text
         at(pilot, "b")
         await pilot.press("enter")
-        await settled(pilot)
+        await until(pilot, lambda: isinstance(pilot.app.screen, Choose))
         assert "b is damaged" in shown(pilot.app) and "Delete it" in shown(pilot.app)
         await pilot.click("#delete")
-        await settled(pilot)
+        await until(pilot, lambda: isinstance(pilot.app.screen, Confirm))
         await pilot.press("y")
         await until(pilot, lambda: not (paths()["sessions"] / "b").exists())
 
