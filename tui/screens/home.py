@@ -199,7 +199,7 @@ class HomeScreen(Screen[None]):
             with self.reading:
                 listed, hardware = self.sessions.read(), self.app.machine()
         except ZoliteError as error:  # the folder of all of them
-            self.app.call_from_thread(self.show_unread, error)
+            self.app.call_from_thread(self.show_unread, error, self.app.machine())
             return
         used = time.thread_time() - began
         if not get_current_worker().is_cancelled:
@@ -229,8 +229,10 @@ class HomeScreen(Screen[None]):
         self.show_details()
         return time.thread_time() - began
 
-    def show_unread(self, error: ZoliteError) -> None:
+    def show_unread(self, error: ZoliteError, hardware: "Hardware") -> None:
         """In the place of what is said where there is no session yet."""
+        self.listed, self.hardware = [], hardware
+        self.show_machine()
         self.set_class(True, "-empty")
         text = Content.assemble((f"✗ {error.message}", "$text-error"), f"\n→ {error.hint}")
         self.query_one("#welcome-text", Static).update(text)
