@@ -195,7 +195,7 @@ def unhandled(app: App[Any]) -> bool:
     )
 
 
-PATIENCE = 240.0  # seconds that a busy machine may take before a test gives up
+PATIENCE = 15.0  # seconds that a busy machine may take before a test gives up
 GROUPS = ("look", "machine", "data", "plan", "do", "pages", "course")  # of work that ends by itself
 
 

@@ -45,7 +45,7 @@ RECORDED = Path(__file__).parent.parent / "data" / "run.jsonl"
 DEVICE = "NVIDIA GeForce RTX 3060"
 FACTS = {"model": "m", "base": "b", "data": "d", "labels": ["a", "b"], "device": DEVICE, "versions": {}}
 GIB = 2**30
-POLLS = 10_000  # of a condition before a test gives up
+POLLS = 300  # of a condition before a test gives up
 
 # A stand-in for `python -m zolite`: notes what it was asked, and answers as zolite does.
 STAND_IN = """
