@@ -1,6 +1,7 @@
 """Claim: a plan's peak memory and step time are those of the run, and what it says fits runs within an enforced budget.
 
-python benchmarks/plan.py [OUT] [--quick]     on a GPU about six minutes; --quick, or a CPU: a tiny shape
+python benchmarks/plan.py [OUT] [--quick] [--what run,budget,start,load]
+                                              on a GPU about seven minutes; --quick, or a CPU: a tiny shape
 python benchmarks/plan.py --table             the README's table, from the catalogue alone; needs no GPU
 
 It writes the result after every row and goes on where it stopped, on the same machine with the same versions.
@@ -16,6 +17,9 @@ budget_bytes                      the smallest of 4, 6, 8, 12, 16 and 24 GiB tha
                                   is held to it, less the context. `reason` where that failed.
 what: budget                      for each budget the plan that comes nearest to it; there memory alone counts
 what: load                        the embedded model: the peak of loading it in each format
+what: start                       what a run of rows without labels does before its first step: start_s of start_steps
+                                  batches of it, looks at dev and all; adamw_s is a step of AdamW with checkpointing
+                                  on LoRA of q_proj and v_proj and the same rows, null where that did not fit
 
 On a CPU peaks are the process's since it began, the measuring of rates included: there it only shows that it runs.
 """
@@ -32,6 +36,7 @@ from typing import Any
 
 import torch
 from common import RESULTS, Case, provenance, slug
+from textbook import first_order, restored
 
 from zolite.common.errors import DoesNotFit
 from zolite.common.paths import paths
@@ -58,13 +63,15 @@ from zolite.tools import bench
 from zolite.tools import profile as profiles
 from zolite.tools.bench import Shape, Step
 from zolite.training.evaluate import evaluate
+from zolite.training.feedback import EVERY, least, start_from_feedback_
 from zolite.training.prepare import assemble
-from zolite.training.run import batches_of, stepper
+from zolite.training.run import Run, batches_of, stepper
 
 GIB = 2**30
 BUDGETS = (4, 6, 8, 12, 16, 24)  # GiB
 FORMATS = ("int8", "nf4", "bf16")
 EVALUATED = 64  # rows
+OWN = 72  # texts of the model's own
 TINY = Shape(256, 512, 2, 4, 2, 1024, True)
 
 Result = dict[str, Any]
@@ -75,6 +82,7 @@ def cases(hardware: Hardware) -> list[Case]:
     found = [Case(s, b, t, q) for s in SIZES for q in FORMATS for b, t in ((16, 64), (16, 256), (2, 2048))]
     if "lora-core" in SPACES:
         found += [Case(s, 16, 256, q, "lora-core") for s in SIZES for q in FORMATS]
+    found += [Case(s, 16, 256, q, what=("start",)) for s in SIZES for q in ("int8", "nf4")]
     found += [tightest(hardware, gib * GIB) for gib in BUDGETS]
     return sorted(found, key=lambda case: (SIZES.index(case.shape), FORMATS.index(case.weights)))
 
@@ -106,6 +114,7 @@ QUICK = (
     Case("tiny", 4, 128, "bf16", microbatch=2),
     Case("tiny", 4, 64, "bf16", "lora-core"),
     Case("tiny", 4, 128, "bf16", "lora-b", microbatch=1, copies=1, budget_bytes=24 * GIB, what=("budget",)),
+    Case("tiny", 4, 64, "int8", what=("start",)),
 )
 
 
@@ -147,23 +156,51 @@ def measured(hardware: Hardware, loaded: Loaded, case: Case) -> Result:
         "resting_bytes": device_memory.used_bytes(loaded.device),
         "budget_bytes": budget,
     }
+    starts = case.what == ("start",)
     plan = {
-        "predicted_bytes": predicted(lines, loaded.device),
+        "predicted_bytes": predicted(lines, loaded.device, ("load",) if starts else ("load", "start")),
         "predicted_card": ours(lines),
-        "predicted_s": step_seconds(hardware, spec, recipe, rows),
     }
+    plan |= {} if starts else {"predicted_s": step_seconds(hardware, spec, recipe, rows)}
     if case.space == "lora-core":
         bases(loaded, select(loaded.model, ()), recipe)  # found once and kept, which is part of a load
     device_memory.hold_to(loaded.device, budget, hardware.context_bytes)
     try:
-        found = bench.measure(lambda: as_trained(loaded, recipe, case), loaded.device)
-        seen = {"measured_bytes": found.peak_bytes, "measured_card": card_bytes(hardware), "measured_s": found.ms / 1e3}
+        seen = (as_started if starts else as_stepped)(hardware, loaded, recipe, case)
     except torch.OutOfMemoryError as error:
         seen = {"reason": str(error).splitlines()[0][:200]}
     finally:
         device_memory.hold_to(loaded.device, None)
         unwrap_(loaded.model)
-    return about | plan | seen
+    return about | plan | seen | ({"adamw_s": by_gradients(loaded, case)} if starts else {})
+
+
+def as_stepped(hardware: Hardware, loaded: Loaded, recipe: Recipe, case: Case) -> Result:
+    found = bench.measure(lambda: as_trained(loaded, recipe, case), loaded.device)
+    return {"measured_bytes": found.peak_bytes, "measured_card": card_bytes(hardware), "measured_s": found.ms / 1e3}
+
+
+def as_started(hardware: Hardware, loaded: Loaded, recipe: Recipe, case: Case) -> Result:
+    """The start alone, as often as its least; texts of random tokens stand for the model's own."""
+    run, own = assembled(loaded, recipe, case), bench.random_rows(loaded.model.config.vocab_size, OWN, 32)
+    texts = [row.sequences[0] for row in own]
+    start = lambda: start_from_feedback_(run.engine, run.examples, texts, case.batch, 0, least(case.batch) + 1)  # noqa: E731
+    ms = bench.elapsed_ms(start, loaded.device)
+    seen = {"measured_bytes": device_memory.peak_bytes(loaded.device), "measured_card": card_bytes(hardware)}
+    return seen | {"start_s": ms / 1e3, "start_steps": EVERY}
+
+
+def by_gradients(loaded: Loaded, case: Case) -> float | None:
+    """Seconds of a step of AdamW with activation checkpointing."""
+    bench.settle(loaded.device)
+    try:
+        with restored(loaded.model):
+            rows = bench.random_rows(loaded.model.config.vocab_size, case.batch * bench.BATCHES, case.tokens)
+            return (
+                bench.measure(lambda: first_order(loaded, rows, case.batch, checkpointed=True), loaded.device).ms / 1e3
+            )
+    except torch.OutOfMemoryError:
+        return None
 
 
 def unwrap_(model: Any) -> None:
@@ -173,20 +210,24 @@ def unwrap_(model: Any) -> None:
             replace_(model, name, module.base)
 
 
-def predicted(lines: Ledger, device: torch.device) -> int:
+def predicted(lines: Ledger, device: torch.device, without: tuple[str, ...]) -> int:
     """The part that is measured: these weights were made in their format, so nothing was loaded."""
-    kept = [line for line in lines if line.what not in ("load", "start")]
+    kept = [line for line in lines if line.what not in without]
     return allocated(kept) if device.type == "cuda" else ours(kept)
 
 
 def as_trained(loaded: Loaded, recipe: Recipe, case: Case) -> Step:
     """Adapters, an evaluation, and what takes steps."""
-    rows = bench.random_rows(loaded.model.config.vocab_size, case.batch * bench.BATCHES, case.tokens)
-    budget = device_memory.budget_bytes(loaded.device)
-    run = assemble(recipe, loaded, {"train": rows, "dev": rows[:EVALUATED]}, {}, (), budget)
+    run = assembled(loaded, recipe, case)
     evaluate(run.engine, run.examples["dev"], "dev", 0)
     steps = stepper(run)
     return lambda number: steps(batches_of(run, number), number)
+
+
+def assembled(loaded: Loaded, recipe: Recipe, case: Case) -> Run:
+    rows = bench.random_rows(loaded.model.config.vocab_size, case.batch * bench.BATCHES, case.tokens)
+    budget = device_memory.budget_bytes(loaded.device)
+    return assemble(recipe, loaded, {"train": rows, "dev": rows[:EVALUATED]}, {}, (), budget)
 
 
 def budget_of(alone: Hardware, spec: ModelSpec, recipe: Recipe, rows: Rows) -> int | None:
@@ -266,6 +307,9 @@ def line(row: Result) -> str:
         return f"{head} {row['reason']}"
     text = f"{head} memory {row['predicted_bytes'] / 2**20:9.1f} of {row['measured_bytes'] / 2**20:9.1f} MiB"
     text += f" {row['predicted_bytes'] / row['measured_bytes']:.3f}"
+    if "start_s" in row:
+        adamw = f"{1e3 * row['adamw_s']:8.2f} ms" if row["adamw_s"] else "does not fit"
+        return f"{text}   {1e3 * row['start_s'] / row['start_steps']:8.2f} ms a batch, a step of AdamW {adamw}"
     if "measured_s" not in row:
         return text
     card, time = row["predicted_card"] / row["measured_card"], row["predicted_s"] / row["measured_s"]
@@ -349,6 +393,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", nargs="?", type=Path, default=RESULTS, help="folder of the result")
     parser.add_argument("--quick", action="store_true", help="a tiny shape")
+    parser.add_argument("--what", default="run,budget,start,load", help="kinds of rows")
     parser.add_argument("--table", action="store_true", help="print the README's table")
     return parser.parse_args()
 
@@ -397,10 +442,12 @@ def main() -> None:
     results = opened(options.out, device)
     print(results.hardware, flush=True)
     quick = options.quick or device.type == "cpu"
-    for row in every_row(results.hardware, results.missing(list(QUICK) if quick else cases(results.hardware)), device):
+    whats = options.what.split(",")
+    chosen = [case for case in (QUICK if quick else cases(results.hardware)) if case.what[0] in whats]
+    for row in every_row(results.hardware, results.missing(chosen), device):
         results.add(row)
     done = {row["weights"] for row in results.rows if row["what"] == "load"}
-    for row in loads(results.hardware, device, [] if quick else [quant for quant in FORMATS if quant not in done]):
+    for row in loads(results.hardware, device, [q for q in FORMATS if q not in done and not quick and "load" in whats]):
         results.add(row)
     missed = list(misses(with_corrections(results.rows)))
     print(*missed, f"{len(missed)} misses in {len(results.rows)} rows", results.path, sep="\n")

@@ -133,7 +133,9 @@ def test_doctor(zolite: Zolite) -> None:
 # A session's life
 
 
-def test_from_training_to_export(zolite: Zolite, words: Words, folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_from_training_to_export(
+    zolite: Zolite, words: Words, folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """train, list, show, eval, export and a refused resume agree on one session; --json documents are whole."""
     data = folder()
     ended = zolite(*words(data=data, steps=4, name="first"), "--plain")
@@ -169,8 +171,17 @@ def test_from_training_to_export(zolite: Zolite, words: Words, folder: Callable[
     assert "first at step 2 and 4 as merged" in lines and "checked with transformers" in lines
     assert "ollama create first" in lines and not (out / "adapter_model.safetensors").exists()
     assert "--format bin is not one of" in blames(zolite("export", "first", "--to", out, "--format", "bin"))[0]
+    one = tmp_path / "one.gguf"
+    said = zolite("export", "first", "--to", one, "--no-verify").out
+    assert "first at step 4 as gguf" in said and one.read_bytes()[:4] == b"GGUF" and str(one) in said
+    assert "zolite-export" not in said and not list(tmp_path.glob(".zolite-export-*"))
+    assert "exists" in blames(zolite("export", "first", "--to", one))[0]
+    assert "is no .gguf file" in blames(zolite("export", "first", "--to", tmp_path / "b.gguf", "--format", "peft"))[0]
+    monkeypatch.chdir(tmp_path)
+    assert zolite("export", "first", "--no-verify").out.startswith(str(tmp_path / "first-peft"))
+    monkeypatch.setattr("zolite.cli.process.follow", None)  # a run that is over is answered before anything is loaded
     error, hint = blames(zolite("resume", "first"))
-    assert "has taken all its 4 steps" in error and "--force" in hint
+    assert "has taken all its 4 steps" in error and "`zolite resume first --steps 8 --force`" in hint
 
 
 def test_training_goes_on_from_an_adapter(
@@ -284,10 +295,23 @@ def test_names_that_other_tools_have(zolite: Zolite, words: Words) -> None:
     _, *rest = words()
     for alias in ("run", "finetune"):
         assert dry(zolite, alias, *rest) == dry(zolite, "train", *rest)
-    assert zolite("list", "--json").document == zolite("sessions", "list", "--json").document == []
+    listed = [zolite(*words, "--json").document for words in (("list",), ("ls",), ("sessions", "list"))]
+    assert listed == [[], [], []]
     blames(zolite("generate", "nobody"))
     ended = zolite("--help")
     assert not any(line[1:].split()[:1] == [alias] for alias in main.ALIASES for line in ended.out.splitlines())
+
+
+def test_a_wrong_command_is_told_the_right_one(zolite: Zolite) -> None:
+    """One that is spelled alike, and one that is another's: no list is to be read for it."""
+    assert "Did you mean 'train'?" in zolite("trian").err
+    assert "`zolite sessions rm first`" in blames(zolite("rm", "first"))[1]
+
+
+def test_help_lists_commands_in_the_order_of_use(zolite: Zolite) -> None:
+    lines = [line[1:].split()[:1] for line in zolite("--help").out.splitlines()]
+    places = [lines.index([name]) for name in ("demo", "train", "chat", "export", "plan", "doctor", "paths")]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize(

@@ -428,6 +428,50 @@ def published(rng: random.Random) -> Iterator[Case]:
     filtered = [{"prompt": talk["messages"][0]["content"], "prompt_id": "a", **talk} for talk in talks]
     yield _one("ultrachat-200k.jsonl", "UltraChat 200k", jsonl(filtered), talks)
     yield from of_choices(NESTED["choices, answer by index"](rng))
+    yield from side_by_side(rng)
+
+
+def side_by_side(rng: random.Random) -> Iterator[Case]:
+    """Columns that say what they are beside one another, under the names that are common."""
+    rows = [{"first": sentence(rng), "second": sentence(rng), "label": i % 4 + 1} for i in range(ROWS)]
+    lines = [{"text": f"{r['first']}\n{r['second']}", "label": r["label"]} for r in rows]
+    for name, what, label, first, second in (
+        ("ag_news.csv", "AG News", "label", "title", "description"),
+        ("ag_news_kaggle.csv", "AG News on Kaggle", "Class Index", "Title", "Description"),
+        ("pairs.csv", "two sentences and a label", "label", "sentence1", "sentence2"),
+        ("nli.csv", "premise, hypothesis and a label", "label", "premise", "hypothesis"),
+        ("duplicates.csv", "two questions and whether they are one", "is_duplicate", "question1", "question2"),
+        ("qnli.csv", "a question, a sentence and a label", "label", "question", "sentence"),
+        ("headlines.csv", "news with a category", "category", "headline", "short_description"),
+    ):
+        data = delimited([{label: r["label"], first: r["first"], second: r["second"], "idx": 1} for r in rows])
+        yield _one(name, what, data, lines)
+    sms = [{"text": r["first"], "label": ("ham", "spam")[i % 2]} for i, r in enumerate(rows)]
+    five = delimited([{"a": r["label"], "b": r["text"], "c": "", "d": "", "e": ""} for r in sms]).decode()
+    spelled = "v1,v2,,,\r\n" + five.partition("\n")[2]
+    yield _one("sms-spam.csv", "Kaggle's spam.csv, of cp1252", spelled.encode("cp1252"), sms)
+    stars = [{"review_id": "a", "stars": r["label"], "review_body": r["first"], "language": "en"} for r in rows]
+    yield _one("reviews.csv", "reviews with stars", delimited(stars), [
+        {"text": r["first"], "label": r["label"]} for r in rows
+    ])  # fmt: skip
+    pairs = [{"prompt": r["first"], "completion": r["second"]} for r in rows]
+    for name, what, first, second in (
+        ("xsum.jsonl", "XSum", "document", "summary"),
+        ("cnn.jsonl", "CNN and Daily Mail", "article", "highlights"),
+        ("samsum.jsonl", "dialogues and their summaries", "dialogue", "summary"),
+        ("source.jsonl", "source and target", "source", "target"),
+        ("input.jsonl", "input and output", "input", "output"),
+        ("query.jsonl", "query and response", "query", "response"),
+        ("languages.jsonl", "columns called by languages", "de", "en-US"),
+    ):
+        data = jsonl([{"id": i, first: r["first"], second: r["second"]} for i, r in enumerate(rows)])
+        yield _one(name, what, data, pairs)
+    both = [{"id": "1", "translation": {"de": r["first"], "en": r["second"]}} for r in rows]
+    yield _one("translation.jsonl", "translations on the hub", jsonl(both), pairs)
+    asked = [{"instruction": r["first"], "output": r["second"]} for r in rows]
+    for name, first, second in (("response.csv", "instruction", "response"), ("user.csv", "User", "Assistant")):
+        data = delimited([{first: r["first"], second: r["second"]} for r in rows])
+        yield _one(name, f"{first} and {second}", data, asked)
 
 
 def of_choices(rows: Records) -> Iterator[Case]:
@@ -495,8 +539,9 @@ def refused() -> Iterator[Case]:
             "a CSV without a header",
             b'"0","1467","Mon Apr 06","user","a tweet"\n"4","1468","Mon","u","b"\n',
         ),
-        ("spam.csv", "Kaggle's spam.csv", b"v1,v2,,,\nham,see you,,,\nspam,win now,,,\n"),
-        ("translation.jsonl", "translations on the hub", jsonl([{"id": "1", "translation": {"en": "a", "de": "b"}}])),
+        ("spam.csv", "Kaggle's spam.csv, two rows of it", b"v1,v2,,,\nham,see you,,,\nspam,win now,,,\n"),
+        ("three.jsonl", "three languages", jsonl([{"translation": {"en": "a", "de": "b", "fr": "c"}}])),
+        ("summaries.csv", "summaries beside marks", b"document,summary,score\na long one,short,3\nanother,brief,4\n"),
         ("list.jsonl", "lines that are no objects", b'["text", "label"]\n["a", "b"]\n'),
     ):
         yield Case(name, what, {name: data})

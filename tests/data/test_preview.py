@@ -1,12 +1,16 @@
 """Claims about `zolite data check`: what it says of rows is what training makes of them."""
 
 import io
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
@@ -14,13 +18,16 @@ from typer.testing import CliRunner
 
 from zolite.cli import data
 from zolite.cli.main import app
+from zolite.common import progress
 from zolite.common.errors import ZoliteError
+from zolite.common.events import Working
 from zolite.config.recipe import DataPart
 from zolite.data import preview
 from zolite.data import rows as tables
 from zolite.data.encode import encode
 from zolite.data.in_place import INSIDE
 from zolite.data.preview import BINS, Coder, Report, binned, report
+from zolite.data.readers import registry
 
 Folder = Callable[..., Path]
 KINDS = ("label", "completion", "messages")
@@ -236,3 +243,29 @@ def test_control_characters_of_a_file_stay_in_it(tmp_path: Path) -> None:
     path = written(tmp_path / "d.jsonl", rows)
     shown = CliRunner().invoke(app, ["data", "check", str(path)]).stdout
     assert not {"\x1b", "\x07", "\x9b"} & set(shown) and "\\x1b[31mred" in shown
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".parquet"])
+def test_how_far_it_is_is_told(tmp_path: Path, tokenizer: Any, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows read, of about so many by the bytes of the first; then rows looked through, compared and tokenized."""
+    monkeypatch.setattr(registry, "LARGE", 2**12)
+    rows = [{"prompt": f"what is {i}? " + "and so on " * (i % 7), "completion": f" it is {i}"} for i in range(400)]
+    file = tmp_path / f"rows{suffix}"
+    table = pa.Table.from_pylist(rows)
+    if suffix == ".parquet":
+        pq.write_table(table, file)
+    elif suffix in (".csv", ".tsv"):
+        between = {".csv": ",", ".tsv": "\t"}[suffix]
+        pa_csv.write_csv(table, file, pa_csv.WriteOptions(delimiter=between))
+    else:
+        lines = [json.dumps(row) for row in rows]
+        file.write_text("\n".join(lines) if suffix == ".jsonl" else f"[{', '.join(lines)}]")
+    events: list[Working] = []
+    seconds = itertools.count()
+    with progress.told(events.append, lambda: float(next(seconds))):
+        of(file, tokenizer)
+    last = {event.phase: event for event in events}
+    assert {"reading rows", "looking through rows", "comparing rows", "tokenizing rows"} <= last.keys()
+    assert last["reading rows"].done == 400 and abs(last["reading rows"].total - 400) < 60
+    assert last["comparing rows"].done == last["comparing rows"].total
+    assert all(event.done <= event.total for event in events)

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from zolite.cli.main import app
 from zolite.common.errors import UsageError
 from zolite.config import catalog
 from zolite.config.recipe import Recipe
@@ -134,3 +136,33 @@ def test_rows_of_another_task_are_refused_as_others_are(tmp_path: Path) -> None:
     for task in catalog.tasks():
         with pytest.raises(UsageError):
             tables.of_for_eval(Recipe.of({"data.task": task, "data.path": str(file)}).data, ())
+
+
+def test_commands_take_the_prompt_and_the_words_of_a_task(tmp_path: Path) -> None:
+    """`data check` shows them, and `plan` counts their tokens; of both alike what is given for oneself stays."""
+    file = tmp_path / "rows.jsonl"
+    rows = [{"premise": f"It rained {i}.", "hypothesis": "It was wet.", "label": i % 2} for i in range(20)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def checked(*more: str) -> Any:
+        return json.loads(CliRunner().invoke(app, ["data", "check", str(file), "--json", *more]).stdout)
+
+    assert set(checked()["labels"]) == {"0", "1"}
+    found = checked("--task", "rte")
+    assert set(found["labels"]) == {"Yes", "No"}
+    assert "".join(piece["text"] for piece in found["first"][0]["pieces"]) == (
+        'It rained 0.\nDoes this mean that "It was wet." is true? Yes or No?\nYes'
+    )
+    assert set(checked("--task", "rte", "--verbalizer", "0=true,1=false")["labels"]) == {"true", "false"}
+    long = "{premise} {hypothesis} " + "and so on " * 40 + "{label}"
+    tokens = {asked: planned(file, *asked) for asked in ((), ("--task", "rte"), ("--task", "rte", "--template", long))}
+    plain, task, own = tokens.values()
+    assert plain < task < own
+
+
+def planned(file: Path, *more: str) -> int:
+    """Tokens of the longest row, as the plan of a model takes it."""
+    asked = ["plan", "smollm2-135m", "--vram", "8GiB", "--data", str(file), "--json", *more]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    return int(json.loads(done.stdout)["plans"][0]["context"])

@@ -16,15 +16,18 @@ import torch
 from gguf import GGUFReader, GGUFWriter
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from tests.ggufs import base_gguf
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.common.paths import paths
 from zolite.config.architectures import ARCHITECTURES
 from zolite.config.recipe import Recipe
 from zolite.data.examples import spoken
 from zolite.export import export as exports
 from zolite.export import gguf, merged, merged_gguf, peft
 from zolite.export import source as sources
+from zolite.model import load as models
 from zolite.sessions import session as sessions
 from zolite.training.loop import train
 from zolite.training.prepare import prepare
@@ -216,6 +219,25 @@ def test_a_merged_gguf_is_the_base_and_the_adapter(
         gain = 0.0 if name not in gains else alpha / 4 * (gains[name][1].double() @ gains[name][0].double()).numpy()
         assert np.allclose(found[name].astype(np.float64), array + gain, rtol=1e-3, atol=1e-3)
         assert name not in gains or np.abs(gain).max() > 0.05
+
+
+def test_a_gguf_file_is_merged_in_16_bits(
+    recipe: Make, model_folder: ModelFolder, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """Its weights are unpacked for that alone: what is written is their sum with the adapter, rounded once."""
+    base = AutoModelForCausalLM.from_pretrained(model_folder("llama", torch.float16))
+    base_gguf(base.float(), tokenizer, tmp_path / "base.gguf", "Q8_0")
+    bold(recipe, tmp_path / "base.gguf", adapter__targets="q_proj,down_proj")
+    export(tmp_path / "merged", "merged")
+    with sessions.open_("run") as session:
+        chosen = sources.trained(session, "last")
+    before = models.in_16_bits(chosen.source, paths()["cache"]).state_dict()
+    after = load_file(tmp_path / "merged" / "model.safetensors")
+    gains = {f"{name}.weight": sources.delta(a, b, chosen.scale) for name, (a, b) in chosen.layers.items()}
+    assert len(gains) == 4 and gains.keys() < after.keys() <= before.keys()
+    for name, weight in after.items():
+        assert torch.equal(weight, (before[name].float() + gains.get(name, 0.0)).to(torch.float16))
+    assert not list(paths()["cache"].rglob("*.safetensors"))
 
 
 def test_shards_stay_shards(recipe: Make, model_folder: ModelFolder, tmp_path: Path) -> None:

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, TokenType, get_tensor_name_map
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from tests.ggufs import base_gguf
 from zolite.common.paths import paths
 from zolite.config import recipe as recipes
-from zolite.config.architectures import ARCHITECTURES, numbers
 from zolite.config.recipe import Recipe
 from zolite.data import rows as tables
 from zolite.data.examples import Tokens, one_sequence
@@ -35,61 +34,6 @@ demo = pytest.mark.skipif(
 )
 PROMPTS, TOKENS = 20, 8
 BOLD = {"train.steps": 30, "train.eval_rows": 10}  # half a nat
-
-
-def add_vocabulary(writer: GGUFWriter, tokenizer: PreTrainedTokenizerFast, size: int) -> None:
-    """The byte tokenizer, whose merges are those of tests/conftest.py, filled up with tokens that nothing leads to."""
-    names = {i: name for name, i in tokenizer.get_vocab().items()}
-    special = set(tokenizer.all_special_ids)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list([names.get(i, f"<unused{i}>") for i in range(size)])
-    writer.add_token_types([TokenType.CONTROL if i in special else TokenType.NORMAL for i in range(size)])
-    writer.add_token_merges(["Ġ y", "Ġy e", "Ġye s", "Ġ n", "Ġn o"])
-    writer.add_bos_token_id(tokenizer.bos_token_id)
-    writer.add_eos_token_id(tokenizer.eos_token_id)
-    writer.add_add_bos_token(True)
-
-
-def base_gguf(model: Any, tokenizer: PreTrainedTokenizerFast, file: Path) -> None:
-    """A model of two layers as llama.cpp reads it, in float32."""
-    config, here = model.config.to_dict(), ARCHITECTURES[model.config.model_type].llama_cpp
-    assert here is not None
-    width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    angles = config["rope_parameters"]
-    angles = angles.get("full_attention", angles)
-    writer = GGUFWriter(file, here.name)
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config.get("num_key_value_heads") or config["num_attention_heads"])
-    writer.add_key_length(width)
-    writer.add_value_length(width)
-    writer.add_vocab_size(config["vocab_size"])
-    add_vocabulary(writer, tokenizer, config["vocab_size"])
-    writer.add_rope_freq_base(angles["rope_theta"])
-    writer.add_rope_dimension_count(int(width * angles.get("partial_rotary_factor", 1)))
-    if "rms_norm_eps" in config:
-        writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    else:
-        writer.add_layer_norm_eps(config["layer_norm_eps"])
-    if "use_parallel_residual" in config:
-        writer.add_parallel_residual(config["use_parallel_residual"])
-    if here.name == "gemma3":
-        writer.add_sliding_window(config["sliding_window"])
-    names = get_tensor_name_map(next(a for a in MODEL_ARCH if MODEL_ARCH_NAMES[a] == here.name), 2)
-    for name, tensor in model.state_dict().items():
-        if name == "lm_head.weight" and config["tie_word_embeddings"]:
-            continue
-        shifted = tensor + 1 if here.name == "gemma3" and name.endswith("norm.weight") else tensor
-        ordered = shifted[gguf.order(here, numbers(config), name.rpartition(".")[0], len(tensor))]
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), ordered.contiguous().numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen3", "gemma3_text", "phi", "gpt_neox"])
@@ -151,7 +95,7 @@ def test_llama_cpp_says_what_peft_says(bold: tuple[sessions.Session, Trained], t
     merged_gguf.write(bare, tmp_path, "f16")
     exports.export(session, tmp_path / "peft", "peft", verify=False)
     exports.export(session, tmp_path / "gguf", "gguf", verify=False)
-    base = AutoModelForCausalLM.from_pretrained(chosen.origin, dtype=torch.float32).eval()
+    base = models.in_16_bits(chosen.source, paths()["cache"]).float().eval()
     theirs = {False: readers.of_transformers(base).generated(asked, TOKENS)}
     theirs[True] = readers.of_transformers(readers.reloaded(base, tmp_path / "peft")).generated(asked, TOKENS)
     same = {}

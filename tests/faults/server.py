@@ -1,9 +1,11 @@
-"""Runs that die on request. One process imports torch, which takes seconds, and forks another for each run.
+"""Processes that die on request. One process imports torch, which takes seconds, and forks another for each order.
 
-Reads a JSON object a line: {"name": …, "recipe": {part.key: …} or null to resume, "kind": …, "at": …}. Of the kinds,
-"here" is a run without a fork, which loads what the others need; "none" lets a run end; "time" kills it so many seconds
-after it started, "call" at so manyeth call that changes the disk, "sql" after so many instructions of SQLite's machine.
-Answers with {"killed": …, "seconds": …}.
+Reads a JSON object a line, {"verb": …, "given": [its arguments], "kind": …, "at": …, "env": {…}}, where `verb` is one
+of VERBS. Of the kinds, "none" lets it end; "time" kills it so many seconds after it began to work, "call" at so manyeth
+call that changes the disk, "sql" after so many instructions of SQLite's machine. Answers with {"killed": …, "seconds":
+…, "call": …, "sql": …}: how long it worked, and where it was not killed, how many calls and instructions that took.
+
+The process that forks never touches a GPU, since CUDA does not survive a fork; each child loads what it needs itself.
 """
 
 import json
@@ -14,111 +16,139 @@ import sqlite3
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # to ask whether there is a GPU initializes CUDA otherwise
 
-from zolite.common.events import Started
+import torch
+import torch._dynamo  # children load bitsandbytes, which needs it: it takes seconds
+
+if not torch.cuda.is_available():  # or bitsandbytes initializes CUDA as it is imported
+    import peft  # noqa: F401
+
+from zolite.common.events import Event, Started
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
-from zolite.sessions import journal
+from zolite.export.export import export
+from zolite.sessions import journal, manage
+from zolite.sessions.session import open_
 from zolite.training import journal_writer
 from zolite.training.resume import begin, resume
 
-CALLS = ("fsync", "rename", "replace", "mkdir", "write", "unlink")
+CALLS = ("fsync", "rename", "replace", "mkdir", "write", "unlink", "rmdir", "link")
+
+# What is written, and when, is what is tried here. On a GPU a few steps are on their way at any moment.
+FLUSH_SECONDS = {"cpu": 0.0, "cuda": 0.002}
+
+
+class Fuse:
+    """Counts what a process does to the disk, and ends it at the moment that was asked for."""
+
+    def __init__(self, kind: str, at: float) -> None:
+        self.kind, self.at = kind, at
+        self.counts = {"call": 0, "sql": 0}
+
+    def tick(self, kind: str) -> None:
+        self.counts[kind] += 1
+        if kind == self.kind and self.counts[kind] == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def burn(self) -> None:
+        """Counts from here on: before each call that changes the disk, and after each instruction of SQLite's."""
+        for name in CALLS:
+            setattr(os, name, self._counted(getattr(os, name)))
+        connect = journal._connect
+
+        def connected(path: Path, write: bool, alone: bool = False) -> sqlite3.Connection:
+            db = connect(path, write, alone)
+            db.set_progress_handler(lambda: self.tick("sql"), 1)
+            return db
+
+        journal._connect = connected
+
+    def _counted(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.tick("call")
+            return real(*args, **kwargs)
+
+        return call
 
 
 def never() -> bool:
     return False
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def begun(name: str, recipe: dict[str, Any]) -> Iterator[Event]:
+    return begin(recipes.override(Recipe(), recipe), name, never)
 
 
-def at_call(number: int) -> None:
-    """Die before the call of that number that changes the disk."""
-    made = 0
-
-    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal made
-            made += 1
-            if made == number:
-                die()
-            return real(*args, **kwargs)
-
-        return call
-
-    for name in CALLS:
-        setattr(os, name, counted(getattr(os, name)))
+def exported(name: str, folder: str) -> None:
+    with open_(name) as session:
+        export(session, Path(folder), force=True, verify=False)
 
 
-def at_instruction(number: int) -> None:
-    """Die after so many instructions of SQLite's machine, in the middle of a statement or of a commit."""
-    real, left = journal._connect, number
-
-    def tick() -> int:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            die()
-        return 0
-
-    def connect(path: Path, write: bool) -> sqlite3.Connection:
-        db = real(path, write)
-        db.set_progress_handler(tick, 1)
-        return db
-
-    journal._connect = connect
+VERBS: dict[str, Callable[..., Any]] = {
+    "begin": begun,
+    "resume": lambda name: resume(name, {}, False, never),
+    "export": exported,
+    "rewind": manage.rewind,
+    "fork": manage.fork,
+    "prune": manage.prune,
+    "rm": manage.remove,
+}
 
 
-ARM: dict[str, Callable[[int], None]] = {"call": at_call, "sql": at_instruction}
-
-
-def run(order: dict[str, Any], started: int) -> None:
-    """A run, in a process of its own."""
-    journal_writer.FLUSH_SECONDS["cpu"] = 0.0  # what is written, and when, is what is tried here
-    if order["kind"] in ARM:
-        ARM[order["kind"]](order["at"])
-    if order["recipe"] is None:
-        events = resume(order["name"], {}, False, never)
+def run(order: dict[str, Any], say: Callable[[bytes], Any]) -> None:
+    """Does what was ordered, and says when it began: a run with its first step, everything else at once."""
+    os.environ.update(order["env"])
+    journal_writer.FLUSH_SECONDS.update(FLUSH_SECONDS)
+    fuse = Fuse(order["kind"], order["at"])
+    fuse.burn()
+    if order["verb"] not in ("begin", "resume"):
+        say(b"s")
+        VERBS[order["verb"]](*order["given"])
     else:
-        events = begin(recipes.override(Recipe(), order["recipe"]), order["name"], never)
-    for event in events:
-        if isinstance(event, Started):
-            os.write(started, b"s")
+        for event in VERBS[order["verb"]](*order["given"]):
+            if isinstance(event, Started):
+                say(b"s")
+    say(json.dumps(fuse.counts).encode())
+
+
+def child(order: dict[str, Any], pipe: int) -> None:
+    """Never returns. Its traceback is told on the standard error."""
+    code, write = 1, os.write
+    try:
+        run(order, lambda text: write(pipe, text))
+        code = 0
+    except Exception:  # noqa: BLE001 - it is told, and the process ends
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def serve(order: dict[str, Any]) -> dict[str, Any]:
     """Fork, wait, kill."""
-    if order["kind"] == "here":
-        run(order, os.open(os.devnull, os.O_WRONLY))
-        return {"killed": False, "seconds": 0.0}
-    reader, started = os.pipe()
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            run(order, started)
-            code = 0
-        except Exception:  # noqa: BLE001 - it is told, and the process ends
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    os.close(started)
-    select.select([reader], [], [])  # it has started, or it is dead
+    assert not torch.cuda.is_initialized()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        child(order, writer)
+    os.close(writer)
+    os.read(reader, 1)  # it has begun, or it is dead
     began = time.monotonic()
     if order["kind"] == "time":
-        time.sleep(order["at"])
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    os.close(reader)
+        select.select([reader], [], [], order["at"])
+        os.kill(pid, signal.SIGKILL)
+    with os.fdopen(reader, "rb") as rest:
+        counts = rest.read()
+    seconds = time.monotonic() - began
+    _, status = os.waitpid(pid, 0)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        raise SystemExit(f"a run failed: {order}")
-    return {"killed": os.WIFSIGNALED(status), "seconds": time.monotonic() - began}
+        raise SystemExit(f"it failed: {order}")
+    killed = os.WIFSIGNALED(status)
+    return {"killed": killed, "seconds": seconds} | ({} if killed else json.loads(counts))
 
 
 if __name__ == "__main__":

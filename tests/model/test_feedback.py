@@ -52,7 +52,7 @@ def slopes(model: Any, ids: Tensor, places: Tensor, wanted: Tensor, shares: list
     with chain.watched(places) as kept:
         at = reading(model, chain.groups[0][-1].out, tail.last_norm, ids, places)
     last = tail.final.slope(at.streams, tail.head.slope(tail.logits(at.streams), wanted.clone()))
-    return {layer: slope for layer, _, slope in chain.down(kept, last, shares, near)}
+    return {each.layer: each.slope for each in chain.down(kept, last, shares, near)}
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -157,7 +157,7 @@ def test_the_slope_is_autograds(post: bool, monkeypatch: pytest.MonkeyPatch) -> 
     wanted = u.clone().requires_grad_()
     loss = naive_loss(tail, data, z @ wanted.mT, 3.0)
     loss.backward()
-    total, slope = answer_fit.loss_and_slope(tail, data, z, u, 3.0)
+    total, slope = answer_fit.loss_and_slope(tail, data, z, u, 3.0, answer_fit.Before(tail, data))
     assert total == pytest.approx(float(loss.detach()), rel=1e-5)
     torch.testing.assert_close(slope, wanted.grad, rtol=1e-4, atol=1e-6)
 

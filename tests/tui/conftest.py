@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual._context import active_app
 from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import DataTable
@@ -27,6 +28,8 @@ from zolite.sessions import session as sessions
 from zolite.sessions.session import MemoryRow, StepRow
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
+# One size of each layout, narrow and wide; pictures are of all.
+LAYOUTS = SIZES if os.environ.get("ZOLITE_LONG") else SIZES[:2]
 NOW = 1_900_000_000.0
 GIB = 2**30
 Script = Callable[[Pilot[None]], Awaitable[None]]
@@ -133,6 +136,7 @@ def settle(path: Path, created: float) -> None:
 
 def drive(app: App[None], size: tuple[int, int], script: Script) -> None:
     """Runs an app without a terminal and lets the script press its keys."""
+    app.animation_level = "none"
 
     async def run() -> None:
         async with app.run_test(size=size) as pilot:
@@ -175,6 +179,21 @@ def unmeasured(app: App[Any]) -> bool:
     return any(table._require_update_dimensions or table._updated_cells for table in app.screen.query(DataTable))
 
 
+@pytest.fixture(autouse=True)
+def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Textual's own sleeps until the process is idle, 20 ms to a second, twice a key, would be most of the time."""
+    for name in ("textual.app.wait_for_idle", "textual.pilot.wait_for_idle"):
+        monkeypatch.setattr(name, handled)
+
+
+async def handled(min_sleep: float = 0, max_sleep: float = 1) -> None:
+    """Until no message waits, several times in a row; no longer than Textual would sleep."""
+    app, ends, calm = active_app.get(), time.monotonic() + max_sleep, 0
+    while calm < 3 and time.monotonic() < ends:
+        await asyncio.sleep(0)
+        calm = 0 if queued(app) else calm + 1
+
+
 async def drawn(pilot: Pilot[Any]) -> None:
     """Until every message is handled and drawn, several times in a row: a message may send another."""
     calm = 0
@@ -183,16 +202,15 @@ async def drawn(pilot: Pilot[Any]) -> None:
         calm = 0 if unhandled(pilot.app) else calm + 1
 
 
+def queued(app: App[Any]) -> bool:
+    """Whether a message waits, of the app, its screen or a widget."""
+    pumps = (app, app.screen, *app.screen.walk_children()) if app.screen_stack else (app,)
+    return any(pump.message_queue_size or pump._next_callbacks for pump in pumps)
+
+
 def unhandled(app: App[Any]) -> bool:
     screen = app.screen
-    pumps = (app, screen, *screen.walk_children())
-    return bool(
-        any(pump.message_queue_size or pump._next_callbacks for pump in pumps)
-        or unmeasured(app)
-        or screen._callbacks
-        or screen._dirty_widgets
-        or screen._layout_required
-    )
+    return bool(queued(app) or unmeasured(app) or screen._callbacks or screen._dirty_widgets or screen._layout_required)
 
 
 PATIENCE = 15.0  # seconds that a busy machine may take before a test gives up

@@ -26,13 +26,13 @@ from zolite.sessions import manage
 from zolite.sessions import session as sessions
 from zolite.sessions.journal import Journal
 
-from .conftest import NOW, SIZES, FakeClient, drive, settled, shown, until
+from .conftest import LAYOUTS, NOW, SIZES, FakeClient, drive, settled, shown, until
 
 pytestmark = pytest.mark.usefixtures("still")
 Make = Callable[..., Any]
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_empty(app: Make, size: tuple[int, int]) -> None:
     """Without sessions it says what to do, with a button for each way."""
 
@@ -44,7 +44,7 @@ def test_empty(app: Make, size: tuple[int, int]) -> None:
     drive(app(), size, script)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_list(app: Make, made: Make, size: tuple[int, int]) -> None:
     """Each session has its state in a word, its steps, its best score and its last sign of life."""
     for name, ending in (("a", "done"), ("b", "interrupted"), ("c", "broke"), ("d", "diverged")):
@@ -192,7 +192,7 @@ def test_a_home_that_cannot_be_read_is_said(app: Make, home: Path) -> None:
     drive(app(), (120, 40), script)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_rename(app: Make, made: Make, size: tuple[int, int]) -> None:
     """A name that is taken or impossible is refused in the window; a good one is taken."""
     made("first")

@@ -22,7 +22,7 @@ from zolite.config import recipe as recipes
 from zolite.data.preview import report
 from zolite.planner import hardware as machine
 
-from .conftest import GIB, SIZES, FakeClient, drive, settled, shown, until
+from .conftest import GIB, LAYOUTS, SIZES, FakeClient, drive, settled, shown, until
 
 Make = Callable[..., Any]
 
@@ -86,7 +86,7 @@ def text_of(screen: NewScreen, name: str) -> str:
     return str(screen.query_one(name, Static).render())
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_models(new: Make, size: tuple[int, int]) -> None:
     """Models are in the list with what they need here, those that fit first; what is typed filters or is one."""
 
@@ -108,7 +108,7 @@ def test_models(new: Make, size: tuple[int, int]) -> None:
     drive(new(), size, script)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_rows_as_the_model_reads_them(new: Make, rows: Path, size: tuple[int, int]) -> None:
     """Kind, counts, and the first rows with what is trained between brackets."""
 
@@ -122,7 +122,7 @@ def test_rows_as_the_model_reads_them(new: Make, rows: Path, size: tuple[int, in
     drive(new(), size, script)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_bad_rows(new: Make, rows: Path, size: tuple[int, int]) -> None:
     """Problems are shown with their lines and the hint, and there are no plans to go on to."""
     (rows / "train.jsonl").write_text('{"text": "a", "label": "x"}\nnonsense\n{"text": "b"}\n')
@@ -221,7 +221,7 @@ def test_by_the_models_tokenizer(new: Make, rows: Path, client: FakeClient) -> N
     drive(new(), (120, 40), script)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_plans(new: Make, size: tuple[int, int]) -> None:
     """Plans are ranked with the first in the fields, its bar, its verdict and what backpropagation would need."""
 
@@ -331,7 +331,7 @@ def test_budget(new: Make) -> None:
     drive(new(), (120, 40), script)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_start(new: Make, client: FakeClient, made: Make, size: tuple[int, int]) -> None:
     """F5 starts what the fields say, as a command that the recipe understands, and opens its Run screen."""
     client.answers["train"] = made("first")

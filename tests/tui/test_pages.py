@@ -19,7 +19,7 @@ from zolite.tui.screens.new import NewScreen
 from zolite.common.errors import ZoliteError
 from zolite.tools.doctor import Check
 
-from .conftest import SIZES, FakeClient, drive, settled, shown, until
+from .conftest import LAYOUTS, FakeClient, drive, settled, shown, until
 
 Make = Callable[..., Any]
 CHECKS = [
@@ -50,7 +50,7 @@ def pages(app: Make, client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> Mak
     return app
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_doctor(pages: Make, size: tuple[int, int]) -> None:
     """The worst comes first, each with its word and its remedy; p measures the machine."""
 
@@ -79,7 +79,7 @@ def test_doctor_that_fails(pages: Make, client: FakeClient) -> None:
     drive(pages(), (80, 24), script)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_methods(pages: Make, size: tuple[int, int]) -> None:
     """A row a method, and of the one under the cursor its paper and what it trains."""
 
@@ -94,7 +94,7 @@ def test_methods(pages: Make, size: tuple[int, int]) -> None:
     drive(pages(), size, script)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_settings_are_kept(pages: Make, size: tuple[int, int]) -> None:
     """Colours and curves hold at once, and in the next app too."""
 
@@ -112,7 +112,7 @@ def test_settings_are_kept(pages: Make, size: tuple[int, int]) -> None:
     assert (again.config.theme, again.config.chart) == ("zolite-light", "ascii")
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_help(pages: Make, size: tuple[int, int]) -> None:
     """? tells what the screen is for, its keys and their ids; the same key closes it."""
 

@@ -39,7 +39,7 @@ from zolite.sessions import session as sessions
 from zolite.sessions import working
 from zolite.sessions.session import MemoryRow, Session, StepRow
 
-from .conftest import SIZES
+from .conftest import LAYOUTS, SIZES
 
 RECORDED = Path(__file__).parent.parent / "data" / "run.jsonl"
 DEVICE = "NVIDIA GeForce RTX 3060"
@@ -245,7 +245,7 @@ PICTURED = {
 # --- Run
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_run_shows(made: Make, play: Play, size: tuple[int, int]) -> None:
     """State, place, scores, speed and budget are on the screen at every size, and nothing sticks out of it."""
 
@@ -293,7 +293,7 @@ def test_panels_in_turn(made: Make, play: Play) -> None:
         play(lambda: RunScreen("first"), scenario)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_sample_answers_are_a_panel(made: Make, play: Play, size: tuple[int, int]) -> None:
     """The newest of each row beside what was written before training; in a small window behind 5."""
 
@@ -562,7 +562,7 @@ def test_no_such_session(play: Play) -> None:
 # --- Replay
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_replay(play: Play, size: tuple[int, int]) -> None:
     """A recorded run is shown at its end; the line goes anywhere in it, and playing goes on from there."""
 
@@ -604,7 +604,7 @@ def test_replay_of_nothing(play: Play, tmp_path: Path) -> None:
 # --- Compare
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_compare(made: Make, play: Play, size: tuple[int, int]) -> None:
     """A letter, a curve and a line of numbers for each session; one that is gone is said, the others are shown."""
 
@@ -630,7 +630,7 @@ def test_compare(made: Make, play: Play, size: tuple[int, int]) -> None:
 # --- Try it
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_try_it(made: Make, play: Play, size: tuple[int, int], asked: Callable[[], Any]) -> None:
     """A prompt gets both answers beside each other; another step is turned to; what is refused is said."""
 
@@ -668,7 +668,7 @@ def test_try_it(made: Make, play: Play, size: tuple[int, int], asked: Callable[[
     play(lambda: TryScreen("first"), scenario, size)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_try_it_with_columns(made: Make, play: Play, size: tuple[int, int], heard: Callable[[], Any]) -> None:
     """Each column has a line; Enter goes to the next one that is blank, and asks once there is none."""
 
@@ -743,7 +743,7 @@ def test_nothing_to_try(made: Make, play: Play) -> None:
 # --- Export
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LAYOUTS)
 def test_export(made: Make, play: Play, size: tuple[int, int], asked: Callable[[], Any], tmp_path: Path) -> None:
     """What is chosen is what the command is given; the round trip's result is shown."""
 

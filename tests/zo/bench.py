@@ -49,6 +49,8 @@ COMPOSED: dict[str, Changes] = {
     "guided(learned(normal))": {"method.sampler": "guided(learned(normal))"},
     "guided-factor-momentum": {"method.sampler": "guided(low-rank)", "method.rule": "factor-momentum"},
     "one-sided": {"method.estimator": "one-sided", "train.queries": 2},
+    "population": {"method.estimator": "population", "train.queries": 3},
+    "population-low-rank": {"method.estimator": "population", "method.sampler": "low-rank", "train.queries": 4},
     "one-sided-guided": {"method.estimator": "one-sided", "method.sampler": "guided(normal)", "train.queries": 1},
     "curvature-rademacher": {"method.estimator": "curvature", "method.sampler": "rademacher", "method.smooth": 1e-4},
     "clip-momentum": {"method.rule": "clip,momentum", "method.clip": 5.0},

@@ -317,6 +317,18 @@ def test_fzoo(twin: Twin) -> None:
     agree(bench, theta, start)
 
 
+def test_es(twin: Twin) -> None:
+    bench = bench_of({"method.name": "es", "train.queries": 5})
+    theta = start = bench.space.theta.double().numpy().copy()
+    for step in range(STEPS):
+        keys = [Key(SEED, step).fold(i) if i else Key(SEED, step) for i in range(5)]
+        drawn = [whole(gaussian(bench, key)) for key in keys]
+        theta, steps = twin("es").step(theta, loss_at, drawn, EPS, LR)
+        update = bench.step(step).update
+        assert [float(c) / -LR for c, _ in update.terms] == pytest.approx(steps, abs=1e-4)
+    agree(bench, theta, start)
+
+
 def test_grzo(twin: Twin) -> None:
     bench = bench_of({"method.name": "grzo"})
     start = theta = blocks(bench, bench.space.theta)

@@ -64,7 +64,7 @@ def check(
     """
     from zolite.data import preview
 
-    asked = {"data.template_args": template_args, "data.verbalizer": verbalizer}
+    asked = {"data.template_args": template_args} | ({"data.verbalizer": verbalizer} if verbalizer else {})
     recipe = Recipe.of(asked | changes(given, sets) | {"data.path": path, "model.name": model or Recipe().model.name})
     data = recipe.data
     if fix:

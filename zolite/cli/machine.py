@@ -35,6 +35,7 @@ def plan(
     given: Given,
     vram: Annotated[str | None, typer.Option(metavar="SIZE", help="plan for so much memory, such as 8GiB")] = None,
     hardware: Annotated[str | None, typer.Option(help="plan for another card, such as rtx-3060-12gb")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="the formula by which plans are ranked")] = False,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -49,7 +50,7 @@ def plan(
     if as_json:
         say_json(planner.document(planning))
     else:
-        Terminal().print(plan_table.render(planning, verbose))
+        Terminal().print(plan_table.render(planning, verbose, explain))
 
 
 def doctor(as_json: Json = False) -> None:

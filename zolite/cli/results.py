@@ -85,14 +85,14 @@ def _harness(target: str, tasks: str, given: Given, base: bool, examples: int, a
 
 def export(
     name: Name,
-    to: Annotated[Path, typer.Option(metavar="DIR", help="a new or empty folder")],
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR|FILE", help="a new or empty folder, or a .gguf file; NAME-FORMAT here if left out"),
+    ] = None,
     format_: Annotated[
         str,
-        typer.Option(
-            "--format",
-            help=registry.described(),
-        ),
-    ] = "peft",
+        typer.Option("--format", help=f"{registry.described()}. peft if left out, gguf for a .gguf file"),
+    ] = "",
     step: Annotated[
         str, typer.Option(help="a number, last, best (on dev), or numbers with commas for their mean")
     ] = "last",
@@ -109,8 +109,12 @@ def export(
     """
     from zolite.export import export as exports
 
-    folder = to.expanduser()
+    is_file = to is not None and to.suffix == ".gguf"
+    format_ = format_ or ("gguf" if is_file else "peft")
+    registry.named(format_)
+    to = to or Path(f"{name}-{format_}")
+    write = exports.export_file if is_file else exports.export
     with sessions.open_(name) as session:
-        done = exports.export(session, folder, format_, step, dtype, force, verify)
+        done = write(session, to.expanduser(), format_, step, dtype, force, verify)
         document = exports.about(done, session, format_) | {"path": str(to), "uses": done.uses}
     report(document, "\n".join(exports.summary(done, name, format_)), as_json)

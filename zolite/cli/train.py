@@ -20,6 +20,7 @@ from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.monitor.log import working_text
 from zolite.sessions import session as sessions
+from zolite.sessions.steps import refuse_done
 
 IMPORTING = "importing PyTorch"
 Model = Annotated[str | None, typer.Argument(metavar="MODEL", help="hub id, folder, .gguf file or builtin:NAME")]
@@ -123,12 +124,14 @@ def resume(
     verbose: Verbose = False,
 ) -> None:
     """Go on with a session where it stopped."""
+    asked = changes(given, sets)
+    with sessions.open_(name) as session:  # what is refused is refused at once, before anything is loaded
+        refuse_done(session, recipes.override(session.recipe, asked).train)
+        data = session.recipe.data.path
     if detach:
         _detached(as_json)
         return
-    with sessions.open_(name) as session:
-        data = session.recipe.data.path
-    follow(partial(_resumed, name, changes(given, sets), force), plain, as_json, verbose, data)
+    follow(partial(_resumed, name, asked, force), plain, as_json, verbose, data)
 
 
 def base(recipe: str | None) -> Recipe:

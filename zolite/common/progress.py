@@ -87,7 +87,8 @@ class Listener:
     def _say(self, when: float) -> None:
         assert self.now is not None
         self.last, now = when, self.now
-        self.tell(Working(now.phase, now.done, now.total, when - now.began, now.left(when)))
+        total = max(now.done, now.total) if now.total else 0  # it may be an estimate
+        self.tell(Working(now.phase, now.done, total, when - now.began, now.left(when)))
 
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
@@ -136,7 +137,7 @@ def phase(name: str, total: int = 0) -> Iterator[Callable[[int], None]]:
 
 
 def counted(items: Iterable[T], phase: str, total: int = 0, size: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
-    """The items, each of so many things; 0 as `total` where their number is not known."""
+    """The items, each of so many things; 0 as `total` where their number is not known. It may be an estimate."""
     listener = _listener.get()
     if listener is None or (listener.now is not None and listener.now.counts):
         yield from items

@@ -33,6 +33,7 @@ OTHER_HEADS = re.compile(r"(^|\.)pooler\.|^cls\.seq_relationship\.|^sop_classifi
 BUFFERS = (".rotary_emb.inv_freq", ".masked_bias", ".attention.bias", ".attn.bias")  # of older files: no parameters
 POINTER = b"version https://git-lfs"  # the first bytes of what Git LFS leaves in the place of a large file
 GGUF_STRING, GGUF_ARRAY = 8, 9
+GGUF_ALIGNMENT = 32  # bytes, where a file says no other
 GGUF_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
 
@@ -43,6 +44,8 @@ class Header:
     tensors: Shapes
     bytes: int
     metadata: Mapping[str, Any] = field(default_factory=dict)  # arrays as their lengths
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """in a GGUF, by a tensor's name: its type as ggml numbers them, and at which byte of the file it begins"""
 
 
 def safetensors(path: Path) -> Header:
@@ -102,8 +105,13 @@ def gguf(path: Path) -> Header:
         if count > MOST_TENSORS or pairs > MOST_TENSORS:
             raise _broken(path, f"it claims {count:,} tensors and {pairs:,} metadata")
         metadata = {reader.text(): reader.value(*reader.unpack("I")) for _ in range(pairs)}
-        tensors = dict(reader.tensor() for _ in range(count))
-    return Header(tensors, size, metadata)
+        found = [reader.tensor() for _ in range(count)]
+        step = metadata.get("general.alignment", GGUF_ALIGNMENT)
+        if not isinstance(step, int) or step < 1:
+            raise _broken(path, f"its tensors are aligned to {step} bytes")
+        start = -(-f.tell() // step) * step
+    places = {name: (kind, start + offset) for name, _, kind, offset in found}
+    return Header({name: shape for name, shape, _, _ in found}, size, metadata, places)
 
 
 @dataclass(frozen=True)
@@ -149,16 +157,15 @@ class _Gguf:
             self.file.seek(count * width, 1)
         return int(count)
 
-    def tensor(self) -> tuple[str, tuple[int, ...]]:
-        """Its dimensions are stored fastest first, PyTorch's last."""
+    def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
+        """Name, shape, type, and offset behind the header. Dimensions are stored fastest first, PyTorch's last."""
         name, (rank,) = self.text(), self.unpack("I")
         if rank > MOST_DIMENSIONS:
             raise _broken(self.path, f"{name[:80]!r} has {rank} dimensions")
         shape = self.unpack("Q" * rank)
         if math.prod(shape) > 2**48:
             raise _broken(self.path, f"{name[:80]!r} has the shape {shape}")
-        self.unpack("IQ")
-        return name, tuple(reversed(shape))
+        return name, tuple(reversed(shape)), *self.unpack("IQ")
 
 
 def _dimension(value: Any) -> int:

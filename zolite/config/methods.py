@@ -267,6 +267,19 @@ ESTIMATORS: dict[str, Piece] = {
         at_once=lambda w: w.queries,
         theta_first=True,
     ),
+    "population": Piece(
+        "differences to the mean loss of all directions",
+        "zolite.zo.estimators:Population",
+        numbers={"queries": 8},
+        needs=(
+            Need(
+                lambda w: w.queries > 1,
+                "estimator population compares directions with each other: train.queries must be 2 or more",
+            ),
+        ),
+        points=lambda w: w.queries,
+        at_once=lambda w: w.queries,
+    ),
     "curvature": Piece(
         "two-sided, by a running diagonal of the Hessian",
         "zolite.zo.estimators:Curvature",
@@ -490,6 +503,14 @@ METHODS = {
             sampler="rademacher",
             estimator="one-sided",
             rule=("std-normalize",),
+        ),
+        Method(
+            "es",
+            "Qiu et al. 2025, arXiv 2509.24372",
+            "a population of one-sided directions, the step over the standard deviation of their losses",
+            estimator="population",
+            rule=("std-normalize",),
+            numbers={"queries": 30},
         ),
         Method(
             "grzo",

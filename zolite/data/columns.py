@@ -102,14 +102,28 @@ class Shape:
         """The file's columns that are read."""
         return _used(self.taken)
 
+    @functools.cached_property
+    def _needs(self) -> frozenset[str]:
+        return frozenset(self.needed)
+
+    @functools.cached_property
+    def _as_it_is(self) -> bool:
+        """Are records of the shape's columns alone what `record` makes of them?"""
+        own = all(name == column for name, column in self.taken.items())
+        return own and not self.words and not self.constants
+
     def missing(self, record: Record) -> list[str]:
         """Columns of the file that a record lacks, and its kind needs."""
+        if self._needs <= record.keys():
+            return []
         return [column for column in self.needed if column not in record]
 
     def record(self, record: Record) -> Record:
         """With the kind's columns in the place of the file's."""
+        if self._as_it_is and record.keys() <= self.used:
+            return record
         found = {
-            name: record[column] if isinstance(column, str) else _several(record, column)
+            name: record[column] if isinstance(column, str) else self._several(name, record, column)
             for name, column in self.taken.items()
             if column in record or (not isinstance(column, str) and all(each in record for each in column))
         }
@@ -117,6 +131,13 @@ class Shape:
             if name in found:
                 found[name] = _worded(found[name], table)
         return {**found, **self.constants}
+
+    def _several(self, name: str, record: Record, columns: tuple[str, ...]) -> Any:
+        """Those of them that are not blank, as lines where the column is text."""
+        found = {each: record[each] for each in columns if record[each] not in (None, "")}
+        nested = any(isinstance(value, list | dict) for value in found.values())
+        lines = name in self.kind.names.joined and not nested
+        return "\n".join(map(as_text, found.values())) if lines else found
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -137,7 +158,7 @@ def recognised(sample: Sequence[Record], asked: Asked) -> Shape | None:
     first, every = _Columns(sample[0]), _Columns(name for record in sample for name in record)
     _check(every.names, asked)
     for kind in asked.offered():
-        taken = _taken(kind, first, every, asked)
+        taken = _together(kind, first, sample, asked) or _taken(kind, first, every, asked)
         if taken is None:
             continue
         shape = Shape(kind, taken, asked.constants, _words(kind, taken, asked))
@@ -192,6 +213,19 @@ def _taken(kind: Kind, first: _Columns, every: _Columns, asked: Asked) -> dict[s
     return {name: found[name] for name in known if name in found} if found.keys() >= set(needed) else None
 
 
+def _together(kind: Kind, first: _Columns, sample: Sequence[Record], asked: Asked) -> dict[str, Spelling] | None:
+    """Where the file's columns are clear beside one another, and the kind's own are not all there."""
+    needed = kind.columns(asked.template)
+    if asked.columns or asked.custom or all(name in first.names for name in needed):
+        return None
+    names = {spelled: several[0] for spelled, several in first.by_plain.items()}
+    for find in kind.names.together:
+        taken = find(names, sample)
+        if taken and not any(name in first.names and name not in _listed(taken[name]) for name in taken):
+            return {name: taken[name] for name in (*needed, *kind.names.optional) if name in taken}
+    return None
+
+
 def _used(taken: Mapping[str, Spelling]) -> frozenset[str]:
     return frozenset(column for each in taken.values() for column in _listed(each))
 
@@ -213,11 +247,6 @@ def _given(column: str, names: Mapping[str, Any]) -> Spelling:
 
 def _listed(column: Spelling) -> tuple[str, ...]:
     return (column,) if isinstance(column, str) else column
-
-
-def _several(record: Record, columns: tuple[str, ...]) -> dict[str, Any]:
-    """Those of them that are not blank."""
-    return {each: record[each] for each in columns if record[each] not in (None, "")}
 
 
 def _told(name: str, column: Spelling) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING
 from zolite.common.errors import UsageError
 from zolite.common.progress import counted
 from zolite.config.sizes import BUCKET_TOKENS
-from zolite.data.examples import Example, Fault, Following, Made, Rendered, fills_masks, quick
+from zolite.data.examples import Example, Fault, Following, Made, Packed, Rendered, fills_masks, quick, words_of
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.problems import FaultyRowsError
 from zolite.data.token_cache import entry
 from zolite.data.token_store import TokenStore, Writer, numbers_of
+from zolite.data.words import BYTES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 
 CHUNK = 1024  # rows that are rendered at once
-THREADS = 2  # that render them where there are many: tokenizers let go of Python's lock
+THREADS = 2  # that render them where there are many
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,10 @@ def encode(
 
     def render(part: Sequence[Row]) -> list[Rendered]:
         results = KINDS[kind].render(part, labels, remembering, template, context)
-        return [_within(each, table, positions, tokenizer) for each in results]
+        return [_within(each, table, positions, remembering) for each in results]
 
-    parts = _in_order(render, _parts(rows))
+    # Where words are remembered it is Python that works, a thread at a time; else tokenizers let go of its lock.
+    parts = _in_order(render, _parts(rows), 1 if words_of(remembering) else THREADS)
     for part, results in counted(parts, "tokenizing rows", len(rows), lambda each: len(each[0])):
         for row, result in zip(part, results, strict=True):
             made.add(row, result)
@@ -94,17 +97,17 @@ def _parts(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def _in_order(
-    render: Callable[[Sequence[Row]], list[Rendered]], parts: Iterator[list[Row]]
+    render: Callable[[Sequence[Row]], list[Rendered]], parts: Iterator[list[Row]], threads: int
 ) -> Iterator[tuple[list[Row], list[Rendered]]]:
-    """Each part with what it became; where there are several, some are rendered ahead."""
-    for part in itertools.islice(parts, 1):
+    """Each part with what it became; where there are several threads, some are rendered ahead."""
+    for part in itertools.islice(parts, 1 if threads > 1 else None):
         yield part, render(part)  # before any thread: it settles what a tokenizer changes about itself when it is used
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         ahead: deque[tuple[list[Row], Future[list[Rendered]]]] = deque()
         try:
             for part in parts:
                 ahead.append((part, pool.submit(render, part)))
-                if len(ahead) > 2 * THREADS:
+                if len(ahead) > 2 * threads:
                     done, result = ahead.popleft()
                     yield done, result.result()
             while ahead:
@@ -131,9 +134,14 @@ class _Made:
             self.faults.append((row.line, result))
         if isinstance(result, Fault) or self.faults:
             return
+        if isinstance(result, Packed):
+            self.writer.add_packed(result, number)
+            self.examples, self.cut = self.examples + 1, self.cut + result.cut
+            return
         made = result if isinstance(result, Made) else Made((result[0],), result[1])
         self.cut += made.cut
-        self.notes.update(made.notes)
+        for note in made.notes:
+            self.notes[note] += 1
         for example in made.examples:
             self.writer.add(example, number)
             self.examples += 1
@@ -164,6 +172,12 @@ def _within(result: Rendered, table: int, positions: int, tokenizer: PreTrainedT
     """A fault where the model has no embedding for one of the tokens, or for one of their positions."""
     if isinstance(result, Fault) or not (table or positions):
         return result
+    if isinstance(result, Packed):
+        words = words_of(tokenizer)
+        small = words and words.largest < (table or math.inf)  # no token is larger than the largest
+        if small and len(result.tokens) // BYTES <= (positions or math.inf) - BUCKET_TOKENS:
+            return result
+        result = result.made()
     examples = result.examples if isinstance(result, Made) else result[:1]
     last = max(max(_tokens(example)) for example in examples)
     if table and last >= table:

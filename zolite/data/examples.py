@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import copy
 import functools
 import itertools
@@ -158,7 +159,21 @@ class Made:
     """what a person should know of it, said once of all rows that have the same note, behind their number"""
 
 
-Rendered = tuple[Example, bool] | Made | Fault  # bool: was the row's end cut off at the context?
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A text of which all tokens from `begins` on are predicted, as the numbers that a store keeps."""
+
+    tokens: bytes
+    """int32"""
+    begins: int
+    cut: bool
+
+    def made(self) -> Made:
+        tokens = tuple(array.array("i", self.tokens))
+        return Made((one_sequence(tokens, range(self.begins, len(tokens))),), self.cut)
+
+
+Rendered = tuple[Example, bool] | Made | Packed | Fault  # bool: was the row's end cut off at the context?
 
 
 def tokenized(tokenizer: PreTrainedTokenizerBase, texts: list[str], special: bool) -> list[Tokens]:
@@ -181,6 +196,8 @@ def before(tokenizer: PreTrainedTokenizerBase, text: str, end: int) -> int:
 
 def quick(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """The tokenizer with a memory: the same tokens and renderings, in less time where there are many texts."""
+    if "words" in vars(tokenizer):
+        return tokenizer
     made: Any = copy.copy(tokenizer)
     made.words = Words.of(tokenizer)
     made.apply_chat_template = Renderings(tokenizer)

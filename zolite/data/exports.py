@@ -6,6 +6,7 @@ name_of(record)   what it is an export of, or ""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +27,16 @@ class Export:
 
 
 def plain(record: Record) -> Held:
-    for export in EXPORTS:
-        if export.keys <= record.keys() and export.fits(record):
+    for export in _likely(tuple(record)):
+        if export.fits(record):
             yield from export.rows(record)
             return
     yield record
+
+
+@functools.lru_cache(64)
+def _likely(keys: tuple[str, ...]) -> tuple[Export, ...]:
+    return tuple(export for export in EXPORTS if export.keys <= set(keys))
 
 
 def name_of(record: Record) -> str:

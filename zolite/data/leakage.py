@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from zolite.common.progress import counted
 from zolite.common.text import many
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
@@ -218,13 +219,17 @@ def _near(rows: Table, known: set[int], earlier: Table, column: str) -> list[tup
     """(line, line, similarity) of rows that are nearly one of the earlier ones, and are not known to be one of them."""
     step = -(-len(rows) // MOST) or 1
     common = _common_pairs(earlier, column)
-    index = _index()
+    index, likely = _index(), set[str]()
     for places in _chunks([i for i in range(0, len(rows), step) if i not in known]):
-        index.insert_pairs([(i, m) for i, m in _hashed(rows.take(places), places, common, column)])
+        pairs = _uncommon(rows.take(places), places, common, column)
+        likely.update(*(found for _, found in pairs))
+        index.insert_pairs(_hashed(pairs))
     found: dict[int, tuple[int, int, float]] = {}
     tried: Counter[int] = Counter()
-    for places in _chunks(range(len(earlier))):
-        hashed = _hashed(earlier.take(places), places, common, column)
+    for places in counted(_chunks(range(len(earlier))), "comparing rows", len(earlier), len):
+        pairs = _uncommon(earlier.take(places), places, common, column)
+        # What is near one of the rows has as many of its pairs: most others need no hashes.
+        hashed = _hashed([(j, own) for j, own in pairs if len(own & likely) >= NEAR * len(own)])
         for (j, _), candidates in zip(hashed, index.query_all([m for _, m in hashed]), strict=True):
             for i in (i for i in sorted(candidates) if i not in found and tried[i] < TRIED):
                 tried[i] += 1
@@ -240,12 +245,18 @@ def _index() -> Any:
     return RMinHashLSH(NEAR, PERMUTATIONS, BANDS)
 
 
-def _hashed(rows: Sequence[Row], places: Sequence[int], common: frozenset[str], column: str) -> list[tuple[int, Any]]:
-    """(place, MinHash) of the rows that have pairs of words which are not common."""
+def _uncommon(
+    rows: Sequence[Row], places: Sequence[int], common: frozenset[str], column: str
+) -> list[tuple[int, set[str]]]:
+    """(place, pairs of words that are not common) of the rows that have some."""
+    return [(i, found) for i, row in zip(places, rows, strict=True) if (found := _pairs_of(row, column) - common)]
+
+
+def _hashed(pairs: Sequence[tuple[int, set[str]]]) -> list[tuple[int, Any]]:
+    """(place, MinHash) of each."""
     from rensa import RMinHash
 
-    pairs = [(i, found) for i, row in zip(places, rows, strict=True) if (found := _pairs_of(row, column) - common)]
-    hashes = RMinHash.from_token_sets([list(found) for _, found in pairs], PERMUTATIONS, 1)
+    hashes = RMinHash.from_token_sets([list(found) for _, found in pairs], PERMUTATIONS, 1) if pairs else []
     return list(zip((i for i, _ in pairs), hashes, strict=True))
 
 

@@ -16,7 +16,7 @@ from zolite.config.fields import pair
 from zolite.data.columns import Asked, plain, recognised
 from zolite.data.kinds.kind import Kind
 from zolite.data.kinds.template import spelled
-from zolite.data.kinds.text import ABOUT
+from zolite.data.kinds.together import ABOUT
 from zolite.data.problems import as_text, has
 from zolite.data.readers.reader import Record
 

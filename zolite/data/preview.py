@@ -18,7 +18,7 @@ from zolite.common.text import many
 from zolite.config.recipe import DataPart
 from zolite.data import rows as tables
 from zolite.data.encode import Encoded, encode
-from zolite.data.examples import Example, fills_masks
+from zolite.data.examples import Example, fills_masks, quick
 from zolite.data.kinds.kind import Piece, Row
 from zolite.data.kinds.registry import KINDS
 from zolite.data.leakage import Leakage, find, warned
@@ -264,6 +264,7 @@ def _by_tokens(dataset: Dataset, data: DataPart, coder: Coder, notes: list[str])
     """
     said: tuple[str, ...] = ()
     faults: list[FaultyRowsError] = []
+    coder = replace(coder, tokenizer=quick(coder.tokenizer))
     for split, rows in _sampled(dataset):
         coded = _coded(dataset, split, rows, data, coder, faults)
         faults += _unreadable(dataset, split, data, coder) if len(rows) < len(dataset.splits[split]) else []

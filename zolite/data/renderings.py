@@ -39,7 +39,7 @@ COMPARING = ("eq", "==", "equalto", "ne", "!=")
 
 
 @dataclass(frozen=True)
-class _Text:
+class Text:
     """The text of a message, with what was stripped of it."""
 
     message: int
@@ -52,13 +52,17 @@ class _Text:
         return text
 
 
+Part = str | Text
+"""Literal text of a template, or that of a message."""
+
+
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """What a template makes of all conversations for which its questions are answered in the same way."""
 
-    asked: tuple[tuple[_Text, str, str, bool], ...]
+    asked: tuple[tuple[Text, str, str, bool], ...]
     """text, question, the other text of it, its answer"""
-    parts: tuple[str | _Text, ...]
+    parts: tuple[Part, ...]
 
     def fits(self, contents: Sequence[str]) -> bool:
         return all(QUESTIONS[how](text.of(contents), other) is answer for text, how, other, answer in self.asked)
@@ -73,7 +77,7 @@ class Renderings:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._apply = tokenizer.apply_chat_template
         self._tokenizer = tokenizer
-        self._plans: dict[tuple[Any, ...], list[_Plan]] = {}
+        self._plans: dict[tuple[Any, ...], list[Plan]] = {}
         self._tries = Counter[tuple[Any, ...]]()
 
     @functools.cached_property
@@ -94,6 +98,10 @@ class Renderings:
         whole = self._apply(conversation, tools, **given)
         self._learn(order, conversation, contents, whole)
         return whole
+
+    def plan(self, roles: Sequence[str], contents: Sequence[str], prompt: bool) -> Plan | None:
+        """What the template makes of texts in these roles; None where that was not found out yet, or cannot be."""
+        return next((plan for plan in self._plans.get((prompt, *roles), ()) if plan.fits(contents)), None)
 
     def _learn(self, order: tuple[Any, ...], conversation: Any, contents: list[str], whole: str) -> None:
         if self._tries[order] == MOST_TRIES or len(self._tries) == MOST_ORDERS or self._program is None:
@@ -122,25 +130,25 @@ class _Trace:
     """A rendering while it is followed."""
 
     contents: Sequence[str]
-    asked: dict[tuple[_Text, str, str], bool] = field(default_factory=dict)
-    written: list[_Text] = field(default_factory=list)
+    asked: dict[tuple[Text, str, str], bool] = field(default_factory=dict)
+    written: list[Text] = field(default_factory=list)
     lost: bool = False
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
 
-    def write(self, parts: Sequence[str | _Text]) -> str:
+    def write(self, parts: Sequence[str | Text]) -> str:
         """Marks in the place of texts."""
         found = []
         for part in parts:
-            if isinstance(part, _Text):
+            if isinstance(part, Text):
                 self.written.append(part)
             found.append(part if isinstance(part, str) else f"<{self.mark} {len(self.written) - 1}>")
         return "".join(found)
 
-    def plan(self, rendering: str) -> _Plan:
+    def plan(self, rendering: str) -> Plan:
         pieces = re.split(f"<{self.mark} ([0-9]+)>", rendering)
         parts = (self.written[int(each)] if i % 2 else each for i, each in enumerate(pieces))
         asked = ((*question, answer) for question, answer in self.asked.items())
-        return _Plan(tuple(asked), tuple(part for part in parts if part != ""))
+        return Plan(tuple(asked), tuple(part for part in parts if part != ""))
 
 
 class _Followed:
@@ -149,7 +157,7 @@ class _Followed:
     __slots__ = ("parts", "trace")
     __class__ = property(lambda self: str)  # for isinstance: templates ask whether it is text
 
-    def __init__(self, trace: _Trace, parts: tuple[str | _Text, ...]) -> None:
+    def __init__(self, trace: _Trace, parts: tuple[str | Text, ...]) -> None:
         self.trace, self.parts = trace, parts
 
     def __add__(self, other: Any) -> Any:
@@ -191,12 +199,12 @@ class _Followed:
         parts = other.parts if type(other) is _Followed else (other,)
         return _Followed(self.trace, (*self.parts, *parts) if first else (*parts, *self.parts))
 
-    def _alone(self, *others: Any) -> _Text:
+    def _alone(self, *others: Any) -> Text:
         """The text that it is; raises where it was joined to others, or the other text is not literal."""
         text, *more = self.parts
         if more or isinstance(text, str) or not all(type(other) in (str, type(None)) for other in others):
             self.lose()
-        assert isinstance(text, _Text)
+        assert isinstance(text, Text)
         return text
 
     def _ask(self, how: str, other: Any) -> bool:
@@ -206,7 +214,7 @@ class _Followed:
 
     def _stripped(self, how: str, letters: Any) -> _Followed:
         text = self._alone(letters)
-        return _Followed(self.trace, (_Text(text.message, (*text.strips, (how, letters))),))
+        return _Followed(self.trace, (Text(text.message, (*text.strips, (how, letters))),))
 
     def lose(self, *given: Any, **more: Any) -> Any:
         """All that is not followed. It is noted, since Jinja passes over some errors."""
@@ -229,13 +237,11 @@ class _Program:
     given: Mapping[str, Any]
     """what it gets beside messages"""
 
-    def followed(
-        self, conversation: Sequence[Mapping[str, str]], contents: Sequence[str], prompt: bool
-    ) -> _Plan | None:
+    def followed(self, conversation: Sequence[Mapping[str, str]], contents: Sequence[str], prompt: bool) -> Plan | None:
         """None where something is done with a text that is not followed."""
         trace = _Trace(contents)
         messages = [
-            {key: _Followed(trace, (_Text(i),)) if key == "content" else value for key, value in message.items()}
+            {key: _Followed(trace, (Text(i),)) if key == "content" else value for key, value in message.items()}
             for i, message in enumerate(conversation)
         ]
         try:

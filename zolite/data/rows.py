@@ -205,8 +205,8 @@ def _notes(files: Files) -> tuple[str, ...]:
     return tuple(f"{some(dict.fromkeys(known), 3)}: {note}" for note, known in names.items())
 
 
-def _unread(splits: Mapping[str, Sequence[Row]]) -> tuple[str, ...]:
-    counts = Counter(name for rows in splits.values() for row in rows for name in row.unread)
+def _unread(splits: Mapping[str, Table]) -> tuple[str, ...]:
+    counts = Counter(name for rows in splits.values() if rows.unread for row in rows for name in row.unread)
     named = some(f"{name!r} of {count} rows" for name, count in counts.items())
     return (f"columns that are not read: {named}",) if counts else ()
 
@@ -344,7 +344,8 @@ def _rows(several: Sequence[tuple[str, Opened]], shape: Shape, asked: Asked, rul
             if found.row:
                 yield found.row
 
-    return kept(progressing(sound(), "reading rows")), problems
+    about = [opened.about for _, opened in several]
+    return kept(progressing(sound(), "reading rows", sum(about) if all(about) else 0)), problems
 
 
 def _stating(row: Row, record: Record, rule: Rule) -> Row:

@@ -99,18 +99,28 @@ def held_out(keys: Sequence[int], labels: Sequence[str], rule: Rule) -> set[int]
     """The rows that become dev, by their place: those with the lowest keys, as the rule allows.
 
     Rows of one key are a group where the rule has groups, and else rows that are alike. A label's only row is not
-    taken, and a label gets its share of dev to within a row, where no group is in the way. At least one row is taken.
+    taken, and a label gets its share of dev to within a row, where no group is in the way. At least one row is taken;
+    no other whole group would bring what is taken nearer to the share that was asked for.
     """
-    count, order = rule.count(len(keys)), sorted(range(len(keys)), key=keys.__getitem__)
+    count, order = rule.count(len(keys)), _ascending(keys)
     if not rule.stratify and not rule.group_by:
         return set(order[:count])
     drawn = _Drawn(labels, count)
     drawn.take((tuple(unit) for _, unit in groupby(order, keys.__getitem__)), drawn.quotas())
     if rule.group_by:
         drawn.take((tuple(unit) for _, unit in groupby(order, keys.__getitem__)), drawn.spare())
+        drawn.take_nearer(tuple(unit) for _, unit in groupby(order, keys.__getitem__))
     else:
         drawn.take(((i,) for i in order), drawn.quotas())
-    return drawn.rows or set(_smallest(order, keys, labels, bool(rule.group_by)))
+    return drawn.rows or set(_cheapest(order, keys, labels, count, bool(rule.group_by)))
+
+
+def _ascending(keys: Sequence[int]) -> list[int]:
+    """Places by their keys; equal ones in the order of the rows."""
+    import numpy as np
+
+    found: list[int] = np.argsort(np.array(keys, np.uint64), kind="stable").tolist()
+    return found
 
 
 class _Drawn:
@@ -132,6 +142,15 @@ class _Drawn:
                 self.taken += need
                 room -= need
 
+    def take_nearer(self, units: Iterable[tuple[int, ...]]) -> None:
+        """One more unit, where the count is missed by less with it than without; train keeps every label."""
+        missing, room = self.count - len(self.rows), self.spare()
+        if missing <= 0:
+            return
+        near = (unit for unit in units if len(unit) < 2 * missing and self.rows.isdisjoint(unit))
+        fits = (unit for unit in near if Counter(self.labels[i] for i in unit) <= room)
+        self.rows.update(min(fits, key=lambda unit: abs(len(unit) - missing), default=()))
+
     def quotas(self) -> Counter[str]:
         """Rows of each label that may still be taken: its share, the largest remainders rounded up."""
         parts = {label: divmod(many * self.count, len(self.labels)) for label, many in self.all.items() if many > 1}
@@ -146,14 +165,16 @@ class _Drawn:
         return Counter({label: many - 1 for label, many in self.all.items()}) - self.taken
 
 
-def _smallest(order: Sequence[int], keys: Sequence[int], labels: Sequence[str], grouped: bool) -> Iterable[int]:
-    """The smallest group, or a row, by which train loses the fewest labels."""
+def _cheapest(
+    order: Sequence[int], keys: Sequence[int], labels: Sequence[str], count: int, grouped: bool
+) -> Iterable[int]:
+    """The group, or a row, by which train loses the fewest labels; of several the one whose size is nearest."""
     units = [tuple(unit) for _, unit in groupby(order, keys.__getitem__)] if grouped else [(i,) for i in order]
     counts = Counter(labels)
 
     def cost(unit: tuple[int, ...]) -> tuple[int, int]:
         own = Counter(labels[i] for i in unit)
-        return sum(own[label] == counts[label] for label in own), len(unit)
+        return sum(own[label] == counts[label] for label in own), abs(len(unit) - count)
 
     return min(units, key=cost)
 

@@ -44,6 +44,7 @@ class _Blobs:
         self._buffered = 0
         self._lock = threading.Lock()
         self.in_memory = True
+        self.unread = False  # has any row columns that are not read?
 
     def append(self, blob: bytes) -> None:
         self._ends.append(self._ends[-1] + len(blob))
@@ -147,6 +148,11 @@ class Table(Sequence[Row]):
         """Is the file that they are of a small one?"""
         return self._rows.in_memory
 
+    @property
+    def unread(self) -> bool:
+        """May any row have columns that are not read?"""
+        return self._rows.unread
+
 
 def kept(rows: Iterable[Row]) -> Table:
     """The rows as a table. Raises DiskFull, and ZoliteError where the cache may not be written."""
@@ -154,6 +160,7 @@ def kept(rows: Iterable[Row]) -> Table:
     for row in rows:
         blobs.append(marshal.dumps(_values(row)))
         contents.append(row.content())
+        blobs.unread = blobs.unread or bool(row.unread)
         count += 1
     return Table(blobs, contents, range(count))
 

@@ -27,7 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from zolite.data.examples import Example, Following, Query, Sizes, Tokens, size_of
+from zolite.common.progress import counted
+from zolite.data.examples import Example, Following, Packed, Query, Sizes, Tokens, size_of
+from zolite.data.words import BYTES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,8 +66,18 @@ class Writer:
         self.parts["figures"].extend((example.begins, len(example.text), origin, *size_of(example)))
         self.parts["tokens"].extend(tokens)
         self.tokens += len(tokens)
-        if self.files and len(self.parts["tokens"]) > WRITTEN:
-            self._write()
+        self._write_some()
+
+    def add_packed(self, text: Packed, origin: int) -> None:
+        """As `add` of the example that it would be."""
+        count = len(text.tokens) // BYTES
+        predicted = count - text.begins
+        form = (TEXT, self._number(Example.metric), self._number(Example.remark), 0)
+        self.parts["starts"].extend((self.tokens, self._place(form)))
+        self.parts["figures"].extend((text.begins, count, origin, 1, count - 1, predicted, predicted))
+        self.parts["tokens"].frombytes(text.tokens)
+        self.tokens += count
+        self._write_some()
 
     def done(self) -> TokenStore:
         self.parts["starts"].extend((self.tokens, self.forms))
@@ -90,6 +102,10 @@ class Writer:
             self.parts["forms"].extend(form)
             self.forms += len(form)
         return place
+
+    def _write_some(self) -> None:
+        if self.files and len(self.parts["tokens"]) > WRITTEN:
+            self._write()
 
     def _write(self) -> None:
         for part, file in self.files.items():
@@ -181,7 +197,8 @@ class TokenStore(Sequence[Example]):
 
     def numbers(self) -> Iterator[bytes]:
         """All that a model reads and predicts, int32: of each example what `_numbers` says, in the order of rows."""
-        for first in range(0, len(self), PART):
+        firsts = range(0, len(self), PART)
+        for first in counted(firsts, "fingerprinting tokens", len(self), lambda first: min(PART, len(self) - first)):
             yield self._whole(first, min(first + PART, len(self)))
         self.release()
 
@@ -199,22 +216,31 @@ class TokenStore(Sequence[Example]):
             return b"".join(array.array("i", _numbers(self._made(i))).tobytes() for i in range(first, last))
         import numpy as np
 
-        bounds = self._starts[first : last + 1, 0]
-        tokens, count = np.array(self.arrays["tokens"][bounds[0] : bounds[-1]]), np.diff(bounds)
-        begins = self._figures[first:last, 0].astype(np.int64)
-        room = 4 + 2 * count + 4 * (count - begins)
-        at = room.cumsum() - room  # where each example's numbers begin
-        nth = np.arange(len(tokens)) - np.repeat(bounds[:-1] - bounds[0], count)  # of a token in its text
-        home, length = np.repeat(at, count), np.repeat(count, count)
-        out = np.zeros(int(room.sum()), np.int32)
-        out[at + 1], out[at + 2], out[at + 3], out[at + 4 + count] = 1, begins, count, count - 1
-        out[home + 4 + nth] = tokens
-        read = nth < length - 1
-        out[(home + 5 + length + nth)[read]] = tokens[read]
-        asked = nth >= np.repeat(begins, count)
-        query = (home + 4 + 2 * length + 4 * (nth - np.repeat(begins, count)))[asked]
-        out[query + 1], out[query + 2] = nth[asked] - 1, tokens[asked]
-        return out.tobytes()
+        bounds = self._starts[first : last + 1, 0] - self._starts[first, 0]
+        tokens = np.ascontiguousarray(self.arrays["tokens"][self._starts[first, 0] : self._starts[last, 0]])
+        begins, count = self._figures[first:last, 0].astype(np.int64), np.diff(bounds)
+        asked = count - begins
+        ends = asked.cumsum()
+        nth = np.arange(asked.sum()) - np.repeat(ends - asked - begins, asked)  # each predicted token's place
+        queries = np.zeros((len(nth), 4), np.int32)
+        queries[:, 1] = nth - 1
+        queries[:, 2] = tokens[nth + np.repeat(bounds[:-1], asked)]
+        heads = np.stack((begins * 0, begins * 0 + 1, begins, count, count - 1), 1).astype(np.int32)
+        return b"".join(_joined(heads, tokens, bounds.tolist(), queries, [0, *ends.tolist()]))
+
+
+def _joined(
+    heads: NDArray[Any], tokens: NDArray[Any], bounds: list[int], queries: NDArray[Any], ends: list[int]
+) -> Iterator[memoryview]:
+    """What `_numbers` gives of each text, of which all is there already."""
+    figures, text, asked = (memoryview(each).cast("B") for each in (heads, tokens, queries))
+    for i in range(len(heads)):
+        at, (start, end) = 20 * i, bounds[i : i + 2]
+        yield figures[at : at + 16]
+        yield text[4 * start : 4 * end]
+        yield figures[at + 16 : at + 20]
+        yield text[4 * start : 4 * end - 4]
+        yield asked[16 * ends[i] : 16 * ends[i + 1]]
 
 
 def _numbers(example: Example) -> Iterable[int]:

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -77,6 +78,35 @@ def export(
     return done
 
 
+def export_file(
+    session: Session, file: Path, format_: str, step: str = "last", dtype: str = "", force: bool = False,
+    verify: bool = True,
+) -> Done:  # fmt: skip
+    """The one .gguf file of a format that has one, in the place that was asked for; the same checks before it appears.
+
+    `force` replaces a file that is there. Raises as `export` does, and UsageError for a format of other files.
+    """
+    known, file = registry.named(format_), file.resolve()
+    (name,) = [each for each in known.files if each.endswith(".gguf")] or [""]
+    if not name:
+        raise UsageError(
+            f"--format {format_} is no .gguf file", "--format gguf or merged-gguf; or give a folder as --to"
+        )
+    if file.is_dir() or (file.exists() and not force):
+        raise UsageError(f"{file} exists", "choose another name with --to, or replace a file with --force")
+    with files.saving("the export", file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with _workplace(file.parent) as place:
+        done = export(session, place / "file", format_, step, dtype, False, verify)
+        with files.saving("the export", file.parent):
+            os.replace(done.folder / name, file)
+        whole = {program: text for program, text in done.uses.items() if "Modelfile" not in text}
+        there, here = f"{shlex.quote(str(done.folder))}/{name}", shlex.quote(str(file))
+        moved = {program: text.replace(there, here) for program, text in whole.items()}
+        needed = {program: text for program, text in moved.items() if str(done.folder) not in text}
+    return dataclasses.replace(done, folder=file, uses=needed)
+
+
 @contextlib.contextmanager
 def _workplace(parent: Path) -> Iterator[Path]:
     """A folder beside the export, removed in the end; what killed exports left there is removed first."""
@@ -87,7 +117,7 @@ def _workplace(parent: Path) -> Iterator[Path]:
         with lock.held(place):
             yield place
     finally:
-        leftovers.discard(place)
+        _discard(place)
 
 
 def _sweep(left: Path) -> None:
@@ -100,7 +130,15 @@ def _sweep(left: Path) -> None:
             for old in (left / "old").glob("*"):
                 if not os.path.lexists(left.parent / old.name):
                     old.rename(left.parent / old.name)
-            leftovers.discard(left)
+            _discard(left)
+
+
+def _discard(place: Path) -> None:
+    """The lock goes last: a kill halfway leaves what the next export still knows as dead."""
+    for each in place.glob("*"):
+        if each.name != lock.LOCK:
+            leftovers.discard(each)
+    leftovers.discard(place)
 
 
 def _noted(file: Path) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The model with the adapter in its weights: 16-bit safetensors, shard by shard, from the original 16-bit weights."""
+"""The model with the adapter in its weights: 16-bit safetensors, shard by shard, from the original 16-bit weights.
+
+Those of a GGUF file are unpacked to 16 bits for it, all at once.
+"""
 
 import json
 import shutil
@@ -13,21 +16,27 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.common.paths import paths
 from zolite.common.text import human_bytes
 from zolite.common.weight_headers import TOWERS
 from zolite.export import ollama, uses
 from zolite.export.readers import Opened, Reader, in_float32, of_transformers
 from zolite.export.source import Trained, delta
 from zolite.export.writer import Card, Writer
+from zolite.model import load as models
 
 INDEX = "model.safetensors.index.json"
 BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")  # config, tokenizer, chat template, licence
 CODE = ("*.py",)  # of the model's own, where it is trusted
+SHARD = "5GB"  # of a GGUF file's weights
 HALVES = (torch.float16, torch.bfloat16)
 
 
 def write(trained: Trained, folder: Path, dtype: str) -> None:
-    """At most one shard and one layer's sum are in memory."""
+    """At most one shard and one layer's sum are in memory, of a GGUF file the whole model in 16 bits."""
+    if trained.gguf:
+        _write_unpacked(trained, folder)
+        return
     if packed := trained.config.get("quantization_config"):
         raise UsageError(
             f"the weights of {trained.source.name} are stored quantized by {packed.get('quant_method')}: an adapter is "
@@ -36,7 +45,7 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
         )
     shards = shards_of(trained.origin)
     places = _places(trained, shards)
-    _check_memory(trained, shards)
+    _check_memory(trained, max((trained.origin / shard).stat().st_size for shard in shards))
     total = 0
     for shard in shards:
         gains = {name: trained.layers[layer] for name, layer in places.items() if name in shards[shard]}
@@ -46,6 +55,19 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
         index = json.loads((trained.origin / INDEX).read_bytes())
         index["metadata"] = index.get("metadata", {}) | {"total_size": total}
         (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def _write_unpacked(trained: Trained, folder: Path) -> None:
+    """From a GGUF file."""
+    _check_memory(trained, trained.base_bytes)
+    model = models.in_16_bits(trained.source, paths()["cache"])
+    for name, (a, b) in trained.layers.items():
+        weight = model.get_submodule(name).weight
+        gain = delta(a, b, trained.scale)
+        weight.data = _merged(f"{name}.weight", weight.data, gain.mT.contiguous() if trained.turned else gain)
+    with models.quiet():
+        model.save_pretrained(folder, max_shard_size=SHARD)
+    _copy_rest(trained.origin, folder, ())
 
 
 def shards_of(origin: Path) -> dict[str, list[str]]:
@@ -68,6 +90,8 @@ def shards_of(origin: Path) -> dict[str, list[str]]:
 
 def bytes_of(trained: Trained) -> int:
     """What `write` will write, about: files of float32 become half as large."""
+    if trained.gguf:
+        return trained.base_bytes
     return sum((trained.origin / shard).stat().st_size for shard in shards_of(trained.origin))
 
 
@@ -96,9 +120,8 @@ def _ending(wanted: str, stored: Iterable[str]) -> str | None:
     return None
 
 
-def _check_memory(trained: Trained, shards: dict[str, list[str]]) -> None:
+def _check_memory(trained: Trained, largest: int) -> None:
     """The largest shard, and of the largest layer its sum in float32 with what it takes to form it."""
-    largest = max((trained.origin / shard).stat().st_size for shard in shards)
     layer = max(a.shape[1] * b.shape[0] for a, b in trained.layers.values())
     needed, free = largest + 3 * 4 * layer, psutil.virtual_memory().available
     if needed > free:

@@ -156,7 +156,7 @@ def _short(row: Example) -> Example:
 
 def place(trained: Trained) -> torch.device:
     """The session's device, or the CPU, whichever holds the model in float32."""
-    size = 2 * sum(file.stat().st_size for file in trained.origin.glob("*.safetensors"))
+    size = 2 * trained.base_bytes
     try:
         wanted = devices.pick(trained.recipe.model.device)
     except UsageError:  # it was trained on another machine

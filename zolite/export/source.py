@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zolite.common import weight_headers
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated
 from zolite.common.paths import paths
@@ -37,7 +39,7 @@ class Trained:
     steps: tuple[int, ...]  # several: the factors are their mean
     factors: dict[str, Tensor]  # by block name ("model.layers.0.….a"), float32
     source: models.Source
-    origin: Path  # the base model's config, tokenizer and 16-bit weights
+    origin: Path  # the base model's config and tokenizer, and its 16-bit weights unless it is a GGUF file
 
     @property
     def scale(self) -> float:
@@ -104,8 +106,14 @@ class Trained:
     @property
     def gguf(self) -> Path | None:
         """The base model's own GGUF file, if it comes from one."""
-        path = self.source.path
-        return path if path and path.suffix == ".gguf" else None
+        return self.source.gguf
+
+    @property
+    def base_bytes(self) -> int:
+        """Of the base model's weights: as they lie in its files, of a GGUF file in 16 bits."""
+        if self.gguf:
+            return 2 * sum(math.prod(shape) for shape in weight_headers.gguf(self.gguf).tensors.values())
+        return sum(file.stat().st_size for file in self.origin.glob("*.safetensors"))
 
 
 def kind_of(recipe: ResolvedRecipe, labels: Sequence[str]) -> Kind:

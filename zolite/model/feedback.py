@@ -2,7 +2,7 @@
 
     chain = Chain.of(model, ids)                 the blocks, last ones first, that are of a known form; () for none
     with chain.watched(places) as kept: …        a forward; what stands at these places of its tokens is kept
-    for layer, x, slope in chain.down(kept, δ, shares): …
+    for each in chain.down(kept, δ, shares): …          a layer, what it read, the slope at what it says
 
 At a place where a token is predicted, a loss's slope δ at the stream behind the last block is known (model/tail.py). A
 half of a block adds f(norm(s)) to the stream s, so the slope before it is δ + norm'(s)ᵀ f'ᵀ δ. Through an MLP that is
@@ -72,8 +72,17 @@ class Kept:
     read: Tensor  # (N, F); of an MLP empty, since it follows from the stream
 
 
-Slope = tuple[nn.Module, Tensor, Tensor]
-"""(layer, x (N, F), the loss's slope at what it says (N, O)), float32."""
+@dataclass(frozen=True)
+class Slope:
+    """Of one layer: what it read, and the loss's slope at what it says, float32."""
+
+    layer: nn.Module
+    x: Tensor  # (N, F)
+    slope: Tensor  # (N, O)
+
+    # Of a layer with an adapter.
+    a: Tensor | None = None  # (r, F)
+    low: Tensor | None = None  # (N, r), the slope at A x, over the adapter's scale
 
 
 @dataclass(frozen=True)
@@ -143,37 +152,32 @@ def _mlp(half: Half, at: Kept, slope: Tensor) -> Generator[Slope, None, Tensor]:
     gate, rest = said[0], said[1] if len(said) == 2 else None
     opened = act(gate)
     h = opened if rest is None else opened * rest
-    out = half.back_out(lambda: _forward(half.out, h), slope)
-    yield half.out, h, out
-    dh = _back(half.out, out)
+    dh = yield from _back(half.out, h, half.back_out(lambda: _forward(half.out, h), slope))
     steps = DIFFERENCE * (1 + gate.abs())
     derivative = (act(gate + steps) - act(gate - steps)) / (2 * steps)
     slopes = [dh * derivative] if rest is None else [dh * rest * derivative, dh * opened]
+    back = torch.zeros_like(stream)
     for layer, each in zip(half.inner, slopes, strict=True):
-        yield layer, x, each
-    back = [_back(layer, each) for layer, each in zip(half.inner, slopes, strict=True)]
-    return half.back_in(stream, torch.stack(back).sum(0))
+        back += yield from _back(layer, x, each)
+    return half.back_in(stream, back)
 
 
 def _attention(
     half: Half, at: Kept, slope: Tensor, shares: Tensor | None, near: Tensor
 ) -> Generator[Slope, None, Tensor]:
     stream, read = at.stream.float(), at.read.float()
-    out = half.back_out(lambda: _forward(half.out, read), slope)
-    yield half.out, read, out
+    back = yield from _back(half.out, read, half.back_out(lambda: _forward(half.out, read), slope))
     if shares is None:
         return torch.zeros_like(slope)
     (values,) = half.inner
-    mixed = _back(half.out, out).view(len(read), half.heads, -1)  # the slope at each head's mean of values
+    mixed = back.view(len(read), half.heads, -1)  # the slope at each head's mean of values
     behind = torch.cat([mixed, mixed.new_zeros(1, *mixed.shape[1:])])
     # a value is read by its own place and by those behind it
     each = torch.zeros_like(mixed)
     for k in range(shares.shape[1]):
         each += shares[:, k, None] * behind[near[:, k]]
     dv = each.view(len(read), half.groups, -1, mixed.shape[2]).sum(2).flatten(1)
-    x = half.read(stream)
-    yield values, x, dv
-    return half.back_in(stream, _back(values, dv))
+    return half.back_in(stream, (yield from _back(values, half.read(stream), dv)))
 
 
 def _width(module: Any) -> int:
@@ -188,13 +192,15 @@ def _forward(layer: nn.Module, x: Tensor) -> Tensor:
     return said.float()
 
 
-def _back(layer: nn.Module, slope: Tensor) -> Tensor:
-    """The slope at a layer's inputs (N, F), of that at what it says (N, O)."""
+def _back(layer: nn.Module, x: Tensor, slope: Tensor) -> Generator[Slope, None, Tensor]:
+    """Tells of a layer, and returns the slope at its inputs (N, F), of that at what it says (N, O)."""
     if not isinstance(layer, PerturbedLinear):
+        yield Slope(layer, x, slope)
         return _product(slope, weight16(layer, slope.dtype))
     a, b = factors(layer)
-    through = _product(slope, weight16(layer.base, a.dtype))
-    return through + layer.scale * (slope @ b) @ a
+    low = slope @ b
+    yield Slope(layer, x, slope, a, low)
+    return _product(slope, weight16(layer.base, layer.a.dtype)).addmm_(low, a, alpha=layer.scale)
 
 
 def factors(layer: PerturbedLinear) -> tuple[Tensor, Tensor]:
@@ -204,9 +210,11 @@ def factors(layer: PerturbedLinear) -> tuple[Tensor, Tensor]:
 
 
 def _product(slope: Tensor, weight: Tensor) -> Tensor:
-    """slope (N, O) · weight (O, F) in the weight's dtype; slopes may be smaller than float16 can tell from 0."""
-    size = slope.abs().amax().clamp(min=1e-30)
-    return ((slope / size).to(weight.dtype) @ weight).float() * size
+    """slope (N, O) · weight (O, F) in the weight's dtype, as float32."""
+    if weight.dtype != torch.float16:
+        return (slope.to(weight.dtype) @ weight).float()
+    size = slope.abs().amax().clamp(min=1e-30)  # slopes may be smaller than float16 can tell from 0
+    return ((slope / size).half() @ weight).float() * size
 
 
 # ---- mean attention

@@ -17,21 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from zolite.common import weight_headers
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
 from zolite.common.progress import counted, phase
 from zolite.config import catalog
 from zolite.config.limits import limits_of
 from zolite.config.recipe import ModelPart
-from zolite.model import claims, experts, own_code, packed, quant, special_tokens, weight_files
+from zolite.model import claims, experts, gguf_weights, own_code, packed, quant, special_tokens, weight_files
 from zolite.model.proof import prove, prove_encoder
 from zolite.model.template_trial import try_template
 
 PUBLISHED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*"]  # of a model on the hub
 SMALL = [pattern for pattern in PUBLISHED if pattern != "*.safetensors"]
-CONVERSION = 2  # of GGUF files: a folder that another one wrote is not used; 1 believed transformers' special tokens
+CONVERSION = 3  # of GGUF files: what others wrote is removed; 1 believed transformers' special tokens, 2 had weights
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
 
@@ -43,6 +42,11 @@ class Source:
     base: str  # what an exported adapter names as its base model
     path: Path | None
     trusted: bool = False  # may code that comes with it be run?
+
+    @property
+    def gguf(self) -> Path | None:
+        """Its GGUF file, if it comes from one."""
+        return self.path if self.path and self.path.suffix == ".gguf" else None
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ def vocabulary(source: Source, cache: Path) -> Vocabulary:
 
 
 def original(source: Source, commit: str, cache: Path) -> Path:
-    """A folder with the model's config, its tokenizer and its weights as published; a GGUF file's in 16 bits."""
+    """A folder with the model's config, its tokenizer and its weights as published; of a GGUF file without weights."""
     if source.path is not None:
         return _small(source, cache)
     from huggingface_hub import snapshot_download
@@ -182,6 +186,18 @@ def plain(source: Source, quantization: str, device: torch.device, cache: Path) 
         experts.code_(model, quantization, torch.float32)
         experts.expand_(model)
         return nn.Module.to(model, torch.float32)  # transformers' own `to` still thinks it quantized
+
+
+def in_16_bits(source: Source, cache: Path) -> Any:
+    """The model of a GGUF file on the CPU, as transformers has it without quantization."""
+    assert source.gguf is not None
+    with quiet(), _explained(source):
+        small = str(_small(source, cache))
+        config = _config(small, source)
+        options = {"config": config, "dtype": config.dtype, "device_map": {"": "cpu"}, "trust_remote_code": False}
+        model, report = _read(small, False, state_dict=_unpacked(source.gguf, config), **options)
+        weight_files.refuse_strange(source.name, report)
+        return model
 
 
 def fingerprint(model: Any, source: Source) -> str:
@@ -242,7 +258,7 @@ def _small(source: Source, cache: Path) -> Path:
         folder = folder or Path(snapshot_download(source.name, allow_patterns=SMALL))
         weight_files.refuse_adapter(folder)
     else:
-        folder = _converted(source.path, cache) if source.path.suffix == ".gguf" else source.path
+        folder = _converted(source.gguf, cache) if source.gguf else source.path
     claims.check(folder)
     if not source.trusted:
         own_code.refuse(folder, source.name)
@@ -260,11 +276,13 @@ def _pretrained(source: Source, cache: Path, quantization: str, device: torch.de
     where = _place(source, small)
     config, dtype = _config(where, source), quant.activations(quantization, device)
     if source.path is not None:
-        claims.refuse_hollow(small, weight_files.checked(small))
+        claims.refuse_hollow(small, (gguf_weights if source.gguf else weight_files).checked(source.gguf or small))
     was = packed.stored(config, small)
     again = was not in ("", quantization)
     options: dict[str, Any] = {"config": config, "dtype": dtype, "device_map": {"": device}}
     options["trust_remote_code"] = source.trusted
+    if source.gguf:
+        options["state_dict"] = _unpacked(source.gguf, config)
     if again:
         options["state_dict"] = packed.tensors(original(source, "", cache), config, source.name)
         vars(config).pop("quantization_config")
@@ -275,9 +293,9 @@ def _pretrained(source: Source, cache: Path, quantization: str, device: torch.de
         tower.num_hidden_layers = 0  # so that nothing of it is read
     encoder = fills_masks(config)
     model, report = _read(where, encoder, **options)
-    notes: tuple[str, ...] = ()
+    notes = gguf_weights.notes(source.gguf) if source.gguf else ()
     if again:
-        notes = (f"its weights are stored in {was}, and were dequantized to be held in {quantization}",)
+        notes += (f"its weights are stored in {was}, and were dequantized to be held in {quantization}",)
     if prefix := weight_files.wrapped(report):
         notes += (f"the names of its weights begin with {prefix}, which was left out",)
         model, report = _read(where, encoder, key_mapping={weight_files.WRAPPED.pattern: ""}, **options)
@@ -296,17 +314,30 @@ def _read(where: str, encoder: bool, **options: Any) -> tuple[Any, Any]:
 
     asked = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refuse_strange says which
     options |= {"use_safetensors": True, **asked}
-    kind: Any = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
     with telling("quantizing tensors" if "quantization_config" in options else "loading tensors"):
         if "state_dict" not in options:
+            kind: Any = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
             made: tuple[Any, Any] = kind.from_pretrained(where, **options)
             return made
-        with torch.device("meta"):
-            empty = kind.from_config(options["config"], trust_remote_code=options["trust_remote_code"])
+        empty = _empty(options["config"], encoder, options["trust_remote_code"])
         model, report = type(empty).from_pretrained(None, **options | {"config": empty.config})
     with contextlib.suppress(OSError):
         model.generation_config = GenerationConfig.from_pretrained(where)
     return model, report
+
+
+def _empty(config: Any, encoder: bool = False, trusted: bool = False) -> Any:
+    """Of no memory."""
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    kind: Any = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        return kind.from_config(config, trust_remote_code=trusted)
+
+
+def _unpacked(gguf: Path, config: Any) -> dict[str, gguf_weights.Unpacked]:
+    """A GGUF file's weights as tensors of 16 bits, for a model of a config that was made of it."""
+    return gguf_weights.tensors(gguf, _empty(config), config.dtype)
 
 
 def _config(where: str, source: Source) -> Any:
@@ -364,24 +395,21 @@ def _packaged(known: catalog.Builtin) -> Path:
 
 
 def _converted(gguf: Path, cache: Path) -> Path:
-    """A GGUF file as a folder that transformers loads, made once: reading one takes Python half a minute."""
-    size = gguf.stat().st_size
+    """Config and tokenizer of a GGUF file as transformers saves them, made once: Python takes seconds to read one."""
+    size, parent = gguf.stat().st_size, cache / "gguf"
     digest = hashlib.sha256(f"{gguf.name}:{size}:".encode() + _ends(gguf)).hexdigest()[:16]
-    folder = cache / "gguf" / f"{gguf.stem}-{digest}-{CONVERSION}"
+    folder = parent / f"{gguf.stem}-{digest}-{CONVERSION}"
     if folder.is_dir():
         return folder
-    told = weight_headers.gguf(gguf).metadata
+    told = gguf_weights.checked(gguf).metadata
     claims.refuse_absurd(gguf.name, {name.rpartition(".")[2]: value for name, value in told.items()})
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
-    if free < 5 * size:
-        raise ZoliteError(
-            f"{gguf.name} needs about {5 * size >> 20} MiB in {folder.parent}, where {free >> 20} MiB are free",
-            "make room, or set ZOLITE_CACHE to a folder on another disk",
-        )
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
+    parent.mkdir(parents=True, exist_ok=True)
+    for older in parent.iterdir():
+        if not older.name.startswith(".") and not older.name.endswith(f"-{CONVERSION}"):
+            shutil.rmtree(older, ignore_errors=True)  # with all weights in 16 bits
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".partial-") as partial:
         unseen = contextlib.redirect_stderr(io.StringIO())  # its progress bar heeds no setting
-        with unseen, phase(f"unpacking {gguf.name}, once"):
+        with unseen, phase(f"reading the tokenizer of {gguf.name}, once"):
             _convert(gguf, Path(partial))
         with contextlib.suppress(FileExistsError, OSError):  # another process may have been first
             os.rename(partial, folder)
@@ -390,29 +418,20 @@ def _converted(gguf: Path, cache: Path) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """Write config, tokenizer and weights. float16 holds any block-quantized weight better than bfloat16 would."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    """Write config and tokenizer. The config has the dtype of 16 bits that the weights are unpacked to."""
+    from transformers import AutoConfig, AutoTokenizer
 
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     where["trust_remote_code"] = False
     told, read = special_tokens.of_gguf(gguf), AutoTokenizer.from_pretrained(**where)
     special_tokens.correct_(read, told)
     read.save_pretrained(folder)
-    for dtype in (torch.float16, torch.bfloat16):
-        model = AutoModelForCausalLM.from_pretrained(
-            **where, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
-        )
-        if all(_finite(p) for p in model.parameters()):
-            break
-    vars(model.config).pop("quantization_config", None)
-    model.hf_quantizer, model.is_quantized = None, False  # dequantized: an ordinary model now
+    model = _empty(AutoConfig.from_pretrained(**where))
+    model.config.architectures, model.config.dtype = [type(model).__name__], gguf_weights.settled(gguf, model)
     for name, token in special_tokens.generation(told).items():
         setattr(model.generation_config, name, token)
-    model.save_pretrained(folder)
-
-
-def _finite(weight: Tensor) -> bool:
-    return bool(torch.isfinite(weight).all())
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
 
 
 def _ends(file: Path) -> bytes:

@@ -66,6 +66,11 @@ def ours(lines: Iterable[Line]) -> int:
     return sum(line.bytes for line in lines if line.where != "outside")
 
 
+def own(lines: Ledger) -> int:
+    """What a run itself needs to have free, its margin included."""
+    return peak(lines) - by_group(lines)["other programs"]
+
+
 def by_group(lines: Iterable[Line]) -> dict[str, int]:
     """Bytes of every group, in their order."""
     sums = dict.fromkeys(GROUPS, 0)
@@ -81,7 +86,7 @@ def ledger(hardware: Hardware, spec: ModelSpec, recipe: ResolvedRecipe, rows: Ro
     rest = [*adapter(hardware, model, recipe), *tools(hardware, model, recipe, rows)]
     fixed = [*weights(model), *rest]
     at_work = [*activation_lines(step, evaluation), load(hardware, model, rest, step, evaluation)]
-    at_work += started(model, recipe, rows, max(step.peak, evaluation.peak))
+    at_work += started(hardware, model, recipe, rows, max(step.peak, evaluation.peak))
     beyond = reserved(hardware, model, step, evaluation, rows)
     process = Line("context", hardware.context_bytes, CONTEXT[hardware.device], "libraries", "process")
     mine = [process, *fixed, *at_work, *beyond]
@@ -256,7 +261,7 @@ def load(
     return Line("load", more, why, "weights")
 
 
-def started(model: Model, recipe: ResolvedRecipe, rows: Rows, later: int) -> list[Line]:
+def started(hardware: Hardware, model: Model, recipe: ResolvedRecipe, rows: Rows, later: int) -> list[Line]:
     """How far the start of rows without labels exceeds what comes `later`: it ends before steps are captured."""
     if rows.labels or not starts_with_feedback(recipe):
         return []
@@ -265,9 +270,10 @@ def started(model: Model, recipe: ResolvedRecipe, rows: Rows, later: int) -> lis
     inner = max(linear.outputs for linear in s.linears)
     kept = min(sizes.START_KEPT, 3 * s.hidden * s.layers * model.activation * sizes.START_TOKENS)
     places = kept // (3 * s.hidden * s.layers * model.activation)
-    walk = FLOAT * places * (6 * inner + 4 * s.hidden) + 3 * FLOAT * sizes.START_LOGITS
-    size = 5 * FLOAT * n + max(3 * FLOAT * n, kept + max(forward.peak, walk))
-    why = f"before any step: Adam's numbers and slopes, {n:,} each, and what a forward keeps at predicted tokens"
+    expanded = model.activation * max(linear.inputs * linear.outputs for linear in s.linears)
+    walk = FLOAT * places * (6 * inner + 4 * s.hidden) + 3 * FLOAT * sizes.START_LOGITS + expanded
+    size = FLOAT * n * (4 if hardware.device == "cpu" else 3) + kept + max(forward.peak, walk)
+    why = f"before any step: Adam's two numbers and a slope of {n:,}, and what a forward keeps at predicted tokens"
     return [Line("start", max(0, size - later), why, "activations")]
 
 

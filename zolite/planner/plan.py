@@ -20,7 +20,7 @@ from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.composition import per_example
 from zolite.config.methods import METHODS
-from zolite.config.recipe import QUANTS, DataPart, Recipe, ResolvedRecipe
+from zolite.config.recipe import QUANTS, Recipe, ResolvedRecipe
 from zolite.config.spaces import SPACES
 from zolite.config.weights import PACKED, WEIGHT_FORMATS
 from zolite.data.lengths import Rows, estimate
@@ -29,17 +29,19 @@ from zolite.planner import model_spec
 from zolite.planner.backprop import Backprop, compared, needed
 from zolite.planner.calibration import Correction, so_far
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import Ledger, Line, ledger, ours, peak
+from zolite.planner.memory import Ledger, Line, ledger, ours, own, peak
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.step_time import beside_seconds, step_seconds
 
 FORMATS = ("int8", "nf4", "bf16")
-LONGEST_RUN = 7 * 86400.0  # seconds
+DAY = 86400.0  # seconds
+LONGEST_RUN = 7 * DAY
 
 RULE = (
     "best first by log2(parameters) + ½ log2(steps an hour × correlation²): a model twice as large counts like four "
     "times as many steps; correlation is how true a weight format keeps measured loss differences, as measured: "
     + ", ".join(f"{name} {WEIGHT_FORMATS[name].correlation:g}" for name in FORMATS)
+    + "; a run of more than a day comes behind all shorter ones"
 )
 
 
@@ -67,7 +69,18 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
+        """With what other programs hold."""
         return peak(self.ledger)
+
+    @property
+    def own_bytes(self) -> int:
+        """Without: what has to be free."""
+        return own(self.ledger)
+
+    @property
+    def long(self) -> bool:
+        """Does it take more than a person waits for?"""
+        return self.total_seconds > DAY
 
 
 @dataclass(frozen=True)
@@ -87,19 +100,20 @@ class Planning:
     rejected: tuple[Rejected, ...]
     backprop: Backprop
     correction: Correction
+    rows: Rows
 
 
 def plan(hardware: Hardware, wish: Wish, correction: Correction | None = None) -> Planning:
     """All that fits, best first. DoesNotFit with the smallest thing that would, where nothing does."""
     correction = correction or Correction()
     tried = [_tried(hardware, spec, recipe, wish.rows, correction) for spec, recipe in choices(wish)]
-    plans = sorted((each for each in tried if isinstance(each, Plan)), key=lambda each: -each.score)
+    plans = sorted((each for each in tried if isinstance(each, Plan)), key=lambda each: (each.long, -each.score))
     rejected = tuple(each for each in tried if isinstance(each, Rejected))
     if not plans:
         raise _nothing(hardware, rejected)
     best = plans[0]
     beside = compared(hardware, best.spec, best.recipe.adapter.rank, wish.rows)
-    return Planning(hardware, tuple(plans), rejected, beside, correction)
+    return Planning(hardware, tuple(plans), rejected, beside, correction, wish.rows)
 
 
 def choices(wish: Wish) -> Iterator[tuple[ModelSpec, ResolvedRecipe]]:
@@ -248,7 +262,9 @@ def _rows(model: str | None, longest: int, data: str | None, template: str | Non
     if not data:
         return Rows(longest, -(-longest // ANSWERED))
     folder = model_spec.place(model or "")
-    return estimate(Path(data), template or DataPart.template, folder, longest, columns, task=task)
+    asked = {"data.path": data, "data.columns": columns, "data.task": task}
+    part = Recipe.of(asked | ({"data.template": template} if template else {})).data  # with what a task sets
+    return estimate(Path(data), part.template, folder, longest, columns, part.verbalizer, task)
 
 
 def _known(card: Hardware, named: str | None) -> Correction:
@@ -285,6 +301,7 @@ def document(planning: Planning) -> dict[str, Any]:
     return {
         "hardware": asdict(planning.hardware),
         "budget_bytes": planning.hardware.total_bytes,
+        "free_bytes": planning.hardware.free_bytes,
         "rule": RULE,
         "error_so_far": asdict(planning.correction),
         "plans": [planned(each, planning.hardware) for each in planning.plans],
@@ -298,6 +315,8 @@ def document(planning: Planning) -> dict[str, Any]:
 def planned(each: Plan, hardware: Hardware) -> dict[str, Any]:
     return choice(each.spec, each.recipe) | {
         "peak_bytes": each.peak_bytes,
+        "own_bytes": each.own_bytes,
+        "long": each.long,
         "headroom_bytes": hardware.total_bytes - each.peak_bytes,
         "ledger": [dataclasses.asdict(line) for line in each.ledger],
         "seconds_per_step": each.seconds_per_step,

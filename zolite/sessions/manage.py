@@ -49,15 +49,19 @@ def rewind(name: str, step: int) -> None:
     with making_room(name) as found:
         reach(found, step)
         found.rewind(step)
-        _ready(found, step)
+        if _goes_on(found, step):
+            with contextlib.suppress(DiskFull):  # rewinding is what makes room
+                _ready(found.journal, step)
 
 
-def _ready(found: Session, step: int) -> None:
+def _goes_on(found: Session, step: int) -> bool:
+    return found.ending() != "done" or step < found.recipe.train.steps
+
+
+def _ready(journal: Journal, step: int) -> None:
     """Says that a session goes on from there: what its journal has of its last run is over."""
-    if found.ending() != "done" or step < found.recipe.train.steps:
-        with contextlib.suppress(DiskFull):  # rewinding is what makes room
-            found.journal.event(Finished(step, "ready", 0.0, 0, 0))
-            found.journal.commit()
+    journal.event(Finished(step, "ready", 0.0, 0, 0))
+    journal.commit()
 
 
 def prune(name: str) -> int:
@@ -81,15 +85,12 @@ def fork(name: str, new: str | None, step: int) -> str:
     with open_(name) as source:
         reach(source, step)
         made = session.made(new, lambda folder: _copy(source, folder, step)).name
-    with open_(made, write=True) as copy:
-        copy.journal.truncate(step)
-        _ready(copy, step)
-        try:
+    try:
+        with open_(made) as copy:
             reach(copy, step)
-        except BaseException:
-            copy.close()
-            remove(made)
-            raise
+    except BaseException:
+        remove(made)
+        raise
     return made
 
 
@@ -98,20 +99,24 @@ def _copy(source: Session, folder: Path, step: int) -> None:
     for found in filter(None, (source.at(at) for at in source.steps() if at <= step)):
         with contextlib.suppress(FileNotFoundError):  # its run may have removed it
             checkpoint.copy(found, folder / "checkpoints")
-    _copied_journal(source.journal, folder / "journal.db")
+    _copied_journal(source.journal, folder / "journal.db", step, _goes_on(source, step))
     origin = {"forked_from": {"session": source.name, "step": step}}
     chapters = [c for c in source.chapters if c.since <= step]
     chapters[-1] = dataclasses.replace(chapters[-1], facts=chapters[-1].facts | origin)
     session.write_about(folder, tuple(chapters))
 
 
-def _copied_journal(journal: Journal, path: Path) -> None:
-    """A journal's content of one moment in a file of its own."""
+def _copied_journal(journal: Journal, path: Path, step: int, goes_on: bool) -> None:
+    """A journal's content of one moment, up to a step, in a file of its own."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     source = f"{journal.path.absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(source, uri=True)) as old, closing(sqlite3.connect(path)) as new:
         old.backup(new)
         new.execute("PRAGMA journal_mode = WAL")
+    with closing(Journal(path, write=True)) as copy:
+        copy.truncate(step)
+        if goes_on:
+            _ready(copy, step)
 
 
 def send(name: str, command: str) -> None:

@@ -51,6 +51,7 @@ OTHERS = 3.0  # weight of other tokens in that regression, where each kind of pl
 PRICES = (3.0, 10.0, 30.0)  # of KL beside cross-entropy: the first at which own text costs no more than DEAR
 DEAR = 0.05  # nats a token
 ROUNDS = 30  # of L-BFGS
+KEPT = 2**28  # bytes of log-probabilities that a CPU's memory has room for; elsewhere they are made anew each round
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,9 @@ def fit_answers_(engine: Engine, layer: ProbedLayer, tail: Tail, lines: Sequence
         first, rank = taken(engine, layer), len(layer.linear.a)
         v = detectors(data, scale, rank - first)
         z, u = data.at.inputs @ v.mT, v.new_zeros(data.at.outputs.shape[1], len(v))
+        as_it_was = Before(tail, data)
         for price in PRICES:
-            u = fit(tail, data, z, price, u)
+            u = fit(tail, data, z, price, u, as_it_was)
             said, cost = told(tail, unseen, unseen.at.inputs @ v.mT @ u.mT)
             if cost <= DEAR:
                 break
@@ -269,7 +271,26 @@ def _ridge(x: Tensor, wanted: Tensor) -> Tensor:
     return found.mT @ x if dual else found.mT
 
 
-def fit(tail: Tail, data: Data, z: Tensor, price: float, start: Tensor) -> Tensor:
+class Before:
+    """Log-probabilities (n, V) at held places as they were, which every round of a fit compares with."""
+
+    def __init__(self, tail: Tail, data: Data) -> None:
+        self.tail, self.streams = tail, data.at.streams[data.asked :]
+        room = self.streams.device.type == "cpu" and len(self.streams) * tail.head.vocabulary * 4 <= KEPT
+        self.kept: dict[int, Tensor] | None = {} if room else None
+
+    def __call__(self, cut: slice) -> Tensor:
+        if self.kept is None:
+            return self._logs(cut)
+        if cut.start not in self.kept:
+            self.kept[cut.start] = self._logs(cut)
+        return self.kept[cut.start]
+
+    def _logs(self, cut: slice) -> Tensor:
+        return self.tail.logits(self.streams[cut]).log_softmax(1)
+
+
+def fit(tail: Tail, data: Data, z: Tensor, price: float, start: Tensor, before: Before) -> Tensor:
     """U (D, K) of least loss, given z = x Vᵀ (N, K), from where another price ended."""
     u = start.clone()
     solver = torch.optim.LBFGS(
@@ -280,7 +301,7 @@ def fit(tail: Tail, data: Data, z: Tensor, price: float, start: Tensor) -> Tenso
     with phase(f"fitting the last layer at a price of {price:g}: tries", 2 * ROUNDS) as tried:
 
         def loss() -> float:
-            total, u.grad = loss_and_slope(tail, data, z, u, price)
+            total, u.grad = loss_and_slope(tail, data, z, u, price, before)
             tried(next(tries))
             return total
 
@@ -288,7 +309,7 @@ def fit(tail: Tail, data: Data, z: Tensor, price: float, start: Tensor) -> Tenso
     return u
 
 
-def loss_and_slope(tail: Tail, data: Data, z: Tensor, u: Tensor, price: float) -> tuple[float, Tensor]:
+def loss_and_slope(tail: Tail, data: Data, z: Tensor, u: Tensor, price: float, before: Before) -> tuple[float, Tensor]:
     """Cross-entropy of an answer, all its tokens together, + price · mean KL; and its slope (D, K) at U."""
     total, slope = 0.0, torch.zeros_like(u)
     for cut in _cuts(tail, data.asked):
@@ -305,9 +326,10 @@ def loss_and_slope(tail: Tail, data: Data, z: Tensor, u: Tensor, price: float) -
         change = low @ u.mT
         stream = tail.stream(at, change)
         logits = tail.logits(stream)
-        base, logs = tail.logits(at.streams).log_softmax(1), logits.log_softmax(1)
-        total += price * float((base.exp() * (base - logs)).sum()) / held
-        slope += tail.slope(at, change, stream, logits, (logs.exp() - base.exp()) * (price / held)).mT @ low
+        base, logs = before(cut), logits.log_softmax(1)
+        shares = base.exp()
+        total += price * float((shares * (base - logs)).sum()) / held
+        slope += tail.slope(at, change, stream, logits, logs.exp().sub_(shares).mul_(price / held)).mT @ low
     return total, slope
 
 

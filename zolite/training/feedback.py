@@ -23,7 +23,7 @@ from zolite.config import sizes
 from zolite.data.examples import Example, Tokens, one_sequence, sizes_of
 from zolite.engine.batch import Order, by_length, length, sample
 from zolite.engine.engine import Engine
-from zolite.model.feedback import SHARES, Chain, factors, shares_of
+from zolite.model.feedback import SHARES, Chain, Slope, shares_of
 from zolite.model.tail import Tail
 from zolite.training.evaluate import evaluate
 
@@ -32,6 +32,7 @@ EVERY = 12  # steps from look to look at dev
 RATES = (3e-3, 1e-3, 3e-4)  # of Adam, one after the other, each from the best adapter so far
 PATIENCE = 2  # looks in a row that were no better, until the next rate
 BETAS = (0.9, 0.99)
+PIECE = 1 << 20  # numbers
 DEV_ROWS = 64
 MEASURED = 4  # batches that mean attention is measured on
 HELD = 8  # texts of the model's own that are held in a step
@@ -96,23 +97,19 @@ class Feedback:
     def _decode(self, p: Places) -> Any:
         return self.engine.loaded.model.get_decoder()(input_ids=p.ids, use_cache=False)
 
-    def add_(self, grad: Tensor, p: Places, base: Tensor | None = None) -> None:
-        """grad (n,) += the slope of the summed loss at these places, in one forward.
+    def add_(self, grad: Tensor, p: Places, share: float, base: Tensor | None = None) -> None:
+        """grad (n,) += `share` times the slope of the summed loss at these places, in one forward.
 
         With `base` (N, D), streams that the last norm read once, the loss is KL(what was said then ‖ what is said now).
         """
         with self.chain.watched(p.places) as kept:
             stream = self.streams(p)
-        slope = self._last(stream, p.tokens, base)
+        slope = share * self._last(stream, p.tokens, base)
         blocks = {b.name: b.of(grad) for b in self.engine.adapter.space.blocks}
         names = {layer: name for name, layer in self.engine.adapter.layers.items()}
-        for layer, x, each in self.chain.down(kept, slope, self.shares, p.near):
-            if layer in names:
-                a, b = factors(layer)
-                if (part := blocks.get(f"{names[layer]}.b")) is not None:
-                    part += layer.scale * each.mT @ (x @ a.mT)
-                if (part := blocks.get(f"{names[layer]}.a")) is not None:
-                    part += layer.scale * (each @ b).mT @ x
+        for each in self.chain.down(kept, slope, self.shares, p.near):
+            if each.layer in names:
+                _add(blocks, names[each.layer], each, each.layer.scale)
 
     def streams(self, p: Places) -> Tensor:
         """What the last norm reads at the places: (N, D) float32."""
@@ -139,6 +136,15 @@ class Feedback:
                 g -= self.tail.logits(base[cut].float()).softmax(1)
             slope[cut] = self.tail.final.slope(stream[cut], self.tail.head.slope(logits, g))
         return slope
+
+
+def _add(blocks: Mapping[str, Tensor], name: str, at: Slope, scale: float) -> None:
+    """What a layer's slope says of its A and B, those of them that are trained."""
+    assert at.a is not None and at.low is not None
+    if (part := blocks.get(f"{name}.b")) is not None:
+        part.addmm_(at.slope.mT, at.x @ at.a.mT, alpha=scale)
+    if (part := blocks.get(f"{name}.a")) is not None:
+        part.addmm_(at.low.mT, at.x, alpha=scale)
 
 
 @dataclass(frozen=True)
@@ -201,7 +207,7 @@ def start_from_feedback_(
         dev, theta = sample(examples["dev"], DEV_ROWS), engine.adapter.space.theta
         read, best = 3 * len(first) + len(dev), loss_on(engine, dev)
         held = Held.of(feedback, own)
-        return Search(feedback, held, rows, dev, order, most, theta, theta.clone(), best, read=read).run()
+        return Search(feedback, held, rows, dev, order, most, theta, theta.to("cpu", copy=True), best, read=read).run()
 
 
 @dataclass
@@ -215,7 +221,7 @@ class Search:
     order: Order
     most: int  # rows through the model
     theta: Tensor  # (n,), the adapter's own
-    kept: Tensor
+    kept: Tensor  # (n,), on the host
     best: float
     step: int = 0  # of `kept`
     read: int = 0  # rows through the model
@@ -234,13 +240,13 @@ class Search:
     def _descend(self, rate: float, told: Callable[[int], None]) -> None:
         """From `kept`, until PATIENCE looks in a row were no better."""
         self.theta.copy_(self.kept)
-        moments = torch.zeros_like(self.theta), torch.zeros_like(self.theta)
+        grad, *moments = (torch.zeros_like(self.theta) for _ in range(3))
         step, missed, first = 0, 0, self.step
         while missed < PATIENCE and first + step < STEPS and self.read < self.most:
             for _ in range(EVERY):
                 step += 1
                 number = first + step - 1
-                grad = gradient(self.feedback, [self.rows[i] for i in self.order.batch_at(number)])
+                gradient_(grad.zero_(), self.feedback, [self.rows[i] for i in self.order.batch_at(number)])
                 pull_(grad, self.feedback, self.held, number)
                 adam_(self.theta, grad, moments, step, rate)
                 self.read += self.order.size + HELD
@@ -258,24 +264,19 @@ def loss_on(engine: Engine, rows: Sequence[Example]) -> float:
     return evaluate(engine, rows, "dev", 0).value
 
 
-def gradient(feedback: Feedback, rows: Sequence[Example]) -> Tensor:
-    """The slope of the mean loss of these rows' tokens at θ: (n,) float32."""
-    grad, tokens = torch.zeros_like(feedback.engine.adapter.space.theta), 0
+def gradient_(grad: Tensor, feedback: Feedback, rows: Sequence[Example]) -> None:
+    """grad (n,) += the slope of the mean loss of these rows' tokens at θ."""
     feedback.engine.at_theta()
+    share = 1 / sum(len(row.queries) for row in rows)
     for part in parts(feedback, rows):
-        p = Places.of([rows[i] for i in part], feedback.engine.loaded.device)
-        feedback.add_(grad, p)
-        tokens += len(p.tokens)
-    return grad / tokens
+        feedback.add_(grad, Places.of([rows[i] for i in part], feedback.engine.loaded.device), share)
 
 
 def pull_(grad: Tensor, feedback: Feedback, held: Held, step: int) -> None:
     """grad += PRICE times the slope of the mean KL at one of the held parts."""
     if held.parts:
         p, base = held.parts[step % len(held.parts)]
-        back = torch.zeros_like(grad)
-        feedback.add_(back, p, base)
-        grad.add_(back, alpha=PRICE / len(p.tokens))
+        feedback.add_(grad, p, PRICE / len(p.tokens), base)
 
 
 def parts(feedback: Feedback, rows: Sequence[Example]) -> list[list[int]]:
@@ -286,10 +287,10 @@ def parts(feedback: Feedback, rows: Sequence[Example]) -> list[list[int]]:
     return by_length([length(row) for row in rows], max(1, min(sizes.START_TOKENS, int(most / fuller))))
 
 
-def adam_(theta: Tensor, grad: Tensor, moments: tuple[Tensor, Tensor], step: int, rate: float) -> None:
-    """A step of Adam (Kingma and Ba 2015, arXiv 1412.6980), counted from 1."""
-    mean, square = moments
-    mean.lerp_(grad, 1 - BETAS[0])
-    square.lerp_(grad.square(), 1 - BETAS[1])
-    size = (square / (1 - BETAS[1] ** step)).sqrt_().add_(1e-12)
-    theta.addcdiv_(mean / (1 - BETAS[0] ** step), size, value=-rate)
+def adam_(theta: Tensor, grad: Tensor, moments: Sequence[Tensor], step: int, rate: float) -> None:
+    """A step of Adam (Kingma and Ba 2015, arXiv 1412.6980), counted from 1; in pieces, so that it takes no memory."""
+    for part, slope, mean, square in zip(*(torch.split(t, PIECE) for t in (theta, grad, *moments)), strict=True):
+        mean.lerp_(slope, 1 - BETAS[0])
+        square.lerp_(slope.square(), 1 - BETAS[1])
+        size = (square / (1 - BETAS[1] ** step)).sqrt_().add_(1e-12)
+        part.addcdiv_(mean / (1 - BETAS[0] ** step), size, value=-rate)

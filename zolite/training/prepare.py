@@ -83,7 +83,9 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     with phase("measuring the first batch"):
         refuse_overflow(run)
     reasons = recipes.reasons(asked, resolved, len(dataset.labels), len(dataset.splits["dev"]))
-    chosen = tuple(Noted("info", text) for text in reasons)
+    t, count = resolved.train, len(examples["train"])
+    passes = f"{t.steps:,} steps of {t.batch} rows: {t.steps * t.batch / count:.3g} passes over {count:,} training rows"
+    chosen = tuple(Noted("info", text) for text in (passes, *reasons))
     run = with_first_values(replace(run, notes=run.notes + chosen), dataset, tokenizer)
     return with_step_sizes(run, asked.train)
 

@@ -131,6 +131,36 @@ class OneSided:
 
 
 @dataclass(frozen=True)
+class Population:
+    """ĝ = 1/(N − 1) Σᵢ (L(θ + εdᵢ) − L̄) / ε · dᵢ, L̄ the mean of the N losses: as many points as directions.
+
+    That is each loss less the mean of the others, over N: leave-one-out centring, as AIM-ZO has it (equation 5) and
+    LOREN's code. What all losses share drops out, so θ itself need not be measured. With the rule `std-normalize` a
+    step is that of evolution strategies with standardised losses, Qiu et al., "Evolution Strategies at Scale", arXiv
+    2509.24372. Departures: theirs maximises rewards of texts, adds a small number to the standard deviation, which is
+    over N, and has the members' weights in 16 bits; here a loss is minimised, and where all losses are alike the step
+    moves nothing.
+    """
+
+    sampler: Sampler
+    eps: float
+    queries: int
+    groups: int = 1
+
+    def init(self, space: Space) -> State:
+        return self.sampler.init(space)
+
+    def estimate(self, objective: Objective, key: Key, state: State, space: Space) -> Estimate:
+        tape = Tape(objective)
+        directions = self.sampler.draw(key, self.queries, state, tape, space)
+        losses = tape([Combo(((self.eps, d),)) for d in directions])
+        mean = losses.mean()
+        self.sampler.learn(losses, mean.expand_as(losses), state)
+        coefs = _guarded((losses - mean) / (self.eps * (self.queries - 1)), tape.losses)
+        return _assemble(coefs, tape.losses, directions)
+
+
+@dataclass(frozen=True)
 class Curvature:
     """A running diagonal H of the Hessian: measured along z / √H, applied along z / √H_new.
 

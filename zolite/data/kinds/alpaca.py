@@ -6,6 +6,7 @@ around what a person types. A model without one learns them in the words of Alpa
 
 from typing import Any
 
+from zolite.data.kinds import together
 from zolite.data.kinds.completion import answers_in, prompt_faults
 from zolite.data.kinds.kind import Names, Row
 from zolite.data.kinds.messages import Conversations, MessagesError, Plain
@@ -20,16 +21,15 @@ AFTER = "\n\n### Response:\n"
 
 
 def _messages(record: Record) -> list[dict[str, Any]]:
-    if faults := prompt_faults(record, ["instruction"]):
+    if type(record["instruction"]) is not str and (faults := prompt_faults(record, ["instruction"])):
         raise MessagesError("; ".join(faults))
     answers = answers_in(record["output"])
     if not answers or not answers[0].strip():
         raise MessagesError("column 'output' is blank" if answers else "column 'output' has no text")
-    asked = [_cell(record, name) for name in ("instruction", "input")]
-    system = _cell(record, "system")
+    asked, more, system = (_cell(record, name) for name in ("instruction", "input", "system"))
     return [
         *([{"role": "system", "content": system}] if system.strip() else []),
-        {"role": "user", "content": "\n\n".join(text for text in asked if text.strip())},
+        {"role": "user", "content": "\n\n".join([text for text in (asked, more) if text.strip()])},
         {"role": "assistant", "content": answers[0]},
     ]
 
@@ -55,6 +55,10 @@ KIND = Conversations(
             "output": ("response", "completion", "answer"),
             "system": ("system_prompt",),
         },
+        together=tuple(
+            together.alone(together.beside_one_another(instruction=one, output=other))
+            for one, other in (("user", "assistant"), ("human", "assistant"), ("human", "bot"), ("user", "bot"))
+        ),
         becomes="a question and its answer in the model's chat template",
         answer=("output",),
     ),

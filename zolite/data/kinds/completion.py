@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zolite.data.examples import Fault, Rendered, ended, no_room, one_sequence
 from zolite.data.in_place import in_place
+from zolite.data.kinds import together
 from zolite.data.kinds.kind import Names, Piece, Prompt, Row
 from zolite.data.kinds.template import Template, answering, of_prompts
 from zolite.data.problems import as_text, noun
@@ -70,6 +71,12 @@ class Completion:
         return prompt_around(self.names, template, self.template)
 
 
+_PAIRS = (
+    ("document", "summary"), ("article", "summary"), ("article", "highlights"), ("dialogue", "summary"),
+    ("text", "summary"), ("source", "target"), ("src", "tgt"), ("source_text", "target_text"),
+    ("input_text", "target_text"),
+)  # fmt: skip
+
 KIND = Completion(
     name="completion",
     title="prompts and completions: it learns to complete",
@@ -80,6 +87,14 @@ KIND = Completion(
         },
         answer=("completion",),
         templates=True,
+        together=tuple(
+            together.alone(find)
+            for find in (
+                *(together.beside_one_another(prompt=one, completion=other) for one, other in _PAIRS),
+                together.languages,
+            )
+        ),
+        joined=frozenset({"prompt"}),
     ),
     answer="completion",
     template="{prompt}",

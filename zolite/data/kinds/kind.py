@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zolite.data.examples import Rendered
+from zolite.data.kinds.together import Finder
 from zolite.data.readers.reader import Record
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_JSON = json.JSONEncoder(sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,9 @@ class Row:
     def content(self) -> bytes:
         """All that is used, without its line: one line of JSON, the same for every order of keys."""
         tools = [self.tools] if self.tools else []
-        more = {name: value for name in ("choices", "references") if (value := getattr(self, name))}
-        return json.dumps([self.columns, self.messages, *tools, *([more] if more else [])], sort_keys=True).encode()
+        more = {"choices": self.choices} if self.choices else {}
+        more |= {"references": self.references} if self.references else {}
+        return _JSON.encode([self.columns, self.messages, *tools, *([more] if more else [])]).encode()
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,10 @@ class Names:
     """may a file have such a column too? If not, what is meant is not clear, and has to be asked for (--columns)"""
     fits: Callable[[Record], bool] = _always
     """is a file of this kind, by its first record?"""
+    together: tuple[Finder, ...] = ()
+    """other names that are clear beside one another alone"""
+    joined: frozenset[str] = frozenset()
+    """columns that are text: several columns of a file in their place are lines of it"""
     settled: Callable[[Sequence[Record]], Mapping[str, Any]] = _nothing
     """from the first records of a file what holds for all of them, as more columns; UsageError where it is not clear"""
 

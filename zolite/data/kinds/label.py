@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zolite.common.errors import UsageError, listed
 from zolite.data.examples import PADDING, Fault, Rendered, Tokens, ended, fills_masks, frame, no_room, tokenized
 from zolite.data.in_place import in_place
+from zolite.data.kinds import together
 from zolite.data.kinds.candidates import Compared, compared, masked
 from zolite.data.kinds.kind import Names, Piece, Prompt, Row
 from zolite.data.kinds.template import HINT, labelled
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_PAIRS = tuple(
+    together.beside_one_another(text=texts, label=label)
+    for texts in (
+        ("premise", "hypothesis"), ("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"),
+        ("question", "sentence"), ("title", "description"), ("headline", "short_description"), ("title", "abstract"),
+    )
+    for label in ("label", "category", "class", "class_index", "topic", "gold_label", "is_duplicate")
+)  # fmt: skip
+"""Two texts that one label is of, as lines."""
+
+
 class Label:
     name = "label"
     title = "rows with labels: it learns to choose one"
@@ -31,10 +43,25 @@ class Label:
     metric = "accuracy"
     names = Names(
         spellings={
-            "text": ("sentence", "review", "body", "message", "comment", "tweet", "utterance", "content", "document"),
-            "label": ("category", "class", "sentiment", "intent", "topic", "labels", "target"),
+            "text": (
+                "sentence",
+                "review",
+                "body",
+                "message",
+                "comment",
+                "tweet",
+                "utterance",
+                "content",
+                "document",
+                "review_body",
+                "review_text",
+                "reviewtext",
+            ),
+            "label": ("category", "class", "sentiment", "intent", "topic", "labels", "target", "stars", "star_rating"),
         },
         answer=("label",),
+        together=(*_PAIRS, together.first_few),
+        joined=frozenset({"text"}),
     )
 
     def columns(self, template: str) -> tuple[str, ...]:

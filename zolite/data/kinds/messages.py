@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zolite.common.errors import UsageError
+from zolite.data.answered import answered_of
 from zolite.data.chat_template import reads, template_of
 from zolite.data.examples import Fault, Made, Rendered
 from zolite.data.kinds.completion import completed
@@ -92,7 +93,9 @@ class Conversations:
             answers = [self.plain.answer(row) for row in rows]
             return completed(tokenizer, [self.plain.prompt(row) for row in rows], answers, context)
         check_template(tokenizer)
-        return (_rendered(row, tokenizer, context) for row in rows)
+        answered = answered_of(tokenizer)
+        known = (answered.example(row.messages, context) if answered and not row.tools else None for row in rows)
+        return (each or _rendered(row, tokenizer, context) for row, each in zip(rows, known, strict=True))
 
     def pieces(self, row: Row, template: str) -> Iterator[Piece]:
         if row.tools:

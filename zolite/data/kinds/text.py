@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from zolite.data.examples import Fault, Made, Rendered, Tokens, ended, one_sequence, tokenized
 from zolite.data.kinds.kind import Names, Piece, Prompt, Row
+from zolite.data.kinds.together import ABOUT
 from zolite.data.problems import noun
 from zolite.data.readers.reader import Record
 
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHUNK = 256  # documents that are tokenized at once
-ABOUT = frozenset({
-    "id", "_id", "idx", "index", "doc_id", "url", "uri", "source", "src", "meta", "metadata", "timestamp", "date",
-    "created", "added", "author", "lang", "language", "language_score", "domain", "dump", "file_path", "path", "file",
-    "filename", "subset", "version", "length", "n_tokens", "token_count", "num_tokens", "char_count", "hash", "md5",
-    "split", "license", "quality_score", "pile_set_name",
-})  # fmt: skip
-"""Columns that say something of a document and are no part of a task: beside any other, what is meant is not clear."""
 
 
 class Text:

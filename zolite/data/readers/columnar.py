@@ -19,17 +19,17 @@ KEY = b"huggingface"  # of a schema's metadata: what `datasets` notes of the col
 
 
 def opened(file: Path) -> Opened:
-    with _table(file) as (schema, _):
+    with _table(file) as (schema, _, about):
         names = _class_names(schema)
         if len(schema.names) > MOST_COLUMNS:
             raise Unreadable(f"it has {len(schema.names):,} columns; at most {MOST_COLUMNS:,} are read")
     said = tuple(f"numbers of {column!r} as the names that the file gives them" for column in names)
-    return Opened(partial(_rows, file, names), said, "row")
+    return Opened(partial(_rows, file, names), said, "row", about)
 
 
 def _rows(file: Path, names: dict[str, list[str]]) -> Iterator[Read]:
     number = 0
-    with _table(file) as (_, batches):
+    with _table(file) as (_, batches, _):
         for batch in batches():
             for start in range(0, batch.num_rows, ROWS):
                 part = batch.slice(start, ROWS)
@@ -41,8 +41,8 @@ def _rows(file: Path, names: dict[str, list[str]]) -> Iterator[Read]:
 
 
 @contextmanager
-def _table(file: Path) -> Iterator[tuple[Any, Callable[[], Iterator[Any]]]]:
-    """(the schema, what gives the batches of rows)."""
+def _table(file: Path) -> Iterator[tuple[Any, Callable[[], Iterator[Any]], int]]:
+    """(the schema, what gives the batches of rows, how many these have where the file says it)."""
     try:
         import pyarrow as pa
     except ImportError as error:
@@ -62,14 +62,14 @@ def _format(head: bytes) -> str:
     return "Parquet" if head.startswith(PARQUET) else "Arrow"
 
 
-def _of_parquet(data: BinaryIO) -> tuple[Any, Callable[[], Iterator[Any]]]:
+def _of_parquet(data: BinaryIO) -> tuple[Any, Callable[[], Iterator[Any]], int]:
     import pyarrow.parquet as pq
 
     table = pq.ParquetFile(data)
-    return table.schema_arrow, partial(table.iter_batches, batch_size=ROWS)
+    return table.schema_arrow, partial(table.iter_batches, batch_size=ROWS), table.metadata.num_rows
 
 
-def _of_arrow(data: BinaryIO, head: bytes) -> tuple[Any, Callable[[], Iterator[Any]]]:
+def _of_arrow(data: BinaryIO, head: bytes) -> tuple[Any, Callable[[], Iterator[Any]], int]:
     """A file of Arrow, which Feather is too, or a stream, as `datasets` writes its cache."""
     import pyarrow as pa
 
@@ -77,9 +77,9 @@ def _of_arrow(data: BinaryIO, head: bytes) -> tuple[Any, Callable[[], Iterator[A
         raise Unreadable("Feather of version 1: in pandas, `pd.read_feather(FILE).to_parquet(NEW)`")
     if head.startswith(ARROW):
         table = pa.ipc.open_file(data)
-        return table.schema, lambda: (table.get_batch(i) for i in range(table.num_record_batches))
+        return table.schema, lambda: (table.get_batch(i) for i in range(table.num_record_batches)), 0
     stream = pa.ipc.open_stream(data)
-    return stream.schema, lambda: iter(stream)
+    return stream.schema, lambda: iter(stream), 0
 
 
 def _class_names(schema: Any) -> dict[str, list[str]]:

@@ -22,6 +22,8 @@ class Opened:
     """how the file was understood, where that is not the usual way"""
     unit: str = "line"
     """what the numbers count: "line", or "row" where a format has no lines"""
+    about: int = 0
+    """how many rows it has, as far as its first ones and its bytes say; 0 where that is not known"""
 
 
 class Unreadable(Exception):  # noqa: N818 - reads as what it says

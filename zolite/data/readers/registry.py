@@ -1,12 +1,15 @@
 """The formats of files that are read, and what is said of others."""
 
+import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from zolite.data.readers import columnar, delimited, document, json_values, jsonl
-from zolite.data.readers.reader import Opened, Read, Unreadable
+from zolite.data.readers.reader import Opened, Read, Record, Unreadable
 
 READERS: dict[str, Callable[[Path], Opened]] = {
     ".jsonl": jsonl.opened,
@@ -21,6 +24,8 @@ READERS: dict[str, Callable[[Path], Opened]] = {
     ".md": document.opened,
 }
 """suffix to what opens such a file: it raises Unreadable, and OSError"""
+
+LARGE, SAMPLED = 2**22, 500  # bytes of a file whose rows are estimated, and rows by which they are
 
 PACKED = (".gz", ".zst")  # behind any of them; what is packed is known by its first bytes (unpacked.py)
 
@@ -83,12 +88,42 @@ def opened(file: Path) -> Opened:
         found = READERS[suffix_of(file)](file)
     except (Unreadable, OSError) as error:
         return Opened(partial(iter, [_last(error)]))
-    return replace(found, rows=partial(_to_the_last, found))
+    return replace(found, rows=partial(_to_the_last, found), about=found.about or _about(file, found))
 
 
 def read(file: Path) -> Iterator[Read]:
     """Every record of a file, or what is wrong in its place."""
     return opened(file).rows()
+
+
+def _about(file: Path, found: Opened) -> int:
+    """Rows by the bytes of the first ones, in two digits; 0 of files that are quickly read, or packed."""
+    suffix, size = suffix_of(file), file.stat().st_size
+    if size < LARGE or suffix not in BYTES or file.suffix.lower() in PACKED:
+        return 0
+    whole = rows = 0
+    with suppress(Unreadable, OSError):
+        for _, record in islice(found.rows(), SAMPLED):
+            whole, rows = whole + BYTES[suffix](record), rows + 1
+            if whole > LARGE:
+                break
+    return int(float(f"{rows * size / whole:.1e}")) if whole else 0
+
+
+def _of_json(record: Record | str) -> int:
+    return len(json.dumps(record, ensure_ascii=False).encode()) + 1
+
+
+def _of_cells(record: Record | str) -> int:
+    cells = record.values() if isinstance(record, dict) else (record,)
+    return sum(len(str(cell).encode()) + 1 for cell in cells)
+
+
+BYTES: dict[str, Callable[[Record | str], int]] = {
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), _of_json),
+    **dict.fromkeys((".csv", ".tsv"), _of_cells),
+}
+"""suffix to what counts the bytes of a record, about"""
 
 
 def _to_the_last(found: Opened) -> Iterator[Read]:
