@@ -213,7 +213,7 @@ def unhandled(app: App[Any]) -> bool:
     return bool(queued(app) or unmeasured(app) or screen._callbacks or screen._dirty_widgets or screen._layout_required)
 
 
-PATIENCE = 15.0  # seconds that a busy machine may take before a test gives up
+PATIENCE = 240.0  # seconds that a busy machine may take before a test gives up
 GROUPS = ("look", "machine", "data", "plan", "do", "pages", "course")  # of work that ends by itself
 
 
