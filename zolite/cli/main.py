@@ -20,6 +20,7 @@ COMMANDS: dict[str, Command] = {  # in the order of use
     "export": results.export,
     "report": report.report,
     "eval": results.evaluate,
+    "report": report.report,
     "plan": machine.plan,
     "resume": train.resume,
     "watch": sessions.watch,
