@@ -18,7 +18,6 @@ COMMANDS: dict[str, Command] = {  # in the order of use
     "train": train.train,
     "chat": chat.chat,
     "export": results.export,
-    "report": report.report,
     "eval": results.evaluate,
     "report": report.report,
     "plan": machine.plan,
