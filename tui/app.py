@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,13 +31,13 @@ from .themes import DARK, LIGHT
 if TYPE_CHECKING:
     from zolite.planner.hardware import Hardware
 
-    from .screens.dialogs import Waiting
+    from .screens.dialogs import Preparing
 
 UNOBEYED = Unobeyed()
 Opened = Callable[[], Screen[Any]]
 
 
-LOADING = "The model is loaded first, and where it is not here yet, fetched. Then the run goes on by itself."
+LOADING = "Once it takes steps the run goes on by itself. Cancel ends it, and nothing stays."
 
 
 class ZoliteApp(Context):
@@ -112,14 +113,28 @@ class ZoliteApp(Context):
 
         self.push_screen(Trouble(error.message, error.hint, title))
 
+    def open_report(self, *names: str) -> None:
+        self._write_report(names)
+
+    @work(thread=True, group="do")
+    def _write_report(self, names: tuple[str, ...]) -> None:
+        from .reports import show_report
+
+        try:
+            told = show_report(self, names)
+        except ZoliteError as error:
+            self.call_from_thread(self.report, error)
+        else:
+            self.call_from_thread(partial(self.notify, told, markup=False))
+
     def begin(self, *command: str, over: Screen[Any] | None = None) -> None:
         self.run_worker(self._begin(command, over))
 
     async def _begin(self, command: tuple[str, ...], over: Screen[Any] | None) -> None:
-        from .screens.dialogs import Waiting
+        from .screens.dialogs import Preparing
 
         given_up = threading.Event()
-        waiting = Waiting(f"Starting: {' '.join(command[:2])}", LOADING)
+        waiting = Preparing(f"Starting: {' '.join(command[:2])}", LOADING)
         self._started(command, waiting, given_up)
         name = await self.push_screen_wait(waiting)
         if name is None:
@@ -133,11 +148,13 @@ class ZoliteApp(Context):
             self.push_screen(RunScreen(name))
 
     @work(thread=True, group="begin")
-    def _started(self, command: tuple[str, ...], waiting: "Waiting", given_up: threading.Event) -> None:
+    def _started(self, command: tuple[str, ...], waiting: "Preparing", given_up: threading.Event) -> None:
         """Giving up ends it; leaving the app, which cancels this worker, does not."""
         worker = get_current_worker()
         try:
-            name = self.client.start(*command, gone=given_up.is_set, left=lambda: worker.is_cancelled)
+            name = self.client.start(
+                *command, gone=given_up.is_set, left=lambda: worker.is_cancelled, heard=waiting.hear
+            )
         except ZoliteError as error:
             if not given_up.is_set():
                 self.call_from_thread(waiting.dismiss, None)

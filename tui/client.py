@@ -7,6 +7,7 @@
 Each raises what the command raised, with its message and its hint.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -30,31 +31,71 @@ def _never() -> bool:
     return False
 
 
+def _ignored(document: Any) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _written() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """A file to write and the same to read, each from its own place in it."""
+    with tempfile.TemporaryDirectory(prefix="zolite-", ignore_cleanup_errors=True) as folder:
+        name = os.path.join(folder, "out")
+        with open(name, "wb") as out, open(name, "rb") as written:
+            yield out, written
+
+
+@dataclass
+class _Lines:
+    """The lines of a file that grows, but for the last, each a document of JSON."""
+
+    file: IO[bytes]
+    heard: Callable[[Any], None]
+    rest: bytes = b""
+
+    def __call__(self) -> None:
+        *whole, self.rest = (self.rest + self.file.read()).split(b"\n")
+        for line in whole:
+            with contextlib.suppress(ValueError):
+                self.heard(json.loads(line))
+
+
 @dataclass(frozen=True)
 class Client:
     """How zolite is called; the app's tests give another command."""
 
     command: tuple[str, ...] = (sys.executable, "-m", "zolite")
 
-    def ask(self, *arguments: str, gone: Callable[[], bool] = _never, left: Callable[[], bool] = _never) -> Any:
-        """The document that a command prints. `gone` ends it: nobody wants the answer any more. `left` leaves it going
-        by itself, and there is no answer: None.
+    def ask(
+        self,
+        *arguments: str,
+        gone: Callable[[], bool] = _never,
+        left: Callable[[], bool] = _never,
+        heard: Callable[[Any], None] = _ignored,
+    ) -> Any:
+        """The document that a command prints; `heard` gets those on stderr as they come. `gone` ends the command, whose
+        answer nobody wants any more. `left` leaves it going by itself, and there is no answer: None.
         """
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        with tempfile.TemporaryFile() as out, _written() as (errors, written):
             child = self._child([*arguments, "--json"], out, errors)
-            if not _waited(child, gone, left):
+            if not _waited(child, gone, left, _Lines(written, heard)):
                 return None
-            printed, stderr = _content(out), _content(errors)
+            printed, stderr = _content(out), _content(written)
         try:
             return json.loads(printed)
         except ValueError:
             raise process_error(child.returncode, stderr) from None
 
-    def start(self, *arguments: str, gone: Callable[[], bool] = _never, left: Callable[[], bool] = _never) -> str:
+    def start(
+        self,
+        *arguments: str,
+        gone: Callable[[], bool] = _never,
+        left: Callable[[], bool] = _never,
+        heard: Callable[[Any], None] = _ignored,
+    ) -> str:
         """Starts train, resume or demo in a process of its own, waits until it runs, and says its session's name; ""
-        where it was left before that, and goes on.
+        where it was left before that, and goes on. `heard` gets what it does until then, as events in JSON.
         """
-        document = self.ask(*arguments, "--detach", gone=gone, left=left)
+        document = self.ask(*arguments, "--detach", gone=gone, left=left, heard=heard)
         return str(document["session"]) if document else ""
 
     def converse(self, *arguments: str) -> "Talk":
@@ -116,10 +157,13 @@ def apart() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def _waited(child: "subprocess.Popen[bytes]", gone: Callable[[], bool], left: Callable[[], bool]) -> bool:
+def _waited(
+    child: "subprocess.Popen[bytes]", gone: Callable[[], bool], left: Callable[[], bool], read: Callable[[], None]
+) -> bool:
     """Has it ended? Else it was left."""
     asked = -math.inf
     while True:
+        read()
         try:
             child.wait(POLL_SECONDS)
             return True

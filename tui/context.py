@@ -42,3 +42,7 @@ class Context(App[None]):
     def begin(self, *command: str, over: Screen[Any] | None = None) -> None:
         """Starts a trainer that needs nobody, and opens its Run screen once it runs, in place of `over`."""
         raise NotImplementedError
+
+    def open_report(self, *names: str) -> None:
+        """A page about a session, or several beside each other, in the browser."""
+        raise NotImplementedError

@@ -20,7 +20,7 @@ from zolite.planner import plan as planner
 from zolite.planner.backprop import needed
 from zolite.planner.calibration import Correction
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import GROUPS, Ledger, by_group, ledger, peak
+from zolite.planner.memory import GROUPS, Ledger, by_group, ledger, own, peak
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.plan import Planning, Rejected
 from zolite.planner.step_time import beside_seconds, step_seconds
@@ -142,6 +142,16 @@ class Priced:
     @property
     def peak_bytes(self) -> int:
         return peak(self.ledger)
+
+    @property
+    def own_bytes(self) -> int:
+        """Without what other programs hold."""
+        return own(self.ledger)
+
+    @property
+    def free_bytes(self) -> int:
+        """What they leave."""
+        return max(0, self.budget_bytes - (self.peak_bytes - self.own_bytes))
 
     @property
     def fits(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from textual.app import App
 
 from zolite.common.errors import UsageError
-from zolite.common.text import human_bytes
+from zolite.common.text import human_bytes, one_line, visible
 from zolite.monitor.log import later_text
 from zolite.sessions import manage
 from zolite.sessions import session as sessions
@@ -77,9 +77,19 @@ def what_goes(name: str, step: int) -> str:
         return later_text(later(session, step))
 
 
+async def damaged(app: App[Any], session: Summary) -> SessionAction | None:
+    """What is wrong with it, and a way to be rid of it."""
+    answers = {"keep": "Keep it", "delete": "Delete it"}
+    detail = f"{one_line(session.problem)}\n→ restore its folder from a copy, or delete it."
+    answer = await app.push_screen_wait(Choose(f"✗ {visible(session.name)} is damaged", detail, answers))
+    return await delete(app, session) if answer == "delete" else None
+
+
 async def delete(app: App[Any], session: Summary) -> SessionAction | None:
-    detail = f"{session.step:,} steps and {human_bytes(session.bytes)}, with all that it learnt. There is no way back."
-    if not await app.push_screen_wait(Confirm(f"Delete {session.name}?", detail, yes="Delete", no="Keep")):
+    whole = session.status != "damaged"
+    what = f"{session.step:,} steps and {human_bytes(session.bytes)}" if whole else human_bytes(session.bytes)
+    detail = f"{what}, with all that it learnt. There is no way back."
+    if not await app.push_screen_wait(Confirm(f"Delete {visible(session.name)}?", detail, yes="Delete", no="Keep")):
         return None
     return SessionAction(partial(manage.remove, session.name), f"{session.name} is gone")
 
@@ -90,6 +100,7 @@ QUESTIONS: dict[str, Callable[[App[Any], Summary], Awaitable[SessionAction | Non
     "fork": fork,
     "rewind": rewind,
     "delete": delete,
+    "damaged": damaged,
 }
 
 

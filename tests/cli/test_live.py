@@ -132,7 +132,7 @@ def test_what_comes_before_the_first_step_is_shown() -> None:
     working = Working("reading rows", 250_000, 1_000_000)
     state = after([working])
     assert line(working, state) == "reading rows: 250,000 of 1,000,000 (25%)"
-    assert "reading rows: 250,000 of 1,000,000 (25%) …" in picture(state) and not state.logged
+    assert "Preparing: reading rows: 250,000 of 1,000,000 (25%)" in picture(state) and not state.logged
     assert line(Working("reading rows", 5, 0), state) == "reading rows: 5"
 
 

@@ -19,7 +19,19 @@ import torch
 from zolite import __version__
 from zolite.cli import main, process
 from zolite.common import events
-from zolite.common.events import Continued, Evaluated, Event, Finished, Noted, Paused, Saved, Started, StepDone
+from zolite.common.events import (
+    Concluded,
+    Continued,
+    Evaluated,
+    Event,
+    Finished,
+    Noted,
+    Paused,
+    Saved,
+    Started,
+    StepDone,
+    Working,
+)
 from zolite.config.methods import METHODS
 from zolite.config.recipe import SETTINGS
 from zolite.model import load as models
@@ -101,7 +113,7 @@ def test_version_and_help(zolite: Zolite) -> None:
     """--version prints name and version; no arguments print the help, with every command."""
     assert zolite("--version").out == f"zolite {__version__}\n"
     ended = zolite()
-    for command in ("demo", "train", "resume", "eval", "export", "sessions", "doctor", "methods", "paths"):
+    for command in ("demo", "train", "resume", "eval", "export", "report", "sessions", "doctor", "methods", "paths"):
         assert command in ended.out + ended.err
     assert "Traceback" not in ended.err
     assert zolite("train", "--help").code == 0
@@ -127,13 +139,17 @@ def test_doctor(zolite: Zolite) -> None:
     checks = ended.document
     assert all(isinstance(check, dict) and check for check in checks) and len(checks) >= 4
     assert ended.code in (0, 1, 2)
-    assert ended.err == ""
+    assert all(isinstance(events.from_json(line), Working) for line in ended.err.splitlines())
+    lines = zolite("doctor").out
+    assert all(check["name"] in lines for check in checks)
 
 
 # A session's life
 
 
-def test_from_training_to_export(zolite: Zolite, words: Words, folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_from_training_to_export(
+    zolite: Zolite, words: Words, folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """train, list, show, eval, export and a refused resume agree on one session; --json documents are whole."""
     data = folder()
     ended = zolite(*words(data=data, steps=4, name="first"), "--plain")
@@ -155,6 +171,9 @@ def test_from_training_to_export(zolite: Zolite, words: Words, folder: Callable[
     assert scored["value"] == last["value"]
     assert (scored["says"], scored["said_right"]) == (last["says"], last["said_right"])
     assert "says a label" in zolite("eval", "first", "--data", data).out
+    page = tmp_path / "page.html"
+    assert zolite("report", "first", "--to", page, "--json").document["page"] == str(page)
+    assert "of 8 rows are right" in page.read_text(encoding="utf-8")  # as the last of them found them
 
     out = tmp_path / "adapter"
     exported = zolite("export", "first", "--to", out, "--json").document
@@ -166,8 +185,17 @@ def test_from_training_to_export(zolite: Zolite, words: Words, folder: Callable[
     assert "first at step 2 and 4 as merged" in lines and "checked with transformers" in lines
     assert "ollama create first" in lines and not (out / "adapter_model.safetensors").exists()
     assert "--format bin is not one of" in blames(zolite("export", "first", "--to", out, "--format", "bin"))[0]
+    one = tmp_path / "one.gguf"
+    said = zolite("export", "first", "--to", one, "--no-verify").out
+    assert "first at step 4 as gguf" in said and one.read_bytes()[:4] == b"GGUF" and str(one) in said
+    assert "zolite-export" not in said and not list(tmp_path.glob(".zolite-export-*"))
+    assert "exists" in blames(zolite("export", "first", "--to", one))[0]
+    assert "is no .gguf file" in blames(zolite("export", "first", "--to", tmp_path / "b.gguf", "--format", "peft"))[0]
+    monkeypatch.chdir(tmp_path)
+    assert zolite("export", "first", "--no-verify").out.startswith(str(tmp_path / "first-peft"))
+    monkeypatch.setattr("zolite.cli.process.follow", None)  # a run that is over is answered before anything is loaded
     error, hint = blames(zolite("resume", "first"))
-    assert "has taken all its 4 steps" in error and "--force" in hint
+    assert "has taken all its 4 steps" in error and "`zolite resume first --steps 8 --force`" in hint
 
 
 def test_training_goes_on_from_an_adapter(
@@ -281,10 +309,23 @@ def test_names_that_other_tools_have(zolite: Zolite, words: Words) -> None:
     _, *rest = words()
     for alias in ("run", "finetune"):
         assert dry(zolite, alias, *rest) == dry(zolite, "train", *rest)
-    assert zolite("list", "--json").document == zolite("sessions", "list", "--json").document == []
+    listed = [zolite(*words, "--json").document for words in (("list",), ("ls",), ("sessions", "list"))]
+    assert listed == [[], [], []]
     blames(zolite("generate", "nobody"))
     ended = zolite("--help")
     assert not any(line[1:].split()[:1] == [alias] for alias in main.ALIASES for line in ended.out.splitlines())
+
+
+def test_a_wrong_command_is_told_the_right_one(zolite: Zolite) -> None:
+    """One that is spelled alike, and one that is another's: no list is to be read for it."""
+    assert "Did you mean 'train'?" in zolite("trian").err
+    assert "`zolite sessions rm first`" in blames(zolite("rm", "first"))[1]
+
+
+def test_help_lists_commands_in_the_order_of_use(zolite: Zolite) -> None:
+    lines = [line[1:].split()[:1] for line in zolite("--help").out.splitlines()]
+    places = [lines.index([name]) for name in ("demo", "train", "chat", "export", "plan", "doctor", "paths")]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize(
@@ -317,12 +358,12 @@ def test_an_open_value_may_be_said(zolite: Zolite, words: Words) -> None:
 def test_verbose_is_handed_to_the_view(zolite: Zolite, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a run to the view, which shows numbers for experts with it alone; of a plan to its remarks."""
     seen: list[bool] = []
-    monkeypatch.setattr("zolite.cli.train.follow", lambda run, plain, as_json, verbose: seen.append(verbose))
+    monkeypatch.setattr("zolite.cli.train.follow", lambda run, plain, as_json, verbose, data: seen.append(verbose))
     for extra in ((), ("--verbose",), ("-v",)):
         assert zolite(*words(), *extra).code == 0
     assert seen == [False, True, True]
     plan = ("plan", "smollm2-135m", "--vram", "8GiB")
-    assert "log2" not in zolite(*plan).out and "log2" in zolite(*plan, "--verbose").out
+    assert "log2" not in zolite(*plan).out and "log2" in zolite(*plan, "--explain").out
 
 
 MISSING = {
@@ -634,7 +675,7 @@ def test_a_process_ends_with_the_code_of_its_error(words: Words, tmp_path: Path)
     child = started(*words(data=tmp_path / "nowhere"))
     out, err = child.communicate(timeout=600)
     blames(Ended(child.returncode, out, err))
-    assert out == ""
+    assert out.startswith("importing PyTorch …\n") and "error" not in out
 
 
 def waited(name: str, seconds: float = 600) -> str:
@@ -696,8 +737,9 @@ def test_a_detached_run_that_cannot_start_says_why(words: Words, home: Path, tmp
     """The error of the process behind is this one's, with its code, and nothing stays."""
     child = started(*words(data=tmp_path / "nowhere"), "--detach")
     out, err = child.communicate(timeout=600)
-    message, _ = blames(Ended(child.returncode, out, err))
-    assert "nowhere" in message and out == ""
+    said, _, _ = err.partition("error: ")
+    message, _ = blames(Ended(child.returncode, out, err.removeprefix(said)))
+    assert "nowhere" in message and out == "" and said.startswith("importing PyTorch …\n")
     assert os.listdir(home / "sessions") == []
 
 
@@ -733,8 +775,11 @@ def test_a_run_is_recorded_and_replayed(zolite: Zolite, words: Words, tmp_path: 
     """Replayed, a recording says what `watch` says of the session; it replaces no file, and no other file is one."""
     assert zolite(*words(steps=4, name="first")).code == 0
     assert "4 steps" in zolite("sessions", "record", "first", tmp_path / "run.jsonl").out
-    said = [event for event in zolite("watch", "first", "--json").events if not isinstance(event, Saved)]
-    assert [e for e in zolite("replay", tmp_path / "run.jsonl", "--json").events if not isinstance(e, Saved)] == said
+    watched, replayed = (zolite(*w, "--json").events for w in (("watch", "first"), ("replay", tmp_path / "run.jsonl")))
+    kept, again = (
+        [e for e in each if not isinstance(e, Saved | Concluded)] for each in (watched, replayed)
+    )  # no paths
+    assert kept == again and isinstance(watched[-1], Concluded) and isinstance(replayed[-1], Concluded)
     assert "step 4  done after" in zolite("replay", tmp_path / "run.jsonl", "--plain").out
     blames(zolite("sessions", "record", "first", tmp_path / "run.jsonl"))
     (tmp_path / "other").write_text("{}")

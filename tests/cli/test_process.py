@@ -12,7 +12,7 @@ import pytest
 from zolite.tui.client import Client
 
 from zolite.common.errors import ZoliteError
-from zolite.common.events import Finished
+from zolite.common.events import Finished, Working, from_json
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.sessions import session as sessions
@@ -87,7 +87,9 @@ def test_a_run_that_is_prepared_ends_when_it_is_told(
     until(said, child)
     child.send_signal(number)
     out, err = child.communicate(timeout=PATIENCE)
-    assert (child.returncode, out, err) == (130, "", "ended before its first step\n")
+    assert (child.returncode, err) == (130, "ended before its first step\n")
+    said = [from_json(line) for line in out.splitlines()]
+    assert {type(event) for event in said} == {Working} and said[0].phase == "importing PyTorch"  # type: ignore[union-attr]
     assert sessions.list_() == []
 
 

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zolite.monitor.axis import axis
 from zolite.monitor.plots import (
     MODES,
     Curve,
     Window,
     bar,
+    by_row,
     chart,
     columns,
     draw,
@@ -20,7 +22,6 @@ from zolite.monitor.plots import (
     span,
     sparkline,
     step_ticks,
-    ticks,
 )
 from zolite.monitor.series import Point, Series
 
@@ -57,6 +58,16 @@ def test_a_line_is_connected(values: list[float], mode: str) -> None:
     assert all(by_column)
     for before, after in itertools.pairwise(by_column):
         assert after[0] <= before[-1] + 1 and before[0] <= after[-1] + 1
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=60), st.integers(1, 60), st.sampled_from(list(MODES)))
+def test_a_line_never_runs_back(values: list[float], count: int, mode: str) -> None:
+    """What comes later changes nothing to the left of where the line was."""
+    count, window = min(count, len(values)), Window(0, len(values) - 1, -100, 100)
+    before = draw([Curve("a", points(values[:count]), "x")], window, 40, 10, mode)
+    after = draw([Curve("a", points(values), "x")], window, 40, 10, mode)
+    end = max(x for x, _ in before)
+    assert {c: s for c, s in after.items() if c[0] < end} == {c: s for c, s in before.items() if c[0] < end}
 
 
 def test_higher_is_higher() -> None:
@@ -107,10 +118,12 @@ def test_step_ticks(first: int, size: int, columns: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 12, 40])
-def test_ticks(rows: int) -> None:
-    """Top and bottom have their values."""
-    found = ticks(Window(0, 1, 0.5, 2.0), rows)
-    assert found[0] == "2.000" and (rows == 1 or found[rows - 1] == "0.5000")
+def test_ticks_by_row(rows: int) -> None:
+    """Bottom and top are the axis' ends, and what is between stands at its height."""
+    found = axis(0.5, 2.0, 4)
+    rows_of = by_row(found, found.texts, rows)
+    assert rows_of[0] == "2.0" and (rows == 1 or rows_of[rows - 1] == "0.5")
+    assert rows < 12 or rows_of[round((rows - 1) / 3)] == "1.5"
 
 
 @given(st.lists(st.floats(-1e3, 1e3, width=32), max_size=200), st.integers(1, 60))
@@ -139,10 +152,10 @@ def test_a_chart_has_labels_and_a_legend() -> None:
     """Its values are on the left, steps below, what is what under them, and the scale of marks on the right."""
     line, marks = (
         Curve("loss", points([3.0, 1.0]), "x"),
-        Curve("score", points([0.25, 0.75]), "y", "marks", span=(0, 1)),
+        Curve("score", points([0.25, 0.75]), "y", "marks", span=(0.25, 0.75)),
     )
     rows = ["".join(text for text, _ in row) for row in chart([line, marks], (0, 1), (60, 10), "ascii", notes=["n"])]
-    assert len(rows) == 10 and rows[0].startswith(" 3.080 +") and rows[0].rstrip().endswith("100%")
+    assert len(rows) == 10 and rows[0].startswith("3 +") and rows[0].rstrip().endswith("100%")
     assert rows[7].rstrip().endswith("0%") and rows[8].split() == ["0", "1"] and rows[9].split() == [
         "*", "loss", "o", "score", "n",
     ]  # fmt: skip
@@ -153,6 +166,7 @@ def test_a_sparkline_leaves_gaps() -> None:
     """Values are blocks from lowest to highest; what is not finite is a gap."""
     assert sparkline([0, 1, math.nan, 0.5]) == "▁█ ▅"
     assert sparkline([2, 2]) == "▄▄"
+    assert sparkline([98, 100], floor=0.0) == "██"
     assert sparkline([]) == ""
     assert sparkline([0, 1, 0.5], "ascii").isascii()
 

@@ -80,11 +80,33 @@ def test_a_run_rewound_and_resumed_is_the_straight_one(recipe: Make, method: str
     assert rows_of("straight") == rows[:5]
     assert same(factors("straight"), half) and not same(half, wanted)
     with sessions.open_("straight") as session:
-        assert max(session.steps()) == 4 and session.ending() == "stopped"
+        assert max(session.steps()) == 4 and session.ending() == "ready"
     events = list(resume("straight", {}, False, never))
     assert events[-1].reason == "done"
     assert rows_of("straight") == rows
     assert same(factors("straight"), wanted)
+
+
+def test_what_was_taken_back_or_forked_is_ready_and_nothing_broke(recipe: Make) -> None:
+    """At a step before the last; a fork at the last step of a run that is done is done, and a killed run is neither."""
+    list(begin(recipe(train__steps=4, train__save_every=1), "run", never))
+    manage.fork("run", "whole", 4)
+    manage.fork("run", "half", 2)
+    manage.rewind("run", 3)
+    found = {each.name: (each.status, each.step) for each in sessions.list_()}
+    assert found == {"run": ("ready", 3), "half": ("ready", 2), "whole": ("done", 4)}
+    with sessions.open_("run", write=True) as session:
+        session.journal.event(Started("run", 4, 4, "cpu", 1, 1))
+    assert {each.name: each.status for each in sessions.list_()}["run"] == "stopped"
+
+
+def test_sessions_that_cannot_be_read_are_no_empty_list(home: Path) -> None:
+    """Where the folder of all of them is none that lists its names, that is said, with the folder."""
+    assert sessions.list_() == []
+    home.mkdir(parents=True)
+    (home / "sessions").write_text("no folder")
+    with pytest.raises(ZoliteError, match=r"the sessions in .*/sessions cannot be read: Not a directory"):
+        sessions.list_()
 
 
 def test_what_cannot_be_replayed_goes_back_to_checkpoints_alone(recipe: Make) -> None:
@@ -109,7 +131,7 @@ def test_a_step_has_names(recipe: Make, what: str, step: int) -> None:
         assert chosen(session, what) == step
 
 
-@pytest.mark.parametrize("what", ["7", "-1", "worst", "", "1e9", "9" * 40, "٣"])
+@pytest.mark.parametrize("what", ["2", "7", "-1", "worst", "", "1e9", "9" * 40, "٣"])
 def test_what_is_no_step_is_refused(recipe: Make, what: str) -> None:
     """A step that was not taken, and what is none, is refused with what there is."""
     with sessions.create("run", recipe(), {}) as session:
@@ -348,7 +370,7 @@ def test_nobody_is_told_anything_where_nobody_runs(recipe: Make) -> None:
 
 def test_eight_readers_and_a_writer_do_not_get_in_each_others_way(recipe: Make) -> None:
     """Read by eight at once, who ask for things too, no journal is ever locked, for them or for the run."""
-    run, ended, errors, counts = prepare(recipe(train__steps=60)), threading.Event(), [], []
+    run, ended, errors, counts = prepare(recipe(train__steps=24)), threading.Event(), [], []
 
     def look() -> None:
         try:

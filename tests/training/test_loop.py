@@ -381,7 +381,7 @@ def test_a_resume_says_when_there_is_nothing_left(recipe: Make, monkeypatch: pyt
     monkeypatch.setattr(models, "load", unwanted)
     with pytest.raises(UsageError, match="has taken all its 2 steps") as caught:
         list(resume("done", {}, False, forever))
-    assert "--set train.steps=4 --force" in caught.value.hint
+    assert "--steps 4 --force" in caught.value.hint
 
 
 def test_a_finished_run_goes_on_with_force(recipe: Make) -> None:

@@ -3,25 +3,30 @@
 import asyncio
 import contextlib
 import itertools
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import Button, DataTable, Input, Static
+from zolite.tui import reports
 from zolite.tui.paint import cell
-from zolite.tui.screens.dialogs import Ask, Choose, Confirm, Trouble, Waiting
+from zolite.tui.screens.dialogs import Ask, Choose, Confirm, Preparing, Trouble
 from zolite.tui.screens.home import ACTIONS, HomeScreen
 from zolite.tui.screens.run import RunScreen
 from zolite.tui.sessions import Listed
+from zolite.tui.widgets.course import Course
 
 from zolite.common.errors import DoesNotFit
+from zolite.common.events import Working, to_json
 from zolite.common.paths import paths
 from zolite.sessions import manage
 from zolite.sessions import session as sessions
 from zolite.sessions.journal import Journal
 
-from .conftest import LAYOUTS, FakeClient, drive, settled, shown, until
+from .conftest import LAYOUTS, NOW, SIZES, FakeClient, drive, settled, shown, until
 
 pytestmark = pytest.mark.usefixtures("still")
 Make = Callable[..., Any]
@@ -50,6 +55,63 @@ def test_list(app: Make, made: Make, size: tuple[int, int]) -> None:
         await until(pilot, lambda: all(words in shown(pilot.app) for words in wanted))
 
     drive(app(), size, script)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_columns_stay_whatever_a_names_length(app: Make, made: Make, size: tuple[int, int]) -> None:
+    """The last column is on the screen beside a name of 64 letters, which is whole in the panel below."""
+    name = "a" * 63 + "z"
+    made(name, model__name="/models/" + "m" * 60)
+
+    async def script(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "1h00m ago" in shown(pilot.app) and "12 MiB" in shown(pilot.app))
+        assert "aaa…" in shown(pilot.app) and "mmm…" in shown(pilot.app)
+        assert name in str(pilot.app.screen.query_one("#details", Static).render())
+
+    drive(app(), size, script)
+
+
+def test_the_chosen_sessions_curve(app: Make, made: Make) -> None:
+    """Where there is room, and of the session under the cursor, wherever it goes."""
+    made("older", steps=20, created=NOW - 7200)
+    made("newer", steps=40)
+
+    async def script(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: home(pilot).query_one(Course).state.step == 40)
+        assert "validation accuracy" in shown(pilot.app) and "smoothed" in shown(pilot.app)
+        await pilot.press("down")
+        await until(pilot, lambda: home(pilot).query_one(Course).state.step == 20)
+        await pilot.resize_terminal(120, 40)
+        await until(pilot, lambda: "smoothed" not in shown(pilot.app))
+
+    drive(app(), (200, 60), script)
+
+
+@pytest.mark.parametrize("screen", [False, True])
+def test_a_report_opens(app: Make, made: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, screen: bool) -> None:
+    """By o, in Home and in a run: written here, and opened where there is a browser with a window; else its path is
+    said. Of marked sessions it is one together.
+    """
+    made("first")
+    made("second")
+    opened: list[str] = []
+    monkeypatch.setattr(reports.webbrowser, "open", lambda url: opened.append(url) or True)
+    monkeypatch.setattr(reports, "has_browser", lambda: screen)
+    monkeypatch.chdir(tmp_path)
+    pages = [tmp_path / f"{name}-report.html" for name in ("second", "compared")]
+
+    async def script(pilot: Pilot[None]) -> None:
+        at(pilot, "second")
+        await pilot.press("o")
+        await until(pilot, pages[0].exists)
+        await pilot.press("space", "up" if home(pilot).listed[0].name == "first" else "down", "space", "o")
+        await until(pilot, pages[1].exists)
+        await until(pilot, lambda: len(pilot.app._notifications) == 2)
+        told = [each.message for each in pilot.app._notifications]
+        assert all(any(str(page) in text for text in told) for page in pages)
+        assert opened == [page.as_uri() for page in pages if screen]
+
+    drive(app(), (120, 40), script)
 
 
 def test_what_can_be_done(app: Make, made: Make) -> None:
@@ -106,8 +168,28 @@ def test_damaged(app: Make, made: Make) -> None:
     async def script(pilot: Pilot[None]) -> None:
         text = shown(pilot.app)
         assert "✗ damaged" in text and "✓ done" in text
+        at(pilot, "b")
+        await pilot.press("enter")
+        await settled(pilot)
+        assert "b is damaged" in shown(pilot.app) and "Delete it" in shown(pilot.app)
+        await pilot.click("#delete")
+        await settled(pilot)
+        await pilot.press("y")
+        await until(pilot, lambda: not (paths()["sessions"] / "b").exists())
 
     drive(app(), (80, 24), script)
+
+
+def test_a_home_that_cannot_be_read_is_said(app: Make, home: Path) -> None:
+    """It is not the same as one without sessions."""
+    home.mkdir(parents=True)
+    (home / "sessions").write_text("no folder")
+
+    async def script(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "cannot be read" in shown(pilot.app))
+        assert "Try it" not in shown(pilot.app)
+
+    drive(app(), (120, 40), script)
 
 
 @pytest.mark.parametrize("size", LAYOUTS)
@@ -395,13 +477,15 @@ def test_what_does_not_start(app: Make, client: FakeClient) -> None:
 
 
 def test_a_start_can_be_given_up(app: Make, client: FakeClient) -> None:
-    """Escape in the waiting window tells the process that nobody waits."""
+    """What is prepared is said with its count, a bar and the time left; Escape tells the process that nobody waits."""
     import threading
 
     given_up = threading.Event()
+    doing = Working("quantizing tensors", 12, 30, 12.0, 18.0)
 
     class Slow(FakeClient):
-        def start(self, *arguments: str, gone: Any = None, left: Any = None) -> str:
+        def start(self, *arguments: str, gone: Any = None, left: Any = None, heard: Any = None) -> str:
+            heard(json.loads(to_json(doing)))
             while not gone():
                 threading.Event().wait(0.01)
             given_up.set()
@@ -413,7 +497,10 @@ def test_a_start_can_be_given_up(app: Make, client: FakeClient) -> None:
     async def script(pilot: Pilot[None]) -> None:
         await pilot.press("d")
         await settled(pilot)
-        assert isinstance(pilot.app.screen, Waiting)
+        assert isinstance(pilot.app.screen, Preparing)
+        await until(pilot, lambda: "quantizing" in shown(pilot.app))
+        said = shown(pilot.app)
+        assert "Preparing: quantizing tensors: 12 of 30 (40%), about 18s left" in said and "━━━" in said
         await pilot.press("escape")
         await until(pilot, lambda: given_up.is_set() and isinstance(pilot.app.screen, HomeScreen))
 

@@ -30,12 +30,13 @@ from zolite.tui.widgets.panels import Panel
 from zolite.tui.widgets.run_view import RunView
 from zolite.tui.widgets.scrubber import Scrubber
 
-from zolite.common.events import Evaluated, Finished, Noted, Paused, Sampled, Saved, Started
+from zolite.common.events import Evaluated, Finished, Noted, Paused, Sampled, Saved, Started, Working
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.export.registry import FORMATS, Format
 from zolite.planner import hardware as machine
 from zolite.sessions import session as sessions
+from zolite.sessions import working
 from zolite.sessions.session import MemoryRow, Session, StepRow
 
 from .conftest import LAYOUTS, SIZES
@@ -294,12 +295,13 @@ def test_panels_in_turn(made: Make, play: Play) -> None:
 
 @pytest.mark.parametrize("size", LAYOUTS)
 def test_sample_answers_are_a_panel(made: Make, play: Play, size: tuple[int, int]) -> None:
-    """Behind d, and in a small window behind 5: the newest of each row, beside what was written before training."""
+    """The newest of each row beside what was written before training; in a small window behind 5."""
 
     async def scenario(pilot: Pilot[None]) -> None:
         await until(pilot, lambda: "step 60" in shown(pilot))
-        assert "a parcel" not in shown(pilot)
-        await pilot.press("d" if size != (80, 24) else "5")
+        assert ("a parcel" in shown(pilot)) is (size != (80, 24))
+        if size == (80, 24):
+            await pilot.press("5")
         for part in ("Where is it?", "now    a parcel", "before it is", "right  a letter"):
             await until(pilot, lambda part=part: part in shown(pilot))
         assert "an old answer" not in shown(pilot) and cut(pilot) == []
@@ -307,6 +309,24 @@ def test_sample_answers_are_a_panel(made: Make, play: Play, size: tuple[int, int
     with made("first") as session:
         for step, now in ((0, "an old answer"), (60, "a\nparcel")):
             session.journal.event(Sampled(step, 1, "Where is it?", "it is …", now, "a letter"))
+        session.journal.commit()
+        play(lambda: RunScreen("first"), scenario, size)
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_speed_and_memory_have_their_course(made: Make, play: Play, size: tuple[int, int]) -> None:
+    """Beside their numbers, from zero; and bars of memory have one scale, on which no part is longer than the sum."""
+
+    async def scenario(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "planned" in shown(pilot) and "so far" in shown(pilot))
+        lines = shown(pilot).splitlines()
+        (speed,) = [line for line in lines if "steps/s" in line]
+        assert "█" in speed.partition("steps/s")[2]
+        bars = {name: line.count("━") for line in lines for name in ("planned", "linear layers") if name in line}
+        assert 0 < bars["linear layers"] <= bars["planned"]
+
+    with made("first") as session:
+        session.journal.append([row._replace(memory_bytes=row.memory_bytes * row.step) for row in rows(61, 64, 100)])
         session.journal.commit()
         play(lambda: RunScreen("first"), scenario, size)
 
@@ -452,6 +472,40 @@ def test_chart_is_moved(made: Make, play: Play) -> None:
 
     with made("first"):
         play(lambda: RunScreen("first"), scenario)
+
+
+def test_what_is_done_between_steps_is_said_with_a_bar(made: Make, play: Play) -> None:
+    """In the place of the progress, for as long as it takes; then the steps are there again."""
+
+    async def scenario(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "step 60 of 100" in shown(pilot))
+        working.put(session.path, Working("evaluating rows", 12, 48, 5.0, 15.0))
+        await until(pilot, lambda: "evaluating rows: 12 of 48 (25%), about 15s left" in shown(pilot))
+        working.clear(session.path)
+        await until(pilot, lambda: "step 60 of 100" in shown(pilot))
+
+    with made("first") as session:
+        play(lambda: RunScreen("first"), scenario)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_end_says_whether_it_worked(made: Make, play: Play, size: tuple[int, int]) -> None:
+    """A run that is done says so in front of all else, with its numbers and the next commands."""
+
+    async def scenario(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "better than before by 30 points, sure" in shown(pilot))
+        assert "25.0% → 55.0%" in shown(pilot) and not cut(pilot)
+        assert "zolite chat first --step best" in "".join(
+            segment.text
+            for strip in pilot.app.screen.query_one("#result-text").render_lines(
+                pilot.app.screen.query_one("#result-text").size.region
+            )
+            for segment in strip
+        )
+
+    with made("first", 60) as session:
+        session.journal.event(Finished(60, "done", 30.0, 0, GIB))
+    play(lambda: RunScreen("first"), scenario, size)
 
 
 def test_ascii(made: Make, play: Play) -> None:

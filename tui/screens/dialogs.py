@@ -1,15 +1,27 @@
 """Small windows over a screen: something went wrong, are you sure, what name."""
 
+import contextlib
+import json
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
+from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
+
+from zolite.common.events import Working, from_json
+from zolite.monitor.log import working_text
+from zolite.monitor.plots import bar
+
+from ..paint import content
+
+if TYPE_CHECKING:
+    from ..context import Context
 
 CLOSE: list[BindingType] = [Binding("escape", "close", "Close", id="close")]
 
@@ -127,30 +139,45 @@ class Ask(ModalScreen[str | None]):
         self.dismiss(None)
 
 
-class Waiting(ModalScreen[Any]):
-    """Something takes a while. `since` counts the seconds, so that nobody thinks it stands still."""
+class Preparing(ModalScreen[str | None]):
+    """A run that has not begun: what is being done, how far it is, and how long the rest takes."""
 
     BINDINGS: ClassVar = CLOSE
+    app: "Context"
+
+    class Heard(Message):
+        def __init__(self, event: Working) -> None:
+            super().__init__()
+            self.event = event
 
     def __init__(self, what: str, detail: str = "") -> None:
         super().__init__(classes="dialog")
-        self.what, self.detail, self.seconds = what, detail, 0
+        self.what, self.detail = what, detail
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="window"):
             yield Static(self.what, classes="heading", markup=False)
             if self.detail:
                 yield Static(self.detail, markup=False)
-            yield Static("◐ 0 s", id="since")
+            yield Static("Preparing …\n", id="doing")
             with Horizontal(classes="buttons"):
                 yield Button("Cancel")
 
-    def on_mount(self) -> None:
-        self.set_interval(1, self.tick)
+    def hear(self, document: Any) -> None:
+        """An event in JSON, from any thread."""
+        with contextlib.suppress(ValueError):
+            event = from_json(json.dumps(document))
+            if isinstance(event, Working):
+                self.post_message(self.Heard(event))
 
-    def tick(self) -> None:
-        self.seconds += 1
-        self.query_one("#since", Static).update(f"{'◐◓◑◒'[self.seconds % 4]} {self.seconds} s")
+    @on(Heard)
+    def show(self, message: Heard) -> None:
+        """A line, and below it a bar where it counts."""
+        event, doing = message.event, self.query_one("#doing", Static)
+        width = max(10, doing.size.width)
+        done = bar(event.done / event.total, width, self.app.config.chart) if event.total else []
+        words = Content(f"Preparing: {working_text(event)}").truncate(width, ellipsis=True)
+        doing.update(Content("\n").join([words, content(done)]))
 
     @on(Button.Pressed)
     def action_close(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
-from textual import on, work
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -18,9 +18,10 @@ from textual.worker import get_current_worker
 from zolite.common.errors import ZoliteError
 from zolite.common.text import human_bytes, human_seconds, one_line, visible
 from zolite.monitor.log import score_text
-from zolite.monitor.states import ALIVE, STATES
+from zolite.monitor.states import ALIVE, RESUMABLE, STATES
 
 from ..paint import cell
+from ..widgets.course import Course
 from ..widgets.stack import Part, Stack
 from ..widgets.table import Table
 
@@ -40,7 +41,7 @@ ENDED = tuple(state for state in ALL if state not in ALIVE)
 # What can be done with a session: action, its word, its key, and the states in which it can be done.
 ACTIONS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("open", "Open", "enter", (*ALL, "damaged")),
-    ("resume", "Resume", "r", ("interrupted", "stopped", "diverged")),
+    ("resume", "Resume", "r", RESUMABLE),
     ("pause", "Pause", "p", ("running",)),
     ("go_on", "Go on", "g", ("paused",)),
     ("stop", "Stop", "s", ALIVE),
@@ -52,6 +53,9 @@ ACTIONS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("delete", "Delete", "x", (*ENDED, "damaged")),
 )
 STATES_OF = {action: states for action, _, _, states in ACTIONS}
+WIDE = 120  # columns from which what is known of a session stands beside the list
+VAST = (160, 40)  # columns and rows from which there is room for curves
+LETTERS = ((160, 20), (0, 12))  # of a name and of a model, by the columns that the window has
 COLUMNS = ("", "state", "name", "step", "best", "model", "disk", "last sign")
 
 
@@ -69,17 +73,23 @@ class HomeScreen(Screen[None]):
         #machine-name { text-style: bold; width: 1fr; }
         #sessions { height: 1fr; layout: vertical; }
         #list { height: 1fr; }
+        #beside { height: auto; width: 1fr; }
         #details { display: block; width: 1fr; max-height: 8; }
+        #course { display: none; }
         #welcome { display: none; height: 1fr; padding: 1 2; }
         #welcome .buttons { margin-top: 1; }
         #actions { height: 1; }
         #actions Button { min-width: 0; padding: 0; margin: 0 1 0 0; }
         &.-empty #welcome { display: block; }
-        &.-empty #list, &.-empty #details { display: none; }
+        &.-empty #list, &.-empty #beside { display: none; }
     }
-    HomeScreen.-wide #sessions { layout: horizontal; }
-    HomeScreen.-wide #list { width: 2fr; }
-    HomeScreen.-wide #details { width: 1fr; max-width: 60; height: 100%; max-height: 100%; }
+    HomeScreen.-beside #sessions { layout: horizontal; }
+    HomeScreen.-beside #list { width: 2fr; }
+    HomeScreen.-beside #beside { width: 1fr; height: 100%; max-width: 60; }
+    HomeScreen.-beside #details { height: auto; max-height: 100%; }
+    HomeScreen.-vast #beside { max-width: 100%; }
+    HomeScreen.-vast #list { width: 1fr; }
+    HomeScreen.-vast #course { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "New run", id="new"),
@@ -91,6 +101,7 @@ class HomeScreen(Screen[None]):
         ),
         Binding("space", "mark", "Mark", id="mark", show=False),
         Binding("c", "compare", "Compare", id="compare"),
+        Binding("o", "open_report", "Report", id="open-report"),
         Binding("1", "doctor", "Doctor", id="doctor"),
         Binding("2", "methods", "Methods", id="methods"),
         Binding("3", "settings", "Settings", id="settings"),
@@ -107,6 +118,7 @@ class HomeScreen(Screen[None]):
         self.reading = threading.Lock()
         self.rests = 0.0  # monotonic seconds: until then the list is not read again by itself
         self.hardware: Hardware | None = None
+        self.letters = LETTERS[-1][1]
 
     def compose(self) -> ComposeResult:
         with Vertical(id="machine", classes="panel"):
@@ -119,7 +131,9 @@ class HomeScreen(Screen[None]):
                 with Horizontal(classes="buttons"):
                     yield Button("Try the demo  d", action="screen.demo", variant="primary", id="welcome-demo")
                     yield Button("New run  n", action="screen.new", id="welcome-new")
-            yield Static("", id="details", classes="panel")
+            with Vertical(id="beside"):
+                yield Static("", id="details", classes="panel")
+                yield Course(self.app.config.chart, id="course")
         with Horizontal(id="actions"):
             for action, word, key, _ in ACTIONS:
                 shown = "⏎" if key == "enter" else key
@@ -135,6 +149,19 @@ class HomeScreen(Screen[None]):
         table.focus()
         self.show_details()
         self.set_interval(REFRESH_SECONDS, self.refresh_while_shown)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Where there is room, the curves of the chosen session; names and models as long as their columns may be."""
+        self.set_class(event.size.width >= WIDE, "-beside")
+        self.set_class(event.size.width >= VAST[0] and event.size.height >= VAST[1], "-vast")
+        letters = next(letters for width, letters in LETTERS if event.size.width >= width)
+        if letters != self.letters:
+            self.letters = letters
+            self.update_rows(self.listed)
+        self.call_after_refresh(self.show_course)
+
+    def show_course(self) -> None:
+        self.query_one(Course).show(self.current)
 
     def refresh_while_shown(self) -> None:
         """Not while another screen is open: it would cost more than showing a run does. Nor while the list is still
@@ -168,8 +195,12 @@ class HomeScreen(Screen[None]):
 
         began = time.thread_time()
         self.sessions = self.sessions or Sessions()
-        with self.reading:
-            listed, hardware = self.sessions.read(), self.app.machine()
+        try:
+            with self.reading:
+                listed, hardware = self.sessions.read(), self.app.machine()
+        except ZoliteError as error:  # the folder of all of them
+            self.app.call_from_thread(self.show_unread, error)
+            return
         used = time.thread_time() - began
         if not get_current_worker().is_cancelled:
             used += self.app.call_from_thread(self.show, listed, hardware)
@@ -194,8 +225,15 @@ class HomeScreen(Screen[None]):
             self.table.move_cursor(row=row)
         self.selects = "" if self.selects in names else self.selects
         self.set_class(not listed, "-empty")
+        self.query_one("#welcome-text", Static).update(WELCOME)
         self.show_details()
         return time.thread_time() - began
+
+    def show_unread(self, error: ZoliteError) -> None:
+        """In the place of what is said where there is no session yet."""
+        self.set_class(True, "-empty")
+        text = Content.assemble((f"✗ {error.message}", "$text-error"), f"\n→ {error.hint}")
+        self.query_one("#welcome-text", Static).update(text)
 
     def show_machine(self) -> None:
         h = self.hardware
@@ -240,10 +278,10 @@ class HomeScreen(Screen[None]):
         return (
             "◆" if each.name in self.marked else " ",
             cell(self.app, (f"{symbol} {word}", style)),
-            cell(self.app, s.name),
+            cell(self.app, cut(visible(s.name), self.letters)),
             f"{s.step:,}/{s.steps:,}" if s.steps else "–",
             best,
-            cell(self.app, one_line(s.model).rpartition("/")[2].removeprefix("builtin:")),
+            cell(self.app, cut(one_line(s.model).rpartition("/")[2].removeprefix("builtin:"), self.letters)),
             human_bytes(s.bytes),
             f"{human_seconds(max(0.0, self.app.clock() - each.active))} ago",
         )
@@ -256,10 +294,13 @@ class HomeScreen(Screen[None]):
         for action, _, _, states in ACTIONS:
             self.query_one(f"#do-{action}").display = state in states
         self.refresh_bindings()
+        self.show_course()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "compare":
             return len(self.marked) > 1 or None
+        if action == "open_report":
+            return self.current is not None or None
         if action not in STATES_OF:
             return True
         return self.current is not None and self.current.state in STATES_OF[action]
@@ -278,8 +319,7 @@ class HomeScreen(Screen[None]):
 
     def open(self, session: "Listed | None") -> None:
         if session and session.state == "damaged":
-            assert session.trouble is not None
-            self.app.report(session.trouble)
+            self.ask("damaged", session)
         elif session:
             from .run import RunScreen
 
@@ -334,6 +374,11 @@ class HomeScreen(Screen[None]):
             from .export import ExportScreen
 
             self.app.push_screen(ExportScreen(self.current.name))
+
+    def action_open_report(self) -> None:
+        """A page in the browser; of the marked ones together, where some are."""
+        if names := sorted(self.marked) or [each.name for each in (self.current,) if each]:
+            self.app.open_report(*names)
 
     def action_rename(self) -> None:
         self.ask("rename", self.current)
@@ -401,6 +446,10 @@ class HomeScreen(Screen[None]):
             self.app.exit()
 
 
+def cut(text: str, letters: int) -> str:
+    return text if len(text) <= letters else f"{text[: letters - 1]}…"
+
+
 WELCOME = Content.from_markup(
     "[bold]Fine-tune a language model on this machine, with forward passes alone.[/bold]\n\n"
     "The [bold]demo[/bold] teaches a small model to sort support messages into five topics; the model comes with "
@@ -417,6 +466,8 @@ def described(each: "Listed") -> Content:
     if each.trouble is not None:
         lines.append(Content.assemble((f"✗ {each.trouble.message}", "$text-error")))
         lines += [Content(f"→ {each.trouble.hint}")] if each.trouble.hint else []
+    if each.state == "ready":
+        lines.append(Content(f"ready to go on from step {s.step:,}: r resumes it"))
     if s.model:
         lines.append(Content(f"{one_line(s.model)} · {s.method}"))
     for label, score in (("best", s.best), ("last", s.last)):

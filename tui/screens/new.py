@@ -432,7 +432,7 @@ class NewScreen(Screen[None]):
             "batch": str(t.batch),
             "at once": f"{t.microbatch} rows" + (", 1 copy" if t.copies == 1 else ""),
             "context": str(r.data.context),
-            "memory": human_bytes(each.peak_bytes),
+            "memory": human_bytes(each.own_bytes),
             "a step": step_time(step),
             "in all": human_seconds(each.total_seconds),
             "QLoRA": cell(self.app, (f"{symbol} {human_bytes(need)}", colour)),
@@ -510,7 +510,7 @@ class NewScreen(Screen[None]):
             return
         assert self.cost is not None
         if not self.cost.fits:
-            over = f"It would take {human_bytes(self.cost.peak_bytes)} of {human_bytes(self.cost.budget_bytes)}."
+            over = f"It would take {human_bytes(self.cost.own_bytes)}; {human_bytes(self.cost.free_bytes)} are free."
             if not await self.app.push_screen_wait(Confirm("This does not fit. Start all the same?", over)):
                 return
         self.app.begin(*self.command(), over=self)
@@ -542,16 +542,16 @@ DATA_HELP = Content("\n").join(
 
 def verdict(cost: Priced, smaller: str) -> Content:
     """Does it fit, and how long will it take."""
-    peak, budget = human_bytes(cost.peak_bytes), human_bytes(cost.budget_bytes)
+    own, free = human_bytes(cost.own_bytes), human_bytes(cost.free_bytes)
     if cost.problem:
         return Content.assemble((f"✗ {cost.problem}", "$text-error"))
     if not cost.fits:
         over = human_bytes(cost.peak_bytes - cost.budget_bytes)
-        return Content.assemble((f"✗ {over} too much: ", "$text-error bold"), f"{peak} of {budget}; {smaller}")
+        return Content.assemble((f"✗ {over} too much: ", "$text-error bold"), f"{own} of {free} free; {smaller}")
     steps, total = recipes.resolve(cost.recipe).train.steps, human_seconds(cost.total_seconds)
     fits = ("✓ fits: ", "$text-success bold")
     return Content.assemble(
-        fits, f"{peak} of {budget} · {step_time(cost.seconds_per_step)} a step · {steps:,} steps in {total}"
+        fits, f"{own} of {free} free · {step_time(cost.seconds_per_step)} a step · {steps:,} steps in {total}"
     )
 
 

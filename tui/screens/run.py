@@ -16,11 +16,12 @@ from textual.worker import get_current_worker
 from zolite.common.errors import ZoliteError
 from zolite.monitor.redraw import RedrawLimit
 from zolite.monitor.run_state import About, RunState, updated
+from zolite.monitor.states import RESUMABLE
+from zolite.planner.estimates import planned, tokens_per_step
 from zolite.sessions import manage
 from zolite.sessions.follow import News, Reader
 from zolite.sessions.session import open_, summarised
 
-from ..estimates import planned, tokens_per_step
 from ..sessions import trouble_of
 from ..widgets.run_view import Beside, RunView
 from .dialogs import Confirm
@@ -38,8 +39,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "pause": UNDER_WAY,
     "checkpoint": UNDER_WAY,
     "stop": UNDER_WAY,
-    "resume": ("interrupted", "stopped", "diverged"),
-    "rewind": ("interrupted", "stopped", "diverged", "done"),
+    "resume": RESUMABLE,
+    "rewind": (*RESUMABLE, "done"),
 }
 
 
@@ -61,6 +62,7 @@ class RunScreen(Screen[None]):
         Binding("w", "rewind", "Rewind", id="run-rewind"),
         Binding("t", "try_it", "Try", id="run-try"),
         Binding("e", "export", "Export", id="run-export"),
+        Binding("o", "open_report", "Report", id="run-report"),
         Binding("d", "details", "Details", id="run-details"),
         Binding("m", "larger", "Larger", id="run-larger", show=False),
     ]
@@ -118,12 +120,12 @@ class RunScreen(Screen[None]):
     def _follow(self, reader: Reader, gone: Callable[[], bool]) -> None:
         session = reader.session
         self.state.about = About.of(session.name, session.recipe, str(session.facts.get("device", "")))
-        asked, running, beside = float("-inf"), None, NOTHING
+        asked, running, beside, doing = float("-inf"), None, NOTHING, None
         while not gone():
             news = reader.read()
             ended = news.running != running
-            if news or ended:
-                running = news.running
+            if news or ended or news.working != doing:
+                running, doing = news.running, news.working
                 self.post_message(self.Arrived(news))
             if ended or time.monotonic() - asked >= OTHERS_SECONDS:
                 asked, beside = time.monotonic(), self._beside(reader, beside)
@@ -226,6 +228,10 @@ class RunScreen(Screen[None]):
         from .export import ExportScreen
 
         self.app.push_screen(ExportScreen(self.session))
+
+    def action_open_report(self) -> None:
+        """A page in the browser."""
+        self.app.open_report(self.session)
 
     def action_larger(self) -> None:
         self.view.larger()

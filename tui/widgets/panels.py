@@ -13,10 +13,13 @@ from zolite.monitor.plots import bar, columns, sampled, sparkline
 from zolite.monitor.run_state import RunState
 from zolite.monitor.series import Series
 from zolite.monitor.statistics import histogram
-from zolite.planner.memory import Ledger
+from zolite.planner.memory import Ledger, counted
 
 from ..paint import MUTED, content, flow
 
+ROOMY = 100  # columns of a heading that has room for the course of the speed
+COURSE = 16  # columns of that
+MOVED = 1.01  # times the least memory in use, from which its course is worth a line
 Draw = Callable[[int, int], Content]
 """A panel of that width and height."""
 
@@ -61,18 +64,23 @@ def _lines(lines: Sequence[Content], width: int) -> Content:
 
 def heading(state: RunState, width: int, mode: str, tokens_per_step: float = 0.0, details: bool = False) -> Content:
     """What runs, how far it is, and its numbers."""
-    words = content(summary.progress(state))
-    share = state.step / state.steps if state.steps else 0.0
+    words, share = content(summary.progress(state)), state.step / state.steps if state.steps else 0.0
+    if (doing := state.working) is not None:
+        words, share = content(summary.working(state)), doing.done / doing.total if doing.total else 0.0
     progress = Content.assemble(content(bar(share, width - words.cell_length - 1, mode)), " ", words)
-    return _lines([content(summary.title(state)), progress, *_numbers(state, width, tokens_per_step, details)], width)
+    return _lines(
+        [content(summary.title(state)), progress, *_numbers(state, width, mode, tokens_per_step, details)], width
+    )
 
 
-def _numbers(state: RunState, width: int, tokens_per_step: float, details: bool) -> list[Content]:
+def _numbers(state: RunState, width: int, mode: str, tokens_per_step: float, details: bool) -> list[Content]:
     """One line, and a second where it has to be."""
     speed = summary.speed(state)
     rate = tokens_per_step * state.moving.rate
     if rate > 0:
         speed.append((f", about {_count(rate)} tokens/s", ""))
+    if width >= ROOMY and len(state.speeds) > 1:
+        speed.append((f" {sparkline(sampled(state.speeds, state.step, COURSE), mode, floor=0.0)}", "full"))
     dev = state.dev()
     score, said = ([summary.evaluation(dev)], summary.said(dev[-1])) if dev else ([], [])
     parts = [summary.loss(state), *score, speed, *said]
@@ -91,24 +99,21 @@ def _count(n: float) -> str:
 def memory(state: RunState, planned: Ledger | None, others: int, width: int, mode: str, rows: int = 99) -> Content:
     """In use, the most so far, planned and others' against what was free; then what was planned, line by line."""
     budget = state.started.budget_bytes if state.started else 0
-    counted = [line for line in planned or () if line.bytes and line.where in _counted(state)]
-    plan = sum(line.bytes for line in counted)
-    most = max(budget, plan, state.peak_bytes, 1)
+    counts = counted(planned or (), state.started.device if state.started else state.about.device)
+    plan = sum(line.bytes for line in counts)
+    most = max(budget, plan, state.peak_bytes, others, 1)  # one scale for all bars, the plan's parts too
     sizes = {"in use": state.memory_bytes, "peak": state.peak_bytes, "planned": plan, "others": others}
     lines = [_amount(label, size, size / most, width, mode) for label, size in sizes.items() if size]
     if budget:
         lines.insert(0, Content.assemble(_label("free", budget), content([summary.fits(state.peak_bytes, budget)])))
     if not lines:
         return Content.styled("nothing is known yet", MUTED)
-    parts = sorted(counted, key=lambda line: -line.bytes)
-    lines += [_part(line.what, line.bytes, parts[0].bytes, width, mode) for line in parts[: max(0, rows - len(lines))]]
+    course = sampled(state.memories, state.step, max(4, width - 17))
+    if course and max(course) > MOVED * min(course):
+        lines.append(Content.assemble(("so far           ", MUTED), (sparkline(course, mode, floor=0.0), "$primary")))
+    parts = sorted(counts, key=lambda line: -line.bytes)
+    lines += [_part(line.what, line.bytes, most, width, mode) for line in parts[: max(0, rows - len(lines))]]
     return _lines(lines, width)
-
-
-def _counted(state: RunState) -> tuple[str, ...]:
-    """What a run calls its memory: torch's allocations on a GPU, all of its process elsewhere."""
-    device = state.started.device if state.started else state.about.device
-    return ("allocated", "process") if device.startswith("CPU") else ("allocated",)
 
 
 def _label(label: str, size: int) -> Content:
@@ -120,9 +125,9 @@ def _amount(label: str, size: int, share: float, width: int, mode: str) -> Conte
     return Content.assemble(words, content(bar(share, width - words.cell_length, mode)))
 
 
-def _part(label: str, size: int, largest: int, width: int, mode: str) -> Content:
+def _part(label: str, size: int, most: int, width: int, mode: str) -> Content:
     words = Content.styled(f"  {label if label != 'context' else 'process':<16}{human_bytes(size):>9} ", MUTED)
-    drawn = bar(size / largest, width - words.cell_length, mode)
+    drawn = bar(size / most, width - words.cell_length, mode)
     return Content.assemble(words, content(drawn, full="$secondary"))
 
 

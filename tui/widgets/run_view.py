@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import ClassVar
 
 from textual import events
@@ -13,13 +12,14 @@ from textual.content import Content
 from textual.widgets import Static
 
 from zolite.common.errors import ZoliteError
-from zolite.monitor.log import split_text
+from zolite.common.events import Concluded
+from zolite.monitor.outcome import card, outcome_of
 from zolite.monitor.plots import Curve
 from zolite.monitor.run_state import About, RunState
-from zolite.monitor.series import Point
 from zolite.planner.memory import Ledger
 
-from . import panels
+from ..paint import content
+from . import course, panels
 from .chart import Chart
 from .panels import Panel
 
@@ -29,8 +29,9 @@ PANELS = {
     "steps": "loss and step size",
     "gradients": "projected gradients",
     "samples": "sample answers",
+    "result": "result",
 }
-DETAILS = ("steps", "gradients", "samples")  # those that are for experts
+DETAILS = ("steps", "gradients")  # those that are for experts
 
 
 @dataclass
@@ -63,22 +64,25 @@ class RunView(Container):
     RunView #side { height: 7; padding: 0 1; }
     RunView #side > * { display: none; height: 7; border: none; padding: 0; }
     RunView.-memory #memory, RunView.-steps #steps, RunView.-gradients #gradients, RunView.-events #events,
-    RunView.-samples #samples { display: block;
+    RunView.-samples #samples, RunView.-result #result { display: block;
     }
-    RunView #events-text { height: auto; width: 1fr; }
+    RunView #events-text, RunView #result-text { height: auto; width: 1fr; }
     RunView.-roomy #tabs { display: none; }
     RunView.-roomy #body { layout: grid; grid-size: 2 1; grid-columns: 1fr 46; }
     RunView.-roomy #chart-box { border: round $panel; height: 100%; padding: 0; }
     RunView.-roomy #chart-box:focus-within { border: round $primary; }
     RunView.-roomy #side { height: 100%; padding: 0; }
     RunView.-roomy #side > * { display: block; height: auto; border: round $panel; padding: 0 1; }
-    RunView.-roomy #events { border-title-color: $text-muted; }
+    RunView.-roomy #events, RunView.-roomy #result { border-title-color: $text-muted; }
+    RunView.-roomy #result { display: none; height: auto; max-height: 60%; }
+    RunView.-roomy.-done #result { display: block; }
     RunView.-roomy #side > *:focus { border: round $primary; }
     RunView.-roomy #gradients { height: 8; }
     RunView.-roomy #steps, RunView.-roomy #gradients, RunView.-roomy #samples { display: none; }
-    RunView.-roomy.-details #steps, RunView.-roomy.-details #gradients, RunView.-roomy.-details #samples {
+    RunView.-roomy.-details #steps, RunView.-roomy.-details #gradients, RunView.-roomy.-sampled #samples {
         display: block;
     }
+    RunView.-roomy.-done #samples { display: none; }
     RunView.-roomy #memory { height: 1fr; min-height: 7; }
     RunView.-roomy #events { height: 1fr; min-height: 5; }
     RunView.-vast #body { grid-columns: 1fr 64; }
@@ -97,6 +101,7 @@ class RunView(Container):
         self.panel = "memory"  # that is seen in a small window
         self.details = False
         self._logged = -1
+        self._outcome: Concluded | None = None
         self._curves: tuple[int, int, int] | None = None  # what of them is drawn
 
     def compose(self) -> ComposeResult:
@@ -107,6 +112,8 @@ class RunView(Container):
                 yield Chart(self.curves, self.extent, self.mode)
             yield Tabs("", id="tabs")
             with Vertical(id="side"):
+                with VerticalScroll(id="result"):
+                    yield Static("", id="result-text")
                 yield Panel(PANELS["memory"], self._memory, id="memory")
                 yield Panel(PANELS["steps"], lambda w, h: panels.steps(self.state, w, self.mode), id="steps")
                 yield Panel(PANELS["gradients"], self._gradients, id="gradients")
@@ -117,8 +124,8 @@ class RunView(Container):
     def on_mount(self) -> None:
         heading = self.query_one("#heading")
         heading.styles.border = ("none", "transparent")
-        box = self.query_one("#events", VerticalScroll)
-        box.border_title = PANELS["events"]
+        for name in ("events", "result"):
+            self.query_one(f"#{name}", VerticalScroll).border_title = PANELS[name]
         self.query_one("#chart-box").border_title = "loss"
         self.action_panel("memory")
         self.query_one(Chart).focus()
@@ -139,12 +146,26 @@ class RunView(Container):
         if curves != self._curves:
             self._curves = curves
             self.query_one(Chart).update()
+        self.set_class(bool(self.state.samples), "-sampled")
         for panel in self.query(Panel):
             panel.redraw()
         if self._logged != self.state.logged:
             self._logged = self.state.logged
             self.query_one("#events-text", Static).update(panels.events(self.state, self.details))
             self.query_one("#events", VerticalScroll).scroll_end(animate=False, immediate=False)
+        self.conclude()
+
+    def conclude(self) -> None:
+        """At its end whether the run worked, in front of all else."""
+        found = outcome_of(self.state)
+        if found == self._outcome:
+            return
+        self._outcome = found
+        self.set_class(found is not None, "-done")
+        samples = [self.state.samples[row] for row in sorted(self.state.samples)]
+        lines = card(found, samples) if found else []
+        self.query_one("#result-text", Static).update(Content("\n").join(map(content, lines)))
+        self.action_panel("result" if found else "memory")
 
     def blame(self, trouble: ZoliteError | None) -> None:
         """Says what went wrong, and what to do; None hides it."""
@@ -173,7 +194,7 @@ class RunView(Container):
         words = [
             Content.from_markup(f"[{style}][@click=panel('{each}')]{i} {each}[/][/]")
             for i, each in enumerate(PANELS, 1)
-            if self.details or each not in DETAILS
+            if (self.details or each not in DETAILS) and (self._outcome or each != "result")
             for style in ["bold reverse" if each == self.panel else "$text-muted"]
         ]
         self.query_one("#tabs", Static).update(Content("  ").join(words))
@@ -198,22 +219,7 @@ class RunView(Container):
     # what the chart asks for
 
     def extent(self) -> tuple[float, float]:
-        return 0.0, float(max(2, self.state.step))
+        return course.extent(self.state)
 
     def curves(self, first: float, last: float, most: int) -> Sequence[Curve]:
-        state = self.state
-        found = [
-            Curve("loss", state.losses.window(first, last, 2 * most), "raw", "cloud"),
-            Curve("smoothed", state.means.window(first, last, most), "mean"),
-        ]
-        return [curve for curve in (*found, *self._dev()) if curve.points]
-
-    def _dev(self) -> list[Curve]:
-        """Validation scores: a loss on the losses' scale, an accuracy on its own."""
-        scores = [e for e in self.state.dev() if isfinite(e.value)]
-        if not scores:
-            return []
-        metric, values = scores[-1].metric, [e.value for e in scores]
-        points = [Point(e.step, e.value, e.value, e.value) for e in scores if e.metric == metric]
-        span = (min(values), max(max(values), min(values) + 0.01)) if metric == "accuracy" else None
-        return [Curve(f"{split_text('dev')} {metric}", points, "dev", "marks", span=span)]
+        return course.curves(self.state, first, last, most)

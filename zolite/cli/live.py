@@ -21,11 +21,11 @@ from rich.text import Text
 
 from zolite.cli.terminal import Terminal, say
 from zolite.common.events import (
+    Concluded,
     Continued,
     Evaluated,
     Event,
     Exported,
-    Finished,
     Noted,
     Paused,
     Sampled,
@@ -37,6 +37,7 @@ from zolite.common.events import (
 from zolite.common.text import human_bytes, human_number, human_rate, human_seconds, one_line
 from zolite.monitor import summary
 from zolite.monitor.log import log_line, sample_text, score_text, working_text
+from zolite.monitor.outcome import card
 from zolite.monitor.plots import Curve, Piece, bar, chart, flowing, sparkline
 from zolite.monitor.run_state import RunState, advance
 
@@ -54,6 +55,9 @@ def line(event: Event, state: RunState, verbose: bool = False) -> str:
             return working_text(event)
         case Evaluated():
             return f"step {event.step}  {score_text(event)} ({event.rows:,} rows, {event.seconds:.1f} s)"
+        case Concluded():
+            samples = [] if verbose else [state.samples[row] for row in sorted(state.samples)]
+            return "\n".join(map(_plain, card(event, samples)))
         case Noted():
             return f"{'warning' if event.level == 'warning' else 'note'}: {one_line(event.message)}"
         case _:
@@ -108,15 +112,25 @@ def _flow(parts: Sequence[Text], width: int) -> list[Text]:
 
 def _title(state: RunState, width: int, height: int) -> Iterable[Text]:
     if state.started is None:
-        what = working_text(state.working) if state.working else "waiting for the run to start"
-        return [Text(f"{what} …", "dim")]
+        return []
     return [text(summary.title(state))]
 
 
 def _progress(state: RunState, width: int, height: int) -> Iterable[Text]:
+    if state.working or not state.started:
+        return _working(state, width)
     words = text(summary.progress(state))
     share = state.step / state.steps if state.steps else 0.0
     return [text([*bar(share, width - words.cell_len - 1), (" ", "")]) + words]
+
+
+def _working(state: RunState, width: int) -> Iterable[Text]:
+    """What is being done before the first step, or between two, with a bar where it can be counted."""
+    found = state.working
+    words = text(summary.working(state))
+    room = min(TREND_WIDTH, width - words.cell_len - 3)
+    drawn = bar(found.done / found.total, room) if found and found.total and room >= 10 else []
+    return _flow([words, *([text(drawn)] if drawn else [])], width)
 
 
 def _losses(state: RunState, width: int, height: int) -> Iterable[Text]:
@@ -158,7 +172,7 @@ def _details(state: RunState, width: int, height: int) -> Iterable[Text]:
 
 def _samples(state: RunState, width: int, height: int) -> Iterable[Text]:
     """What is written now, a line a row; in full with --verbose and at the end."""
-    for sampled in state.samples.values():
+    for sampled in state.samples.values() if state.concluded is None else ():
         yield Text(sample_text(sampled), "dim")
 
 
@@ -169,7 +183,14 @@ def _tail(state: RunState, width: int, height: int) -> Iterable[Text]:
         yield Text(f"▲ {state.warning}", "yellow")
 
 
-ROWS = (_title, _progress, _losses, _numbers, _evaluations, _memory, _samples, _tail)
+def _outcome(state: RunState, width: int, height: int) -> Iterable[Text]:
+    """At the end: whether it worked, with sample answers, and what comes next."""
+    samples = [state.samples[row] for row in sorted(state.samples)]
+    lines = card(state.concluded, samples) if state.concluded else []
+    return [Text(), *map(text, lines)] if lines else []
+
+
+ROWS = (_title, _progress, _losses, _numbers, _evaluations, _memory, _samples, _outcome, _tail)
 
 
 def draw(state: RunState, width: int, height: int, verbose: bool = False) -> RenderableType:
@@ -245,9 +266,6 @@ class PlainView:
             if now - self.shown < self.EVERY and event.step % tenth:
                 return
             self.shown = now
-        if isinstance(event, Finished) and not self.verbose:  # once, at the end
-            for sampled in self.state.samples.values():
-                say(line(sampled, self.state), self.stream)
         if _wanted(event, self.verbose):
             say(line(event, self.state, self.verbose), self.stream)
 

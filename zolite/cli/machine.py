@@ -1,5 +1,6 @@
 """What this machine can do: `zolite plan`, `doctor`, `profile`, `bench` and `paths`."""
 
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,9 +10,12 @@ from rich.table import Table
 
 from zolite.cli.flags import Given, takes
 from zolite.cli.process import Json, Plain, Verbose, outline, report
-from zolite.cli.terminal import Terminal, say_json
+from zolite.cli.terminal import Terminal, say, say_json
+from zolite.common import progress
+from zolite.common.events import to_json
 from zolite.common.paths import paths as all_paths
 from zolite.common.text import human_bytes
+from zolite.monitor.log import working_text
 
 if TYPE_CHECKING:
     from zolite.tools.bench import Report, Row
@@ -35,6 +39,7 @@ def plan(
     given: Given,
     vram: Annotated[str | None, typer.Option(metavar="SIZE", help="plan for so much memory, such as 8GiB")] = None,
     hardware: Annotated[str | None, typer.Option(help="plan for another card, such as rtx-3060-12gb")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="the formula by which plans are ranked")] = False,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -49,18 +54,21 @@ def plan(
     if as_json:
         say_json(planner.document(planning))
     else:
-        Terminal().print(plan_table.render(planning, verbose))
+        Terminal().print(plan_table.render(planning, verbose, explain))
 
 
 def doctor(as_json: Json = False) -> None:
     """Driver, torch, bitsandbytes, disk and memory: what is wrong, and how to mend it."""
     from zolite.tools import doctor as clinic
 
-    checks = clinic.checkup()
+    checks = []
+    with progress.told(lambda event: say(to_json(event) if as_json else working_text(event), sys.stderr)):
+        for check in clinic.checkup():
+            checks.append(check)
+            if not as_json:
+                Terminal().print(clinic.render([check]))
     if as_json:
         say_json([asdict(check) for check in checks])
-    else:
-        Terminal().print(clinic.render(checks))
     raise typer.Exit(clinic.worst(checks))
 
 

@@ -1,33 +1,29 @@
 """The command line: which commands there are, and how they end. Each is parsed, calls, and renders what it gets."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from zolite import __version__
-from zolite.cli import chat, data, learn, machine, methods, results, sessions, train
+from zolite.cli import chat, data, learn, machine, methods, report, results, sessions, train
 from zolite.cli.flags import Command
 from zolite.cli.process import INTERRUPTED
 from zolite.cli.terminal import say
 from zolite.common.errors import UsageError, ZoliteError
 
-app = typer.Typer(
-    help="Fine-tune language models with forward passes alone, on the GPU you already own. Alone it opens the app.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-COMMANDS: dict[str, Command] = {
+COMMANDS: dict[str, Command] = {  # in the order of use
     "demo": train.demo,
     "train": train.train,
-    "resume": train.resume,
-    "eval": results.evaluate,
-    "export": results.export,
     "chat": chat.chat,
+    "export": results.export,
+    "report": report.report,
+    "eval": results.evaluate,
+    "plan": machine.plan,
+    "resume": train.resume,
     "watch": sessions.watch,
     "replay": sessions.replay,
-    "plan": machine.plan,
     "doctor": machine.doctor,
     "profile": machine.profile,
     "bench": machine.bench,
@@ -40,9 +36,30 @@ ALIASES: dict[str, Command] = {
     "run": train.train,
     "generate": chat.chat,
     "list": sessions.list_sessions,
+    "ls": sessions.list_sessions,
 }
 """Names that other tools have for the same; help does not list them."""
 
+
+class Commands(TyperGroup):
+    """Typer suggests what is spelled alike; this one also knows that `zolite rm` is `zolite sessions rm`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        for group in ("sessions", "data"):
+            inner = self.get_command(ctx, group)
+            if self.get_command(ctx, name) is None and name in getattr(inner, "commands", {}):
+                raise UsageError(f"there is no command {name}", f"`zolite {' '.join([group, *args])}`")
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    help="Fine-tune language models with forward passes alone, on the GPU you already own. Alone it opens the app.",
+    no_args_is_help=True,
+    add_completion=False,
+    cls=Commands,
+    pretty_exceptions_enable=False,
+)
 for name, command in COMMANDS.items():
     app.command(name)(command)
 for name, command in ALIASES.items():

@@ -14,14 +14,16 @@ from zolite.planner.plan import RULE, Plan, Planning
 SHOWN = 12
 
 
-def render(planning: Planning, verbose: bool = False) -> Group:
+def render(planning: Planning, verbose: bool = False, explain: bool = False) -> Group:
     parts = [heading(planning), plans(planning, verbose), *(details(planning) if verbose else summary(planning))]
+    parts += [Text(RULE)] if explain else []
     return Group(*(piece for part in parts for piece in (part, Text())))
 
 
 def heading(planning: Planning) -> Text:
     h = planning.hardware
-    used = f", {human_bytes(h.others_bytes)} of it in use by other programs" if h.others_bytes else ""
+    held = f"{human_bytes(h.others_bytes)} in use by other programs, {human_bytes(h.free_bytes)} free"
+    used = f", {held}" if h.others_bytes else ""
     taken = ", a common card of that memory, as there is none here" if h.origin == "typical" else ""
     rates = "published" if taken else h.origin
     return Text(f"{h.name}{taken}: {human_bytes(h.total_bytes)}{used}; speeds {rates}")
@@ -35,6 +37,8 @@ def plans(planning: Planning, verbose: bool) -> Table:
     """What is alike in all of them is in the title, so that the rest has room in 80 columns."""
     r = planning.plans[0].recipe
     title = f"{r.train.steps:,} steps of {r.train.batch} rows, at most {r.data.context} tokens each"
+    if planning.rows.train:
+        title += f": {r.train.steps * r.train.batch / planning.rows.train:.3g} passes over {planning.rows.train:,} rows"
     title += f"; {r.method.name}, {r.adapter.space}, rank {r.adapter.rank}" if verbose else ""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")
@@ -52,7 +56,7 @@ def _cells(planning: Planning, each: Plan) -> dict[str, str]:
     return {
         "weights": each.recipe.model.quant,
         "at once": f"{t.microbatch} × {t.copies}",
-        "memory": human_bytes(each.peak_bytes),
+        "memory": human_bytes(each.own_bytes),
         "a step": _step(each),
         "in all": human_seconds(each.total_seconds),
         "QLoRA": _backprop(planning, each),
@@ -67,21 +71,46 @@ def _short(each: Plan) -> str:
 
 
 def summary(planning: Planning) -> Iterator[RenderableType]:
-    best, has = planning.plans[0], human_bytes(planning.hardware.total_bytes)
-    where = ", ".join(f"{group} {human_bytes(size)}" for group, size in by_group(best.ledger).items() if size)
-    yield Text(
-        f"best: {_short(best)} with {best.recipe.model.quant} weights, {human_bytes(best.peak_bytes)} of {has}: {where}"
+    best, has = planning.plans[0], human_bytes(planning.hardware.free_bytes)
+    sizes = (item for item in by_group(best.ledger).items() if item[0] != "other programs")
+    where = ", ".join(f"{group} {human_bytes(size)}" for group, size in sizes if size)
+    label = "it fits, but takes long" if best.long else "best"
+    model = (
+        f"{label}: {_short(best)} with {best.recipe.model.quant} weights, {human_seconds(best.total_seconds)} in all"
     )
+    yield Text(f"{model}, {human_bytes(best.own_bytes)} of {has} free: {where}")
+    yield Text(why(planning))
     yield Text(f"`zolite train {best.spec.name} --data PATH --quant {best.recipe.model.quant}` starts it")
     if planning.backprop.recommended:
         yield Text(_advice(planning))
     yield from _sources(planning)
-    yield Text("--verbose shows where the memory goes line by line, how plans are ranked and what did not fit")
+    yield Text(
+        "--verbose shows where the memory goes line by line and what did not fit; --explain how plans are ranked"
+    )
+
+
+def why(planning: Planning) -> str:
+    """Why the first plan is the first, beside the next larger and the quickest one, without a formula."""
+    best = planning.plans[0]
+    size = best.spec.parameters
+    larger = next((p for p in planning.plans if p.spec.parameters > size), None)
+    smaller = [p for p in planning.plans if p.spec.parameters < size and p.total_seconds < best.total_seconds]
+    parts = ["a larger model mostly learns more from the same rows, if its steps are quick enough"]
+    parts += [f"{_short(larger)} fits too, but takes {human_seconds(larger.total_seconds)}"] if larger else []
+    if not larger and any(each.spec.parameters > size for each in planning.rejected):
+        parts.append("none that is larger fits")
+    if smaller:
+        quick = min(smaller, key=lambda p: p.total_seconds)
+        parts.append(f"{_short(quick)} is done in {human_seconds(quick.total_seconds)}, and knows less")
+    if best.long:
+        parts.append(f"half as long: --steps {best.recipe.train.steps // 2}, or shorter rows (--context)")
+    return f"why: {'; '.join(parts)}"
 
 
 def _advice(planning: Planning) -> str:
     b = planning.backprop
-    return f"backpropagation (QLoRA) of {b.model} would take {human_bytes(b.peak_bytes)}: {b.why}"
+    size = human_bytes(max(0, b.peak_bytes - planning.hardware.others_bytes))
+    return f"backpropagation (QLoRA) of {b.model} would take {size}: {b.why}"
 
 
 def _sources(planning: Planning) -> Iterator[Text]:
@@ -103,7 +132,8 @@ def details(planning: Planning) -> Iterator[RenderableType]:
         "need, no: more than there is"
     )
     hidden = len(planning.plans) - SHOWN
-    yield Text(RULE + (f"; {hidden} more plans with --json" if hidden > 0 else ""))
+    if hidden > 0:
+        yield Text(f"{hidden} more plans with --json")
     if planning.rejected:
         yield rejected(planning)
     yield Text(_advice(planning))
@@ -117,12 +147,12 @@ def details(planning: Planning) -> Iterator[RenderableType]:
 
 
 def ledger(best: Plan) -> Table:
-    title = f"{best.spec.name} in {best.recipe.model.quant}: where {human_bytes(best.peak_bytes)} go"
+    title = f"{best.spec.name} in {best.recipe.model.quant}: where {human_bytes(best.own_bytes)} go"
     table = Table("what", "size", "why", title=title, title_justify="left", box=None, pad_edge=False)
     for line in best.ledger:
-        if line.bytes:
+        if line.bytes and line.group != "other programs":
             table.add_row(line.what, human_bytes(line.bytes), line.why)
-    table.add_row("peak", human_bytes(best.peak_bytes), "")
+    table.add_row("peak", human_bytes(best.own_bytes), "")
     return table
 
 
@@ -141,5 +171,6 @@ def _step(each: Plan) -> str:
 
 
 def _backprop(planning: Planning, each: Plan) -> str:
-    need = needed(planning.hardware, each.spec, each.recipe.adapter.rank, each.recipe.data.context)
-    return human_bytes(need) if need <= planning.hardware.total_bytes else "no"
+    h = planning.hardware
+    need = needed(h, each.spec, each.recipe.adapter.rank, each.recipe.data.context)
+    return human_bytes(need - h.others_bytes) if need <= h.total_bytes else "no"

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -20,10 +20,11 @@ from zolite.cli import live
 from zolite.cli.terminal import say
 from zolite.common import progress
 from zolite.common.errors import UsageError, process_error
-from zolite.common.events import Event, Finished, Started, from_json
+from zolite.common.events import Event, Finished, Started, Working, from_json
 from zolite.common.paths import paths
 from zolite.common.text import json_text
-from zolite.sessions import lock
+from zolite.monitor.outcome import concluded
+from zolite.sessions import lock, working
 
 INTERRUPTED = 130
 GRACE_SECONDS = 1.0  # for a run that has not begun to leave by itself
@@ -111,22 +112,47 @@ def _end_late(asked: Interrupt, heard: socket.socket) -> None:
                     leave_at_once()
 
 
-def follow(run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bool, verbose: bool = False) -> None:
+def follow(
+    run: Callable[[Interrupt], Iterable[Event]], plain: bool, as_json: bool, verbose: bool = False, data: str = ""
+) -> None:
     """Show a run's events, and exit with what they mean. Where the terminal goes away, the run goes on."""
     asked, name, last = Interrupt(PROMISE, begun=False), "", None
     _install(asked.handle)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: detach_output())
     shown = live.VIEWS[live.pick(plain, as_json)](verbose=verbose)
-    with preparing(asked), shown as view, progress.told(partial(show, view)):
-        for event in run(asked):
+    with preparing(asked), shown as view, progress.told(said := _Audience(view), asked):
+        for event in concluded(run(asked), data):
             asked.begun = asked.begun or isinstance(event, Started)
-            show(view, event)
+            said(event)
             name = event.session if isinstance(event, Started) else name
             last = event if isinstance(event, Finished) else last
     if last is not None and last.reason == "interrupted":
         say(f"stopped at step {last.step}; `zolite resume {name}` goes on", sys.stderr)
         raise typer.Exit(INTERRUPTED)
+
+
+class _Audience:
+    """The view, and once there is a session who looks at that from elsewhere. Called from two threads: what is being
+    done is also said by one that does not do it.
+    """
+
+    def __init__(self, view: live.View) -> None:
+        self.view, self.folder, self.left = view, Path(), False
+        self.lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        with self.lock:
+            show(self.view, event)
+            if isinstance(event, Started):
+                self.folder = paths()["sessions"] / event.session
+                working.clear(self.folder)  # a run that was killed may have left one
+            elif isinstance(event, Working) and self.folder.name:
+                working.put(self.folder, event)
+                self.left = True
+            elif self.left:
+                working.clear(self.folder)
+                self.left = False
 
 
 def show(view: live.View, event: Event) -> None:
@@ -144,8 +170,10 @@ def detach_output() -> None:
         os.dup2(nowhere, handle)
 
 
-def detached(arguments: list[str]) -> str:
+def detached(arguments: list[str], told: Callable[[Working], None]) -> str:
     """Start a command in a process of its own that outlives this one and its terminal; its session's name.
+
+    Until it takes steps `told` hears what it does.
 
     Raises what it raised, if it ended before its first step. Ctrl-C and termination end it, too: before its first step
     at once, and then as `zolite sessions stop` does.
@@ -162,7 +190,7 @@ def detached(arguments: list[str]) -> str:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, **_apart()
         )
     passing.to(child)
-    name = _started(child)
+    name = _started(child, told)
     if name is not None:
         log.replace(root / name / "trainer.log")
     else:
@@ -199,11 +227,14 @@ def _apart() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def _started(child: "subprocess.Popen[str]") -> str | None:
+def _started(child: "subprocess.Popen[str]", told: Callable[[Working], None]) -> str | None:
     assert child.stdout is not None
     for line in child.stdout:
-        if isinstance(event := from_json(line), Started):
+        event = from_json(line)
+        if isinstance(event, Started):
             return event.session
+        if isinstance(event, Working):
+            told(event)
     return None
 
 

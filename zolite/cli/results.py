@@ -13,6 +13,7 @@ from zolite.cli.terminal import Terminal, say_json
 from zolite.common import files
 from zolite.common.errors import UsageError
 from zolite.export import registry
+from zolite.sessions import scores
 from zolite.sessions import session as sessions
 
 
@@ -53,12 +54,13 @@ def evaluate(
         _harness(target, lm_eval, changes(given), zero_shot, few_shot, as_json)
         return
     assert data is not None
-    from zolite.training.score import Wanted, records, scores
+    from zolite.training.score import Wanted, records
+    from zolite.training.score import scores as scored
 
     target_file = out.expanduser() if out else None
     if target_file:
         files.ensure_free(target_file)
-    found = scores(target, Path(data), changes(given), Wanted(zero_shot, few_shot, answers, each_row=out is not None))
+    found = scored(target, Path(data), changes(given), Wanted(zero_shot, few_shot, answers, each_row=out is not None))
     if target_file:
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records(found))
         with files.saving("the predictions", target_file, len(lines)):
@@ -67,6 +69,8 @@ def evaluate(
         say_json(score_table.document(found))
     else:
         Terminal().print(score_table.render(found))
+    if sessions.exists(target):
+        scores.keep(sessions.folder_of(target), score_table.document(found))
 
 
 def _harness(target: str, tasks: str, given: Given, base: bool, examples: int, as_json: bool) -> None:
@@ -81,14 +85,14 @@ def _harness(target: str, tasks: str, given: Given, base: bool, examples: int, a
 
 def export(
     name: Name,
-    to: Annotated[Path, typer.Option(metavar="DIR", help="a new or empty folder")],
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR|FILE", help="a new or empty folder, or a .gguf file; NAME-FORMAT here if left out"),
+    ] = None,
     format_: Annotated[
         str,
-        typer.Option(
-            "--format",
-            help=registry.described(),
-        ),
-    ] = "peft",
+        typer.Option("--format", help=f"{registry.described()}. peft if left out, gguf for a .gguf file"),
+    ] = "",
     step: Annotated[
         str, typer.Option(help="a number, last, best (on dev), or numbers with commas for their mean")
     ] = "last",
@@ -105,8 +109,12 @@ def export(
     """
     from zolite.export import export as exports
 
-    folder = to.expanduser()
+    is_file = to is not None and to.suffix == ".gguf"
+    format_ = format_ or ("gguf" if is_file else "peft")
+    registry.named(format_)
+    to = to or Path(f"{name}-{format_}")
+    write = exports.export_file if is_file else exports.export
     with sessions.open_(name) as session:
-        done = exports.export(session, folder, format_, step, dtype, force, verify)
+        done = write(session, to.expanduser(), format_, step, dtype, force, verify)
         document = exports.about(done, session, format_) | {"path": str(to), "uses": done.uses}
     report(document, "\n".join(exports.summary(done, name, format_)), as_json)

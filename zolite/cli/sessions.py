@@ -1,6 +1,7 @@
 """`zolite sessions …`, `zolite watch` and `zolite replay`: runs of the past and the present."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,12 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from zolite.cli import live
 from zolite.cli.process import Json, Name, Plain, Verbose, agreed, interrupt, outline, report, show
-from zolite.cli.terminal import Terminal, say, say_json
+from zolite.cli.terminal import Terminal, columns, say, say_json
 from zolite.common import files
 from zolite.common.errors import ZoliteError
 from zolite.common.events import to_json
@@ -22,6 +21,7 @@ from zolite.common.paths import paths
 from zolite.common.text import UNKNOWN, human_bytes, one_line, visible
 from zolite.config import recipe as recipes
 from zolite.monitor.log import later_text, metric_text, split_text
+from zolite.monitor.outcome import concluded
 from zolite.monitor.states import STATES
 from zolite.sessions import damage, leftovers, manage, recording
 from zolite.sessions import session as sessions
@@ -42,16 +42,22 @@ def list_sessions(as_json: Json = False) -> None:
     leftovers.sweep(paths()["sessions"])
     rows = Summaries().list_()
     if as_json:
-        say_json([asdict(row) for row in rows])
+        say_json([row.plain() for row in rows])
         return
-    table = Table("name", "state", "step", "model", "method", "best", "disk", box=None, pad_edge=False)
-    for row in rows:
-        symbol, word, _ = STATES[row.status]
-        best = f"{split_text(row.best.split)} {metric_text(row.best)}" if row.best else one_line(row.problem)
-        steps = f"{row.step:,} of {row.steps:,}" if row.steps else UNKNOWN
-        cells = (visible(row.name), f"{symbol} {word}", steps, one_line(row.model), row.method, best)
-        table.add_row(*map(Text, cells), human_bytes(row.bytes))
-    Terminal().print(table if rows else "no sessions yet: `zolite demo` makes the first")
+    titles = ("name", "state", "step", "model", "method", "best", "disk")
+    lines = columns([titles, *map(_line, rows)], Terminal().width)
+    lines += [
+        f"{name} is damaged: `zolite sessions rm {shlex.quote(name)}` removes it"
+        for name in (visible(row.name) for row in rows if row.status == "damaged")
+    ]
+    say("\n".join(lines) if rows else "no sessions yet: `zolite demo` makes the first")
+
+
+def _line(row: sessions.Summary) -> tuple[str, ...]:
+    symbol, word, _ = STATES[row.status]
+    best = f"{split_text(row.best.split)} {metric_text(row.best)}" if row.best else one_line(row.problem)
+    steps = f"{row.step:,} of {row.steps:,}" if row.steps else UNKNOWN
+    return visible(row.name), f"{symbol} {word}", steps, one_line(row.model), row.method, best, human_bytes(row.bytes)
 
 
 @app.command("show")
@@ -203,7 +209,7 @@ def watch(name: Name, plain: Plain = False, as_json: Json = False, verbose: Verb
         return
     leave = interrupt(f"no longer watching {name}")
     with sessions.open_(name) as session, live.VIEWS[live.pick(plain, as_json)](verbose=verbose) as view:
-        for event in follow(session, leave):
+        for event in concluded(follow(session, leave), session.recipe.data.path):
             show(view, event)
 
 
@@ -221,6 +227,7 @@ def replay(
 
         open_app(lambda: ReplayScreen(file.expanduser()))
         return
+    news = News(recorded.rows, recorded.events, recorded.memory)
     with live.VIEWS[live.pick(plain, as_json)](verbose=verbose) as view:
-        for event in in_order(News(recorded.rows, recorded.events, recorded.memory)):
+        for event in concluded(in_order(news), recorded.recipe.data.path):
             show(view, event)

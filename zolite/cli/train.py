@@ -1,19 +1,28 @@
 """`zolite demo`, `zolite train` and `zolite resume`: a run and what is asked of it."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from zolite.cli.flags import Given, Sets, changes, model_of, takes
-from zolite.cli.process import Detach, Json, Name, Plain, Verbose, detached, follow, outline, report
+from zolite.cli.process import Detach, Interrupt, Json, Name, Plain, Verbose, detached, follow, outline, report
+from zolite.cli.terminal import say
 from zolite.common.errors import UsageError
+from zolite.common.events import Event, Working, to_json
+from zolite.common.progress import phase
 from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
+from zolite.monitor.log import working_text
 from zolite.sessions import session as sessions
+from zolite.sessions.steps import refuse_done
 
+IMPORTING = "importing PyTorch"
 Model = Annotated[str | None, typer.Argument(metavar="MODEL", help="hub id, folder, .gguf file or builtin:NAME")]
 
 
@@ -29,10 +38,29 @@ def demo(
     if detach:
         _detached(as_json)
         return
-    from zolite.demo.run import demo, demo_recipe
+    asked = changes(given)
+    follow(partial(_demo, asked), plain, as_json, verbose)
 
-    recipe = recipes.override(demo_recipe(), changes(given))
-    follow(lambda stop: demo(recipe, stop), plain, as_json, verbose)
+
+# What imports torch does so once a run is followed: the first line is said before.
+
+
+def _demo(asked: Given, stop: Interrupt) -> Iterator[Event]:
+    with phase(IMPORTING):
+        from zolite.demo.run import demo, demo_recipe
+    yield from demo(recipes.override(demo_recipe(), asked), stop)
+
+
+def _begun(recipe: Recipe, name: str | None, stop: Interrupt) -> Iterator[Event]:
+    with phase(IMPORTING):
+        from zolite.training.resume import begin
+    yield from begin(recipe, name, stop)
+
+
+def _resumed(name: str, asked: Given, force: bool, stop: Interrupt) -> Iterator[Event]:
+    with phase(IMPORTING):
+        from zolite.training.resume import resume
+    yield from resume(name, asked, force, stop)
 
 
 @takes(
@@ -81,9 +109,7 @@ def train(
     if detach:
         _detached(as_json)
         return
-    from zolite.training.resume import begin
-
-    follow(lambda stop: begin(chosen, name, stop), plain, as_json, verbose)
+    follow(partial(_begun, chosen, name), plain, as_json, verbose, chosen.data.path)
 
 
 @takes("train.steps", "train.lr", "model.device", "data.path", "train.vram_gib")
@@ -98,13 +124,15 @@ def resume(
     verbose: Verbose = False,
 ) -> None:
     """Go on with a session where it stopped."""
+    asked = changes(given, sets)
+    with sessions.open_(name) as session:  # what is refused is refused at once, before anything is loaded
+        if not session.running():
+            refuse_done(session, recipes.override(session.recipe, asked).train)
+        data = session.recipe.data.path
     if detach:
         _detached(as_json)
         return
-    from zolite.training.resume import resume
-
-    asked = changes(given, sets)
-    follow(lambda stop: resume(name, asked, force, stop), plain, as_json, verbose)
+    follow(partial(_resumed, name, asked, force), plain, as_json, verbose, data)
 
 
 def base(recipe: str | None) -> Recipe:
@@ -131,5 +159,12 @@ def _dry_run(recipe: Recipe, as_json: bool) -> None:
 def _detached(as_json: bool) -> None:
     """This very command, in a process of its own."""
     mine = ("--detach", "--json", "--plain")
-    name = detached([argument for argument in sys.argv[1:] if argument not in mine])
+    told = partial(_tell, as_json)
+    name = detached([argument for argument in sys.argv[1:] if argument not in mine], told)
     report({"session": name}, f"session {name} runs in the background; `zolite watch {name}` shows it", as_json)
+
+
+def _tell(as_json: bool, event: Working) -> None:
+    """On stderr, since stdout is the answer's; with --json as events."""
+    with contextlib.suppress(OSError):  # nobody may read it any more
+        say(to_json(event) if as_json else working_text(event), sys.stderr)

@@ -14,11 +14,13 @@ LARGEST = 2**63
 
 @dataclass(frozen=True)
 class Working:
-    """Before a run's first step, where that takes longer than a second: what is being done, and how much of it is."""
+    """What is being done before a run's first step, or between two: said before it begins, and every other second."""
 
     phase: str  # such as "reading rows"
     done: int
     total: int  # 0 where it is not known
+    seconds: float = 0.0  # since it began
+    left: float = math.nan  # seconds that the rest takes; not a number where that is not known
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ class Exported:
 
 @dataclass(frozen=True)
 class Finished:
-    """The run ended. `reason` is "done", "interrupted" or "diverged"."""
+    """The run ended. `reason` is "done", "interrupted" or "diverged"; "ready" where its later steps were taken back, or
+    a fork begins: no run ended there, and the next one goes on.
+    """
 
     step: int
     reason: str
@@ -129,11 +133,60 @@ class Finished:
     peak_bytes: int
 
 
-Event = Working | Started | StepDone | Evaluated | Sampled | Saved | Noted | Paused | Continued | Exported | Finished
+@dataclass(frozen=True)
+class Concluded:
+    """Whether a run that is done was worth it: made of its other events, so that every view says the same.
+
+    Scores are as in Evaluated, of one split at one metric. Texts of several lines are one string.
+    """
+
+    step: int  # its last
+    best: int  # the step that `after` is of
+    verdict: str  # "better", "perhaps", "same", "worse" or "unknown"
+    text: str  # the same in a sentence
+    split: str = ""
+    metric: str = ""
+    rows: int = 0
+    before: float = math.nan
+    after: float = math.nan
+    low: float = math.nan  # 95 % interval of an accuracy `after`
+    high: float = math.nan
+    majority: float = math.nan
+    advice: str = ""  # what to try where it is not better, a line each
+    commands: str = ""  # what comes next, a line each: the command, two spaces, #, what it does
+
+
+Event = (
+    Working
+    | Started
+    | StepDone
+    | Evaluated
+    | Sampled
+    | Saved
+    | Noted
+    | Paused
+    | Continued
+    | Exported
+    | Finished
+    | Concluded
+)
 
 TYPES: dict[str, type[Event]] = {
     t.__name__.lower(): t
-    for t in (Working, Started, StepDone, Evaluated, Sampled, Saved, Noted, Paused, Continued, Exported, Finished)
+    for t in (
+        Working,
+        Started,
+        StepDone,
+        Evaluated,
+        Sampled,
+        Saved,
+        Noted,
+        Paused,
+        Continued,
+        Exported,
+        Finished,
+        Concluded,
+    )
 }
 
 

@@ -27,6 +27,7 @@ class Rows:
     lengths: int = 8  # how many different lengths batches are padded to, at most (engine/batch.py: edges)
     evaluated: bool = True
     labels: int = 0  # where rows have labels, how many there are
+    train: int = 0  # rows that are trained on, where it is known how many there are
     scored: tuple[int, int] = (0, 0)  # sequences and positions of a row that is evaluated, where they are others
 
     @property
@@ -51,7 +52,8 @@ def estimate(
     rows = heapq.nlargest(MOST_ROWS, every, key=lambda row: len(_text(row, kind, template)))
     tokens = min(longest, max(count(_text(row, kind, template)) + MARKS * (1 + len(row.messages)) for row in rows))
     predicted = min(tokens, max(kind.predicted(row, count) for row in rows))
-    return Rows(-(-tokens // 8) * 8, predicted, labels=len(dataset.labels))
+    train = len(dataset.splits.get("train", ()))
+    return Rows(-(-tokens // 8) * 8, predicted, labels=len(dataset.labels), train=train)
 
 
 def counter(folder: Path | None) -> Callable[[str], int]:

@@ -23,7 +23,7 @@ from zolite.sessions import session as sessions
 from zolite.training.evaluate import evaluate
 from zolite.training.loop import train
 from zolite.training.prepare import prepare
-from zolite.training.run import Run
+from zolite.training.run import Run, without_adapter
 
 AFTER = "test, by transformers + peft"
 
@@ -38,10 +38,10 @@ def demo_recipe() -> Recipe:
 def demo(recipe: Recipe, stop: Callable[[], bool]) -> Iterator[Event]:
     """Test accuracy, training, test accuracy, export, and the accuracy of the export in other hands."""
     began = time.monotonic()
-    yield Noted("info", "loading the model; the first time its weights are unpacked, which takes half a minute")
     run = prepare(recipe)
     with sessions.create(None, run.recipe, run.facts) as session:
         before = _of_base(run)
+        session.journal.event(before)
         yield before
         finished = yield from _trained(run, session, stop)
         if finished.reason != "done":
@@ -62,12 +62,8 @@ def demo(recipe: Recipe, stop: Callable[[], bool]) -> Iterator[Event]:
 
 def _of_base(run: Run) -> Evaluated:
     """Accuracy on test of the model as it is, without what the adapter begins with."""
-    theta = run.space.theta
-    begun = theta.clone()
-    theta.zero_()  # every adapter is a product with one of its numbers
-    before = evaluate(run.engine, run.examples["test"], "test", 0, verbalizer=run.verbalizer)
-    theta.copy_(begun)
-    return before
+    with without_adapter(run):
+        return evaluate(run.engine, run.examples["test"], "test", 0, verbalizer=run.verbalizer)
 
 
 def _trained(run: Run, session: sessions.Session, stop: Callable[[], bool]) -> Generator[Event, None, Finished]:

@@ -73,6 +73,10 @@ class Steps:
             estimate = kept(self.step([self.engine.put(batch) for batch in batches], step))
         return estimate if before is None else replace(estimate, losses=torch.cat((before, estimate.losses)))
 
+    def to_capture(self, batches: Sequence[Batch]) -> bool:
+        """Will a step of this layout be captured first, which takes seconds?"""
+        return self.captures and tuple(batch.layout for batch in batches) not in self.graphs
+
     def release(self) -> None:
         """Give back what graphs and finished forwards hold; layouts are captured anew."""
         self.graphs.clear()

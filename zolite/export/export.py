@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -16,7 +17,7 @@ from typing import Any
 from zolite.common import files, guarded
 from zolite.common.errors import UsageError, ZoliteError, listed
 from zolite.common.text import human_bytes, visible
-from zolite.export import model_card, ollama, parity, registry, uses
+from zolite.export import model_card, ollama, parity, places, registry
 from zolite.export.source import Trained, tokenizer_of, trained
 from zolite.export.writer import Writer
 from zolite.sessions import leftovers, lock
@@ -77,6 +78,35 @@ def export(
     return done
 
 
+def export_file(
+    session: Session, file: Path, format_: str, step: str = "last", dtype: str = "", force: bool = False,
+    verify: bool = True,
+) -> Done:  # fmt: skip
+    """The one .gguf file of a format that has one, in the place that was asked for; the same checks before it appears.
+
+    `force` replaces a file that is there. Raises as `export` does, and UsageError for a format of other files.
+    """
+    known, file = registry.named(format_), file.resolve()
+    (name,) = [each for each in known.files if each.endswith(".gguf")] or [""]
+    if not name:
+        raise UsageError(
+            f"--format {format_} is no .gguf file", "--format gguf or merged-gguf; or give a folder as --to"
+        )
+    if file.is_dir() or (file.exists() and not force):
+        raise UsageError(f"{file} exists", "choose another name with --to, or replace a file with --force")
+    with files.saving("the export", file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with _workplace(file.parent) as place:
+        done = export(session, place / "file", format_, step, dtype, False, verify)
+        with files.saving("the export", file.parent):
+            os.replace(done.folder / name, file)
+        whole = {program: text for program, text in done.uses.items() if "Modelfile" not in text}
+        there, here = f"{shlex.quote(str(done.folder))}/{name}", shlex.quote(str(file))
+        moved = {program: text.replace(there, here) for program, text in whole.items()}
+        needed = {program: text for program, text in moved.items() if str(done.folder) not in text}
+    return dataclasses.replace(done, folder=file, uses=needed)
+
+
 @contextlib.contextmanager
 def _workplace(parent: Path) -> Iterator[Path]:
     """A folder beside the export, removed in the end; what killed exports left there is removed first."""
@@ -124,9 +154,9 @@ def _described(trained: Trained, partial: Path, folder: Path, writer: Writer, dt
     reports = parity.check(trained, partial, writer, dtype) if verify else []
     uses_ = [use for use in writer.card.uses if use.encoders == trained.encoder]
     known = [use for use in uses_ if (partial / use.needs).exists()]
-    card = model_card.card(trained, writer.card, uses.anywhere(trained, tokenizer), known, reports)
+    card = model_card.card(trained, writer.card, places.anywhere(trained, tokenizer), known, reports)
     (partial / "README.md").write_text(card, encoding="utf-8")
-    here = uses.place(trained, folder, tokenizer)
+    here = places.here(trained, folder, tokenizer)
     commands = {use.program: use.text(here) for use in known}
     return Done(trained.steps, dtype, folder, trained.source.base, reports, notes, commands)
 

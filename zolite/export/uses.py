@@ -1,21 +1,20 @@
-"""How programs load an export: the commands, a row a program, for the card and for the terminal."""
+"""How programs load an export: the commands, a row a program, for the card, the terminal and reports. Without torch.
+
+`places.py` says what of a session and of this machine stands in them.
+"""
 
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from zolite.data.in_place import in_place
-from zolite.data.kinds import label
-from zolite.data.kinds.kind import Kind, Row
-from zolite.export.source import Trained, longest_label, tokenizer_of
+from zolite.data.kinds.kind import Kind, Prompt, Row
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM's --max-lora-rank takes; 16 unless told
 SAID = 64  # tokens of an answer that is no label
 PORT = 8080
-TRIED = 32  # rows, of whose prompts the shortest is shown
+HELLO = {"role": "user", "content": "Hello"}
 
 
 @dataclass(frozen=True)
@@ -207,56 +206,24 @@ MERGED_GGUF = (
 )
 
 
-def place(trained: Trained, folder: Path, tokenizer: Any) -> Place:
-    """For this machine: its paths, and the prompt of a row that was not trained on."""
-    base = trained.source.path if trained.source.path and not trained.gguf else trained.source.base
-    gguf = shlex.quote(str(trained.gguf)) if trained.gguf else "BASE.gguf"
-    asked = [question(trained, row) for row in trained.dataset.splits["dev"][:TRIED]] if trained.dataset else []
-    short = min(asked, key=lambda each: len(each.text), default=question(trained))
-    return _place(trained, shlex.quote(str(folder)), shlex.quote(str(base)), gguf, short, tokenizer)
+BY_FORMAT: Mapping[str, tuple[Use, ...]] = {"peft": PEFT, "gguf": GGUF, "merged": MERGED, "merged-gguf": MERGED_GGUF}
+"""Of the formats in the package."""
 
 
-def anywhere(trained: Trained, tokenizer: Any) -> Place:
-    """For a card, which others read: no path, and no row."""
-    return _place(trained, "THIS_FOLDER", trained.source.base, "BASE.gguf", question(trained), tokenizer)
-
-
-def _place(trained: Trained, folder: str, base: str, gguf: str, asked: Question, tokenizer: Any) -> Place:
-    labels, rank = trained.facts["labels"], trained.recipe.adapter.rank
-    tokens = longest_label(trained, tokenizer) + 1 if labels else SAID
-    made = Place(trained.name, folder, base, gguf, rank, tokens, asked)
-    if not trained.encoder:
-        return made
-    return replace(made, labels=_label_tokens(trained, asked, tokenizer), mask=tokenizer.mask_token)
-
-
-def _label_tokens(trained: Trained, asked: Question, tokenizer: Any) -> dict[str, list[int]]:
-    """Of each label, as they stand behind a prompt."""
-    labels, template = trained.facts["labels"], trained.recipe.data.template
-    before = asked.text.partition(tokenizer.mask_token)[0].rstrip()
-    (placed,) = in_place(tokenizer, [before], [[label.answer_of(each, template) for each in labels]])
-    return dict(zip(labels, map(list, placed.answers), strict=True))
-
-
-def question(trained: Trained, row: Row | None = None) -> Question:
-    """A row's prompt; without a row, one with the columns' names in capitals where their texts go."""
-    kind, template, asked = trained.kind, trained.recipe.data.template, trained.prompt
+def blank(kind: Kind, template: str, asked: Prompt) -> Question:
+    """A prompt without a row: columns are their names in capitals, where texts go."""
     if asked.chat:
-        talk = tuple(row.messages) if row else ({"role": "user", "content": "Hello"},)
-        said = next((i for i, message in enumerate(talk) if message["role"] == "assistant"), len(talk))
-        before = talk[:said] or ({"role": "user", "content": "Hello"},)
-        return Question(before[-1]["content"], before[-1]["content"], before)
+        return Question("Hello", "Hello", (HELLO,))
     if kind.prompt(template).chat:  # which a model without a chat template has learned as a text
-        typed = str(row.messages[-2]["content"]) if row else "INSTRUCTION"
-        return Question(asked.before + typed + asked.after, typed)
-    row = row or _capitals(kind, template)
-    if trained.encoder:
-        return Question(label.masked_text(row, template, tokenizer_of(trained).mask_token), "")
-    text = next(piece.text for piece in kind.pieces(row, template))
+        return Question(asked.before + "INSTRUCTION" + asked.after, "INSTRUCTION")
+    return of_text(next(piece.text for piece in kind.pieces(capitals(kind, template), template)), asked)
+
+
+def of_text(text: str, asked: Prompt) -> Question:
     return Question(text, text.removeprefix(asked.before).removesuffix(asked.after))
 
 
-def _capitals(kind: Kind, template: str) -> Row:
+def capitals(kind: Kind, template: str) -> Row:
     """A row whose texts are the names of its columns."""
     columns = kind.columns(template)
     record = {name: name.upper() for name in (*columns, *kind.names.optional)}

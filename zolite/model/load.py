@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from zolite.common.errors import DoesNotFit, UsageError, ZoliteError
+from zolite.common.progress import counted, phase
 from zolite.config import catalog
 from zolite.config.limits import limits_of
 from zolite.config.recipe import ModelPart
@@ -95,9 +96,10 @@ def resolve(name: str) -> Source:
         known = catalog.builtin(name.removeprefix("builtin:"))
         return Source(name, known.hub, _packaged(known))
     path = Path(name).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+    # Not Path's own questions, which raise where a name is longer than names can be.
+    if os.path.isdir(path) or (os.path.isfile(path) and path.suffix == ".gguf"):
         return Source(name, str(path.resolve()), path.resolve())
-    if path.is_file():
+    if os.path.isfile(path):
         raise UsageError(f"{name} is a file but not a .gguf", "give a model folder, a .gguf file or a hub id")
     if path.suffix == ".gguf" or name.startswith((".", "~", "/")) or not _HUB_ID.fullmatch(name):
         raise UsageError(f"no model at {name}", "check the path, or give a hub id such as Qwen/Qwen3-0.6B")
@@ -112,7 +114,8 @@ def load(source: Source, quantization: str, device: torch.device, cache: Path) -
         quant.simplify_(model, dtype)
         experts.simplify_(model, quantization, dtype)
         encoder = fills_masks(model.config)
-        proof = (prove_encoder if encoder else prove)(model.eval().requires_grad_(False), source.name)
+        with phase("proving that the model reads as it should"):
+            proof = (prove_encoder if encoder else prove)(model.eval().requires_grad_(False), source.name)
     notes += (OWN_LOGITS,) if proof.own_logits and not encoder else ()
     return Loaded(
         model, device, fingerprint(model, source), source, proof.own_logits, proof.uncalled, notes, encoder,
@@ -315,12 +318,13 @@ def _read(where: str, encoder: bool, **options: Any) -> tuple[Any, Any]:
 
     asked = {"ignore_mismatched_sizes": True, "output_loading_info": True}  # refuse_strange says which
     options |= {"use_safetensors": True, **asked}
-    if "state_dict" not in options:
-        kind: Any = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
-        made: tuple[Any, Any] = kind.from_pretrained(where, **options)
-        return made
-    empty = _empty(options["config"], encoder, options["trust_remote_code"])
-    model, report = type(empty).from_pretrained(None, **options | {"config": empty.config})
+    with telling("quantizing tensors" if "quantization_config" in options else "loading tensors"):
+        if "state_dict" not in options:
+            kind: Any = AutoModelForMaskedLM if encoder else AutoModelForCausalLM
+            made: tuple[Any, Any] = kind.from_pretrained(where, **options)
+            return made
+        empty = _empty(options["config"], encoder, options["trust_remote_code"])
+        model, report = type(empty).from_pretrained(None, **options | {"config": empty.config})
     with contextlib.suppress(OSError):
         model.generation_config = GenerationConfig.from_pretrained(where)
     return model, report
@@ -408,7 +412,8 @@ def _converted(gguf: Path, cache: Path) -> Path:
         if not older.name.startswith(".") and not older.name.endswith(f"-{CONVERSION}"):
             shutil.rmtree(older, ignore_errors=True)  # with all weights in 16 bits
     with tempfile.TemporaryDirectory(dir=parent, prefix=".partial-") as partial:
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
+        unseen = contextlib.redirect_stderr(io.StringIO())  # its progress bar heeds no setting
+        with unseen, phase(f"reading the tokenizer of {gguf.name}, once"):
             _convert(gguf, Path(partial))
         with contextlib.suppress(FileExistsError, OSError):  # another process may have been first
             os.rename(partial, folder)
@@ -452,6 +457,22 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         yield
+
+
+@contextlib.contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Inside, the tensors that transformers loads are counted as `what`, in the place of its bar over them."""
+    from transformers.utils import logging as chatter
+
+    def bar(made: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        over = "Loading weights" in str(named.get("desc")) and hasattr(given[0], "__len__")
+        return counted(given[0], what, len(given[0])) if over else made(*given, **named)
+
+    before = chatter.set_tqdm_hook(bar)
+    try:
+        yield
+    finally:
+        chatter.set_tqdm_hook(before)
 
 
 @contextlib.contextmanager

@@ -21,14 +21,16 @@ class Moving:
         """A step's wall time; what is no time counts as none."""
         self.took_all((seconds,))
 
-    def took_all(self, times: Iterable[float]) -> None:
-        """Of steps one after the other."""
-        steps, total = self.steps, self.seconds
+    def took_all(self, times: Iterable[float]) -> list[float]:
+        """Of steps one after the other; steps a second after each, 0 where that is not known."""
+        steps, total, rates = self.steps, self.seconds, []
         for seconds in times:
             seconds = seconds if 0.0 < seconds < inf else 0.0
             fade = exp(-seconds / RATE_SECONDS)
             steps, total = steps * fade + 1, total * fade + seconds
+            rates.append(steps / total if total else 0.0)
         self.steps, self.seconds = steps, total
+        return rates
 
     def lost(self, loss: float) -> None:
         """A finite loss."""

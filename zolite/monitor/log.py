@@ -1,6 +1,6 @@
 """A run's events as lines of text, the same in every view."""
 
-from math import isnan
+from math import isfinite, isnan
 from typing import TYPE_CHECKING, NamedTuple
 
 from zolite.common.events import (
@@ -22,7 +22,9 @@ from zolite.monitor.states import STATES
 if TYPE_CHECKING:
     from zolite.sessions.steps import Later
 
-SPLITS = {"dev": "validation"}  # what a split is called on a screen, where its own name is not it
+BASE = "base"  # the split of a score on dev without what an adapter begins with
+SPLITS = {"dev": "validation", BASE: "before training, validation"}
+"""What a split is called on a screen, where its own name is not it."""
 SYMBOLS = {
     Started: "▶", Evaluated: "◆", Sampled: "“", Saved: "↓", Paused: "‖", Continued: "▶", Exported: "→", Noted: "·",
     Finished: "■",
@@ -95,6 +97,8 @@ def log_line(step: int, event: Event) -> LogLine:
             return LogLine(step, NOTED.get(level, symbol), one_line(event.message), level)
         case Sampled():
             return LogLine(step, symbol, sample_text(event), "detail")
+        case Finished(reason="ready"):
+            return LogLine(step, STATES["ready"][0], f"ready to go on from step {event.step:,}")
         case Finished():
             end, word, _ = STATES.get(event.reason, (symbol, one_line(event.reason), ""))
             text = f"{word} after {human_seconds(event.seconds)}, peak memory {human_bytes(event.peak_bytes)}"
@@ -104,9 +108,13 @@ def log_line(step: int, event: Event) -> LogLine:
 
 
 def working_text(event: Working) -> str:
-    """What is being done, and how far it is."""
-    share = f" of {event.total:,} ({event.done / event.total:.0%})" if event.total else ""
-    return f"{one_line(event.phase)}: {event.done:,}{share}"
+    """quantizing weights: 120 of 300 (40%), about 20s left; loading the model: 12s"""
+    name, left = one_line(event.phase), f", about {human_seconds(event.left)} left" if isfinite(event.left) else ""
+    if event.total:
+        return f"{name}: {event.done:,} of {event.total:,} ({event.done / event.total:.0%}){left}"
+    if event.done:
+        return f"{name}: {event.done:,}"
+    return f"{name}: {human_seconds(event.seconds)}" if event.seconds >= 1 else f"{name} …"
 
 
 def _text(event: Event) -> str:

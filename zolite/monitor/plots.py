@@ -9,10 +9,10 @@ colour too. Curves that are compared carry a letter besides.
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from math import floor, isfinite, log10
+from dataclasses import dataclass, replace
+from math import isfinite, log10
 
-from zolite.common.text import human_number
+from zolite.monitor.axis import Axis, axis, inside, percents, widened
 from zolite.monitor.series import Point, Series, usable
 
 Piece = tuple[str, str]
@@ -84,12 +84,6 @@ class Window:
     def scaled(self, value: float) -> float:
         return log10(max(value, 1e-12)) if self.log else value
 
-    def value(self, share: float) -> float:
-        """What stands so high."""
-        low, high = self.scaled(self.low), self.scaled(self.high)
-        found = low + share * (high - low)
-        return float(10**found) if self.log else found
-
 
 Cells = dict[tuple[int, int], tuple[str, str]]  # (column, row) to character and style
 
@@ -99,22 +93,18 @@ Cells = dict[tuple[int, int], tuple[str, str]]  # (column, row) to character and
 
 def span(curves: Iterable[Curve]) -> tuple[float, float] | None:
     """The values that a chart covers: all but a hundredth on either side of a cloud, so that one bad batch does not
-    flatten it, and all of every line.
+    flatten it, and all of every line and of marks without a scale of their own.
     """
-    clouds, lines = [], []
+    clouds, others = [], []
     for curve in curves:
         if curve.kind == "cloud":
             clouds += [v for p in curve.points for v in (p.low, p.high)]
-        elif curve.kind == "line":
-            lines += [p.mean for p in curve.points]
+        elif curve.kind == "line" or curve.span is None:
+            others += [p.mean for p in curve.points]
     clouds.sort()
     cut = len(clouds) // 100
-    values = clouds[cut : len(clouds) - cut] + lines
-    if not values:
-        return None
-    low, high = min(values), max(values)
-    room = 0.04 * (high - low) or max(0.05, abs(high) * 0.05)
-    return low - room if low - room > 0 or low <= 0 else low, high + room
+    values = clouds[cut : len(clouds) - cut] + others
+    return widened(min(values), max(values)) if values else None
 
 
 def draw(curves: Sequence[Curve], window: Window, columns: int, rows: int, mode: str) -> Cells:
@@ -183,32 +173,28 @@ def _letters(cells: Cells, curve: Curve, window: Window, columns: int, rows: int
                 cells[x, y] = (curve.letter, f"strong {curve.style}")
 
 
-def ticks(window: Window, rows: int) -> dict[int, str]:
-    """Labels of the vertical axis by row: the ends and, where there is room, places between."""
-    gap = 3 if rows >= 8 else 2
-    places = sorted({0, rows - 1, *range(gap, rows - gap, gap)}) if rows > 3 else [0, rows - 1]
-    return {row: human_number(window.value(1 - row / max(1, rows - 1))) for row in places}
+def most_ticks(rows: int) -> int:
+    """So many that they have rows between them."""
+    return rows // 4 + 1
+
+
+def by_row(found: Axis, texts: Sequence[str], rows: int) -> dict[int, str]:
+    """Texts of an axis' ticks by the row that each is nearest to, row 0 on top; its ends have theirs in any case."""
+    window = Window(0, 1, found.low, found.high, found.log)
+    low, *between, high = zip(found.ticks, texts, strict=True)
+    return {round((1 - window.up(tick)) * (rows - 1)): text for tick, text in (*between, low, high)}
 
 
 def step_ticks(first: float, last: float, columns: int) -> str:
-    """Round numbers below the chart, each beginning under its column."""
+    """Round numbers below the chart, each under its column."""
     text = [" "] * columns
-    unit = _round_up(max(1.0, (last - first) / max(1, columns // 9)))
-    step = (floor(first / unit) + (first % unit > 0)) * unit
-    while step <= last:
+    for step in inside(first, last, columns // 9, least=1.0):
         label = f"{step:,.0f}"
         column = round((step - first) / max(1e-9, last - first) * (columns - 1))
         start = min(max(0, column - len(label) // 2), columns - len(label))
         if start >= 0 and all(c == " " for c in text[max(0, start - 1) : start + len(label) + 1]):
             text[start : start + len(label)] = label
-        step += unit
     return "".join(text)
-
-
-def _round_up(x: float) -> float:
-    """The next of 1, 2, 5, 10, 20, 50, …"""
-    power = 10 ** floor(log10(x))
-    return float(next(k * power for k in (1, 2, 5, 10) if k * power >= x * (1 - 1e-9)))
 
 
 def sampled(series: Series, last: int, columns: int) -> list[float]:
@@ -235,8 +221,10 @@ def chart(
     if found is None:
         return [[("no loss yet"[:width], "axis")]]
     log, rows = log and found[0] > 0, max(1, height - 2)
-    window = Window(*steps, *found, log)
-    labels, right = ticks(window, rows), _own_scale(curves, rows)
+    values = axis(*found, most_ticks(rows), log)
+    curves, right = _own_scale(curves, rows)
+    window = Window(*steps, values.low, values.high, log)
+    labels = by_row(values, values.texts, rows)
     margin, beside = max(map(len, labels.values())) + 2, max(map(len, right.values()), default=-1) + 1
     columns = width - margin - beside
     if columns < LEAST:
@@ -270,12 +258,14 @@ def _table(cells: Cells, columns: int, rows: int) -> list[list[Piece]]:
     return [[*row, (" " * (columns - at), "")] for row, at in zip(table, place, strict=True)]
 
 
-def _own_scale(curves: Sequence[Curve], rows: int) -> dict[int, str]:
-    """The scale of marks that have one of their own, at both ends."""
+def _own_scale(curves: Sequence[Curve], rows: int) -> tuple[list[Curve], dict[int, str]]:
+    """Marks that have a scale of their own get one with round ends; its texts by row."""
     own = next((c for c in curves if c.kind == "marks" and c.span and c.points), None)
     if own is None or own.span is None or not all(map(isfinite, own.span)) or rows < 2:
-        return {}
-    return {0: f"{own.span[1]:.0%}", rows - 1: f"{own.span[0]:.0%}"}
+        return list(curves), {}
+    found = axis(*widened(*own.span), most_ticks(rows))
+    scaled = replace(own, span=(found.low, found.high))
+    return [scaled if c is own else c for c in curves], by_row(found, percents(found.ticks), rows)
 
 
 def _legend(curves: Sequence[Curve], mode: str, notes: Sequence[str], room: int) -> list[Piece]:
@@ -292,11 +282,11 @@ def _legend(curves: Sequence[Curve], mode: str, notes: Sequence[str], room: int)
 # --- in a line of text -----------------------------------------------------------------------------------------------
 
 
-def sparkline(values: Sequence[float], mode: str = "braille") -> str:
-    """One character a value; a value that is not finite is a gap."""
+def sparkline(values: Sequence[float], mode: str = "braille", floor: float | None = None) -> str:
+    """One character a value; a value that is not finite is a gap. The lowest block is the least value, or `floor`."""
     blocks = BLOCKS[mode]
     known = [v for v in values if usable(v)]
-    low, high = (min(known), max(known)) if known else (0.0, 0.0)
+    low, high = (min(known) if floor is None else floor, max(known)) if known else (0.0, 0.0)
 
     def block(v: float) -> str:
         return blocks[round((v - low) / (high - low) * 7) if high > low else 3] if usable(v) else " "

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import isfinite, nan
 
 from zolite.common.events import (
+    Concluded,
     Continued,
     Evaluated,
     Event,
@@ -49,13 +50,14 @@ class About:
     batch: int = 0
     steps: int = 0
     device: str = ""
+    data: str = ""  # path of the rows
 
     @classmethod
     def of(cls, name: str, recipe: ResolvedRecipe, device: str) -> "About":
         r = recipe
         return cls(
             name, r.model.name, r.model.quant, r.method.name, r.adapter.space, r.adapter.rank, r.train.batch,
-            r.train.steps, device,
+            r.train.steps, device, r.data.path,
         )  # fmt: skip
 
 
@@ -65,9 +67,10 @@ class RunState:
 
     about: About = field(default_factory=About)
     running: bool = False
-    working: Working | None = None  # on what, until it starts
+    working: Working | None = None  # on what, before the first step and between two
     started: Started | None = None
     finished: Finished | None = None
+    concluded: Concluded | None = None  # what came of it, where somebody said so
     paused: bool = False
     step: int = 0
     last_loss: float = nan  # of the last step; not a number where it was skipped
@@ -76,6 +79,8 @@ class RunState:
     skipped: int = 0
     losses: Series = field(default_factory=Series)
     means: Series = field(default_factory=Series)  # the smoothed loss
+    speeds: Series = field(default_factory=Series)  # steps a second, smoothed
+    memories: Series = field(default_factory=Series)  # bytes in use
     rates: Series = field(default_factory=Series)  # learning rate
     scales: Series = field(default_factory=Series)  # ε; from a journal only, as all of what follows on gradients
     noise_ratios: Series = field(default_factory=Series)  # signal-to-noise of each RECENT / 4 projected gradients
@@ -136,12 +141,13 @@ def updated(state: RunState, news: News) -> RunState:
         advance(state, point)
     for step, event in news.events:
         advance(state, event, step)
-    state.running = news.running
+    state.running, state.working = news.running, news.working
     return state
 
 
 def advance(state: RunState, what: Event | StepRow | MemoryRow, at: int | None = None) -> None:
     """Take in one event, at a step, or what a journal has in its place: a row of a step, a point of memory."""
+    state.working = what if isinstance(what, Working) else None
     match what:
         case StepRow():
             _steps(state, (what,))
@@ -150,8 +156,10 @@ def advance(state: RunState, what: Event | StepRow | MemoryRow, at: int | None =
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
         case MemoryRow():
             state.peak_bytes = max(state.peak_bytes, what.peak_bytes)
-        case Working():  # nothing happened yet
-            state.working = what
+        case Working():  # nothing has happened
+            pass
+        case Concluded():  # made of what happened
+            state.concluded = what
         case Sampled():  # shown by themselves, and not among what happened
             state.samples[what.row] = what
         case _:
@@ -173,10 +181,14 @@ def _steps(state: RunState, rows: Sequence[StepRow]) -> None:
     state.peak_bytes = max(state.peak_bytes, max(row.memory_bytes for row in rows))
     state.skipped += len(rows) - len(taken)
     state.last_loss = losses[-1] if _counts(last, losses[-1]) else nan
-    state.moving.took_all(row.seconds for row in rows)
+    state.speeds.extend([row.step for row in rows], state.moving.took_all(row.seconds for row in rows))
     state.losses.extend(steps, known)
     state.means.extend(steps, state.moving.lost_all(known))
-    for series, values in ((state.rates, [row.lr for row in rows]), (state.scales, [row.eps for row in rows])):
+    for series, values in (
+        (state.rates, [row.lr for row in rows]),
+        (state.scales, [row.eps for row in rows]),
+        (state.memories, [float(row.memory_bytes) for row in rows]),
+    ):
         if {*values} != {series.newest}:
             for row, value in zip(rows, values, strict=True):
                 _changed(series, row.step, value)
@@ -193,7 +205,9 @@ def _step(state: RunState, row: StepDone) -> None:
     state.step, state.finished, state.memory_bytes = row.step, None, row.memory_bytes
     state.peak_bytes = max(state.peak_bytes, row.memory_bytes)
     state.moving.took(row.seconds)
+    state.speeds.append(row.step, state.moving.rate if isfinite(state.moving.rate) else 0.0)
     _changed(state.rates, row.step, row.lr)
+    _changed(state.memories, row.step, row.memory_bytes)
     loss = row.loss
     if row.skipped or not usable(loss):
         state.skipped, state.last_loss = state.skipped + 1, nan
@@ -225,7 +239,8 @@ def _measured(state: RunState, rows: Sequence[StepRow]) -> None:
 
 def _roll_back(state: RunState, step: int) -> None:
     """Forget what comes after a step; what gradients say of those before is gathered anew."""
-    for series in (state.losses, state.means, state.rates, state.scales, state.noise_ratios):
+    kept = (state.losses, state.means, state.speeds, state.memories, state.rates, state.scales, state.noise_ratios)
+    for series in kept:
         series.truncate(step)
     state.moving.forget_losses()
     state.gradients.clear()
@@ -239,6 +254,7 @@ def _event(state: RunState, event: Event) -> None:
     match event:
         case Started():
             state.started, state.finished, state.paused, state.running = event, None, False, True
+            state.concluded = None
             state.step = max(state.step, event.step - 1)
         case Evaluated():
             state.evaluations.append(event)

@@ -2,7 +2,7 @@
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import NamedTuple
@@ -23,6 +23,11 @@ class Point(NamedTuple):
     low: float
     high: float
     mean: float
+
+
+def ascending(points: Iterable[Point]) -> list[Point]:
+    """One a step, the last of each, in order of steps: a line through them never runs back."""
+    return [point for _, point in sorted({point.step: point for point in points}.items())]
 
 
 @dataclass

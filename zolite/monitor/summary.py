@@ -8,7 +8,7 @@ from math import isfinite, isnan
 
 from zolite.common.events import Evaluated, Sampled
 from zolite.common.text import UNKNOWN, human_bytes, human_number, human_rate, human_seconds, one_line
-from zolite.monitor.log import SHOWN, caution, metric_text, split_text
+from zolite.monitor.log import BASE, SHOWN, caution, metric_text, split_text, working_text
 from zolite.monitor.plots import Piece
 from zolite.monitor.run_state import RunState, best_of
 from zolite.monitor.states import STATES
@@ -45,20 +45,37 @@ def progress(state: RunState) -> list[Piece]:
     parts = [f"{int(100 * share)}%"]
     if state.status == "running" and isfinite(state.left):
         parts.append(f"{human_seconds(state.left)} left")
+    elif state.status == "ready":
+        parts.append("ready to go on")
     elif state.finished and not state.running:
         parts.append(f"took {human_seconds(state.finished.seconds)}")
         parts += ["early stop"] if state.finished.reason == "done" and state.step < state.steps else []
     return [(f"step {state.step:,} of {state.steps:,}", "strong"), (" · " + " · ".join(parts), "")]
 
 
+def working(state: RunState) -> list[Piece]:
+    """Preparing: quantizing weights: 120 of 300 (40%), about 20s left"""
+    if state.working is None:
+        return [("Preparing …", "muted")]
+    return [("Preparing: " if state.step == 0 else "", "muted"), (working_text(state.working), "strong")]
+
+
 def loss(state: RunState) -> list[Piece]:
     """The smoothed one, and whether it falls."""
     found = [("loss ", "muted"), (human_number(state.moving.loss), "strong")]
     verdict = state.trend.verdict
-    if verdict in VERDICTS:
+    if verdict == "falling" and behind(state.dev()):
+        found.append((" falling, but not the validation error", "warning"))
+    elif verdict in VERDICTS:
         symbol, style = VERDICTS[verdict]
         found.append((f" {symbol} {verdict}", style))
     return found
+
+
+def behind(scores: Sequence[Evaluated]) -> bool:
+    """Is the last score worse than the first or the best?"""
+    best = best_of(scores)
+    return best is not None and len(scores) > 1 and scores[-1].value != best.value
 
 
 def speed(state: RunState) -> list[Piece]:
@@ -66,9 +83,11 @@ def speed(state: RunState) -> list[Piece]:
 
 
 def histories(state: RunState) -> list[list[Evaluated]]:
-    """The evaluations of each metric on each split."""
+    """The evaluations of each metric on each split that is looked at while a run goes on."""
     found: dict[tuple[str, str], list[Evaluated]] = {}
     for event in state.evaluations:
+        if event.split == BASE:  # of the model as it was: the end compares with it
+            continue
         found.setdefault((event.split, event.metric), []).append(event)
     return list(found.values())
 

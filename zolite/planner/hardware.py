@@ -67,6 +67,11 @@ class Hardware:
     origin: str = "published"  # or measured, estimated, or typical: published, and chosen for its memory alone
 
     @property
+    def free_bytes(self) -> int:
+        """What others leave."""
+        return max(0, self.total_bytes - self.others_bytes)
+
+    @property
     def fused(self) -> bool:
         """Do zolite's own kernels run here? (model/quant.py: triton_kernels)"""
         return self.capability >= (8, 0)

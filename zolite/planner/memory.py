@@ -55,9 +55,20 @@ def allocated(lines: Iterable[Line]) -> int:
     return sum(line.bytes for line in lines if line.where == "allocated")
 
 
+def counted(lines: Iterable[Line], device: str) -> Ledger:
+    """What a run on a device of that name calls its memory: torch's allocations on a GPU, its process elsewhere."""
+    places = ("allocated", "process") if device.startswith("CPU") else ("allocated",)
+    return tuple(line for line in lines if line.bytes and line.where in places)
+
+
 def ours(lines: Iterable[Line]) -> int:
     """What the process takes of the card, without the margin."""
     return sum(line.bytes for line in lines if line.where != "outside")
+
+
+def own(lines: Ledger) -> int:
+    """What a run itself needs to have free, its margin included."""
+    return peak(lines) - by_group(lines)["other programs"]
 
 
 def by_group(lines: Iterable[Line]) -> dict[str, int]:

@@ -29,17 +29,19 @@ from zolite.planner import model_spec
 from zolite.planner.backprop import Backprop, compared, needed
 from zolite.planner.calibration import Correction, so_far
 from zolite.planner.hardware import Hardware
-from zolite.planner.memory import Ledger, Line, ledger, ours, peak
+from zolite.planner.memory import Ledger, Line, ledger, ours, own, peak
 from zolite.planner.model_spec import ModelSpec
 from zolite.planner.step_time import beside_seconds, step_seconds
 
 FORMATS = ("int8", "nf4", "bf16")
-LONGEST_RUN = 7 * 86400.0  # seconds
+DAY = 86400.0  # seconds
+LONGEST_RUN = 7 * DAY
 
 RULE = (
     "best first by log2(parameters) + ½ log2(steps an hour × correlation²): a model twice as large counts like four "
     "times as many steps; correlation is how true a weight format keeps measured loss differences, as measured: "
     + ", ".join(f"{name} {WEIGHT_FORMATS[name].correlation:g}" for name in FORMATS)
+    + "; a run of more than a day comes behind all shorter ones"
 )
 
 
@@ -67,7 +69,18 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
+        """With what other programs hold."""
         return peak(self.ledger)
+
+    @property
+    def own_bytes(self) -> int:
+        """Without: what has to be free."""
+        return own(self.ledger)
+
+    @property
+    def long(self) -> bool:
+        """Does it take more than a person waits for?"""
+        return self.total_seconds > DAY
 
 
 @dataclass(frozen=True)
@@ -87,19 +100,20 @@ class Planning:
     rejected: tuple[Rejected, ...]
     backprop: Backprop
     correction: Correction
+    rows: Rows
 
 
 def plan(hardware: Hardware, wish: Wish, correction: Correction | None = None) -> Planning:
     """All that fits, best first. DoesNotFit with the smallest thing that would, where nothing does."""
     correction = correction or Correction()
     tried = [_tried(hardware, spec, recipe, wish.rows, correction) for spec, recipe in choices(wish)]
-    plans = sorted((each for each in tried if isinstance(each, Plan)), key=lambda each: -each.score)
+    plans = sorted((each for each in tried if isinstance(each, Plan)), key=lambda each: (each.long, -each.score))
     rejected = tuple(each for each in tried if isinstance(each, Rejected))
     if not plans:
         raise _nothing(hardware, rejected)
     best = plans[0]
     beside = compared(hardware, best.spec, best.recipe.adapter.rank, wish.rows)
-    return Planning(hardware, tuple(plans), rejected, beside, correction)
+    return Planning(hardware, tuple(plans), rejected, beside, correction, wish.rows)
 
 
 def choices(wish: Wish) -> Iterator[tuple[ModelSpec, ResolvedRecipe]]:
@@ -287,6 +301,7 @@ def document(planning: Planning) -> dict[str, Any]:
     return {
         "hardware": asdict(planning.hardware),
         "budget_bytes": planning.hardware.total_bytes,
+        "free_bytes": planning.hardware.free_bytes,
         "rule": RULE,
         "error_so_far": asdict(planning.correction),
         "plans": [planned(each, planning.hardware) for each in planning.plans],
@@ -300,6 +315,8 @@ def document(planning: Planning) -> dict[str, Any]:
 def planned(each: Plan, hardware: Hardware) -> dict[str, Any]:
     return choice(each.spec, each.recipe) | {
         "peak_bytes": each.peak_bytes,
+        "own_bytes": each.own_bytes,
+        "long": each.long,
         "headroom_bytes": hardware.total_bytes - each.peak_bytes,
         "ledger": [dataclasses.asdict(line) for line in each.ledger],
         "seconds_per_step": each.seconds_per_step,

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 
-from zolite.common.events import Event, Started, StepDone
+from zolite.common.events import Event, Started, StepDone, Working
+from zolite.sessions import working
 from zolite.sessions.journal import SKIPPED, MemoryRow, StepRow
 from zolite.sessions.session import Session
 
@@ -23,6 +24,7 @@ class News:
     events: Sequence[tuple[int, Event]] = ()  # with the step that they belong to
     memory: Sequence[MemoryRow] = ()
     running: bool = False  # does a process write it?
+    working: Working | None = None  # what it does when it takes no steps
     fresh: bool = False  # all there is, once more: steps were rolled back
 
     def __bool__(self) -> bool:
@@ -52,7 +54,8 @@ class Reader:
         self.last = rows[-1] if rows else self.last
         self.seen = events[-1][0] if events else self.seen
         self.memory = memory[-1] if memory else self.memory
-        return News(rows, [event for _, event in events], memory, running, fresh)
+        doing = working.read(self.session.path) if running else None
+        return News(rows, [event for _, event in events], memory, running, doing, fresh)
 
     def _rolled_back(self) -> bool:
         """Is the last step that was read not there any more, or another one by now?"""
@@ -73,9 +76,11 @@ def follow(session: Session, stop: Callable[[], bool]) -> Iterator[Event]:
 
     After a rollback it comes once more from the first step.
     """
-    reader = Reader(session)
+    reader, doing = Reader(session), None
     while not stop():
         news = reader.read()
+        if news.working != doing and (doing := news.working):
+            yield doing
         if news:
             yield from in_order(news)
         elif not news.running:

@@ -9,7 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 from zolite.common import files
-from zolite.common.errors import UsageError
+from zolite.common.errors import DiskFull, UsageError
+from zolite.common.events import Finished
 from zolite.sessions import checkpoint, leftovers, lock, session
 from zolite.sessions.journal import Journal
 from zolite.sessions.session import Session, making_room, open_
@@ -48,6 +49,19 @@ def rewind(name: str, step: int) -> None:
     with making_room(name) as found:
         reach(found, step)
         found.rewind(step)
+        if _goes_on(found, step):
+            with contextlib.suppress(DiskFull):  # rewinding is what makes room
+                _ready(found.journal, step)
+
+
+def _goes_on(found: Session, step: int) -> bool:
+    return found.ending() != "done" or step < found.recipe.train.steps
+
+
+def _ready(journal: Journal, step: int) -> None:
+    """Says that a session goes on from there: what its journal has of its last run is over."""
+    journal.event(Finished(step, "ready", 0.0, 0, 0))
+    journal.commit()
 
 
 def prune(name: str) -> int:
@@ -85,14 +99,14 @@ def _copy(source: Session, folder: Path, step: int) -> None:
     for found in filter(None, (source.at(at) for at in source.steps() if at <= step)):
         with contextlib.suppress(FileNotFoundError):  # its run may have removed it
             checkpoint.copy(found, folder / "checkpoints")
-    _copied_journal(source.journal, folder / "journal.db", step)
+    _copied_journal(source.journal, folder / "journal.db", step, _goes_on(source, step))
     origin = {"forked_from": {"session": source.name, "step": step}}
     chapters = [c for c in source.chapters if c.since <= step]
     chapters[-1] = dataclasses.replace(chapters[-1], facts=chapters[-1].facts | origin)
     session.write_about(folder, tuple(chapters))
 
 
-def _copied_journal(journal: Journal, path: Path, step: int) -> None:
+def _copied_journal(journal: Journal, path: Path, step: int, goes_on: bool) -> None:
     """A journal's content of one moment, up to a step, in a file of its own."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     source = f"{journal.path.absolute().as_uri()}?mode=ro"
@@ -101,6 +115,8 @@ def _copied_journal(journal: Journal, path: Path, step: int) -> None:
         new.execute("PRAGMA journal_mode = WAL")
     with closing(Journal(path, write=True)) as copy:
         copy.truncate(step)
+        if goes_on:
+            _ready(copy, step)
 
 
 def send(name: str, command: str) -> None:

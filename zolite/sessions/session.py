@@ -43,7 +43,7 @@ __all__ = ["Chapter", "Checkpoint", "Journal", "MemoryRow", "Session", "StepRow"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 # Windows keeps these for devices, whatever follows the dot, and drops a dot at the end.
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.")
-ENDINGS = ("done", "interrupted", "diverged")
+ENDINGS = ("done", "interrupted", "diverged", "ready")
 MOST_TOML = 512 << 10  # bytes
 FACTS = {"labels": list, "versions": dict, "frames": dict, "forked_from": dict}
 """Facts that are no texts, with their kinds; what a later version of zolite records is passed on as it is."""
@@ -170,7 +170,7 @@ class Session:
         return lock.is_held(self.path)
 
     def ending(self) -> str:
-        """How its last run ended: done, interrupted or diverged; stopped, if it could not say."""
+        """How its last run ended: done, interrupted or diverged; stopped, if it could not say; ready, if none did."""
         # A run that was resumed and killed has an end in its journal, but before its last start.
         end = self.journal.latest(Started, Finished)
         return end.reason if isinstance(end, Finished) and end.reason in ENDINGS else "stopped"
@@ -195,7 +195,7 @@ class Summary:
 
     name: str
     created: float  # unix seconds
-    status: str  # running, done, interrupted, diverged, stopped or damaged
+    status: str  # running, done, interrupted, diverged, ready, stopped or damaged
     bytes: int  # on the disk
     step: int = 0
     steps: int = 0
@@ -204,6 +204,11 @@ class Summary:
     best: Evaluated | None = None  # of the same split and metric as `last`
     last: Evaluated | None = None
     problem: str = ""  # why it is damaged
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it; dataclasses.asdict takes ten times as long."""
+        scores = {"best": self.best and vars(self.best), "last": self.last and vars(self.last)}
+        return vars(self) | scores
 
 
 @dataclass(frozen=True)
@@ -305,7 +310,16 @@ def making_room(name: str) -> Iterator[Session]:
 def folders() -> list[Path]:
     """Of all sessions, sound or not; a link is one too, so that it can be seen and removed."""
     root = paths()["sessions"]
-    return [path for path in root.glob("*") if not path.name.startswith(".") and (path.is_symlink() or path.is_dir())]
+    try:
+        with os.scandir(root) as found:
+            return [root / e.name for e in found if not e.name.startswith(".") and (e.is_symlink() or e.is_dir())]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ZoliteError(
+            f"the sessions in {root} cannot be read: {error.strerror}",
+            "see who may read that folder, or set ZOLITE_HOME to another one",
+        ) from error
 
 
 def folder_of(name: str) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from zolite.common.errors import UsageError, ZoliteError
 from zolite.common.events import Evaluated
 from zolite.config.composition import replays
+from zolite.config.recipe import TrainPart
 from zolite.sessions.session import Checkpoint, Session, best_of
 
 
@@ -118,3 +119,18 @@ def stopped_early(evaluations: Sequence[Evaluated], patience: float) -> bool:
     dev = [e for e in evaluations if e.split == "dev"]
     best = _best_on_dev(dev)
     return best is not None and sum(e.step > best.step for e in dev) >= patience
+
+
+def refuse_done(session: Session, t: TrainPart) -> None:
+    """UsageError for a session that has nothing left to do, with the command that goes on."""
+    name = session.name
+    if session.ending() == "done" and session.journal.last_step() >= t.steps:
+        raise UsageError(
+            f"session {name} has taken all its {t.steps} steps",
+            f"`zolite resume {name} --steps {2 * t.steps} --force` goes on",
+        )
+    if session.ending() == "done" and stopped_early(session.journal.evaluations(), t.patience):
+        raise UsageError(
+            f"session {name} is done: it stopped early, as dev was no better {t.patience:g} evaluations in a row",
+            f"`zolite resume {name} --set train.patience=never` goes on",
+        )

@@ -18,6 +18,7 @@ Prompts are fitted as they were trained, with a space and with a new line behind
 N places, F inputs of the layer, D width of the stream, V words, K rows of the adapter.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -25,6 +26,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from zolite.common.progress import phase
 from zolite.data.examples import Example, Tokens, answers_of
 from zolite.engine.batch import by_length, length, sample
 from zolite.engine.engine import Engine
@@ -220,7 +222,8 @@ def fit_answers_(engine: Engine, layer: ProbedLayer, tail: Tail, lines: Sequence
     `lines` are fitted; `dev` has rows as they were trained and texts of the model's own that tell what came of it.
     """
     with torch.inference_mode():
-        data, unseen = (read(engine, layer.linear, tail, some) for some in (lines, dev))
+        with phase("reading rows for the fit of the last layer"):
+            data, unseen = (read(engine, layer.linear, tail, some) for some in (lines, dev))
         scale = data.at.inputs.square().mean(0).sqrt().clamp(min=1e-6) * data.at.inputs.shape[1] ** 0.5
         first, rank = taken(engine, layer), len(layer.linear.a)
         v = detectors(data, scale, rank - first)
@@ -294,11 +297,15 @@ def fit(tail: Tail, data: Data, z: Tensor, price: float, start: Tensor, before: 
         [u], max_iter=ROUNDS, max_eval=2 * ROUNDS, history_size=20, line_search_fn="strong_wolfe"
     )
 
-    def loss() -> float:
-        total, u.grad = loss_and_slope(tail, data, z, u, price, before)
-        return total
+    tries = itertools.count(1)
+    with phase(f"fitting the last layer at a price of {price:g}: tries", 2 * ROUNDS) as tried:
 
-    solver.step(loss)  # type: ignore[no-untyped-call]
+        def loss() -> float:
+            total, u.grad = loss_and_slope(tail, data, z, u, price, before)
+            tried(next(tries))
+            return total
+
+        solver.step(loss)  # type: ignore[no-untyped-call]
     return u
 
 

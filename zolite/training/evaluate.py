@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from zolite.common.events import Evaluated
+from zolite.common.progress import counted
 from zolite.config.sizes import EVAL_TOKENS
 from zolite.data.examples import Example
 from zolite.engine.batch import by_length, length
@@ -54,7 +55,7 @@ def predictions(
 ) -> list[Prediction]:
     """Of rows with candidates, in their order."""
     scores: dict[int, list[float]] = {}
-    for batch in _alike(rows, tokens):
+    for batch in counted(_alike(rows, tokens), "evaluating rows", len(rows), len):
         scores |= zip(batch, engine.scores([rows[i] for i in batch]).tolist(), strict=True)
     by_row = [(row, scores[i]) for i, row in enumerate(rows)]
     ranks = [sorted(range(row.candidates), key=each.__getitem__, reverse=True) for row, each in by_row]
@@ -99,7 +100,7 @@ def choices(engine: Engine, rows: Sequence[Example], tokens: int, verbalizer: Ve
 def nats(engine: Engine, rows: Sequence[Example], tokens: int, verbalizer: Verbalizer | None) -> Figures:
     """Cross-entropy of the answers' tokens, a token."""
     total = 0.0
-    for batch in by_length([length(row) for row in rows], tokens):
+    for batch in counted(by_length([length(row) for row in rows], tokens), "evaluating rows", len(rows), len):
         means = engine.scores([rows[i] for i in batch])[:, 0].cpu()
         total -= float((means * torch.tensor([len(rows[i].queries) for i in batch])).sum())
     return {"value": total / sum(len(row.queries) for row in rows)}

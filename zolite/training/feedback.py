@@ -10,7 +10,7 @@ from there. Dev decides: what was best there is kept, and where nothing was bett
 N places that predict a token, V words, n trained numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zolite.common.progress import phase
 from zolite.config import sizes
 from zolite.data.examples import Example, Tokens, one_sequence, sizes_of
 from zolite.engine.batch import Order, by_length, length, sample
@@ -228,14 +229,15 @@ class Search:
     def run(self) -> Result:
         before = self.best
         try:
-            for rate in RATES:
-                self._descend(rate)
+            with phase("starting along predicted tokens: rows read", self.most) as read:
+                for rate in RATES:
+                    self._descend(rate, read)
         finally:
             self.theta.copy_(self.kept)
             self.feedback.engine.at_theta()
         return Result(before, self.best, self.step, self.read)
 
-    def _descend(self, rate: float) -> None:
+    def _descend(self, rate: float, told: Callable[[int], None]) -> None:
         """From `kept`, until PATIENCE looks in a row were no better."""
         self.theta.copy_(self.kept)
         grad, *moments = (torch.zeros_like(self.theta) for _ in range(3))
@@ -247,7 +249,9 @@ class Search:
                 gradient_(grad.zero_(), self.feedback, [self.rows[i] for i in self.order.batch_at(number)])
                 pull_(grad, self.feedback, self.held, number)
                 adam_(self.theta, grad, moments, step, rate)
-            self.read += EVERY * (self.order.size + HELD) + len(self.dev)
+                self.read += self.order.size + HELD
+                told(self.read)
+            self.read += len(self.dev)
             now = loss_on(self.feedback.engine, self.dev)
             missed += 1
             if now < self.best:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from zolite.common.progress import counted
 from zolite.data.examples import Example, Tokens, answers_of
 from zolite.engine.batch import by_length
 from zolite.engine.engine import Engine
@@ -87,7 +88,8 @@ def say(engine: Engine, rows: Sequence[Example], ranks: Sequence[Ids], known: Ve
         for row, each, rank in zip(rows, answers, ranks, strict=True)
     ]
     while going := [talk for talk in talks if _goes_on(talk, longest, known)]:
-        for batch in by_length([len(talk.prompt) + longest for talk in going], tokens):
+        batches = by_length([len(talk.prompt) + longest for talk in going], tokens)
+        for batch in counted(batches, "letting the model answer", len(going), len):
             _hear_all(engine, [going[i] for i in batch], known.ends)
     return [_judged(talk, known) for talk in talks]
 

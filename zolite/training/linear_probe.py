@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zolite.common.progress import phase
 from zolite.data.examples import Example
 from zolite.engine.batch import by_length, collate, length, sample
 from zolite.engine.engine import Engine
@@ -118,10 +119,12 @@ def start_from_probe_(
     layers = [layer for layer in find(engine) if not taken(engine, layer)]
     if not layers or examples["train"][0].candidates == 1:
         return Result("", 0)
-    with torch.inference_mode():
+    with torch.inference_mode(), phase("linear probes: rows read", most) as read:
         search = Search.of(engine, layers, examples, most, left or {})
+        read(search.forwards)
         while (found := search.best()) is not None:
             search.install(*found)
+            read(search.forwards)
         return search.result()
 
 

@@ -12,25 +12,30 @@ for it: scalars arrive while later steps run (journal_writer.py).
 """
 
 from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 
 from zolite.common.errors import ZoliteError
 from zolite.common.events import Event, Noted, Started
+from zolite.common.progress import Stopped as AskedToEnd
+from zolite.common.progress import phase
 from zolite.engine import device_memory
 from zolite.engine.cuda_graph import Steps
+from zolite.monitor.log import BASE
 from zolite.sessions.control import Control
 from zolite.sessions.session import Session
 from zolite.sessions.steps import kept
 from zolite.training import memory_budget, out_of_memory
 from zolite.training.journal_writer import MOST_SKIPPED, JournalWriter
 from zolite.training.replay import restore
-from zolite.training.run import Run, batches_of, dev_sample, stepper
+from zolite.training.run import Run, batches_of, dev_sample, stepper, without_adapter
 from zolite.training.sampling import Sampling
 from zolite.zo.build import build
 from zolite.zo.estimators import Estimate
 
+CAPTURE = "capturing a step as a graph"
 SLOWER = 3.0  # the learning rate is divided by this after the loss has diverged
 
 
@@ -146,16 +151,26 @@ def between_steps(p: Progress) -> Iterator[Event]:
     if saving:
         yield from p.writer.save(p.step)
     if evaluating:
-        rows = dev_sample(p.run)
-        run, free = p.run, p.steps.release
-        for event in out_of_memory.evaluate_in_parts(run.engine, rows, "dev", p.step, run.verbalizer, free):
-            yield from p.writer.note(event)
-        for event in p.sampling.at(p.step, run.engine, p.writer.run_seconds()):
-            yield from p.writer.note(event)
+        with suppress(AskedToEnd):  # the next step is not taken then
+            yield from evaluated(p)
         if not saving and p.step in kept(p.writer.scores):
             yield from p.writer.save(p.step)
     if asked and p.control.paused:
         yield from p.writer.pause(p.step)
+
+
+def evaluated(p: Progress) -> Iterator[Event]:
+    """Dev, before the first step also without what the adapter begins with, and sample answers."""
+    run, rows, free = p.run, dev_sample(p.run), p.steps.release
+    if run.ahead and p.step == 0:
+        with without_adapter(run):
+            before = list(out_of_memory.evaluate_in_parts(run.engine, rows, BASE, 0, run.verbalizer, free))
+        for event in before:
+            yield from p.writer.note(event)
+    for event in out_of_memory.evaluate_in_parts(run.engine, rows, "dev", p.step, run.verbalizer, free):
+        yield from p.writer.note(event)
+    for event in p.sampling.at(p.step, run.engine, p.writer.run_seconds()):
+        yield from p.writer.note(event)
 
 
 def next_step(p: Progress) -> Generator[Event, None, Outcome]:
@@ -166,7 +181,8 @@ def next_step(p: Progress) -> Generator[Event, None, Outcome]:
         return stopped
     batches = batches_of(p.run, p.step)
     p.tracker.begins(p.step + 1, batches)
-    estimate = None if p.tracker.spilled else out_of_memory.attempt(partial(p.steps, batches, p.step))
+    with phase(CAPTURE) if p.steps.to_capture(batches) else nullcontext():
+        estimate = None if p.tracker.spilled else out_of_memory.attempt(partial(p.steps, batches, p.step))
     if estimate is None:
         return (yield from shrink(p))
     return Taken(estimate, fmean(batch.padding for batch in batches))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zolite.common.progress import counted
 from zolite.data.examples import Tokens
 
 TEXTS, WORDS = 48, 16  # texts, and tokens of each: on a CPU a token of all texts costs almost as much as one of one
@@ -58,7 +59,7 @@ def _begun(tokens: Sequence[int], count: int) -> Tensor:
 def _sampled(model: Any, ids: Tensor, count: int, made: torch.Generator) -> Tensor:
     """ids (S, T) and `count` tokens more, drawn on the host, so that a seed means the same on every device."""
     past, new = None, ids
-    for _ in range(count):
+    for _ in counted(range(count), "letting the model write texts of its own: tokens", count):
         out = model(input_ids=new.to(model.device), past_key_values=past, use_cache=True)
         new = torch.multinomial(out.logits[:, -1].float().softmax(-1).cpu(), 1, generator=made)
         past, ids = out.past_key_values, torch.cat([ids, new], 1)

@@ -11,6 +11,7 @@ import torch
 from zolite.common.errors import DoesNotFit, UsageError
 from zolite.common.events import Noted
 from zolite.common.paths import paths
+from zolite.common.progress import phase
 from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.composition import step_sizes
@@ -62,12 +63,15 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     resolved = placed(recipes.resolve(asked, len(dataset.labels), len(examples["train"]), fit_rows))
     free = int(min(device_memory.budget_bytes(device), memory_budget.limit_bytes(resolved)))
     resolved = memory_budget.within(resolved, asked.train, examples, device)
-    loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
+    with phase("loading the model"):
+        loaded = models.load(source, resolved.model.quant, device, paths()["cache"])
     notes = (*notes, *(Noted("warning", text) for text in loaded.notes))
     nets = networks(resolved.method.optimizer if fresh else "", loaded.fingerprint)
     facts = facts_of(loaded, dataset) | {"tokens": rows.coded.fingerprint} | rows.clock
     verbalizer = Verbalizer.of(dataset.labels, tokenizer, loaded.model) if dataset.labels else None
-    run = out_of_memory.attempt(partial(assemble, resolved, loaded, examples, facts, notes, free, nets, verbalizer))
+    with phase("putting adapters into the model"):
+        made = partial(assemble, resolved, loaded, examples, facts, notes, free, nets, verbalizer)
+        run = out_of_memory.attempt(made)
     if run is None:
         raise DoesNotFit(
             f"{asked.model.name} fits {human_bytes(free)}, but not with its adapter",
@@ -76,9 +80,12 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
     run = replace(run, samples=Samples.of(examples["dev"], tokenizer, loaded.model))
     if not fresh:
         return run
-    refuse_overflow(run)
+    with phase("measuring the first batch"):
+        refuse_overflow(run)
     reasons = recipes.reasons(asked, resolved, len(dataset.labels), len(dataset.splits["dev"]))
-    chosen = tuple(Noted("info", text) for text in reasons)
+    t, count = resolved.train, len(examples["train"])
+    passes = f"{t.steps:,} steps of {t.batch} rows: {t.steps * t.batch / count:.3g} passes over {count:,} training rows"
+    chosen = tuple(Noted("info", text) for text in (passes, *reasons))
     run = with_first_values(replace(run, notes=run.notes + chosen), dataset, tokenizer)
     return with_step_sizes(run, asked.train)
 
@@ -97,13 +104,17 @@ class Tokenized:
 
 def tokenized(asked: Recipe, now: datetime | None = None) -> Tokenized:
     """All that comes before weights: UsageError with every row that the model cannot read."""
-    dataset = tables.of(asked.data)
+    with phase("reading rows"):
+        dataset = tables.of(asked.data)
     check_arguments(asked, dataset)
     clock = {"now": (now or datetime.now()).isoformat(timespec="seconds")}
-    vocabulary = models.vocabulary(models.source_of(asked.model), paths()["cache"])
+    with phase("looking at the model and its tokenizer"):
+        vocabulary = models.vocabulary(models.source_of(asked.model), paths()["cache"])
     tokenizer = filled(vocabulary.tokenizer, chat_of(asked.data, clock))
-    coded, notes = encode_all(dataset, tokenizer, asked, *vocabulary.limits)
-    leaks = find(dataset, near=len(dataset.splits["train"]) <= COMPARED).leaks
+    with phase("tokenizing rows"):
+        coded, notes = encode_all(dataset, tokenizer, asked, *vocabulary.limits)
+    with phase("looking for rows of dev in train"):
+        leaks = find(dataset, near=len(dataset.splits["train"]) <= COMPARED).leaks
     said = (*vocabulary.notes, *stretched(vocabulary, coded.examples), *leaked(leaks, dataset, asked.data.group_by))
     return Tokenized(dataset, tokenizer, coded, (*(Noted("warning", text) for text in said), *notes), clock)
 

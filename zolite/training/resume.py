@@ -8,11 +8,11 @@ from typing import Any
 from zolite.common.errors import UsageError, listed
 from zolite.common.events import Event, Noted
 from zolite.config import recipe as recipes
-from zolite.config.recipe import Recipe, TrainPart
+from zolite.config.recipe import Recipe
 from zolite.engine.bases import ensure_same
 from zolite.sessions import session as sessions
 from zolite.sessions.session import Session
-from zolite.sessions.steps import kept, stopped_early
+from zolite.sessions.steps import kept, refuse_done
 from zolite.training.loop import train
 from zolite.training.prepare import prepare
 from zolite.training.replay import held, rebuild, shapes_of
@@ -94,21 +94,6 @@ def differences(run: Run, session: Session) -> tuple[list[str], list[str]]:
     if old["device"] != new["device"]:
         mild.append(f"the device was {old['device']}, is {new['device']}")
     return serious, mild
-
-
-def refuse_done(session: Session, t: TrainPart) -> None:
-    """A session that has nothing left to do."""
-    name = session.name
-    if session.ending() == "done" and session.journal.last_step() >= t.steps:
-        raise UsageError(
-            f"session {name} has taken all its {t.steps} steps",
-            f"`zolite resume {name} --set train.steps={2 * t.steps} --force` goes on",
-        )
-    if session.ending() == "done" and stopped_early(session.journal.evaluations(), t.patience):
-        raise UsageError(
-            f"session {name} is done: it stopped early, as dev was no better {t.patience:g} evaluations in a row",
-            f"`zolite resume {name} --set train.patience=never` goes on",
-        )
 
 
 def turn_to(session: Session, run: Run) -> None:

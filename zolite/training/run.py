@@ -1,6 +1,7 @@
 """A run: its model, rows and method, and what they do in one step. loop.py takes the steps, prepare.py makes a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,6 +45,7 @@ class Run:
     notes: tuple[Noted, ...]  # what was chosen and why, and what a person should know before the first step
     budget_bytes: int
     verbalizer: Verbalizer | None = None  # which texts are labels; None where rows have none, or nobody asks
+    ahead: bool = False  # does its adapter begin with more than the model knew? Then that is measured, too
     samples: Samples | None = None  # rows that are answered while the run goes on; None where nobody asks
 
     @property
@@ -77,6 +79,18 @@ def says(examples: Mapping[str, Sequence[Example]], recipe: Recipe) -> bool:
 def dev_sample(run: Run) -> Sequence[Example]:
     """The rows of dev that an evaluation during the run reads, always the same."""
     return sample(run.examples["dev"], run.recipe.train.eval_rows)
+
+
+@contextmanager
+def without_adapter(run: Run) -> Iterator[None]:
+    """The model as it was before anything was learned, inside."""
+    theta = run.space.theta
+    begun = theta.clone()
+    theta.zero_()  # every adapter is a product with one of its numbers
+    try:
+        yield
+    finally:
+        theta.copy_(begun)
 
 
 def stepper(run: Run) -> Steps:

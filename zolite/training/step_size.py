@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from zolite.common.events import Noted
+from zolite.common.progress import counted
 from zolite.config.recipe import TrainPart
 from zolite.zo.direction import Combo, Noise
 from zolite.zo.rng import Key
@@ -71,11 +72,13 @@ def effort(steps: int) -> tuple[int, int]:
 def measure(objectives: Sequence[Objective], seed: int, directions: int = DIRECTIONS) -> Measured:
     """By 2 · directions · len(RADII) forwards of each batch."""
     rows = []
-    for i in range(directions):
-        z = Noise(Key(seed, 0, ("ladder", i)))
-        pairs = [[Combo(((r, z),)), Combo(((-r, z),))] for r in RADII]
-        rows.append(torch.stack([torch.stack([o(pair) for o in objectives]).mean(dim=0) for pair in pairs]))
-    losses = torch.stack(rows).cpu().double().nan_to_num(1e4, 1e4, 1e4)  # (directions, radii, 2)
+    tried = [(Noise(Key(seed, 0, ("ladder", i))), r) for i in range(directions) for r in RADII]
+    for z, r in counted(tried, "searching the step size", len(tried)):
+        pair = [Combo(((r, z),)), Combo(((-r, z),))]
+        rows.append(torch.stack([o(pair) for o in objectives]).mean(dim=0))
+    losses = (
+        torch.stack(rows).view(directions, len(RADII), 2).cpu().double().nan_to_num(1e4, 1e4, 1e4)
+    )  # (directions, radii, 2)
     gradients = (losses[..., 0] - losses[..., 1]) / (2 * torch.tensor(RADII).double())
     middle = losses.mean(dim=(0, 2))
     eps, error = least_error(gradients)

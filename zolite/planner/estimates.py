@@ -1,4 +1,4 @@
-"""What can be known of a run besides its journal: where the planner says its memory goes, and tokens a step."""
+"""What can be known of a run besides its journal: its rows, where its memory goes by the plan, tokens a step."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,9 @@ from zolite.common.errors import ZoliteError
 from zolite.config import catalog
 from zolite.config.recipe import ResolvedRecipe
 from zolite.data import hub
+from zolite.data import rows as tables
 from zolite.data.lengths import Rows, estimate, mean_tokens
+from zolite.data.rows import Dataset
 from zolite.data.sources import find
 from zolite.planner import model_spec
 from zolite.planner.hardware import Hardware
@@ -38,6 +40,23 @@ def _rows(recipe: ResolvedRecipe) -> Rows:
     if not _small(path):
         return Rows(longest, -(-longest // 8))
     return estimate(path, recipe.data.template, None, longest, recipe.data.columns, recipe.data.verbalizer)
+
+
+def dataset(recipe: ResolvedRecipe, fingerprint: object) -> Dataset | None:
+    """The rows that a run was trained on; None where they are gone, other ones by now, or too many to read quickly."""
+    try:
+        found = tables.of(recipe.data) if _small(Path(recipe.data.path)) else None
+    except (ZoliteError, OSError, ValueError):
+        return None
+    return found if found is not None and found.fingerprint == fingerprint else None
+
+
+def encoder(model: str) -> bool:
+    """Does it fill in masks, as far as this machine knows?"""
+    try:
+        return _here(model) and model_spec.spec(model).encoder
+    except (ZoliteError, OSError, ValueError, KeyError):
+        return False
 
 
 def tokens_per_step(recipe: ResolvedRecipe, copies: int) -> float:
