@@ -370,7 +370,7 @@ def test_nobody_is_told_anything_where_nobody_runs(recipe: Make) -> None:
 
 def test_eight_readers_and_a_writer_do_not_get_in_each_others_way(recipe: Make) -> None:
     """Read by eight at once, who ask for things too, no journal is ever locked, for them or for the run."""
-    run, ended, errors, counts = prepare(recipe(train__steps=60)), threading.Event(), [], []
+    run, ended, errors, counts = prepare(recipe(train__steps=24)), threading.Event(), [], []
 
     def look() -> None:
         try:
