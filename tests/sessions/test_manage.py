@@ -166,7 +166,7 @@ def test_a_fork_has_the_first_steps_and_goes_its_own_way(recipe: Make) -> None:
     assert same(factors("second"), factors("straight", 4))
     with sessions.open_("second") as session:
         assert session.facts["forked_from"] == {"session": "first", "step": 4}
-        assert session.journal.last_step() == 4 and session.ending() == "stopped"
+        assert session.journal.last_step() == 4 and session.ending() == "ready"
     list(resume("second", {"train.lr": "1e-3"}, True, never))
     list(resume("first", {}, False, never))
     assert same(factors("first"), factors("straight"))

@@ -420,8 +420,9 @@ def test_what_a_commit_refused_is_committed_by_the_next(monkeypatch: pytest.Monk
     """Where each row was taken and only the commit itself failed, nothing of it is dropped."""
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     with session.create("first", Recipe(), {}) as made:
+        made.journal.append([row(1)])
         made.journal.commit()
-        made.journal.append(rows(1, 3))
+        made.journal.append(rows(2, 3))
         refused = (sqlite3.SQLITE_TRANSACTION, "COMMIT")
         made.journal._db.set_authorizer(
             lambda action, what, *_: sqlite3.SQLITE_DENY if (action, what) == refused else sqlite3.SQLITE_OK

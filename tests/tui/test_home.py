@@ -77,9 +77,10 @@ def test_the_chosen_sessions_curve(app: Make, made: Make) -> None:
     made("newer", steps=40)
 
     async def script(pilot: Pilot[None]) -> None:
+        at(pilot, "newer")
         await until(pilot, lambda: home(pilot).query_one(Course).state.step == 40)
         assert "validation accuracy" in shown(pilot.app) and "smoothed" in shown(pilot.app)
-        await pilot.press("down")
+        at(pilot, "older")
         await until(pilot, lambda: home(pilot).query_one(Course).state.step == 20)
         await pilot.resize_terminal(120, 40)
         await until(pilot, lambda: "smoothed" not in shown(pilot.app))

@@ -323,10 +323,11 @@ def test_speed_and_memory_have_their_course(made: Make, play: Play, size: tuple[
         (speed,) = [line for line in lines if "steps/s" in line]
         assert "█" in speed.partition("steps/s")[2]
         bars = {name: line.count("━") for line in lines for name in ("planned", "linear layers") if name in line}
-        assert 0 < bars["linear layers"] <= bars["planned"]
+        assert bars.get("linear layers", 0) <= bars["planned"]
 
     with made("first") as session:
-        session.journal.append([row._replace(memory_bytes=row.memory_bytes * row.step) for row in rows(61, 64, 100)])
+        more = [row._replace(memory_bytes=row.memory_bytes * 2) for row in rows(61, 64, 100)]
+        session.journal.append(more)
         session.journal.commit()
         play(lambda: RunScreen("first"), scenario, size)
 

@@ -182,6 +182,8 @@ class RunScreen(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("try_it", "export"):
             return bool(self.state.saved)
+        if action == "open_report":  # of a run that goes on, from Home: here its keys take all the room
+            return self.state.status not in UNDER_WAY
         return action not in COMMANDS or self.state.status in COMMANDS[action]
 
     def action_pause(self) -> None:

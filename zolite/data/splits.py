@@ -149,7 +149,8 @@ class _Drawn:
             return
         near = (unit for unit in units if len(unit) < 2 * missing and self.rows.isdisjoint(unit))
         fits = (unit for unit in near if Counter(self.labels[i] for i in unit) <= room)
-        self.rows.update(min(fits, key=lambda unit: abs(len(unit) - missing), default=()))
+        nearest: tuple[int, ...] = min(fits, key=lambda unit: abs(len(unit) - missing), default=())
+        self.rows.update(nearest)
 
     def quotas(self) -> Counter[str]:
         """Rows of each label that may still be taken: its share, the largest remainders rounded up."""

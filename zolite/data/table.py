@@ -51,7 +51,7 @@ class _Blobs:
         self._buffer.append(blob)
         self._buffered += len(blob)
         if self._buffered > PART:
-            self._write()
+            self.write()
 
     @property
     def size(self) -> int:
@@ -73,7 +73,8 @@ class _Blobs:
             found: bytes = self._file.read(count)
         return found
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """What waits: it may be what makes the file too large for memory."""
         with self._lock:
             self._flush()
 
@@ -162,6 +163,8 @@ def kept(rows: Iterable[Row]) -> Table:
         contents.append(row.content())
         blobs.unread = blobs.unread or bool(row.unread)
         count += 1
+    blobs.write()
+    contents.write()
     return Table(blobs, contents, range(count))
 
 

@@ -182,8 +182,7 @@ def plain(source: Source, quantization: str, device: torch.device, cache: Path) 
     """The same weights as transformers alone has them, with none of zolite's layers: quantized, then float32."""
     with quiet(), _explained(source, quantization):
         model = _pretrained(source, cache, quantization, device)[0].eval()
-        if getattr(model, "hf_quantizer", None) is not None:
-            quant.expand_broken_(model)
+        if getattr(model, "hf_quantizer", None) is not None and quant.expand_broken_(model):
             model = model.dequantize(dtype=torch.float32)
         experts.code_(model, quantization, torch.float32)
         experts.expand_(model)

@@ -112,14 +112,21 @@ def expand4(packed: Tensor, state: Any) -> Tensor:
     return dequantize_4bit(packed, one).view(state.shape)  # type: ignore[no-any-return]
 
 
-def expand_broken_(model: nn.Module) -> None:
-    """Ordinary layers in the place of bitsandbytes' four-bit ones that its own expansion may get wrong (expand4)."""
+def expand_broken_(model: nn.Module) -> bool:
+    """Ordinary layers in the place of bitsandbytes' four-bit ones that its own expansion may get wrong (expand4).
+
+    True where layers of bitsandbytes are left.
+    """
+    left = False
     for name, module in list(model.named_modules()):
-        if type(module).__name__ == "Linear4bit" and module.in_features % module.weight.quant_state.blocksize:
+        kind = type(module).__name__
+        if kind == "Linear4bit" and module.in_features % module.weight.quant_state.blocksize:
             made = nn.Linear(module.in_features, module.out_features, device="meta")
             weight = expand4(module.weight.data, module.weight.quant_state)
             made.weight, made.bias = nn.Parameter(weight, requires_grad=False), module.bias
             replace_(model, name, made)
+        left = left or (kind in ("Linear4bit", "Linear8bitLt") and model.get_submodule(name) is module)
+    return left
 
 
 def expand8(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:

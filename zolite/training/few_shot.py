@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 from zolite.common.errors import UsageError
-from zolite.data.examples import Example, Fault, Made, Tokens, frame
+from zolite.data.examples import Example, Fault, Made, Packed, Tokens, frame
 from zolite.data.kinds.kind import Row
 from zolite.data.kinds.registry import KINDS
 
@@ -99,6 +99,8 @@ def _rendered(row: Row, how: Rendering) -> Made | None:
     (found,) = KINDS[how.kind].render((row,), how.labels, how.tokenizer, how.template, how.context)
     if isinstance(found, Fault):
         return None
+    if isinstance(found, Packed):
+        return found.made()
     return found if isinstance(found, Made) else Made((found[0],), found[1])
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zolite.data.examples import Fault, Made, Rendered, Tokens, ended, no_room
+from zolite.data.examples import Example, Fault, Made, Rendered, Tokens, ended, no_room
 from zolite.data.in_place import in_place
 from zolite.data.kinds.candidates import compared
 from zolite.data.kinds.kind import Names, Piece, Prompt, Row
@@ -171,7 +171,7 @@ def _as_texts(rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, context: 
             yield Fault("an answer has no tokens", "correct these answers")
 
 
-def _pair(prompt: Tokens, answers: Sequence[Tokens], context: int, remark: str = "") -> Rendered:
+def _pair(prompt: Tokens, answers: Sequence[Tokens], context: int, remark: str = "") -> tuple[Example, bool] | Fault:
     if fault := no_room(prompt, 1, context):
         return fault
     room = context - len(prompt)
@@ -197,4 +197,4 @@ def _as_messages(row: Row, tokenizer: PreTrainedTokenizerBase, context: int) -> 
     prompt = texts[0][0][:begins]
     pair = _pair(prompt, [text[begins:] for text, _ in texts], context)
     notes = tuple(dict.fromkeys(note for each in made for note in each.notes))
-    return pair if isinstance(pair, Fault | Made) else Made((pair[0],), pair[1], notes)
+    return pair if isinstance(pair, Fault) else Made((pair[0],), pair[1], notes)
