@@ -47,6 +47,10 @@ WEIGHTS = """
 In 16 or 32 bits as safetensors, or quantized already: then each layer is dequantized as it is read, and held in what
 `--quant` asks for; a note says so. What bitsandbytes saved in int8 or nf4 is kept where `--quant` asks for that.
 
+So is a GGUF file, tensor by tensor, whatever its types (Q4_K_M, Q6_K, Q8_0 …): each is unpacked to 16 bits in memory as
+it is read, and none lies on the disk again. Names and layouts are those of transformers' GGUF loader, so that
+architectures which it does not read are refused, and so is a file whose tensors are not exactly the model's.
+
 | saved by | which layouts |
 | --- | --- |
 | bitsandbytes | int8, nf4 and fp4, with quantized scales or without |

@@ -47,6 +47,7 @@ def pytest_collection_finish() -> None:
     """What is imported stays: looking through all of torch for garbage takes half a second each time."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)  # widgets and interpreted kernels are many small objects that stay a while
     atexit.register(gc.unfreeze)  # else nanobind tells of leaks
 
 

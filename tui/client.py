@@ -72,16 +72,16 @@ class Client:
         left: Callable[[], bool] = _never,
         heard: Callable[[Any], None] = _ignored,
     ) -> Any:
-        """The document that a command prints last; `heard` gets those before it as they come. `gone` ends the command:
-        nobody wants the answer any more. `left` leaves it going by itself, and there is no answer: None.
+        """The document that a command prints; `heard` gets those on stderr as they come. `gone` ends the command, whose
+        answer nobody wants any more. `left` leaves it going by itself, and there is no answer: None.
         """
-        with _written() as (out, written), tempfile.TemporaryFile() as errors:
+        with tempfile.TemporaryFile() as out, _written() as (errors, written):
             child = self._child([*arguments, "--json"], out, errors)
             if not _waited(child, gone, left, _Lines(written, heard)):
                 return None
-            printed, stderr = _content(written), _content(errors)
+            printed, stderr = _content(out), _content(written)
         try:
-            return json.loads(printed.strip().rpartition("\n")[2])
+            return json.loads(printed)
         except ValueError:
             raise process_error(child.returncode, stderr) from None
 

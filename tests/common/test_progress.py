@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zolite.common.events import Working
-from zolite.common.progress import BEAT, SECONDS, Listener, counted, listening, phase, told
+from zolite.common.progress import BEAT, SECONDS, Listener, Stopped, counted, listening, phase, told
 
 
 class Clock:
@@ -134,6 +134,15 @@ def test_of_counts_within_another_the_outermost_is_told(heard: Heard) -> None:
     assert heard.counts == [("outside", 10, 0), ("outside", 20, 0), ("behind", 1, 0)]
 
 
+def test_who_is_asked_to_end_does_so_between_two_things_that_are_counted() -> None:
+    """A count that would take minutes is not waited for; what it leaves is as after any other end."""
+    done: list[int] = []
+    listener = Listener(lambda event: None, lambda: 0.0, 0.0, stop=lambda: len(done) == 2)
+    with listening(listener), pytest.raises(Stopped):
+        done.extend(counted(range(1000), "evaluating rows", 1000))
+    assert done == [0, 1] and listener.now is None
+
+
 def test_after_the_last_phase_nothing_is_said(heard: Heard) -> None:
     with phase("loading"):
         pass
@@ -167,7 +176,7 @@ def test_the_thread_tells_what_the_worker_cannot() -> None:
             again.set()
 
     before = threading.active_count()
-    with told(tell, clock), phase("loading"):
+    with told(tell, clock=clock), phase("loading"):
         clock.now = BEAT
         assert again.wait(240)
     assert [(event.phase, event.seconds) for event in found] == [("loading", 0.0), ("loading", BEAT)]

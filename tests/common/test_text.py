@@ -20,6 +20,12 @@ def test_what_becomes_of_control_characters() -> None:
     assert visible("a\x1b[2Jb\n\tc\u00a0d\u200be") == "a\\x1b[2Jb\n\tc\u00a0d\\u200be"
 
 
+def test_what_joins_letters_stays() -> None:
+    """Scripts and emoji would fall apart without."""
+    for text in ("क्\u200dष", "👩\u200d💻", "می\u200cخواهم"):
+        assert visible(text) == text
+
+
 def test_many() -> None:
     """One is the only number without an s."""
     assert [many(n, "row") for n in (0, 1, 1200)] == ["0 rows", "1 row", "1,200 rows"]

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.data.test_renderings import KNOWN, TOKENIZERS, messages
@@ -48,6 +48,7 @@ def conversations(texts: list[list[str]]) -> list[Row]:
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @settings(max_examples=6)
+@example(texts=[["a", "\n\nb"], ["\n", "\nab"], ["", "a  b"]], context=80)  # new lines join to one token
 @given(texts=talks, context=st.integers(2, 80))
 def test_tokens_are_those_of_the_rendering(name: str, texts: list[list[str]], context: int) -> None:
     tokenizer = speaking(name)

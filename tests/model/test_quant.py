@@ -8,7 +8,7 @@ import bitsandbytes.functional as bnb
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from zolite.config.weights import WEIGHT_FORMATS
 from zolite.model import load as models
@@ -62,6 +62,28 @@ def test_a_format_holds_the_models_own_weights(tiny: Path, quant: str, most: flo
         apart = ((weights(layer) - true).abs() / scale).max()
         assert apart <= most, name
         assert quant == "float32" or apart > 0, f"{name} is not stored in {quant}"
+
+
+def test_nf4_rows_that_end_within_a_block(tmp_path: Path) -> None:
+    """Blocks of 64 go on in the next row: bitsandbytes on a CPU expands such layers to other weights, we do not."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=40, hidden_size=96, intermediate_size=80, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, initializer_range=0.1,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    source, ids = models.resolve(str(tmp_path / "model")), torch.arange(3, 20)[None]
+    held, original = layers(loaded(tmp_path / "model", "nf4")), layers(loaded(tmp_path / "model", "float32"))
+    for name, layer in held.items():
+        codes = torch.stack((layer.packed.data.flatten() >> 4, layer.packed.data.flatten() & 15), dim=1).flatten()
+        state = layer.packed.quant_state
+        meant = state.code[codes.long()] * state.absmax.repeat_interleave(64)[: codes.numel()]
+        torch.testing.assert_close(layer.weight, meant.view(layer.weight.shape))
+        true = original[name].weight
+        assert float((layer.weight - true).norm() / true.norm()) < 0.12, name
+    alone = models.plain(source, "nf4", CPU, tmp_path / "cache")
+    zolites = models.load(source, "nf4", CPU, tmp_path / "cache").model
+    torch.testing.assert_close(alone(input_ids=ids).logits, zolites(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_int8_rows_do_not_see_each_other(tiny: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel
 
 from zolite.common.errors import ZoliteError
 from zolite.model import load as models
@@ -182,3 +183,18 @@ def test_an_adapters_folder_is_no_model(copy: Path) -> None:
     with pytest.raises(ZoliteError, match="holds an adapter") as error:
         checked(copy)
     assert "some/base" in error.value.hint
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_an_encoder_without_its_head_is_refused(kind: str, tiny: Path, tmp_path: Path) -> None:
+    """Such as those that make embeddings of sentences: it says what is missing, and which checkpoint has it."""
+    config = AutoConfig.for_model(
+        kind, vocab_size=300, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=66,
+    )  # fmt: skip
+    AutoModel.from_config(config).save_pretrained(tmp_path / kind)
+    for file in tiny.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / kind)
+    with pytest.raises(ZoliteError, match=r"tensors are missing from its files .*(cls|lm_head)") as caught:
+        loaded(tmp_path / kind)
+    assert "the masked-language head that it was pretrained with" in caught.value.hint

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from zolite.common.events import Concluded, Evaluated, Event, Finished, Sampled, Started, StepDone, from_json, to_json
 from zolite.monitor.classification import difference, wilson
-from zolite.monitor.outcome import BASE, MARKS, before_and_after, card, concluded, judged, outcome_of
+from zolite.monitor.log import BASE
+from zolite.monitor.outcome import MARKS, before_and_after, card, concluded, judged, outcome_of
 from zolite.monitor.run_state import RunState, advance
 
 STARTED = Started("first", 1, 120, "cpu", 460_800, 2**32)

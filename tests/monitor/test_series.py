@@ -32,6 +32,16 @@ def test_window_leaves_nothing_out(values: list[float], most: int, a: float, b: 
         assert len(points) <= 1
 
 
+@pytest.mark.parametrize("place", [0, 1, 7, 8, 63, 511, 700, 4095])
+@pytest.mark.parametrize("spike", [-1e3, 1e3])
+def test_one_spike_of_a_long_run_is_drawn(place: int, spike: float) -> None:
+    """Wherever it is within the groups that a point stands for."""
+    values = [0.0] * 4096
+    values[place] = spike
+    points = series_of(values).window(1, 4096, 20)
+    assert spike in {p.low for p in points} | {p.high for p in points}
+
+
 @given(VALUES)
 def test_window_of_a_few_steps_is_exact(values: list[float]) -> None:
     """Where there is room for each step, each is there as it was."""

@@ -1,10 +1,12 @@
 """Claims about ledgers: they are what was measured, and what the code that loads torch holds."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from zolite.common.text import human_bytes
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
 from zolite.config.spaces import SPACES
@@ -13,7 +15,7 @@ from zolite.data.lengths import Rows
 from zolite.planner import hardware as machine
 from zolite.planner import model_spec
 from zolite.planner import plan as planner
-from zolite.planner.memory import GROUPS, allocated, blocks, by_group, ledger, ours, peak, segments, targeted
+from zolite.planner.memory import GROUPS, allocated, blocks, by_group, ledger, mapped, ours, peak, segments, targeted
 from zolite.planner.step_time import step_seconds
 
 from .conftest import STEPS, case, h100, named
@@ -129,3 +131,11 @@ def test_single_layers(tiny: Path) -> None:
     counts = {each.name: each.count for each in targeted(linears, ("model.layers.1.self_attn.q_proj", "up_proj"))}
     assert {name: count for name, count in counts.items() if count} == {"q_proj": 1, "up_proj": 2}
     assert targeted(linears, ()) == list(linears)
+
+
+def test_a_gguf_file_takes_a_tensor_of_the_hosts_memory() -> None:
+    """It is said of a GPU's plan; no file stays mapped into memory, as one of safetensors does."""
+    spec, recipe = model_spec.spec("builtin:smollm2-135m"), recipes.resolve(Recipe())
+    (load,) = (line for line in ledger(h100(), spec, recipe, Rows(8, 8, evaluated=False)) if line.what == "load")
+    assert human_bytes(4 * spec.embedding) in load.why
+    assert mapped(spec) == 0 and mapped(replace(spec, packed="")) == 2 * spec.parameters

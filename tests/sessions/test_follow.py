@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from zolite.common.events import Event, Finished, Noted, Saved, Started, StepDone
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
+from zolite.sessions import journal
 from zolite.sessions import session as sessions
 from zolite.sessions.follow import News, Reader, follow, in_order
 from zolite.sessions.session import MemoryRow, Session, StepRow
@@ -51,6 +52,16 @@ def test_pages_add_up(session: Session, sizes: list[int]) -> None:
     saved = [event.step for page in pages for _, event in page.events if isinstance(event, Saved)]
     assert saved == list(range(5, at + 1, 5)) and not any(page.fresh for page in pages)
     assert not reader.read()
+
+
+def test_a_page_has_the_memory_of_its_own_steps(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What later steps took comes with them, however many of them there are already."""
+    write(session, 1, 11)
+    monkeypatch.setattr(journal, "PAGE_ROWS", 3)
+    reader = Reader(session)
+    pages = list(iter(reader.read, News()))
+    assert len(pages) == 4
+    assert all([m.step for m in page.memory] == [r.step for r in page.rows] for page in pages)
 
 
 def test_a_rollback_is_seen(session: Session) -> None:

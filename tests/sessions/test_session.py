@@ -416,6 +416,24 @@ def test_a_full_disk_under_the_journal_loses_nothing_that_was_appended(monkeypat
         assert list(made.journal.steps()) == rows(1, 3000)
 
 
+def test_what_a_commit_refused_is_committed_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each row was taken and only the commit itself failed, nothing of it is dropped."""
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    with session.create("first", Recipe(), {}) as made:
+        made.journal.commit()
+        made.journal.append(rows(1, 3))
+        refused = (sqlite3.SQLITE_TRANSACTION, "COMMIT")
+        made.journal._db.set_authorizer(
+            lambda action, what, *_: sqlite3.SQLITE_DENY if (action, what) == refused else sqlite3.SQLITE_OK
+        )
+        with pytest.raises(ZoliteError, match=r"cannot save the journal|disk full"):
+            made.journal.commit()
+        made.journal._db.set_authorizer(None)
+        made.journal.commit()
+        with session.open_("first") as reader:
+            assert list(reader.journal.steps()) == rows(1, 3)
+
+
 def test_every_commit_is_synced() -> None:
     """A power cut must not leave a checkpoint without its rows: SQLite syncs its log at each commit."""
     with session.create("first", Recipe(), {}) as made:
@@ -527,7 +545,7 @@ def test_the_newest_three_stay_and_those_asked_for() -> None:
         assert made.newest(upto=3)[0] == made.at(1)
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "no params", "no manifest", "manifest", "empty"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "no params", "no manifest", "manifest", "empty", "other"])
 def test_a_broken_checkpoint_is_passed_over_and_reported(damage: str) -> None:
     """The newest whole checkpoint wins over a newer broken one, which is named and can be saved again."""
     with session.create("first", Recipe(), {}) as made:
@@ -542,6 +560,9 @@ def test_a_broken_checkpoint_is_passed_over_and_reported(damage: str) -> None:
             params.write_bytes(data[:-1])
         elif damage == "manifest":
             manifest.write_text("[]")
+        elif damage == "other":  # whole, but of another step
+            _empty(path)
+            shutil.copytree(path.with_name("000001"), path, dirs_exist_ok=True)
         else:
             {"no params": params.unlink, "no manifest": manifest.unlink, "empty": lambda: _empty(path)}[damage]()
         found, problems = made.newest()
@@ -698,7 +719,7 @@ def test_the_list_shows_the_best_evaluation(metric: str, best: float) -> None:
     with session.create("first", Recipe(), {}) as made:
         made.journal.append([row(1)])
         made.journal.event(Evaluated(0, "test", metric, 0.0 if metric == "loss" else 1.0, 9, 1.0))
-        for value in (0.5, math.nan, 0.25, 0.75, 0.6):
+        for value in (math.nan, 0.5, math.nan, 0.25, 0.75, 0.6):
             made.journal.event(Evaluated(1, "dev", metric, value, 9, 1.0))
     (found,) = session.list_()
     assert found.best is not None

@@ -52,6 +52,8 @@ def test_losses_that_are_not_finite_are_found_soon() -> None:
     good = noisy(1.0, 0.1, 100, 0)
     assert not fed([*good, math.nan, *good]).found
     assert fed([*good, *[math.nan] * BAD]).found
+    one_of_two = fed([each for loss in good for each in (loss, math.nan)])
+    assert not one_of_two.found and one_of_two.mean == fed(good).mean
 
 
 def test_a_young_run_waits() -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from zolite.common.events import Evaluated, Working
+from zolite.common.events import Evaluated, Finished, Working
 from zolite.common.progress import Listener, listening
 from zolite.config.recipe import Recipe
 from zolite.data import encode
 from zolite.data import rows as tables
 from zolite.model import load as models
-from zolite.monitor.outcome import BASE
+from zolite.monitor.log import BASE
 from zolite.sessions import session as sessions
 from zolite.training import answer_fit, linear_probe, own_text, prepare, step_size
 from zolite.training.evaluate import evaluate
@@ -82,3 +82,14 @@ def test_what_the_model_knew_is_measured_where_its_adapter_begins_with_more(reci
         bool((tensor == begun.view(-1)[: tensor.numel()].view_as(tensor)).all())
         for tensor in list(first.tensors().values())[:1]
     )
+
+
+def test_who_ends_a_run_does_not_wait_for_its_evaluation(recipe: Callable[..., Recipe]) -> None:
+    """Asked in the middle of the first one, it is given up, and the session is saved as after any other end."""
+    run = prepare.prepare(recipe(train__steps=3))
+    listener = Listener(lambda event: None, lambda: 0.0, 0.0, stop=lambda: True)
+    with listening(listener), sessions.create("run", run.recipe, run.facts) as session:
+        events = list(train(run, session, lambda: True))
+        assert session.ending() == "interrupted" and session.steps() == [0]
+    assert not [event for event in events if isinstance(event, Evaluated)]
+    assert isinstance(events[-1], Finished) and events[-1].step == 0

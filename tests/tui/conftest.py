@@ -42,7 +42,7 @@ class FakeClient:
     answers: dict[str, Any] = field(default_factory=dict)
     asked: list[tuple[str, ...]] = field(default_factory=list)
 
-    def ask(self, *arguments: str, gone: Callable[[], bool] = lambda: False) -> Any:
+    def ask(self, *arguments: str, gone: Callable[[], bool] = lambda: False, heard: Any = None) -> Any:
         self.asked.append(arguments)
         answer = self.answers[arguments[0]]
         answer = answer(arguments) if callable(answer) else answer
@@ -187,11 +187,13 @@ def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def handled(min_sleep: float = 0, max_sleep: float = 1) -> None:
-    """Until no message waits, several times in a row; no longer than Textual would sleep."""
+    """Until every message is handled and drawn, several times in a row; no longer than Textual would sleep."""
     app, ends, calm = active_app.get(), time.monotonic() + max_sleep, 0
     while calm < 3 and time.monotonic() < ends:
         await asyncio.sleep(0)
-        calm = 0 if queued(app) else calm + 1
+        calm = 0 if unhandled(app) else calm + 1
+        if app.screen_stack:
+            app.screen._on_timer_update()
 
 
 async def drawn(pilot: Pilot[Any]) -> None:
@@ -202,15 +204,18 @@ async def drawn(pilot: Pilot[Any]) -> None:
         calm = 0 if unhandled(pilot.app) else calm + 1
 
 
-def queued(app: App[Any]) -> bool:
-    """Whether a message waits, of the app, its screen or a widget."""
-    pumps = (app, app.screen, *app.screen.walk_children()) if app.screen_stack else (app,)
-    return any(pump.message_queue_size or pump._next_callbacks for pump in pumps)
-
-
 def unhandled(app: App[Any]) -> bool:
+    if not app.screen_stack:
+        return False
     screen = app.screen
-    return bool(queued(app) or unmeasured(app) or screen._callbacks or screen._dirty_widgets or screen._layout_required)
+    pumps = (app, screen, *screen.walk_children())
+    return bool(
+        any(pump.message_queue_size or pump._next_callbacks for pump in pumps)
+        or unmeasured(app)
+        or screen._callbacks
+        or screen._dirty_widgets
+        or screen._layout_required
+    )
 
 
 PATIENCE = 240.0  # seconds that a busy machine may take before a test gives up

@@ -91,15 +91,15 @@ def test_leaving_lets_it_be(script: Script, tmp_path: Path) -> None:
     assert done.exists()
 
 
-def test_what_a_command_says_before_its_document_is_heard_as_it_comes(script: Script, tmp_path: Path) -> None:
-    """Line by line while it goes on; the last line is the answer."""
+def test_what_a_command_does_is_heard_as_it_comes(script: Script, tmp_path: Path) -> None:
+    """Line by line while it goes on, on stderr; what is no document there is not heard."""
     heard: list[object] = []
     go = tmp_path / "go"
     client = script(
-        "import pathlib, time\n"
-        'print(\'{"event": "working"}\', flush=True)\n'
+        "import json, pathlib, sys, time\n"
+        "print('a note', json.dumps({'event': 'working'}), sep=chr(10), file=sys.stderr, flush=True)\n"
         f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.02)\n"
-        'print(\'{"session": "first"}\')\n'
+        "print(json.dumps({'session': 'first'}))\n"
     )
 
     def hear(document: object) -> None:
@@ -107,7 +107,7 @@ def test_what_a_command_says_before_its_document_is_heard_as_it_comes(script: Sc
         go.touch()
 
     assert client.start("train", heard=hear) == "first"
-    assert heard[0] == {"event": "working"}
+    assert heard == [{"event": "working"}]
 
 
 def test_talk(script: Script) -> None:

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
@@ -38,6 +39,7 @@ from zolite.config.recipe import Recipe
 from zolite.config.spaces import SPACES
 from zolite.sessions.session import Session
 from zolite.training.replay import catch_up_
+from zolite.zo import rng
 from zolite.zo.build import build
 from zolite.zo.direction import Combo, Noise, Scaled, mirrored
 from zolite.zo.estimators import Curvature, OneSided, PerExample, Population, TwoSided
@@ -46,6 +48,7 @@ from zolite.zo.samplers import Aligned, Guided
 from zolite.zo.state import State, restore_state, split_state
 from zolite.zo.updates import schedule
 
+DRAWN = rng.words
 CUTS = (EVERY, 7)  # before a step with a new basis, and inside a window
 
 
@@ -57,6 +60,21 @@ def as_the_loop_does() -> Iterator[None]:
     """Steps run under inference mode."""
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def words_once() -> Iterator[None]:
+    """A direction is read several times, and its random words are most of the work; tests/zo/test_rng.py is of them."""
+    known = lru_cache(1024)(lambda inference, *address: DRAWN(*address))
+
+    def words(key: Key, first: int, count: int, device: torch.device) -> Tensor:
+        if isinstance(key.step, Tensor):
+            return DRAWN(key, first, count, device)
+        return known(torch.is_inference_mode_enabled(), key, first, count, device)
+
+    rng.words = words
+    yield
+    rng.words = DRAWN
 
 
 def drifts(bench: Bench) -> bool:
@@ -309,8 +327,9 @@ def live_bytes() -> int:
 
 @every_case
 @pytest.mark.usefixtures("frozen")
-def test_memory(case: str) -> None:
+def test_memory(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A method holds what its rows say beside theta and the copies, from its first moment and after steps."""
+    monkeypatch.setattr(rng, "words", DRAWN)  # none are kept
     Bench(CASES[case]).step(0)  # what these tests themselves keep
     before, bench = live_bytes(), Bench(CASES[case])
     promised = state_bytes(bench.recipe.method, BIG)

@@ -1,5 +1,7 @@
 """Doctor: what this machine can do, and what stands in the way."""
 
+import contextlib
+import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Group
@@ -15,6 +17,8 @@ from textual.widgets import Footer, Static
 from textual.worker import get_current_worker
 
 from zolite.common.errors import ZoliteError
+from zolite.common.events import Working, from_json
+from zolite.monitor.log import working_text
 
 from ..paint import cell
 
@@ -62,12 +66,19 @@ class DoctorScreen(Screen[None]):
         worker = get_current_worker()
         answer: Table | Content
         try:
-            found = self.app.client.ask(command, gone=lambda: worker.is_cancelled)
+            found = self.app.client.ask(command, gone=lambda: worker.is_cancelled, heard=self.hear)
             answer = rows(self.app, found) if command == "doctor" else measured(found)
         except ZoliteError as error:
             answer = Content(f"✗ {error.message}\n→ {error.hint}")
         if not worker.is_cancelled:
             self.app.call_from_thread(self.show, answer)
+
+    def hear(self, document: Any) -> None:
+        """What it does, as an event in JSON: each from the thread that waits for the answer."""
+        with contextlib.suppress(ValueError):
+            event = from_json(json.dumps(document))
+            if isinstance(event, Working) and self.is_attached:
+                self.app.call_from_thread(self.show, Content(f"◐ {working_text(event)}"))
 
     def show(self, what: Table | Content) -> None:
         self.query_one("#found", Static).update(what)

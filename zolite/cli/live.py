@@ -112,7 +112,7 @@ def _flow(parts: Sequence[Text], width: int) -> list[Text]:
 
 def _title(state: RunState, width: int, height: int) -> Iterable[Text]:
     if state.started is None:
-        return [Text("◐ preparing", "bold cyan")]
+        return []
     return [text(summary.title(state))]
 
 

@@ -1,5 +1,6 @@
 """What this machine can do: `zolite plan`, `doctor`, `profile`, `bench` and `paths`."""
 
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,9 +10,12 @@ from rich.table import Table
 
 from zolite.cli.flags import Given, takes
 from zolite.cli.process import Json, Plain, Verbose, outline, report
-from zolite.cli.terminal import Terminal, say_json
+from zolite.cli.terminal import Terminal, say, say_json
+from zolite.common import progress
+from zolite.common.events import to_json
 from zolite.common.paths import paths as all_paths
 from zolite.common.text import human_bytes
+from zolite.monitor.log import working_text
 
 if TYPE_CHECKING:
     from zolite.tools.bench import Report, Row
@@ -57,11 +61,14 @@ def doctor(as_json: Json = False) -> None:
     """Driver, torch, bitsandbytes, disk and memory: what is wrong, and how to mend it."""
     from zolite.tools import doctor as clinic
 
-    checks = clinic.checkup()
+    checks = []
+    with progress.told(lambda event: say(to_json(event) if as_json else working_text(event), sys.stderr)):
+        for check in clinic.checkup():
+            checks.append(check)
+            if not as_json:
+                Terminal().print(clinic.render([check]))
     if as_json:
         say_json([asdict(check) for check in checks])
-    else:
-        Terminal().print(clinic.render(checks))
     raise typer.Exit(clinic.worst(checks))
 
 

@@ -121,7 +121,7 @@ def follow(
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: detach_output())
     shown = live.VIEWS[live.pick(plain, as_json)](verbose=verbose)
-    with preparing(asked), shown as view, progress.told(said := _Audience(view)):
+    with preparing(asked), shown as view, progress.told(said := _Audience(view), asked):
         for event in concluded(run(asked), data):
             asked.begun = asked.begun or isinstance(event, Started)
             said(event)

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from zolite.cli import live
 from zolite.cli.process import Json, Name, Plain, Verbose, agreed, interrupt, outline, report, show
-from zolite.cli.terminal import Terminal, say, say_json
+from zolite.cli.terminal import Terminal, columns, say, say_json
 from zolite.common import files
 from zolite.common.errors import ZoliteError
 from zolite.common.events import to_json
@@ -44,20 +42,22 @@ def list_sessions(as_json: Json = False) -> None:
     leftovers.sweep(paths()["sessions"])
     rows = Summaries().list_()
     if as_json:
-        say_json([asdict(row) for row in rows])
+        say_json([row.plain() for row in rows])
         return
-    table = Table("name", "state", "step", "model", "method", "best", "disk", box=None, pad_edge=False)
-    for row in rows:
-        symbol, word, _ = STATES[row.status]
-        best = f"{split_text(row.best.split)} {metric_text(row.best)}" if row.best else one_line(row.problem)
-        steps = f"{row.step:,} of {row.steps:,}" if row.steps else UNKNOWN
-        cells = (visible(row.name), f"{symbol} {word}", steps, one_line(row.model), row.method, best)
-        table.add_row(*map(Text, cells), human_bytes(row.bytes))
-    Terminal().print(table if rows else "no sessions yet: `zolite demo` makes the first")
-    for row in rows:
-        if row.status == "damaged":
-            name = visible(row.name)
-            Terminal().print(Text(f"{name} is damaged: `zolite sessions rm {shlex.quote(name)}` removes it", "yellow"))
+    titles = ("name", "state", "step", "model", "method", "best", "disk")
+    lines = columns([titles, *map(_line, rows)], Terminal().width)
+    lines += [
+        f"{name} is damaged: `zolite sessions rm {shlex.quote(name)}` removes it"
+        for name in (visible(row.name) for row in rows if row.status == "damaged")
+    ]
+    say("\n".join(lines) if rows else "no sessions yet: `zolite demo` makes the first")
+
+
+def _line(row: sessions.Summary) -> tuple[str, ...]:
+    symbol, word, _ = STATES[row.status]
+    best = f"{split_text(row.best.split)} {metric_text(row.best)}" if row.best else one_line(row.problem)
+    steps = f"{row.step:,} of {row.steps:,}" if row.steps else UNKNOWN
+    return visible(row.name), f"{symbol} {word}", steps, one_line(row.model), row.method, best, human_bytes(row.bytes)
 
 
 @app.command("show")

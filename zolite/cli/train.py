@@ -126,7 +126,8 @@ def resume(
     """Go on with a session where it stopped."""
     asked = changes(given, sets)
     with sessions.open_(name) as session:  # what is refused is refused at once, before anything is loaded
-        refuse_done(session, recipes.override(session.recipe, asked).train)
+        if not session.running():
+            refuse_done(session, recipes.override(session.recipe, asked).train)
         data = session.recipe.data.path
     if detach:
         _detached(as_json)
@@ -164,6 +165,6 @@ def _detached(as_json: bool) -> None:
 
 
 def _tell(as_json: bool, event: Working) -> None:
-    """With --json a line before the document, else on stderr."""
+    """On stderr, since stdout is the answer's; with --json as events."""
     with contextlib.suppress(OSError):  # nobody may read it any more
-        say(to_json(event) if as_json else working_text(event), sys.stdout if as_json else sys.stderr)
+        say(to_json(event) if as_json else working_text(event), sys.stderr)

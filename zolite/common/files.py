@@ -153,11 +153,6 @@ def _lift(folder: str, beside: Path, numbers: Iterator[int]) -> None:
     os.rmdir(folder)
 
 
-def left_beside(path: Path) -> list[Path]:
-    """What killed processes left of `replace` of a file in a folder that nobody else writes now."""
-    return [each for each in path.parent.glob(f".{path.name}.*") if each.name.rpartition(".")[2].isdigit()]
-
-
 def _refused(what: str, path: Path, needed: int, error: Exception) -> ZoliteError:
     number, text = getattr(error, "errno", None), str(error)
     free = shutil.disk_usage(next(p for p in (path, *path.parents) if p.exists())).free

@@ -29,6 +29,14 @@ BEAT = 1.5  # seconds after which it is said once more what is being done
 SURE = 1.0  # seconds of a count from which on it says how long the rest takes
 
 
+class Stopped(KeyboardInterrupt):
+    """Who counts was asked to end, between two things that are counted."""
+
+
+def _never() -> bool:
+    return False
+
+
 @dataclass
 class _Now:
     """What is being done."""
@@ -56,6 +64,7 @@ class Listener:
     tell: Callable[[Working], None]
     clock: Callable[[], float]
     last: float
+    stop: Callable[[], bool] = _never
     now: _Now | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -83,6 +92,8 @@ class Listener:
             now.done, now.reached = done, when
             if when - self.last >= SECONDS:
                 self._say(when)
+        if self.stop():
+            raise Stopped
 
     def _say(self, when: float) -> None:
         assert self.now is not None
@@ -95,9 +106,11 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
-def told(tell: Callable[[Working], None], clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
-    """What is done inside is told to `tell`, also from another thread."""
-    listener, ended = Listener(tell, clock, clock()), threading.Event()
+def told(
+    tell: Callable[[Working], None], stop: Callable[[], bool] = _never, clock: Callable[[], float] = time.monotonic
+) -> Iterator[None]:
+    """What is done inside is told to `tell`, also from another thread. Where `stop` says so, counts raise Stopped."""
+    listener, ended = Listener(tell, clock, clock(), stop), threading.Event()
     threading.Thread(target=_beats, args=(listener, ended), daemon=True).start()
     try:
         with listening(listener):

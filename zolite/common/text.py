@@ -65,7 +65,8 @@ def one_line(text: str) -> str:
 
 def visible(text: str) -> str:
     """Text from a file as a terminal may have it: lines and spaces as they are, control characters as their escapes."""
-    return text if text.isprintable() else "".join(map(_shown, text))
+    lines = text.split("\n")
+    return "\n".join(line if line.isprintable() else "".join(map(_shown, line)) for line in lines)
 
 
 def unobeyed(text: str) -> str:

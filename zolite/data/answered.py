@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from zolite.data.examples import Packed, words_of
@@ -82,9 +82,9 @@ class Answered:
         return Packed(tokens[: BYTES * context], begins, count > context)
 
     def _coded(self, stretch: Stretch | bytes, contents: Sequence[str]) -> bytes:
-        if type(stretch) is bytes:
+        if isinstance(stretch, bytes):
             return stretch
-        text = "".join([part if type(part) is str else part.of(contents) for part in stretch])
+        text = "".join([part if isinstance(part, str) else part.of(contents) for part in stretch])
         return self._words.between(text) if text else b""
 
     def _layout(self, roles: tuple[str, ...], contents: Sequence[str]) -> _Layout | None:
@@ -124,7 +124,8 @@ class Answered:
         found: list[Stretch | bytes] = []
         for literal, several in groupby(stretches, lambda each: all(isinstance(part, str) for part in each)):
             parts = list(several)
-            found += [self._words.packed("".join(chain(*parts)))] if literal else parts
+            texts = [part for stretch in parts for part in stretch if isinstance(part, str)]
+            found += [self._words.packed("".join(texts))] if literal else parts
         return tuple(found)
 
     def _may_join(self, plan: Plan) -> bool:

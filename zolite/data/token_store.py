@@ -233,7 +233,7 @@ def _joined(
     heads: NDArray[Any], tokens: NDArray[Any], bounds: list[int], queries: NDArray[Any], ends: list[int]
 ) -> Iterator[memoryview]:
     """What `_numbers` gives of each text, of which all is there already."""
-    figures, text, asked = (memoryview(each).cast("B") for each in (heads, tokens, queries))
+    figures, text, asked = (each.data.cast("B") for each in (heads, tokens, queries))
     for i in range(len(heads)):
         at, (start, end) = 20 * i, bounds[i : i + 2]
         yield figures[at : at + 16]

@@ -1,6 +1,7 @@
 """The model with the adapter in its weights: 16-bit safetensors, shard by shard, from the original 16-bit weights.
 
-Those of a GGUF file are unpacked to 16 bits for it, all at once.
+A GGUF file's are unpacked to 16 bits for it, all at once; a model whose files have other names for its layers than
+transformers has is loaded whole, too.
 """
 
 import json
@@ -33,22 +34,22 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 def write(trained: Trained, folder: Path, dtype: str) -> None:
-    """At most one shard and one layer's sum are in memory, of a GGUF file the whole model in 16 bits."""
-    if trained.gguf:
-        _write_unpacked(trained, folder)
-        return
+    """At most one shard and one layer's sum are in memory, where files name layers as transformers does."""
     if packed := trained.config.get("quantization_config"):
         raise UsageError(
             f"the weights of {trained.source.name} are stored quantized by {packed.get('quant_method')}: an adapter is "
             "added to 16-bit weights only",
             "export --format peft, whose adapter loads on this model and on its original in 16 bits",
         )
-    shards = shards_of(trained.origin)
+    shards = {} if trained.gguf else shards_of(trained.origin)
     places = _places(trained, shards)
+    if None in places:
+        _write_whole(trained, folder)
+        return
     _check_memory(trained, max((trained.origin / shard).stat().st_size for shard in shards))
     total = 0
     for shard in shards:
-        gains = {name: trained.layers[layer] for name, layer in places.items() if name in shards[shard]}
+        gains = {name: trained.layers[layer] for name, layer in places.items() if name and name in shards[shard]}
         total += _write_shard(trained, shard, folder, gains)
     _copy_rest(trained.origin, folder, CODE if trained.source.trusted else ())
     if (trained.origin / INDEX).is_file():
@@ -57,8 +58,8 @@ def write(trained: Trained, folder: Path, dtype: str) -> None:
         (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
-def _write_unpacked(trained: Trained, folder: Path) -> None:
-    """From a GGUF file."""
+def _write_whole(trained: Trained, folder: Path) -> None:
+    """By transformers, which reads names of files and writes them."""
     _check_memory(trained, trained.base_bytes)
     model = models.in_16_bits(trained.source, paths()["cache"])
     for name, (a, b) in trained.layers.items():
@@ -67,7 +68,7 @@ def _write_unpacked(trained: Trained, folder: Path) -> None:
         weight.data = _merged(f"{name}.weight", weight.data, gain.mT.contiguous() if trained.turned else gain)
     with models.quiet():
         model.save_pretrained(folder, max_shard_size=SHARD)
-    _copy_rest(trained.origin, folder, ())
+    _copy_rest(trained.origin, folder, CODE if trained.source.trusted else ())
 
 
 def shards_of(origin: Path) -> dict[str, list[str]]:
@@ -95,20 +96,14 @@ def bytes_of(trained: Trained) -> int:
     return sum((trained.origin / shard).stat().st_size for shard in shards_of(trained.origin))
 
 
-def _places(trained: Trained, shards: dict[str, list[str]]) -> dict[str, str]:
-    """The layer that each stored weight belongs to, for those with an adapter.
+def _places(trained: Trained, shards: dict[str, list[str]]) -> dict[str | None, str]:
+    """The layer that each stored weight belongs to, for those with an adapter; under None one that is not found.
 
     A file may leave out the first parts of a layer's name, or have others there: the longest ending that only one
     tensor has decides, towers' for pictures and sound apart, and later the check of the export.
     """
     stored = [name for names in shards.values() for name in names if not any(tower in name for tower in TOWERS)]
-    found = {layer: _ending(f"{layer}.weight", stored) for layer in trained.layers}
-    if lost := sorted(layer for layer, name in found.items() if name is None):
-        raise ZoliteError(
-            f"{len(lost)} of {len(found)} layers are not in {trained.origin} by their names, {lost[0]} among them",
-            "this model's files are named unlike its layers: export --format peft",
-        )
-    return {str(name): layer for layer, name in found.items()}
+    return {_ending(f"{layer}.weight", stored): layer for layer in trained.layers}
 
 
 def _ending(wanted: str, stored: Iterable[str]) -> str | None:

@@ -129,12 +129,21 @@ def _numbers(file: Path, header: Header, name: str, dtype: torch.dtype, early: b
 
     parts = range(0, len(rows), step)
     try:
-        with ThreadPoolExecutor(min(len(parts), torch.get_num_threads())) as pool:
-            list(pool.map(part, parts))
+        _at_once(part, parts)
     except NotImplementedError as error:
         what = f"{name} of {file.name} is stored as {kind.name}, which the gguf package does not dequantize"
         raise ZoliteError(what, OTHER) from error
     return made.view(torch.int16).numpy().reshape(shape)
+
+
+def _at_once(do: Callable[[int], None], parts: range) -> None:
+    """By as many threads as torch has; on this one where there is one part, as of most tensors."""
+    if (workers := min(len(parts), torch.get_num_threads())) < 2:
+        for part in parts:
+            do(part)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(do, parts))
 
 
 # ---- by transformers' processors of tensors

@@ -96,9 +96,10 @@ def resolve(name: str) -> Source:
         known = catalog.builtin(name.removeprefix("builtin:"))
         return Source(name, known.hub, _packaged(known))
     path = Path(name).expanduser()
-    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+    # Not Path's own questions, which raise where a name is longer than names can be.
+    if os.path.isdir(path) or (os.path.isfile(path) and path.suffix == ".gguf"):
         return Source(name, str(path.resolve()), path.resolve())
-    if path.is_file():
+    if os.path.isfile(path):
         raise UsageError(f"{name} is a file but not a .gguf", "give a model folder, a .gguf file or a hub id")
     if path.suffix == ".gguf" or name.startswith((".", "~", "/")) or not _HUB_ID.fullmatch(name):
         raise UsageError(f"no model at {name}", "check the path, or give a hub id such as Qwen/Qwen3-0.6B")
@@ -182,6 +183,7 @@ def plain(source: Source, quantization: str, device: torch.device, cache: Path) 
     with quiet(), _explained(source, quantization):
         model = _pretrained(source, cache, quantization, device)[0].eval()
         if getattr(model, "hf_quantizer", None) is not None:
+            quant.expand_broken_(model)
             model = model.dequantize(dtype=torch.float32)
         experts.code_(model, quantization, torch.float32)
         experts.expand_(model)
@@ -189,14 +191,17 @@ def plain(source: Source, quantization: str, device: torch.device, cache: Path) 
 
 
 def in_16_bits(source: Source, cache: Path) -> Any:
-    """The model of a GGUF file on the CPU, as transformers has it without quantization."""
-    assert source.gguf is not None
+    """The model on the CPU, as transformers has it without quantization; bfloat16 where it was saved in 32 bits."""
     with quiet(), _explained(source):
-        small = str(_small(source, cache))
-        config = _config(small, source)
-        options = {"config": config, "dtype": config.dtype, "device_map": {"": "cpu"}, "trust_remote_code": False}
-        model, report = _read(small, False, state_dict=_unpacked(source.gguf, config), **options)
-        weight_files.refuse_strange(source.name, report)
+        where = _place(source, _small(source, cache))
+        config = _config(where, source)
+        dtype = config.dtype if config.dtype in gguf_weights.HALVES else torch.bfloat16
+        options = {"config": config, "dtype": dtype, "device_map": {"": "cpu"}, "trust_remote_code": source.trusted}
+        if source.gguf:
+            options["state_dict"] = _unpacked(source.gguf, config)
+        encoder = fills_masks(config)
+        model, report = _read(where, encoder, **options)
+        weight_files.refuse_strange(source.name, report, encoder=encoder)
         return model
 
 

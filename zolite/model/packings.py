@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from zolite.common.errors import ZoliteError
+from zolite.model.quant import expand4
 
 Parts = Mapping[str, Tensor]
 """A packed layer's tensors, by what stands behind its name."""
@@ -204,10 +205,10 @@ def packed(parts: Parts, options: Options) -> Tensor:
 
 def four_bits(parts: Parts, options: Options) -> Tensor:
     """nf4 and fp4, their scales quantized or not."""
-    from bitsandbytes.functional import QuantState, dequantize_4bit
+    from bitsandbytes.functional import QuantState
 
     state = QuantState.from_dict({name: part for name, part in parts.items() if name != ".weight"}, torch.device("cpu"))
-    return dequantize_4bit(parts[".weight"], state).float()  # type: ignore[no-any-return]
+    return expand4(parts[".weight"], state).float()
 
 
 def eight_bits(parts: Parts, options: Options) -> Tensor:

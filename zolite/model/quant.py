@@ -1,5 +1,6 @@
 """Weight formats (config/weights.py) in torch: how frozen weights are loaded and how they multiply."""
 
+import copy
 import logging
 import subprocess
 from collections.abc import Callable
@@ -91,11 +92,34 @@ def weight16(layer: Any, dtype: torch.dtype) -> Tensor:
     if isinstance(layer, Int8Linear):
         return expand8(layer.codes, layer.scales, dtype)
     if isinstance(layer, Nf4Linear):
-        from bitsandbytes.functional import dequantize_4bit
-
-        return dequantize_4bit(layer.packed.data, layer.packed.quant_state).to(dtype)  # type: ignore[no-any-return]
+        return expand4(layer.packed.data, layer.packed.quant_state).to(dtype)
     weight: Tensor = layer.weight
     return weight
+
+
+def expand4(packed: Tensor, state: Any) -> Tensor:
+    """bitsandbytes' four-bit weights (out, in) in their state's dtype.
+
+    Rows that are no multiple of a block are expanded as one: on a CPU bitsandbytes begins a block with each row then,
+    though it quantized blocks of all rows behind each other.
+    """
+    from bitsandbytes.functional import dequantize_4bit
+
+    if state.shape[-1] % state.blocksize == 0:
+        return dequantize_4bit(packed, state)  # type: ignore[no-any-return]
+    one = copy.copy(state)
+    one.shape = torch.Size([state.shape.numel()])
+    return dequantize_4bit(packed, one).view(state.shape)  # type: ignore[no-any-return]
+
+
+def expand_broken_(model: nn.Module) -> None:
+    """Ordinary layers in the place of bitsandbytes' four-bit ones that its own expansion may get wrong (expand4)."""
+    for name, module in list(model.named_modules()):
+        if type(module).__name__ == "Linear4bit" and module.in_features % module.weight.quant_state.blocksize:
+            made = nn.Linear(module.in_features, module.out_features, device="meta")
+            weight = expand4(module.weight.data, module.weight.quant_state)
+            made.weight, made.bias = nn.Parameter(weight, requires_grad=False), module.bias
+            replace_(model, name, made)
 
 
 def expand8(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:

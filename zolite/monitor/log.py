@@ -22,10 +22,9 @@ from zolite.monitor.states import STATES
 if TYPE_CHECKING:
     from zolite.sessions.steps import Later
 
-SPLITS = {
-    "dev": "validation",
-    "base": "before training, validation",
-}  # what a split is called on a screen, where its own name is not it
+BASE = "base"  # the split of a score on dev without what an adapter begins with
+SPLITS = {"dev": "validation", BASE: "before training, validation"}
+"""What a split is called on a screen, where its own name is not it."""
 SYMBOLS = {
     Started: "▶", Evaluated: "◆", Sampled: "“", Saved: "↓", Paused: "‖", Continued: "▶", Exported: "→", Noted: "·",
     Finished: "■",

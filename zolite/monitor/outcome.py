@@ -14,13 +14,13 @@ from math import exp, isfinite, isnan, nan
 from zolite.common.events import Concluded, Evaluated, Event, Sampled
 from zolite.common.text import human_number, one_line
 from zolite.monitor.classification import Interval, difference, wilson
-from zolite.monitor.log import split_text
+from zolite.monitor.log import BASE, split_text
 from zolite.monitor.plots import Piece
 from zolite.monitor.run_state import RunState, advance, best_of
 
-BASE = "base"  # the split of a score on dev without the adapter
 LESS = 0.01  # of a loss: what it falls by at the least where it is better
 SHOWN = 3  # sample answers
+COMMENT = "  # "  # between a command and what it does
 MARKS = {
     "better": ("✓", "success"), "perhaps": ("~", "warning"), "same": ("▲", "warning"), "worse": ("▲", "error"),
     "unknown": ("·", "muted"),
@@ -148,8 +148,7 @@ def _commands(name: str, verdict: str, data: str, state: RunState) -> str:
         (_longer(name, state), "go on for as long again"),
     )
     chosen = good if verdict in ("better", "perhaps", "unknown") else bad
-    width = max(len(command) for command, _ in chosen)
-    return "\n".join(f"{command:<{width}}  # {what}" for command, what in chosen)
+    return "\n".join(f"{command}{COMMENT}{what}" for command, what in chosen)
 
 
 # --- in lines --------------------------------------------------------------------------------------------------------
@@ -164,8 +163,10 @@ def card(found: Concluded, samples: Sequence[Sampled] = ()) -> list[list[Piece]]
         lines += [[("what to try", "strong")], *([(f"  {one_line(line)}", "")] for line in found.advice.splitlines())]
     for sample in samples[:SHOWN]:
         lines += _answer(sample)
-    lines += [[("next", "strong")], *([(f"  {one_line(line)}", "")] for line in found.commands.splitlines())]
-    return lines
+    commands = [tuple(map(one_line, line.partition(COMMENT)[::2])) for line in found.commands.splitlines()]
+    width = max((len(command) for command, _ in commands), default=0)
+    next_ = [[(f"  {command:<{width}}", "strong"), (f"{COMMENT}{what}", "muted")] for command, what in commands]
+    return [*lines, [("next", "strong")], *next_]
 
 
 def _numbers(found: Concluded) -> list[list[Piece]]:

@@ -8,7 +8,7 @@ from math import isfinite, isnan
 
 from zolite.common.events import Evaluated, Sampled
 from zolite.common.text import UNKNOWN, human_bytes, human_number, human_rate, human_seconds, one_line
-from zolite.monitor.log import SHOWN, caution, metric_text, split_text, working_text
+from zolite.monitor.log import BASE, SHOWN, caution, metric_text, split_text, working_text
 from zolite.monitor.plots import Piece
 from zolite.monitor.run_state import RunState, best_of
 from zolite.monitor.states import STATES
@@ -83,9 +83,11 @@ def speed(state: RunState) -> list[Piece]:
 
 
 def histories(state: RunState) -> list[list[Evaluated]]:
-    """The evaluations of each metric on each split."""
+    """The evaluations of each metric on each split that is looked at while a run goes on."""
     found: dict[tuple[str, str], list[Evaluated]] = {}
     for event in state.evaluations:
+        if event.split == BASE:  # of the model as it was: the end compares with it
+            continue
         found.setdefault((event.split, event.metric), []).append(event)
     return list(found.values())
 

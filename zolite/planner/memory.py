@@ -258,7 +258,15 @@ def load(
         copies += 2 * model.activation * model.spec.embedding  # a load of SmolLM2-135M took about so much
     more = max(0, copies - peak(rest) - max(step.peak, evaluation.peak))
     why = f"before they are quantized layers take {human_bytes(copies)}, while nothing runs yet"
-    return Line("load", more, why, "weights")
+    return Line("load", more, why + unpacking(hardware, model.spec), "weights")
+
+
+def unpacking(hardware: Hardware, spec: ModelSpec) -> str:
+    """What a GGUF file takes of the host's memory as it is loaded to a GPU: one tensor, unpacked and laid out."""
+    if spec.packed != "gguf" or hardware.device == "cpu":
+        return ""
+    largest = max(spec.embedding, *(linear.inputs * linear.outputs for linear in spec.linears))
+    return f"; of the host's memory the GGUF file takes {human_bytes(2 * 2 * largest)}, a tensor at a time in 16 bits"
 
 
 def started(hardware: Hardware, model: Model, recipe: ResolvedRecipe, rows: Rows, later: int) -> list[Line]:
@@ -291,8 +299,11 @@ def basis_memory(model: Model) -> int:
 
 
 def mapped(spec: ModelSpec) -> int:
-    """Bytes of a CPU process that are only its checkpoint's file: the system takes them back when it is short."""
-    return 2 * spec.parameters
+    """Bytes of a CPU process that are only its checkpoint's file: the system takes them back when it is short.
+
+    Of a GGUF file a tensor at a time is mapped, and let go.
+    """
+    return 0 if spec.packed == "gguf" else 2 * spec.parameters
 
 
 def reserved(

@@ -98,9 +98,11 @@ def place(name: str) -> Path | None:
 
 
 def of_catalogue(short: str, name: str = "") -> ModelSpec:
-    """A model of profiles/models; named by its hub id where nothing else is given."""
+    """A model of profiles/models; named by its hub id where nothing else is given. Builtin ones are GGUF files."""
     known = catalog.models()[short]
-    return from_config(name if name.startswith("builtin:") else known.hub, known.config)
+    if name.startswith("builtin:"):
+        return replace(from_config(name, known.config), packed="gguf")
+    return from_config(known.hub, known.config)
 
 
 def of_hub(name: str) -> ModelSpec:
@@ -121,7 +123,7 @@ def of_folder(path: Path) -> ModelSpec:
 
 
 def of_gguf(header: Header) -> ModelSpec:
-    """From a GGUF's own metadata. Its tensors are unpacked to 16 bits before zolite quantizes them its own way."""
+    """From a GGUF's own metadata. Each tensor is unpacked to 16 bits before zolite quantizes it its own way."""
     config = _gguf_config(header)
     made = from_config(str(header.metadata.get("general.name", "gguf")), config)
     return replace(made, bytes=header.bytes, packed="gguf")

@@ -147,7 +147,7 @@ def remove(folder: Path, unwanted: Collection[int]) -> None:
 
 def left(folder: Path) -> list[Path]:
     """What killed processes left, which the holder of the session's lock may remove: nobody else is saving then."""
-    return list(folder.glob(".*.partial-*"))
+    return [folder / name for name in os.listdir(folder) if name.startswith(".") and ".partial-" in name]
 
 
 def set_aside(folder: Path, after: int) -> list[int]:

@@ -20,7 +20,10 @@ from zolite.common.files import reading, saving
 from zolite.sessions.place import Place
 
 COMMIT_SECONDS = 0.5
-BUSY_MILLISECONDS = 5000
+BUSY_MILLISECONDS = 5000  # until a reader gives up: it only ever waits for who has the file to itself
+# Who writes waits for another's commit, which a busy disk may take long to sync, and for its turn among many: SQLite
+# looks again ten times a second, and a run must not end because somebody asked it for something.
+WRITE_MILLISECONDS = 60_000
 SKIPPED = 1  # flag of a step: a loss was not finite
 PAGE_ROWS = 4096
 MOST_VALUE = 4 << 20  # bytes of a text or of numbers in it
@@ -349,6 +352,8 @@ def _connect(path: Path, write: bool, alone: bool = False) -> sqlite3.Connection
     db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=write)
     try:
         _prepare(db, alone and write)
+        if write:
+            db.execute(f"PRAGMA busy_timeout = {WRITE_MILLISECONDS}")
     except BaseException:
         db.close()
         raise

@@ -99,14 +99,12 @@ def is_held(path: Path) -> bool:
     """
     lock = path / LOCK
     try:
-        guarded.ensure_file(lock)
-    except (OSError, ValueError):  # what is no file is no lock
-        return False
-    if sys.platform == "win32":
-        return _busy(lock)
-    try:
         with guarded.opened(lock) as file:
+            if sys.platform == "win32":
+                return _busy(lock)
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (FileNotFoundError, ValueError):  # what is no file is no lock
+        return False
     except BlockingIOError:
         return True
     except OSError:  # a file system without flock, where filelock has its own way; a folder of someone else

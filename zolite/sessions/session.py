@@ -205,6 +205,11 @@ class Summary:
     last: Evaluated | None = None
     problem: str = ""  # why it is damaged
 
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it; dataclasses.asdict takes ten times as long."""
+        scores = {"best": self.best and vars(self.best), "last": self.last and vars(self.last)}
+        return vars(self) | scores
+
 
 @dataclass(frozen=True)
 class _About:
@@ -306,7 +311,8 @@ def folders() -> list[Path]:
     """Of all sessions, sound or not; a link is one too, so that it can be seen and removed."""
     root = paths()["sessions"]
     try:
-        found = [root / name for name in os.listdir(root)]
+        with os.scandir(root) as found:
+            return [root / e.name for e in found if not e.name.startswith(".") and (e.is_symlink() or e.is_dir())]
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -314,7 +320,6 @@ def folders() -> list[Path]:
             f"the sessions in {root} cannot be read: {error.strerror}",
             "see who may read that folder, or set ZOLITE_HOME to another one",
         ) from error
-    return [path for path in found if not path.name.startswith(".") and (path.is_symlink() or path.is_dir())]
 
 
 def folder_of(name: str) -> Path:

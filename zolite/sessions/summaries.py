@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class Summaries:
 
     def _write(self) -> None:
         """Where that cannot be, it is looked at again."""
-        seen = {name: asdict(each) for name, each in self._seen.items()}
+        seen = {name: {"mark": each.mark, "summary": each.summary.plain()} for name, each in self._seen.items()}
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             files.replace(self._file, json.dumps({"zolite": version("zolite"), "sessions": seen}).encode())
@@ -86,13 +86,14 @@ def _stat(path: str) -> list[int]:
 def _read(path: Path) -> dict[str, Seen]:
     """Nothing where another version wrote it, or where it is damaged."""
     try:
-        found = guarded.json_of(path, MOST_BYTES)
+        found = json.loads(guarded.read(path, MOST_BYTES))
         rows = found["sessions"] if found["zolite"] == version("zolite") else {}
         return {name: Seen(row["mark"], _summary(row["summary"])) for name, row in rows.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
 
 
 def _summary(row: dict[str, Any]) -> Summary:
-    scores = {key: Evaluated(**row[key]) for key in ("best", "last") if row[key] is not None}
-    return Summary(**row | scores)
+    for key in ("best", "last"):
+        row[key] = row[key] and Evaluated(**row[key])
+    return Summary(**row)

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from zolite.common.paths import paths
+from zolite.common.progress import phase
 from zolite.common.text import human_bytes, one_line
 from zolite.planner.hardware import Driver, Gpu, spills, wsl
 from zolite.planner.hardware import driver as find_driver
@@ -62,11 +63,6 @@ class Machine:
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
-
-
-def look() -> Machine:
-    """The driver first: torch takes GPU memory of its own once it has been asked."""
-    return Machine(find_driver(), find_torch())
 
 
 def find_torch() -> Torch:
@@ -335,10 +331,22 @@ CHECKS: dict[str, Callable[[Machine], list[Check]]] = {
 }
 
 
-def checkup(machine: Machine | None = None) -> list[Check]:
-    """Every check of this machine, or of a described one."""
-    machine = machine or look()
-    return [row for name, check in CHECKS.items() for row in _safely(name, check, machine)]
+WITHOUT_TORCH = ("Python", "GPU", "RAM", "disk", "WSL", "offline", "demo weights", "packages")
+"""Checks that do not wait until torch is imported, which takes seconds."""
+
+
+def checkup(machine: Machine | None = None) -> Iterator[Check]:
+    """Every check of this machine, or of a described one, as it is made."""
+    quick = machine or Machine(find_driver(), Torch())  # the driver first: torch takes memory of its own
+    yield from (row for name in WITHOUT_TORCH for row in _safely(name, CHECKS[name], quick))
+    if machine is None:
+        with phase("importing PyTorch"):
+            machine = Machine(quick.driver, find_torch())
+    for name, check in CHECKS.items():
+        if name not in WITHOUT_TORCH:
+            with phase(f"looking at {name}"):
+                rows = _safely(name, check, machine)
+            yield from rows
 
 
 def _safely(name: str, check: Callable[[Machine], list[Check]], machine: Machine) -> list[Check]:
@@ -357,11 +365,14 @@ MARKS: dict[Status, tuple[str, str]] = {
 }
 
 
+MARK_WIDTH, NAME_WIDTH = 6, 15  # columns, so that tables below each other are one
+
+
 def render(checks: Sequence[Check]) -> Table:
     """A row a check: symbol and word, name, detail; the fix on a line of its own below."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, width=MARK_WIDTH)
+    table.add_column(no_wrap=True, min_width=NAME_WIDTH)
     table.add_column(overflow="fold")
     for check in checks:
         table.add_row(Text(*MARKS[check.status]), Text(check.name, "bold"), Text(one_line(check.detail)))

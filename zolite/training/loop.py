@@ -12,17 +12,18 @@ for it: scalars arrive while later steps run (journal_writer.py).
 """
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 
 from zolite.common.errors import ZoliteError
 from zolite.common.events import Event, Noted, Started
+from zolite.common.progress import Stopped as AskedToEnd
 from zolite.common.progress import phase
 from zolite.engine import device_memory
 from zolite.engine.cuda_graph import Steps
-from zolite.monitor.outcome import BASE
+from zolite.monitor.log import BASE
 from zolite.sessions.control import Control
 from zolite.sessions.session import Session
 from zolite.sessions.steps import kept
@@ -150,21 +151,26 @@ def between_steps(p: Progress) -> Iterator[Event]:
     if saving:
         yield from p.writer.save(p.step)
     if evaluating:
-        rows = dev_sample(p.run)
-        run, free = p.run, p.steps.release
-        if run.ahead and p.step == 0:
-            with without_adapter(run):
-                before = list(out_of_memory.evaluate_in_parts(run.engine, rows, BASE, 0, run.verbalizer, free))
-            for event in before:
-                yield from p.writer.note(event)
-        for event in out_of_memory.evaluate_in_parts(run.engine, rows, "dev", p.step, run.verbalizer, free):
-            yield from p.writer.note(event)
-        for event in p.sampling.at(p.step, run.engine, p.writer.run_seconds()):
-            yield from p.writer.note(event)
+        with suppress(AskedToEnd):  # the next step is not taken then
+            yield from evaluated(p)
         if not saving and p.step in kept(p.writer.scores):
             yield from p.writer.save(p.step)
     if asked and p.control.paused:
         yield from p.writer.pause(p.step)
+
+
+def evaluated(p: Progress) -> Iterator[Event]:
+    """Dev, before the first step also without what the adapter begins with, and sample answers."""
+    run, rows, free = p.run, dev_sample(p.run), p.steps.release
+    if run.ahead and p.step == 0:
+        with without_adapter(run):
+            before = list(out_of_memory.evaluate_in_parts(run.engine, rows, BASE, 0, run.verbalizer, free))
+        for event in before:
+            yield from p.writer.note(event)
+    for event in out_of_memory.evaluate_in_parts(run.engine, rows, "dev", p.step, run.verbalizer, free):
+        yield from p.writer.note(event)
+    for event in p.sampling.at(p.step, run.engine, p.writer.run_seconds()):
+        yield from p.writer.note(event)
 
 
 def next_step(p: Progress) -> Generator[Event, None, Outcome]:

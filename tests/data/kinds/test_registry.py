@@ -77,20 +77,20 @@ class Review(label.Label):
     """Rows with labels in other columns: what differs is how a record becomes a row."""
 
     name = "review"
-    title = "reviews with stars: it learns to choose the stars"
+    title = "reviews with points: it learns to choose the points"
 
     def columns(self, template: str) -> tuple[str, ...]:
-        return "review", "stars"
+        return "review", "points"
 
     def row(self, line: int, record: Record, columns: Sequence[str]) -> Row:
-        return Row(line, {"text": record["review"], "label": str(record["stars"])})
+        return Row(line, {"text": record["review"], "label": str(record["points"])})
 
 
 QUIZ = [
     {"question": f"Which river, {i}?", "a": "the blue one", "b": "no", "right": "ab"[i % 3 == 0], "more": i}
     for i in range(24)
 ]
-REVIEWS = [{"review": f"warm harbour {i}", "stars": 1 + i % 2} for i in range(24)]
+REVIEWS = [{"review": f"warm harbour {i}", "points": 1 + i % 2} for i in range(24)]
 
 
 @pytest.fixture(params=[(Quiz(), QUIZ), (Review(), REVIEWS)], ids=["quiz", "review"])
