@@ -19,7 +19,6 @@ COMMANDS: dict[str, Command] = {  # in the order of use
     "chat": chat.chat,
     "export": results.export,
     "eval": results.evaluate,
-    "report": report.report,
     "plan": machine.plan,
     "resume": train.resume,
     "watch": sessions.watch,
