@@ -79,6 +79,14 @@ def test_weights_are_those_of_transformers(written: Callable[..., Path], name: s
     assert not list((file.parent / "cache").rglob("*.safetensors"))
 
 
+def test_a_file_may_be_read_under_inference_mode(written: Callable[..., Path]) -> None:
+    """Tensors are filled by threads, which know nothing of it."""
+    file = written("llama", "Q8_0")
+    with torch.inference_mode():
+        found = loaded(file).model.state_dict()
+    assert same(found, by_transformers(file, torch.float16))
+
+
 @pytest.mark.parametrize("quant", ["int8", "nf4"])
 def test_a_tensor_is_quantized_before_the_next_is_made(
     written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, quant: str

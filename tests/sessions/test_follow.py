@@ -59,7 +59,7 @@ def test_a_page_has_the_memory_of_its_own_steps(session: Session, monkeypatch: p
     write(session, 1, 11)
     monkeypatch.setattr(journal, "PAGE_ROWS", 3)
     reader = Reader(session)
-    pages = list(iter(reader.read, News()))
+    pages = list(iter(lambda: reader.read() or None, None))
     assert len(pages) == 4
     assert all([m.step for m in page.memory] == [r.step for r in page.rows] for page in pages)
 

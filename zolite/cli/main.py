@@ -18,6 +18,7 @@ COMMANDS: dict[str, Command] = {  # in the order of use
     "train": train.train,
     "chat": chat.chat,
     "export": results.export,
+    "report": report.report,
     "eval": results.evaluate,
     "plan": machine.plan,
     "resume": train.resume,

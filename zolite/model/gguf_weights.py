@@ -121,7 +121,8 @@ def _numbers(file: Path, header: Header, name: str, dtype: torch.dtype, early: b
     rows = np.memmap(file, np.uint8, "c", offset=start, shape=(size,)).reshape(math.prod(shape[:-1]), -1)
     if kind.name in PLAIN and not early:
         return dequantize(rows, kind).reshape(shape)  # type: ignore[no-any-return]
-    made = torch.empty(len(rows), shape[-1], dtype=dtype)
+    with torch.inference_mode(False):  # threads, which fill it, are never in that mode
+        made = torch.empty(len(rows), shape[-1], dtype=dtype)
     step = max(1, PART // shape[-1])
 
     def part(i: int) -> None:
