@@ -262,7 +262,7 @@ def test_how_far_it_is_is_told(tmp_path: Path, tokenizer: Any, suffix: str, monk
         file.write_text("\n".join(lines) if suffix == ".jsonl" else f"[{', '.join(lines)}]")
     events: list[Working] = []
     seconds = itertools.count()
-    with progress.told(events.append, lambda: float(next(seconds))):
+    with progress.told(events.append, clock=lambda: float(next(seconds))):
         of(file, tokenizer)
     last = {event.phase: event for event in events}
     assert {"reading rows", "looking through rows", "comparing rows", "tokenizing rows"} <= last.keys()

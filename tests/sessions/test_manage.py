@@ -476,4 +476,4 @@ def test_nothing_runs_what_it_loads() -> None:
     assert {name for name, _ in found} <= {"scale_nets.py"}
     sources = "\n".join(path.read_text(encoding="utf-8") for path in package if path.name != "model_card.py")
     given = set(re.findall(r"trust_remote_code[\"'\]]*\s?[=:]\s?([\w.]+)", sources))
-    assert given == {"False", "trusted", "source.trusted", "options"}
+    assert given == {"False", "trusted", "source.trusted"}
