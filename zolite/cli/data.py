@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from zolite.cli.flags import Given, Sets, changes, takes
-from zolite.cli.process import Json, report
+from zolite.cli.process import Json, aside, report
 from zolite.cli.terminal import Terminal, say_json
 from zolite.common.errors import UsageError
 from zolite.common.paths import paths
@@ -70,7 +70,9 @@ def check(
     if fix:
         _repaired(data, fix.expanduser(), as_json)
         return
-    found = preview.of(data, coder(recipe.model, data) if model else None)
+    known = coder(recipe.model, data) if model else None
+    with aside(as_json):
+        found = preview.of(data, known)
     if as_json:
         say_json(asdict(found))
     elif found.error:

@@ -1,6 +1,5 @@
 """What this machine can do: `zolite plan`, `doctor`, `profile`, `bench` and `paths`."""
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,13 +8,10 @@ from rich.console import Group
 from rich.table import Table
 
 from zolite.cli.flags import Given, takes
-from zolite.cli.process import Json, Plain, Verbose, outline, report
-from zolite.cli.terminal import Terminal, say, say_json
-from zolite.common import progress
-from zolite.common.events import to_json
+from zolite.cli.process import Json, Plain, Verbose, aside, outline, report
+from zolite.cli.terminal import Terminal, say_json
 from zolite.common.paths import paths as all_paths
 from zolite.common.text import human_bytes
-from zolite.monitor.log import working_text
 
 if TYPE_CHECKING:
     from zolite.tools.bench import Report, Row
@@ -62,7 +58,7 @@ def doctor(as_json: Json = False) -> None:
     from zolite.tools import doctor as clinic
 
     checks = []
-    with progress.told(lambda event: say(to_json(event) if as_json else working_text(event), sys.stderr)):
+    with aside(as_json):
         for check in clinic.checkup():
             checks.append(check)
             if not as_json:

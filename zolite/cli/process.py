@@ -20,9 +20,10 @@ from zolite.cli import live
 from zolite.cli.terminal import say
 from zolite.common import progress
 from zolite.common.errors import UsageError, process_error
-from zolite.common.events import Event, Finished, Started, Working, from_json
+from zolite.common.events import Event, Finished, Started, Working, from_json, to_json
 from zolite.common.paths import paths
 from zolite.common.text import json_text
+from zolite.monitor.log import working_text
 from zolite.monitor.outcome import concluded
 from zolite.sessions import lock, working
 
@@ -135,6 +136,11 @@ def follow(
     if last is not None and last.reason == "interrupted":
         say(f"stopped at step {last.step}; `zolite resume {name}` goes on", sys.stderr)
         raise typer.Exit(INTERRUPTED)
+
+
+def aside(as_json: bool) -> contextlib.AbstractContextManager[None]:
+    """What takes long inside is told on stderr, in words or as events."""
+    return progress.told(lambda event: say(to_json(event) if as_json else working_text(event), sys.stderr))
 
 
 class _Audience:
