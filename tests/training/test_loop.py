@@ -616,8 +616,8 @@ def test_cut_rows_are_warned_of(recipe: Make, folder: Callable[..., Path]) -> No
     data = folder("completion")
     put(data, "dev", [{"prompt": "a", "completion": "b" * 300}, {"prompt": "a", "completion": "b"}])
     events = run_all(recipe(data__path=str(data), train__steps=1), "cut")
-    (note,) = only(events, Noted)
-    assert note.level == "warning" and note.message.startswith("1 of 2 dev rows were cut at 128 tokens")
+    (note,) = (note for note in only(events, Noted) if note.level == "warning")
+    assert note.message.startswith("1 of 2 dev rows were cut at 128 tokens")
 
 
 # On a GPU

@@ -3,6 +3,7 @@
 They obey the laws of the table, train the tiny model, resume and replay like those that zolite brings.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -139,10 +140,11 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=lambda law: law.__name__,
 )
-def test_laws(law: Callable[[str], None]) -> None:
+def test_laws(law: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """They hold for pieces that the package has never heard of."""
+    patching = {"monkeypatch": monkeypatch} if "monkeypatch" in inspect.signature(law).parameters else {}
     with torch.inference_mode():
-        law("outside")
+        law("outside", **patching)
 
 
 def test_descends() -> None:

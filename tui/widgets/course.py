@@ -12,23 +12,22 @@ from textual.worker import get_current_worker
 from zolite.common.errors import ZoliteError
 from zolite.monitor.log import split_text
 from zolite.monitor.plots import Curve
-from zolite.monitor.run_state import RunState, updated
 from zolite.monitor.series import Point, ascending
-from zolite.sessions.follow import Reader
-from zolite.sessions.session import open_
 
 from .chart import Chart
 
 if TYPE_CHECKING:
+    from zolite.monitor.run_state import RunState
+
     from ..sessions import Listed
 
 
-def extent(state: RunState) -> tuple[float, float]:
+def extent(state: "RunState") -> tuple[float, float]:
     """The steps that it has."""
     return 0.0, float(max(2, state.step))
 
 
-def curves(state: RunState, first: float, last: float, most: int) -> Sequence[Curve]:
+def curves(state: "RunState", first: float, last: float, most: int) -> Sequence[Curve]:
     """Each step as a dot, smoothed as a line, and validation scores: a loss on the losses' scale, an accuracy on its
     own.
     """
@@ -39,7 +38,7 @@ def curves(state: RunState, first: float, last: float, most: int) -> Sequence[Cu
     return [curve for curve in (*found, *_scores(state)) if curve.points]
 
 
-def _scores(state: RunState) -> list[Curve]:
+def _scores(state: "RunState") -> list[Curve]:
     scores = [e for e in state.dev() if isfinite(e.value)]
     if not scores:
         return []
@@ -58,12 +57,14 @@ class Course(Container):
 
     def __init__(self, mode: str, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.mode, self.state = mode, RunState()
+        self.mode = mode
+        self.state: RunState | None = None
         self.shown: tuple[str, int, float] | None = None  # whose, and of when
         self.border_title = "loss"
 
     def compose(self) -> ComposeResult:
-        chart = Chart(lambda *window: curves(self.state, *window), lambda: extent(self.state), self.mode)
+        drawn = lambda *window: curves(self.state, *window) if self.state else ()  # noqa: E731
+        chart = Chart(drawn, lambda: extent(self.state) if self.state else (0.0, 2.0), self.mode)
         chart.can_focus = False
         yield chart
 
@@ -72,12 +73,16 @@ class Course(Container):
         wanted = (each.name, each.summary.step, each.active) if each and self.display else None
         if wanted != self.shown:
             self.shown = wanted
-            self.take(RunState())
+            self.take(None)
             if each and wanted and each.state != "damaged":
                 self.read(each.name)
 
     @work(thread=True, exclusive=True, group="course", exit_on_error=False)
     def read(self, name: str) -> None:
+        from zolite.monitor.run_state import RunState, updated  # which Home's first picture does not wait for
+        from zolite.sessions.follow import Reader
+        from zolite.sessions.session import open_
+
         worker, state = get_current_worker(), RunState()
         try:
             with open_(name) as session:
@@ -89,6 +94,6 @@ class Course(Container):
         if not worker.is_cancelled:
             self.app.call_from_thread(self.take, state)
 
-    def take(self, state: RunState) -> None:
+    def take(self, state: "RunState | None") -> None:
         self.state = state
         self.query_one(Chart).update()

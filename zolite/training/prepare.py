@@ -12,7 +12,7 @@ from zolite.common.errors import DoesNotFit, UsageError
 from zolite.common.events import Noted
 from zolite.common.paths import paths
 from zolite.common.progress import phase
-from zolite.common.text import human_bytes
+from zolite.common.text import human_bytes, many
 from zolite.config import recipe as recipes
 from zolite.config.composition import step_sizes
 from zolite.config.limits import Limits
@@ -84,7 +84,8 @@ def prepare(recipe: Recipe, fresh: bool = True, now: datetime | None = None) -> 
         refuse_overflow(run)
     reasons = recipes.reasons(asked, resolved, len(dataset.labels), len(dataset.splits["dev"]))
     t, count = resolved.train, len(examples["train"])
-    passes = f"{t.steps:,} steps of {t.batch} rows: {t.steps * t.batch / count:.3g} passes over {count:,} training rows"
+    each = f"{many(t.steps, 'step')} of {many(t.batch, 'row')}"
+    passes = f"{each}: {t.steps * t.batch / count:.3g} passes over {count:,} training rows"
     chosen = tuple(Noted("info", text) for text in (passes, *reasons))
     run = with_first_values(replace(run, notes=run.notes + chosen), dataset, tokenizer)
     return with_step_sizes(run, asked.train)
