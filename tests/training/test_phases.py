@@ -30,7 +30,7 @@ PARTS: dict[str, tuple[ModuleType, str]] = {
     "putting adapters into the model": (prepare, "assemble"),
     "measuring the first batch": (prepare, "refuse_overflow"),
     "letting the model write texts of its own: tokens": (own_text, "_sampled"),
-    "linear probes: rows read": (linear_probe, "features_of"),
+    "linear probes of the layers": (linear_probe, "features_of"),
     "reading rows for the fit of the last layer": (answer_fit, "read"),
     "fitting the last layer at a price of 3: tries": (answer_fit, "loss_and_slope"),
     "searching the step size": (step_size, "Combo"),

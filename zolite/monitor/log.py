@@ -109,7 +109,8 @@ def log_line(step: int, event: Event) -> LogLine:
 
 def working_text(event: Working) -> str:
     """quantizing weights: 120 of 300 (40%), about 20s left; loading the model: 12s"""
-    name, left = one_line(event.phase), f", about {human_seconds(event.left)} left" if isfinite(event.left) else ""
+    name, left = one_line(event.phase), f", {human_seconds(event.seconds)} so far" if event.seconds >= 1 else ""
+    left = f", about {human_seconds(event.left)} left" if isfinite(event.left) else left
     if event.total:
         return f"{name}: {event.done:,} of {event.total:,} ({event.done / event.total:.0%}){left}"
     if event.done:

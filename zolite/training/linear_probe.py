@@ -119,12 +119,10 @@ def start_from_probe_(
     layers = [layer for layer in find(engine) if not taken(engine, layer)]
     if not layers or examples["train"][0].candidates == 1:
         return Result("", 0)
-    with torch.inference_mode(), phase("linear probes: rows read", most) as read:
+    with torch.inference_mode(), phase("linear probes of the layers"):
         search = Search.of(engine, layers, examples, most, left or {})
-        read(search.forwards)
         while (found := search.best()) is not None:
             search.install(*found)
-            read(search.forwards)
         return search.result()
 
 
