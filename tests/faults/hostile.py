@@ -450,7 +450,7 @@ DAMAGES: dict[str, Damage] = (
     | {each.__name__: each for each in (deep, crowded, closed, odd_steps, links_within, ahead, a_link, an_empty_folder)}
 )
 NAMES = (
-    "[/abc]x", "[red]", ESCAPES, "a b", "Capital", "con", "x" * 250, "-rf", "a\nb", "~", "é", "\udcff\udcfe", "'",
+    "[abc]x", "[red]", ESCAPES, "a b", "Capital", "con", "x" * 250, "-rf", "a\nb", "~", "é", "\udcff\udcfe", "'",
     "..x.",
 )  # fmt: skip
 
