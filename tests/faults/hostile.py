@@ -451,8 +451,8 @@ DAMAGES: dict[str, Damage] = (
 )
 NAMES = (
     "[abc]x", "[red]", ESCAPES, "a b", "Capital", "con", "x" * 250, "-rf", "a\nb", "~", "é", "\udcff\udcfe", "'",
-    "..x.",
 )  # fmt: skip
+"""None begins with a dot: such a folder is no session, and no list shows it."""
 
 
 IN_ITS_WAY = (OSError, ValueError, sqlite3.Error, StopIteration, RecursionError)  # a damage that came before
