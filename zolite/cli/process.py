@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -140,7 +141,13 @@ def follow(
 
 def aside(as_json: bool) -> contextlib.AbstractContextManager[None]:
     """What takes long inside is told on stderr, in words or as events."""
-    return progress.told(lambda event: say(to_json(event) if as_json else working_text(event), sys.stderr))
+    return progress.told(partial(tell, as_json))
+
+
+def tell(as_json: bool, event: Working) -> None:
+    """On stderr, since stdout is the answer's; with --json as events."""
+    with contextlib.suppress(OSError):  # nobody may read it any more
+        say(to_json(event) if as_json else working_text(event), sys.stderr)
 
 
 class _Audience:

@@ -1,6 +1,5 @@
 """`zolite demo`, `zolite train` and `zolite resume`: a run and what is asked of it."""
 
-import contextlib
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -10,15 +9,13 @@ from typing import Annotated
 import typer
 
 from zolite.cli.flags import Given, Sets, changes, model_of, takes
-from zolite.cli.process import Detach, Interrupt, Json, Name, Plain, Verbose, detached, follow, outline, report
-from zolite.cli.terminal import say
+from zolite.cli.process import Detach, Interrupt, Json, Name, Plain, Verbose, detached, follow, outline, report, tell
 from zolite.common.errors import UsageError
-from zolite.common.events import Event, Working, to_json
+from zolite.common.events import Event
 from zolite.common.progress import phase
 from zolite.config import catalog
 from zolite.config import recipe as recipes
 from zolite.config.recipe import Recipe
-from zolite.monitor.log import working_text
 from zolite.sessions import session as sessions
 from zolite.sessions.steps import refuse_done
 
@@ -159,12 +156,6 @@ def _dry_run(recipe: Recipe, as_json: bool) -> None:
 def _detached(as_json: bool) -> None:
     """This very command, in a process of its own."""
     mine = ("--detach", "--json", "--plain")
-    told = partial(_tell, as_json)
+    told = partial(tell, as_json)
     name = detached([argument for argument in sys.argv[1:] if argument not in mine], told)
     report({"session": name}, f"session {name} runs in the background; `zolite watch {name}` shows it", as_json)
-
-
-def _tell(as_json: bool, event: Working) -> None:
-    """On stderr, since stdout is the answer's; with --json as events."""
-    with contextlib.suppress(OSError):  # nobody may read it any more
-        say(to_json(event) if as_json else working_text(event), sys.stderr)

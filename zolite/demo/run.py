@@ -23,7 +23,7 @@ from zolite.sessions import session as sessions
 from zolite.training.evaluate import evaluate
 from zolite.training.loop import train
 from zolite.training.prepare import prepare
-from zolite.training.run import Run, without_adapter
+from zolite.training.run import Run
 
 AFTER = "test, by transformers + peft"
 
@@ -62,7 +62,7 @@ def demo(recipe: Recipe, stop: Callable[[], bool]) -> Iterator[Event]:
 
 def _of_base(run: Run) -> Evaluated:
     """Accuracy on test of the model as it is, without what the adapter begins with."""
-    with without_adapter(run):
+    with run.engine.as_base():
         return evaluate(run.engine, run.examples["test"], "test", 0, verbalizer=run.verbalizer)
 
 

@@ -47,7 +47,7 @@ def with_first_values(run: Run, dataset: Dataset, tokenizer: Any) -> Run:
     if part.start:
         texts = warm_start.put_(run.engine.adapter, part, source.base)
         return replace(run, notes=run.notes + tuple(Noted("warning", text) for text in texts))
-    theta = run.space.theta.clone()
+    drawn = run.space.theta.to("cpu", copy=True)  # the start has need of the device's memory
     fitting: Fitting | None = None
     notes: list[Noted] = []
     labelled = bool(dataset.labels)  # what differs from row to row has no probe and no fit
@@ -61,7 +61,7 @@ def with_first_values(run: Run, dataset: Dataset, tokenizer: Any) -> Run:
     if recipes.starts_with_feedback(run.recipe) and run.examples["train"][0].candidates == 1:
         notes += _fed_back(run, tokenizer)
     device_memory.tidy()
-    return replace(run, notes=(*run.notes, *notes), ahead=not torch.equal(theta, run.space.theta))
+    return replace(run, notes=(*run.notes, *notes), ahead=not torch.equal(drawn, run.space.theta.cpu()))
 
 
 NOTHING = linear_probe.Result("", 0)

@@ -30,7 +30,7 @@ from zolite.sessions.steps import kept
 from zolite.training import memory_budget, out_of_memory
 from zolite.training.journal_writer import MOST_SKIPPED, JournalWriter
 from zolite.training.replay import restore
-from zolite.training.run import Run, batches_of, dev_sample, stepper, without_adapter
+from zolite.training.run import Run, batches_of, dev_sample, stepper
 from zolite.training.sampling import Sampling
 from zolite.zo.build import build
 from zolite.zo.estimators import Estimate
@@ -163,7 +163,7 @@ def evaluated(p: Progress) -> Iterator[Event]:
     """Dev, before the first step also without what the adapter begins with, and sample answers."""
     run, rows, free = p.run, dev_sample(p.run), p.steps.release
     if run.ahead and p.step == 0:
-        with without_adapter(run):
+        with run.engine.as_base():
             before = list(out_of_memory.evaluate_in_parts(run.engine, rows, BASE, 0, run.verbalizer, free))
         for event in before:
             yield from p.writer.note(event)

@@ -1,7 +1,6 @@
 """A run: its model, rows and method, and what they do in one step. loop.py takes the steps, prepare.py makes a run."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -79,18 +78,6 @@ def says(examples: Mapping[str, Sequence[Example]], recipe: Recipe) -> bool:
 def dev_sample(run: Run) -> Sequence[Example]:
     """The rows of dev that an evaluation during the run reads, always the same."""
     return sample(run.examples["dev"], run.recipe.train.eval_rows)
-
-
-@contextmanager
-def without_adapter(run: Run) -> Iterator[None]:
-    """The model as it was before anything was learned, inside."""
-    theta = run.space.theta
-    begun = theta.clone()
-    theta.zero_()  # every adapter is a product with one of its numbers
-    try:
-        yield
-    finally:
-        theta.copy_(begun)
 
 
 def stepper(run: Run) -> Steps:
